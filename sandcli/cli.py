@@ -1,0 +1,364 @@
+"""Every command: parse, call the library function of the same name, print. Nothing heavy is imported on start."""
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from sandcli.errors import Exit, MachineryError, SandError
+
+if TYPE_CHECKING:
+    from sandcli.config import Scalar
+    from sandcli.run import Stage
+    from sandcli.stages.context import Context
+    from sandcli.stages.work import Summary
+
+app = typer.Typer(
+    help="Self-taught action deliberation (SAND): staged, resumable, crash-safe.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    epilog="Exit codes: 0 done, 1 some units failed, 2 usage or bad input, 3 a prerequisite is missing, "
+    "70 an error of ours, 130 interrupted.",
+)
+
+RunDir = Annotated[Path, typer.Option("--run", metavar="DIR", help="The run directory.")]
+Limit = Annotated[int | None, typer.Option(min=1, help="Only the first N trajectories (eval: tasks a split).")]
+EngineKind = Annotated[str | None, typer.Option(help="auto, transformers, or scripted (for tests).")]
+Workers = Annotated[int | None, typer.Option(min=1, help="Environment processes.")]
+Seed = Annotated[int | None, typer.Option(help="The run's seed.")]
+Temperature = Annotated[float | None, typer.Option(min=0, help="Sampling temperature (paper: 1.0).")]
+Force = Annotated[bool, typer.Option("--force", help="Move what is there aside and redo the stage.")]
+Stale = Annotated[bool, typer.Option("--accept-stale", help="Keep what was made from other inputs or settings.")]
+Failed = Annotated[bool, typer.Option("--accept-failures", help="Finish without the units that machinery failed.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done; do nothing.")]
+Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
+
+
+@app.callback()
+def options(
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+) -> None:
+    """Options of every command."""
+    app.debug = debug  # type: ignore[attr-defined]
+
+
+@app.command()
+def init(
+    run: RunDir,
+    previous: Annotated[Path | None, typer.Option("--from", help="Start the iteration after this run.")] = None,
+    settings: Annotated[list[str] | None, typer.Option("--set", metavar="TABLE.KEY=VALUE", help="A setting.")] = None,
+) -> None:
+    """Make a run directory with its sand.toml."""
+    from sandcli.starting import start_run
+
+    start_run(run, previous, settings or [])
+    after = "sample" if previous else "collect"
+    _chat(f"made {run}; settings are in {run / 'sand.toml'}", f"sand {after} --run {run}")
+
+
+@app.command()
+def collect(
+    run: RunDir,
+    source: Annotated[Path | None, typer.Option("--from", help="A file of trajectories in ETO's form.")] = None,
+    keep_diverged: Annotated[bool, typer.Option(help="Keep trajectories of the file that replay differently.")] = False,
+    thoughts: Annotated[str | None, typer.Option(help="base: the base model writes them; none: no thoughts.")] = None,
+    limit: Limit = None,
+    engine: EngineKind = None,
+    workers: Workers = None,
+    seed: Seed = None,
+    force: Force = False,
+    accept_stale: Stale = False,
+    accept_failures: Failed = False,
+    dry_run: DryRun = False,
+    as_json: Json = False,
+) -> None:
+    """Make D_exp: from the world's own expert, or from a file of recorded trajectories, each verified by replay."""
+    from sandcli.stages.collect import CollectJob
+    from sandcli.stages.work import work
+
+    flags = {"collect.thoughts": thoughts, **_common(engine, workers, seed)}
+    context = _context(run, flags, limit)
+    job = CollectJob(context, source, keep_diverged)
+    _report(work(job, _options(force, accept_stale, accept_failures, dry_run)), run, as_json)
+
+
+@app.command()
+def sft(
+    run: RunDir,
+    limit: Limit = None,
+    seed: Seed = None,
+    force: Force = False,
+    accept_stale: Stale = False,
+    dry_run: DryRun = False,
+    as_json: Json = False,
+) -> None:
+    """Fine-tune the base model on D_exp: the policy before iteration 1."""
+    _stage("sft", run, _common(None, None, seed), limit, _options(force, accept_stale, False, dry_run), as_json)
+
+
+@app.command()
+def sample(
+    run: RunDir,
+    n: Annotated[int | None, typer.Option(min=1, help="Turns drawn at every step (paper: 5).")] = None,
+    temperature: Temperature = None,
+    limit: Limit = None,
+    engine: EngineKind = None,
+    seed: Seed = None,
+    force: Force = False,
+    accept_stale: Stale = False,
+    accept_failures: Failed = False,
+    dry_run: DryRun = False,
+    as_json: Json = False,
+) -> None:
+    """Draw N turns at every expert step and flag the steps where actions disagree (Eq. 4)."""
+    flags = {"sample.n": n, "sample.temperature": temperature, **_common(engine, None, seed)}
+    _stage("sample", run, flags, limit, _options(force, accept_stale, accept_failures, dry_run), as_json)
+
+
+@app.command()
+def rollout(
+    run: RunDir,
+    temperature: Temperature = None,
+    limit: Limit = None,
+    engine: EngineKind = None,
+    workers: Workers = None,
+    seed: Seed = None,
+    force: Force = False,
+    accept_stale: Stale = False,
+    accept_failures: Failed = False,
+    dry_run: DryRun = False,
+    as_json: Json = False,
+) -> None:
+    """Execute every candidate of a flagged step in the real environment, to the end of the episode."""
+    flags = {"rollout.temperature": temperature, **_common(engine, workers, seed)}
+    _stage("rollout", run, flags, limit, _options(force, accept_stale, accept_failures, dry_run), as_json)
+
+
+@app.command()
+def critique(
+    run: RunDir,
+    limit: Limit = None,
+    engine: EngineKind = None,
+    seed: Seed = None,
+    force: Force = False,
+    accept_stale: Stale = False,
+    accept_failures: Failed = False,
+    dry_run: DryRun = False,
+    as_json: Json = False,
+) -> None:
+    """Let the base model judge every candidate from what its rollout led to."""
+    options = _options(force, accept_stale, accept_failures, dry_run)
+    _stage("critique", run, _common(engine, None, seed), limit, options, as_json)
+
+
+@app.command()
+def synthesize(
+    run: RunDir,
+    limit: Limit = None,
+    engine: EngineKind = None,
+    seed: Seed = None,
+    force: Force = False,
+    accept_stale: Stale = False,
+    accept_failures: Failed = False,
+    dry_run: DryRun = False,
+    as_json: Json = False,
+) -> None:
+    """Let the base model write one deliberation a flagged step, and make D_delib."""
+    options = _options(force, accept_stale, accept_failures, dry_run)
+    _stage("synthesize", run, _common(engine, None, seed), limit, options, as_json)
+
+
+@app.command()
+def train(
+    run: RunDir,
+    limit: Limit = None,
+    seed: Seed = None,
+    force: Force = False,
+    accept_stale: Stale = False,
+    dry_run: DryRun = False,
+    as_json: Json = False,
+) -> None:
+    """Fine-tune the policy on D_delib: the next policy."""
+    _stage("train", run, _common(None, None, seed), limit, _options(force, accept_stale, False, dry_run), as_json)
+
+
+@app.command("eval")
+def evaluate(
+    run: RunDir,
+    splits: Annotated[str | None, typer.Option(help="Comma list of train, seen, unseen.")] = None,
+    models: Annotated[str | None, typer.Option(help="Comma list of model, sft, base, or folders.")] = None,
+    limit: Limit = None,
+    engine: EngineKind = None,
+    workers: Workers = None,
+    force: Force = False,
+    accept_stale: Stale = False,
+    accept_failures: Failed = False,
+    dry_run: DryRun = False,
+    as_json: Json = False,
+) -> None:
+    """Run greedy episodes on held-out tasks: reward, success, deliberation rate, tokens."""
+    flags = {"eval.splits": _listed(splits), "eval.models": _listed(models), **_common(engine, workers, None)}
+    _stage("eval", run, flags, limit, _options(force, accept_stale, accept_failures, dry_run), as_json)
+    if not dry_run and not as_json:
+        report(run)
+
+
+@app.command()
+def report(run: RunDir, as_json: Json = False) -> None:
+    """Show what the evaluated episodes say, per model and split."""
+    from sandcli.records import Episode
+    from sandcli.report.tables import summarise, table
+    from sandcli.run import Run
+    from sandcli.store import read
+
+    rows = summarise(read(Run(run).needs("eval"), Episode))
+    if as_json:
+        print(json.dumps([{**row._asdict(), "reward": row.reward._asdict()} for row in rows]))
+    else:
+        _out(table(rows))
+
+
+@app.command()
+def status(run: RunDir, as_json: Json = False) -> None:
+    """Show every artifact: done, partial, stale or missing, and the units that failed."""
+    from sandcli.status import listing, table
+
+    items = listing(_context(run, {}, None))
+    if as_json:
+        print(json.dumps([item._asdict() for item in items]))
+    else:
+        _out(table(items))
+
+
+@app.command()
+def show(
+    run: RunDir,
+    name: Annotated[str | None, typer.Argument(metavar="ID", help="A trajectory; without it, all are listed.")] = None,
+    step: Annotated[int | None, typer.Option(min=0, help="One step whole: from history to thought.")] = None,
+    tokens: Annotated[bool, typer.Option("--tokens", help="Show what is trained on, loss mask coloured.")] = False,
+) -> None:
+    """Read a trajectory, or one step of it with its candidates, rollouts, critiques and thought."""
+    from sandcli.show import show_run
+
+    for part in show_run(_context(run, {}, None), name, step, tokens):
+        _out(part)
+
+
+@app.command()
+def config(run: RunDir, as_json: Json = False) -> None:
+    """Show every setting in force and where it came from."""
+    from rich.table import Table
+
+    from sandcli.config import resolve
+
+    settings = resolve(run, os.environ, {}).listing()
+    if as_json:
+        print(json.dumps([setting._asdict() for setting in settings]))
+        return
+    drawn = Table("setting", "value", "from", "meaning")
+    for setting in settings:
+        drawn.add_row(setting.name, json.dumps(setting.value), setting.origin, setting.meaning)
+    _out(drawn)
+
+
+@app.command()
+def doctor(as_json: Json = False) -> None:
+    """Check this machine: Java, models, packages, GPU, disk; every lack comes with its mend."""
+    from sandcli.doctor import examine, table
+
+    checks = examine()
+    if as_json:
+        print(json.dumps([check._asdict() for check in checks]))
+    else:
+        _out(table(checks))
+    if not all(check.fine for check in checks):
+        raise typer.Exit(Exit.PREREQUISITE)
+
+
+def _stage(
+    stage: "Stage", run: Path, flags: "dict[str, Scalar | None]", limit: int | None, options: Any, as_json: bool
+) -> None:
+    from sandcli.stages.registry import perform
+
+    _report(perform(stage, _context(run, flags, limit), options), run, as_json)
+
+
+def _context(run: Path, flags: "dict[str, Scalar | None]", limit: int | None) -> "Context":
+    from sandcli.config import resolve
+    from sandcli.run import Run
+    from sandcli.stages.context import Context
+
+    there = Run(run)
+    there.must_exist()
+    return Context(there, resolve(run, os.environ, flags).settings, limit)
+
+
+def _options(force: bool, accept_stale: bool, accept_failures: bool, dry_run: bool) -> Any:
+    from sandcli.stages.work import Options
+
+    return Options(force, accept_stale, accept_failures, dry_run)
+
+
+def _common(engine: str | None, workers: int | None, seed: int | None) -> "dict[str, Scalar | None]":
+    return {"engine.kind": engine, "run.workers": workers, "run.seed": seed}
+
+
+def _listed(text: str | None) -> list[str] | None:
+    return text.split(",") if text else None
+
+
+def _report(summary: "Summary", run: Path, as_json: bool) -> None:
+    from sandcli.progress import console
+    from sandcli.status import NEXT, failures_table, summary_table
+
+    if as_json:
+        import msgspec
+
+        print(msgspec.json.encode(summary._asdict()).decode())
+    if summary.manifest is not None:
+        console.print(summary_table(summary.manifest))
+    if summary.failures:
+        console.print(failures_table(summary.failures))
+    if summary.exit is Exit.DONE:
+        _chat(summary.message, NEXT[summary.stage].format(run=run))
+        return
+    _chat(summary.message, f"sand {summary.stage} --run {run} (tries them again; --accept-failures goes on without)")
+    raise typer.Exit(summary.exit)
+
+
+def _out(drawn: Any) -> None:
+    from rich.console import Console
+
+    Console(highlight=False).print(drawn)
+
+
+def _chat(message: str, following: str) -> None:
+    from sandcli.progress import notice
+
+    notice(message)
+    notice(f"next: {following}")
+
+
+def main() -> None:
+    """The `sand` command: errors become one line of what and one of how to mend it."""
+    try:
+        app()
+    except SandError as error:
+        _die(str(error.what), error.fix, error.exit)
+    except MachineryError as error:
+        _die(str(error), "sand doctor", Exit.PREREQUISITE)
+    except KeyboardInterrupt:
+        _die("interrupted", "run the same command again to go on", Exit.INTERRUPTED)
+    except Exception as error:
+        _die(f"internal error: {type(error).__name__}: {error}", "sand --debug shows where", Exit.INTERNAL)
+
+
+def _die(what: str, fix: str, code: Exit) -> None:
+    if getattr(app, "debug", False):
+        raise
+    print(f"error: {what}\n  fix: {fix}", file=sys.stderr)
+    sys.exit(code)

@@ -1,0 +1,308 @@
+"""The settings of a run: typed, validated, each with its origin.
+
+Precedence: defaults < `sand.toml` in the run directory < `SAND_*` environment variables < command-line flags.
+A setting is named by table and key: `sample.n` is `n` under `[sample]`, `SAND_SAMPLE_N` and, on `sand sample`,
+`--n`.
+"""
+
+import difflib
+import json
+import os
+import re
+import tomllib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, NamedTuple, get_type_hints
+
+import msgspec
+from msgspec import Meta
+
+from sandcli.errors import UsageError
+
+FILE = "sand.toml"
+Scalar = str | int | float | bool | list[str]
+
+
+class Table(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One table of sand.toml."""
+
+
+class Run(Table, frozen=True, kw_only=True):
+    """Settings of the whole run."""
+
+    seed: Annotated[int, Meta(description="every unit's own seed is derived from it and the unit's key")] = 0
+    workers: Annotated[int, Meta(ge=0, description="environment processes; 0: one a core, at most 8")] = 0
+    in_flight: Annotated[int, Meta(ge=1, description="units worked on at once")] = 16
+    timeout: Annotated[float, Meta(gt=0, description="seconds that one call to an environment may take")] = 120.0
+    retries: Annotated[int, Meta(ge=0, description="further attempts at a unit that machinery failed")] = 2
+
+
+class Model(Table, frozen=True, kw_only=True):
+    """Which models there are."""
+
+    base: Annotated[
+        str,
+        Meta(description="pi_base: a folder, a hub name, or smollm2-135m-instruct (comes with `make setup`)"),
+    ] = "smollm2-135m-instruct"
+    policy: Annotated[str, Meta(description="pi_k, the agent to improve; empty: this run's sft/")] = ""
+
+
+class Env(Table, frozen=True, kw_only=True):
+    """The text world."""
+
+    name: Annotated[str, Meta(description="scienceworld, or module:Class of your own")] = "scienceworld"
+    simplifications: Annotated[
+        str,
+        Meta(description="eto (as the literature's expert data), easy, none, or a comma list of the simulator's"),
+    ] = "eto"
+    tasks: Annotated[
+        list[str],
+        Meta(description="paper (24 task types, at most 10 test variations each), all, or names of task types"),
+    ] = msgspec.field(default_factory=lambda: ["paper"])
+    step_limit: Annotated[int, Meta(ge=0, description="steps of one episode; 0: the task type's own limit")] = 0
+
+
+class Collect(Table, frozen=True, kw_only=True):
+    """Making D_exp."""
+
+    thoughts: Annotated[
+        Literal["base", "none"], Meta(description="base: the base model writes them; none: actions alone")
+    ] = "base"
+    max_tokens: Annotated[int, Meta(ge=1, description="longest thought")] = 64
+
+
+class Agent(Table, frozen=True, kw_only=True):
+    """How the agent is run, in training data and in evaluation."""
+
+    max_tokens: Annotated[int, Meta(ge=1, description="longest turn, deliberation included")] = 512
+    max_invalid: Annotated[int, Meta(ge=1, description="invalid actions in a row that end an episode")] = 5
+
+
+class Sampling(Table, frozen=True, kw_only=True):
+    """`sand sample`, Eq. 4."""
+
+    n: Annotated[int, Meta(ge=1, description="turns drawn at every expert step (paper: 5)")] = 5
+    temperature: Annotated[float, Meta(ge=0, description="paper: 1.0")] = 1.0
+
+
+class Rolling(Table, frozen=True, kw_only=True):
+    """`sand rollout`."""
+
+    temperature: Annotated[float, Meta(ge=0, description="paper: 1.0")] = 1.0
+
+
+class Criticising(Table, frozen=True, kw_only=True):
+    """`sand critique`."""
+
+    max_tokens: Annotated[int, Meta(ge=1, description="longest critique")] = 160
+    shown_steps: Annotated[
+        int,
+        Meta(ge=2, description="steps of history and of rollout shown; the middle of longer ones is marked"),
+    ] = 20
+
+
+class Synthesising(Table, frozen=True, kw_only=True):
+    """`sand synthesize`."""
+
+    max_tokens: Annotated[int, Meta(ge=1, description="longest deliberation")] = 384
+    attempts: Annotated[int, Meta(ge=1, description="tries before a step keeps its original thought")] = 3
+
+
+class Training(Table, frozen=True, kw_only=True):
+    """Fine-tuning; the same for [sft] and [train]."""
+
+    method: Annotated[Literal["full", "lora"], Meta(description="all weights, or a PEFT adapter")] = "full"
+    lora_rank: Annotated[int, Meta(ge=1, description="rank of the adapter")] = 16
+    learning_rate: Annotated[float, Meta(gt=0, description="peak of the cosine schedule (paper: 1e-5)")] = 1e-5
+    epochs: Annotated[int, Meta(ge=1, description="paper: 3; 1 from iteration 2 on")] = 3
+    batch_size: Annotated[int, Meta(ge=1, description="trajectories an optimiser step (paper: 64)")] = 64
+    max_length: Annotated[int, Meta(ge=0, description="longest trajectory in tokens; 0: the model's limit")] = 0
+    too_long: Annotated[
+        Literal["drop", "cut"],
+        Meta(description="leave longer trajectories out, or cut whole steps from the end"),
+    ] = "drop"
+    checkpoint_minutes: Annotated[float, Meta(ge=0, description="time between checkpoints to resume from")] = 10.0
+
+
+class Evaluating(Table, frozen=True, kw_only=True):
+    """`sand eval`."""
+
+    splits: Annotated[list[str], Meta(description="train, seen, unseen")] = msgspec.field(
+        default_factory=lambda: ["seen", "unseen"]
+    )
+    models: Annotated[list[str], Meta(description="model (this iteration's), sft, base, or folders")] = msgspec.field(
+        default_factory=lambda: ["model"]
+    )
+
+
+class EngineSettings(Table, frozen=True, kw_only=True):
+    """What generates text."""
+
+    kind: Annotated[Literal["auto", "transformers", "scripted"], Meta(description="auto chooses and says why")] = "auto"
+    script: Annotated[str, Meta(description="the rules of the scripted engine: a JSON file, for tests")] = ""
+    batch: Annotated[int, Meta(ge=1, description="sequences decoded together")] = 16
+    cache_gib: Annotated[float, Meta(ge=0, description="memory for reusable prefixes")] = 2.0
+
+
+class Settings(Table, frozen=True, kw_only=True):
+    """All settings; one attribute a table of sand.toml."""
+
+    run: Run = Run()
+    model: Model = Model()
+    env: Env = Env()
+    collect: Collect = Collect()
+    agent: Agent = Agent()
+    sample: Sampling = Sampling()
+    rollout: Rolling = Rolling()
+    critique: Criticising = Criticising()
+    synthesize: Synthesising = Synthesising()
+    sft: Training = Training()
+    train: Training = Training()
+    eval: Evaluating = Evaluating()
+    engine: EngineSettings = EngineSettings()
+
+
+class Setting(NamedTuple):
+    """One setting as `sand config` shows it."""
+
+    name: str
+    value: Scalar
+    origin: str
+    meaning: str
+
+
+class Resolved(NamedTuple):
+    """Settings and where each came from."""
+
+    settings: Settings
+    origins: dict[str, str]
+
+    def listing(self) -> list[Setting]:
+        """Every setting in the order of the tables."""
+        return [
+            Setting(name, getattr(getattr(self.settings, table), key), self.origins[name], meaning)
+            for name, table, key, meaning in _fields()
+        ]
+
+
+def resolve(folder: Path, environment: Mapping[str, str], flags: Mapping[str, Scalar | None]) -> Resolved:
+    """Merge all layers for the run in `folder`. Raises `UsageError` for unknown keys and wrong types."""
+    values: dict[str, dict[str, Any]] = {}
+    origins = {name: "default" for name, *_ in _fields()}
+    layers = [_from_file(folder / FILE), _from_environment(environment), _from_flags(flags)]
+    for layer in layers:
+        for name, (value, origin) in layer.items():
+            table, key = name.split(".")
+            values.setdefault(table, {})[key] = _checked(name, value, origin)
+            origins[name] = origin
+    return Resolved(msgspec.convert(values, Settings), origins)
+
+
+def template(values: Mapping[str, Scalar]) -> str:
+    """The text of a new sand.toml: the given settings set, all others as comments with default and meaning."""
+    lines = ["# Settings of this run. `sand config --run DIR` shows each value in force and where it came from."]
+    seen = ""
+    for item in Resolved(Settings(), {name: "" for name, *_ in _fields()}).listing():
+        table, key = item.name.split(".")
+        if table != seen:
+            lines += ["", f"[{table}]"]
+            seen = table
+        given = item.name in values
+        value = json.dumps(values.get(item.name, item.value))  # the JSON of a scalar or list is TOML too
+        lines.append(f"{'' if given else '# '}{key} = {value}  # {item.meaning}")
+    return "\n".join(lines) + "\n"
+
+
+def _fields() -> Iterator[tuple[str, str, str, str]]:
+    for table, kind in get_type_hints(Settings).items():
+        for key, hint in get_type_hints(kind, include_extras=True).items():
+            meaning = next((m.description for m in hint.__metadata__ if m.description), "")
+            yield f"{table}.{key}", table, key, meaning
+
+
+def _from_file(path: Path) -> dict[str, tuple[Any, str]]:
+    try:
+        text = path.read_text()
+        tables = tomllib.loads(text)
+    except FileNotFoundError:
+        return {}
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path}: not valid TOML: {error}", "correct the file at that place") from None
+    layer = {}
+    for table, content in tables.items():
+        if not isinstance(content, dict):
+            _unknown(table, f"{path}:{_line(text, '', table)}")
+        for key, value in content.items():
+            layer[f"{table}.{key}"] = (value, f"{path}:{_line(text, table, key)}")
+    return layer
+
+
+def _from_environment(environment: Mapping[str, str]) -> dict[str, tuple[Any, str]]:
+    names = {f"SAND_{table}_{key}".upper(): name for name, table, key, _ in _fields()}
+    layer = {}
+    for variable in sorted(v for v in environment if v.startswith("SAND_")):
+        if variable not in names:
+            raise UsageError(f"unknown environment variable {variable}", _nearest(variable, list(names)))
+        layer[names[variable]] = (read_text(names[variable], environment[variable], variable), variable)
+    return layer
+
+
+def _from_flags(flags: Mapping[str, Scalar | None]) -> dict[str, tuple[Any, str]]:
+    return {
+        name: (value, f"--{name.split('.')[1].replace('_', '-')}") for name, value in flags.items() if value is not None
+    }
+
+
+def _hint(name: str) -> Any:
+    table, _, key = name.partition(".")
+    return get_type_hints(get_type_hints(Settings)[table], include_extras=True)[key]
+
+
+def read_text(name: str, text: str, origin: str) -> Any:
+    """A setting's value from text, as on a command line; a list is separated by commas."""
+    if name not in {known for known, *_ in _fields()}:
+        _unknown(name, origin)
+    if _hint(name).__origin__ == list[str]:
+        return [part.strip() for part in text.split(",")]
+    try:
+        return msgspec.convert(text, _hint(name), strict=False)
+    except msgspec.ValidationError:
+        return text
+
+
+def _checked(name: str, value: Any, origin: str) -> Any:
+    if name not in {known for known, *_ in _fields()}:
+        _unknown(name, origin)
+    try:
+        return msgspec.convert(value, _hint(name))
+    except msgspec.ValidationError as error:
+        raise UsageError(f"{origin}: {name} = {value!r}: {error}", f"it means: {_meaning(name)}") from None
+
+
+def _unknown(name: str, origin: str) -> None:
+    raise UsageError(f"{origin}: unknown setting {name}", _nearest(name, [known for known, *_ in _fields()]))
+
+
+def _nearest(name: str, known: list[str]) -> str:
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    return f"did you mean {close[0]}?" if close else "`sand config` lists all settings"
+
+
+def _meaning(name: str) -> str:
+    return next(meaning for known, _, _, meaning in _fields() if known == name)
+
+
+def _line(text: str, table: str, key: str) -> int:
+    """The line of a key, for messages; 1 where it cannot be found."""
+    current = ""
+    for number, line in enumerate(text.splitlines(), 1):
+        if header := re.match(r"\s*\[\s*([\w.]+)\s*\]", line):
+            current = header[1]
+        elif current == table and re.match(rf"\s*[\"']?{re.escape(key)}[\"']?\s*=", line):
+            return number
+    return 1
+
+
+def worker_count(settings: Settings) -> int:
+    """How many environment processes to start."""
+    return settings.run.workers or min(os.cpu_count() or 1, 8)

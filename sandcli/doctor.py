@@ -1,0 +1,86 @@
+"""`sand doctor`: what this machine has, what it lacks, and the line that mends it."""
+
+import importlib.util
+import shutil
+import sys
+from collections.abc import Sequence
+from importlib import metadata
+from typing import NamedTuple
+
+from rich.table import Table
+
+from sandcli.envs.java import find_java
+from sandcli.errors import PrerequisiteError
+from sandcli.models import EMBEDDED, cache_folder, embedded_source
+
+_PACKAGES = ("torch", "transformers", "trl", "peft", "scienceworld", "py4j")
+_DISK_GIB = 5
+
+
+class Check(NamedTuple):
+    """One finding."""
+
+    what: str
+    fine: bool
+    found: str
+    fix: str
+
+
+def examine() -> list[Check]:
+    """All checks. Slow things (importing torch) are done last."""
+    return [_python(), _java(), *map(_package, _PACKAGES), _embedded(), _disk(), _gpu()]
+
+
+def _python() -> Check:
+    version = sys.version.split()[0]
+    return Check("Python", sys.version_info[:2] == (3, 11), version, "use Python 3.11")
+
+
+def _java() -> Check:
+    try:
+        java = find_java()
+    except PrerequisiteError as error:
+        return Check("Java", False, error.what, error.fix)
+    return Check("Java", True, f"{java.path} ({java.version}): {java.reason}", "")
+
+
+def _package(name: str) -> Check:
+    try:
+        return Check(name, True, metadata.version(name), "")
+    except metadata.PackageNotFoundError:
+        return Check(name, False, "not installed", f"pip install {name}")
+
+
+def _embedded() -> Check:
+    folder = cache_folder() / "models" / EMBEDDED
+    if (folder / "config.json").exists():
+        return Check("embedded model", True, str(folder), "")
+    try:
+        return Check("embedded model", True, f"{embedded_source()}, converted on first use", "")
+    except PrerequisiteError as error:
+        return Check("embedded model", False, error.what, error.fix)
+
+
+def _disk() -> Check:
+    folder = next(p for p in (cache_folder(), *cache_folder().parents) if p.exists())
+    free = shutil.disk_usage(folder).free / 2**30
+    return Check("disk", free >= _DISK_GIB, f"{free:.0f} GiB free at {folder}", f"free {_DISK_GIB} GiB there")
+
+
+def _gpu() -> Check:
+    if importlib.util.find_spec("torch") is None:
+        return Check("GPU", False, "torch is not installed", "pip install torch")
+    import torch
+
+    found = (
+        torch.cuda.get_device_name() if torch.cuda.is_available() else "none: everything runs on the CPU, in float32"
+    )
+    return Check("GPU", True, found, "")
+
+
+def table(checks: Sequence[Check]) -> Table:
+    """The findings for the terminal."""
+    drawn = Table("check", "", "found", "fix")
+    for check in checks:
+        drawn.add_row(check.what, "[green]ok[/]" if check.fine else "[red]no[/]", check.found, check.fix)
+    return drawn

@@ -1,0 +1,58 @@
+"""An engine without a model, for tests and for trying the pipeline: it answers from rules.
+
+The rules are a JSON list of `{"when": text, "replies": [text, ...]}`. The first rule whose `when` occurs in the
+conversation answers; the reply is chosen by the seed alone, so that a run always comes out the same.
+"""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+
+from sandcli.engines.base import Completion, Sampling, Usage
+from sandcli.errors import MachineryError, UsageError
+from sandcli.react import Message
+
+
+class Rule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One rule: the replies to conversations that contain `when`."""
+
+    when: str
+    replies: list[str]
+
+
+class ScriptedEngine:
+    """Answers by rule; counts words as tokens."""
+
+    def __init__(self, rules: Sequence[Rule]) -> None:
+        self._rules = rules
+        self._prompt = self._generated = 0
+
+    @classmethod
+    def load(cls, path: Path) -> "ScriptedEngine":
+        """Read the rules. Raises `UsageError` for a missing or malformed file."""
+        try:
+            return cls(msgspec.convert(json.loads(path.read_text()), list[Rule]))
+        except (OSError, ValueError, msgspec.ValidationError) as error:
+            raise UsageError(
+                f"engine.script {str(path)!r}: {error}", "give a JSON list of when/replies rules"
+            ) from None
+
+    async def generate(self, messages: Sequence[Message], sampling: Sampling) -> list[Completion]:
+        """The rule's replies, one a seed."""
+        text = "\n".join(message.content for message in messages)
+        replies = next((rule.replies for rule in self._rules if rule.when in text), None)
+        if replies is None:
+            raise MachineryError("engine", f"no rule answers a conversation that ends in {text[-80:]!r}")
+        chosen = [replies[(sampling.seed + i) % len(replies)] for i in range(sampling.n)]
+        self._prompt += len(text.split())
+        self._generated += sum(len(reply.split()) for reply in chosen)
+        return [Completion(reply, len(reply.split()), "stop") for reply in chosen]
+
+    def usage(self) -> Usage:
+        """Words read and written."""
+        return Usage(self._prompt, 0, self._generated)
+
+    def close(self) -> None:
+        """Nothing to free."""

@@ -1,0 +1,319 @@
+"""A pool of worker processes that environments live in.
+
+Environments stay where they are; tasks, actions and observations cross the border. A worker holds many episodes;
+one that dies, hangs or reports a broken simulator is replaced, and its episodes are replayed action by action.
+What a replay yields is always compared with what was seen before.
+"""
+
+import asyncio
+import multiprocessing
+import os
+import signal
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from multiprocessing.connection import Connection
+from types import TracebackType
+from typing import Any, NamedTuple
+
+from sandcli.envs.base import Environment, Outcome, Reset, World
+from sandcli.errors import MachineryError, PrerequisiteError, SandError
+from sandcli.records import Step, Task
+
+_DEATHS = 3
+"""So often may workers die under one call before its unit is given up."""
+
+
+class Restored(NamedTuple):
+    """An episode brought to a state: how it began, and what each action of the prefix led to."""
+
+    reset: Reset
+    outcomes: list[Outcome]
+
+
+class _WorkerDied(Exception):
+    """The worker has to be replaced; `reason` is `environment` or `timeout`."""
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(detail)
+        self.reason = reason
+
+
+class Pool:
+    """Worker processes for one world; an asynchronous context manager.
+
+    `build` makes the world inside a worker and must be picklable. `timeout` is in seconds, for one call.
+    """
+
+    def __init__(self, build: Callable[[], World], workers: int, timeout: float) -> None:
+        self._world = build()
+        self._workers = [_Worker(build, timeout) for _ in range(workers)]
+
+    async def __aenter__(self) -> "Pool":
+        try:
+            await asyncio.gather(*(worker.call("ping") for worker in self._workers))
+        except BaseException as error:
+            await self.__aexit__(None, None, None)
+            if isinstance(error, _WorkerDied):
+                raise MachineryError(error.reason, f"the environment does not start: {error}") from error
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await asyncio.gather(*(worker.stop() for worker in self._workers))
+
+    async def restore(self, task: Task, prefix: Sequence[Step] = ()) -> "Session":
+        """A new episode in the state after the prefix.
+
+        Raises `MachineryError` with `replay_diverged` where an observation differs from the prefix's own.
+        """
+        worker = min(self._workers, key=lambda w: w.sessions)
+        session = Session(worker, task)
+        try:
+            await session.open(prefix, self._world.same)
+        except BaseException:
+            await session.close()
+            raise
+        return session
+
+    async def replay(self, task: Task, actions: Sequence[str]) -> Restored:
+        """Run a whole list of actions; it ends early where the episode does."""
+        session = await self.restore(task)
+        try:
+            return Restored(session.reset, [o async for o in session.run(actions)])
+        finally:
+            await session.close()
+
+    async def expert(self, task: Task) -> list[str]:
+        """The world's own expert actions for a task."""
+        worker = min(self._workers, key=lambda w: w.sessions)
+        return [str(action) for action in await _persistently(worker, "expert", task)]
+
+
+class Session:
+    """One episode in the pool; survives the death of its worker."""
+
+    def __init__(self, worker: "_Worker", task: Task) -> None:
+        self._worker = worker
+        self._worker.sessions += 1
+        self._task = task
+        self._seen: list[tuple[str, Outcome]] = []
+        self._slot = -1
+        self._life = -1
+        self.reset = Reset("", 0.0)
+
+    @property
+    def outcomes(self) -> list[Outcome]:
+        """What every action so far led to, the restored prefix included."""
+        return [outcome for _, outcome in self._seen]
+
+    @property
+    def score(self) -> float:
+        """The score where the episode stands."""
+        return self._seen[-1][1].score if self._seen else self.reset.score
+
+    @property
+    def best(self) -> float:
+        """The highest score so far, before the first step included."""
+        return max(self.reset.score, *(outcome.score for outcome in self.outcomes), 0.0)
+
+    async def open(self, prefix: Sequence[Step], same: Callable[[str, str], bool]) -> None:
+        """Bring the episode into the state after the prefix and hold it against what the prefix recorded."""
+        restored = await self._restore([step.action for step in prefix])
+        for number, (step, outcome) in enumerate(zip(prefix, restored.outcomes, strict=False)):
+            if not same(outcome.observation, step.observation):
+                raise diverged(number, step.action, outcome.observation, step.observation)
+        if len(restored.outcomes) < len(prefix):
+            raise MachineryError("replay_diverged", f"the episode ended at step {len(restored.outcomes)}")
+        self.reset = restored.reset
+        self._seen = list(zip((step.action for step in prefix), restored.outcomes, strict=True))
+
+    async def step(self, action: str) -> Outcome:
+        """Execute one action."""
+        for _ in range(_DEATHS):
+            try:
+                if self._life != self._worker.life:
+                    await self._reopen()
+                outcome = Outcome(*await self._worker.call("step", self._slot, action))
+            except _WorkerDied as error:
+                last = error
+                continue
+            self._seen.append((action, outcome))
+            return outcome
+        raise MachineryError(last.reason, str(last))
+
+    async def run(self, actions: Sequence[str]) -> Any:
+        """The outcomes of a list of actions, until the episode ends."""
+        for action in actions:
+            outcome = await self.step(action)
+            yield outcome
+            if outcome.done:
+                return
+
+    async def close(self) -> None:
+        """Give the slot back."""
+        self._worker.sessions -= 1
+        if self._life == self._worker.life and self._slot >= 0:
+            try:
+                await self._worker.call("release", self._slot)
+            except _WorkerDied:
+                return
+
+    async def _reopen(self) -> None:
+        restored = await self._restore([action for action, _ in self._seen])
+        if restored.outcomes != self.outcomes:
+            raise MachineryError("replay_diverged", "an episode did not replay after its worker was replaced")
+
+    async def _restore(self, actions: list[str]) -> Restored:
+        self._slot, reset, outcomes = await _persistently(self._worker, "restore", self._task, actions)
+        self._life = self._worker.life
+        return Restored(Reset(*reset), [Outcome(*outcome) for outcome in outcomes])
+
+
+def diverged(number: int, action: str, observed: str, recorded: str) -> MachineryError:
+    """The error for an observation that is not the recorded one, with the first line that differs."""
+    now, then = observed.splitlines(), recorded.splitlines()
+    unlike = next((i for i in range(max(len(now), len(then))) if now[i : i + 1] != then[i : i + 1]), 0)
+    lines = f"recorded {''.join(then[unlike : unlike + 1])!r}, observed {''.join(now[unlike : unlike + 1])!r}"
+    return MachineryError("replay_diverged", f"step {number} ({action}): {lines}")
+
+
+async def _persistently(worker: "_Worker", operation: str, *arguments: Any) -> Any:
+    for _ in range(_DEATHS):
+        try:
+            return await worker.call(operation, *arguments)
+        except _WorkerDied as error:
+            last = error
+    raise MachineryError(last.reason, str(last))
+
+
+class _Worker:
+    """The parent's side of one process; `life` counts how often it was started."""
+
+    def __init__(self, build: Callable[[], World], timeout: float) -> None:
+        self._build = build
+        self._timeout = timeout
+        self._thread = ThreadPoolExecutor(1)  # one call at a time
+        self._process: Any = None
+        self.life = 0
+        self.sessions = 0
+
+    async def call(self, operation: str, *arguments: Any) -> Any:
+        """One request and its answer; (re)starts the process where it is not there."""
+        return await asyncio.get_running_loop().run_in_executor(self._thread, self._call, operation, arguments)
+
+    def _call(self, operation: str, arguments: tuple[Any, ...]) -> Any:
+        if self._process is None:
+            self._start()
+        try:
+            self._pipe.send((operation, arguments))
+            if not self._pipe.poll(self._timeout):
+                raise self._died("timeout", f"no answer to {operation} within {self._timeout:g} s")
+            kind, answer = self._pipe.recv()
+        except (EOFError, OSError) as error:
+            raise self._died("environment", f"the worker process ended during {operation}") from error
+        if kind == "unavailable":
+            raise PrerequisiteError(*answer)
+        if kind == "broken":
+            raise self._died("environment", str(answer))
+        return answer
+
+    def _start(self) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._pipe, theirs = context.Pipe()
+        self._process = context.Process(target=_serve, args=(theirs, self._build), daemon=True)
+        self._process.start()
+        theirs.close()
+        self.life += 1
+
+    def _died(self, reason: str, detail: str) -> _WorkerDied:
+        self._process.kill()
+        self._end()
+        self.life += 1  # no session may take a restarted worker for its own
+        return _WorkerDied(reason, detail)
+
+    def _end(self) -> None:
+        self._process.join()
+        self._pipe.close()
+        self._process = None
+
+    async def stop(self) -> None:
+        """End the process; its simulator ends with it."""
+        await asyncio.get_running_loop().run_in_executor(self._thread, self._stop)
+        self._thread.shutdown()
+
+    def _stop(self) -> None:
+        if self._process is None:
+            return
+        try:
+            self._pipe.send(("stop", ()))
+            self._process.join(timeout=20)
+        except OSError:
+            pass
+        self._process.kill()
+        self._end()
+
+
+def _serve(pipe: Connection, build: Callable[[], World]) -> None:
+    """The worker's side: answer until told to stop or the parent is gone."""
+    os.setsid()  # a Ctrl-C is the parent's business: it lets episodes finish
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    host = _Host(build)
+    try:
+        while True:
+            operation, arguments = pipe.recv()
+            if operation == "stop":
+                return
+            pipe.send(("ok", getattr(host, operation)(*arguments)))
+    except (EOFError, BrokenPipeError, ConnectionResetError):
+        return
+    except SandError as error:
+        pipe.send(("unavailable", (error.what, error.fix)))
+    except Exception as error:  # the simulator can no longer be trusted: the parent replaces this process
+        pipe.send(("broken", f"{type(error).__name__}: {error}".splitlines()[0]))
+    finally:
+        host.close()
+
+
+class _Host:
+    """The episodes of one worker, by slot."""
+
+    def __init__(self, build: Callable[[], World]) -> None:
+        self._build = build
+        self._simulator: Any = None
+        self._open: dict[int, Environment] = {}
+        self._free: list[Environment] = []
+        self._slots = 0
+
+    def ping(self) -> str:
+        if self._simulator is None:
+            self._simulator = self._build().start()
+        return "ready"
+
+    def restore(self, task: Task, actions: list[str]) -> tuple[int, Reset, list[Outcome]]:
+        self.ping()
+        environment = self._free.pop() if self._free else self._simulator.open()
+        self._slots += 1
+        self._open[self._slots] = environment
+        reset = environment.reset(task)
+        outcomes: list[Outcome] = []
+        for action in actions:
+            outcomes.append(environment.step(action))
+            if outcomes[-1].done:
+                break
+        return self._slots, reset, outcomes
+
+    def step(self, slot: int, action: str) -> Outcome:
+        return self._open[slot].step(action)
+
+    def expert(self, task: Task) -> list[str]:
+        self.ping()
+        return list(self._simulator.expert(task))
+
+    def release(self, slot: int) -> None:
+        self._free.append(self._open.pop(slot))
+
+    def close(self) -> None:
+        if self._simulator is not None:
+            self._simulator.close()

@@ -1,0 +1,32 @@
+"""Loads and fills the texts in prompts/: the instruction of each world, and what the base model is asked."""
+
+import hashlib
+import re
+from functools import cache
+from pathlib import Path
+
+from sandcli.errors import PrerequisiteError
+
+_PACKAGED = Path(__file__).with_name("_prompts")
+_CHECKOUT = Path(__file__).parent.parent / "prompts"
+_SLOT = re.compile(r"\{(\w+)\}")
+
+
+@cache
+def load(name: str) -> str:
+    """The text of prompts/NAME.md, from the installed package or the checkout."""
+    for folder in (_PACKAGED, _CHECKOUT):
+        path = folder / f"{name}.md"
+        if path.exists():
+            return path.read_text().strip()
+    raise PrerequisiteError(f"prompt {name}.md is not installed", "reinstall sandcli")
+
+
+def fill(name: str, **values: str) -> str:
+    """The prompt with every `{slot}` replaced. KeyError where a slot has no value; values may hold braces."""
+    return _SLOT.sub(lambda slot: values[slot[1]], load(name))
+
+
+def digest(text: str) -> str:
+    """A short hash of a text, for the identity of what was made with it."""
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -1,0 +1,195 @@
+"""What one line of each artifact is.
+
+Fields are written in the order they are declared in, and text stays text, so that people can read the files.
+Every record has a `key`: the unit of work it answers, and its place in the artifact's canonical order.
+"""
+
+from typing import Literal
+
+import msgspec
+
+Key = tuple[str | int, ...]
+End = Literal["done", "max_steps", "invalid_actions", "context"]
+"""Why an episode ended: the task is over, the step limit, too many invalid actions in a row, or a full context."""
+
+
+class Record(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Base of all records: immutable, strict about its fields."""
+
+
+class Task(Record, frozen=True, kw_only=True):
+    """One task of a text world: its type and the variation of it."""
+
+    name: str
+    variation: int
+
+    def __str__(self) -> str:
+        return f"{self.name}_{self.variation}"
+
+
+class Step(Record, frozen=True, kw_only=True):
+    """One turn of the agent and what the world answered.
+
+    `thought` may be empty: then the turn is the action alone. `score` is the episode's score after the step,
+    in [0, 1]. `deliberated` tells whether the thought weighs alternatives (see `react.is_deliberation`).
+    """
+
+    thought: str
+    action: str
+    observation: str
+    score: float
+    deliberated: bool = False
+
+
+class Trajectory(Record, frozen=True, kw_only=True):
+    """A line of expert.jsonl (D_exp) and deliberations.jsonl (D_delib): one whole episode.
+
+    `reward` is the best score reached, in [0, 1]. `source` says where it comes from, such as `gold`.
+    """
+
+    id: str
+    env: str
+    task: Task
+    instruction: str
+    steps: list[Step]
+    reward: float
+    success: bool
+    source: str
+
+    @property
+    def key(self) -> Key:
+        return (self.id,)
+
+    @property
+    def actions(self) -> list[str]:
+        """The actions of all steps, in order."""
+        return [step.action for step in self.steps]
+
+
+class Draw(Record, frozen=True, kw_only=True):
+    """One completion of the policy that parsed into a turn. `tokens` counts what was generated."""
+
+    thought: str
+    action: str
+    tokens: int
+
+
+class Candidate(Record, frozen=True, kw_only=True):
+    """A unique normalised action of one step, and how many of the samples chose it."""
+
+    action: str
+    count: int
+
+
+class Sample(Record, frozen=True, kw_only=True):
+    """A line of samples.jsonl: N draws of the policy at one step of an expert trajectory.
+
+    `candidates[0]` is the expert's action, then the others in the order they were first drawn. `deliberate` is
+    the paper's Eq. 4: true when there is more than one candidate. `drawn` counts all completions, parsed or
+    not; 0 means that the step's history does not fit into the policy's context.
+    """
+
+    id: str
+    step: int
+    expert_action: str
+    samples: list[Draw]
+    drawn: int
+    unparsable: int
+    candidates: list[Candidate]
+    deliberate: bool
+
+    @property
+    def key(self) -> Key:
+        return (self.id, self.step)
+
+
+class Rollout(Record, frozen=True, kw_only=True):
+    """A line of rollouts.jsonl: one candidate executed after the expert's prefix, and what followed.
+
+    `steps` starts with the candidate's own step. Candidate 0 is the expert's action, whose rollout is the rest
+    of the expert trajectory. `reward` is the best score of the whole episode, prefix included.
+    """
+
+    id: str
+    step: int
+    candidate: int
+    action: str
+    thought: str
+    expert: bool
+    count: int
+    steps: list[Step]
+    reward: float
+    success: bool
+    end: End
+    tokens: int
+
+    @property
+    def key(self) -> Key:
+        return (self.id, self.step, self.candidate)
+
+
+class Critique(Record, frozen=True, kw_only=True):
+    """A line of critiques.jsonl: the base model's verdict on one candidate, from what its rollout led to."""
+
+    id: str
+    step: int
+    candidate: int
+    action: str
+    reward: float
+    critique: str
+    tokens: int
+
+    @property
+    def key(self) -> Key:
+        return (self.id, self.step, self.candidate)
+
+
+class Thought(Record, frozen=True, kw_only=True):
+    """A line of thoughts.jsonl: the deliberation of one flagged step.
+
+    `thought` is empty where no attempt passed the checks; the step then keeps its original thought and
+    `rejected` lists, an entry an attempt, which check failed.
+    """
+
+    id: str
+    step: int
+    thought: str
+    attempts: int
+    rejected: list[str]
+    tokens: int
+
+    @property
+    def key(self) -> Key:
+        return (self.id, self.step)
+
+
+class Episode(Record, frozen=True, kw_only=True):
+    """A line of eval.jsonl: one greedy episode of one model on one task of a split."""
+
+    split: str
+    task: Task
+    model: str
+    instruction: str
+    steps: list[Step]
+    reward: float
+    success: bool
+    end: End
+    deliberated: int
+    tokens: int
+
+    @property
+    def key(self) -> Key:
+        return (self.split, self.task.name, self.task.variation, self.model)
+
+
+class Failure(Record, frozen=True, kw_only=True):
+    """A unit that machinery kept from being done. Not a record of the task: listed by `sand status`, tried again."""
+
+    unit: list[str | int]
+    reason: str
+    detail: str
+    attempts: int
+
+    @property
+    def key(self) -> Key:
+        return tuple(self.unit)

@@ -1,0 +1,1 @@
+"""What evaluated episodes say, in tables."""

@@ -1,0 +1,105 @@
+"""`sand critique`: the frozen base model judges each candidate from what its rollout led to. (Method, step 4.)"""
+
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
+from typing import NamedTuple
+
+from sandcli.engines.base import Sampling
+from sandcli.models import fingerprint
+from sandcli.prompts import digest as text_digest
+from sandcli.prompts import fill, load
+from sandcli.react import Message
+from sandcli.records import Critique, Rollout, Trajectory
+from sandcli.run import Identity
+from sandcli.stages.context import digest
+from sandcli.stages.sample import Place
+from sandcli.stages.work import Do, Figures, Job, LeftOut, Unit
+from sandcli.stages.writing import sentences, told
+from sandcli.store import read
+
+_SENTENCES = 3
+
+
+class Case(NamedTuple):
+    """A rollout and the place it branched from."""
+
+    place: Place
+    rollout: Rollout
+
+
+class CritiqueJob(Job[Case, Critique]):
+    """Units are (trajectory, step, candidate)."""
+
+    stage = "critique"
+    record = Critique
+
+    def identity(self) -> Identity:
+        """The base model, the prompt, and the rollouts."""
+        settings = self.context.settings.critique
+        return Identity(
+            settings={
+                "base": fingerprint(self.context.base()),
+                "critique.max_tokens": str(settings.max_tokens),
+                "critique.shown_steps": str(settings.shown_steps),
+                "prompt.critique": text_digest(load("critique")),
+            },
+            inputs=self.context.inputs(self.run.needs("collect"), self.run.needs("rollout")),
+            scope={"limit": str(self.context.limit)},
+        )
+
+    def plan(self) -> list[Unit[Case]]:
+        """Every rollout."""
+        trajectories = {t.id: t for t in read(self.run.needs("collect"), Trajectory)}
+        return [
+            Unit(rollout.key, _digest(case), case)
+            for rollout in read(self.run.needs("rollout"), Rollout)
+            if rollout.id in trajectories
+            for case in [Case(Place(trajectories[rollout.id], rollout.step), rollout)]
+        ]
+
+    @asynccontextmanager
+    async def opened(self) -> AsyncIterator[Do[Case, Critique]]:
+        """Load the base model."""
+        settings = self.context.settings.critique
+        with self.context.engine(self.context.base()) as engine:
+
+            async def do(unit: Unit[Case], earlier: Critique | None) -> Critique | LeftOut:
+                rollout = unit.payload.rollout
+                sampling = Sampling(max_tokens=settings.max_tokens, seed=self.context.seed("critique", *unit.key))
+                (completion,) = await engine.generate(question(unit.payload, settings.shown_steps), sampling)
+                return Critique(
+                    id=rollout.id,
+                    step=rollout.step,
+                    candidate=rollout.candidate,
+                    action=rollout.action,
+                    reward=rollout.reward,
+                    critique=sentences(completion.text, _SENTENCES),
+                    tokens=completion.tokens,
+                )
+
+            yield do
+
+    def figures(self, records: Iterable[Critique]) -> Figures:
+        """Tokens written."""
+        return Figures(tokens=sum(record.tokens for record in records))
+
+
+def question(case: Case, shown: int) -> list[Message]:
+    """What the base model is asked about one candidate."""
+    place, rollout = case
+    text = fill(
+        "critique",
+        instruction=place.trajectory.instruction,
+        history=told(place.prefix, shown),
+        action=rollout.action,
+        observation=told(rollout.steps[:1], shown),
+        rollout=told(rollout.steps[1:], shown),
+        before=f"{place.prefix[-1].score if place.prefix else 0.0:.2f}",
+        reward=f"{rollout.reward:.2f}",
+    )
+    return [Message("user", text)]
+
+
+def _digest(case: Case) -> str:
+    rollout = case.rollout
+    return digest(case.place.trajectory.instruction, case.place.prefix, rollout.action, rollout.steps, rollout.reward)

@@ -1,0 +1,32 @@
+"""Ctrl-C once lets a stage finish what it has begun; twice ends the process at once. SIGTERM counts the same."""
+
+import os
+import signal
+from types import FrameType
+from typing import Any
+
+from sandcli.errors import Exit
+from sandcli.progress import notice
+
+
+class Interrupts:
+    """While entered, `asked` tells whether the stage should come to an end."""
+
+    def __init__(self) -> None:
+        self.asked = False
+        self._before: dict[signal.Signals, Any] = {}
+
+    def __enter__(self) -> "Interrupts":
+        for number in (signal.SIGINT, signal.SIGTERM):
+            self._before[number] = signal.signal(number, self._hear)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _hear(self, number: int, frame: FrameType | None) -> None:
+        if self.asked:
+            os._exit(Exit.INTERRUPTED)  # every record is already on disk, and workers notice that we are gone
+        self.asked = True
+        notice("finishing what is in flight; interrupt again to stop at once (nothing recorded is lost)")

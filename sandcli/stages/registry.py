@@ -1,0 +1,39 @@
+"""Every stage by name, for the commands that speak of all of them."""
+
+from sandcli.run import Stage
+from sandcli.stages import tuning, work
+from sandcli.stages.collect import CollectJob
+from sandcli.stages.context import Context
+from sandcli.stages.critique import CritiqueJob
+from sandcli.stages.evaluate import EvalJob
+from sandcli.stages.rollout import RolloutJob
+from sandcli.stages.sample import SampleJob
+from sandcli.stages.sft import sft_job
+from sandcli.stages.synthesize import SynthesizeJob
+from sandcli.stages.train import train_job
+from sandcli.stages.work import Options, State, Summary
+
+JSONL = {
+    "collect": CollectJob,
+    "sample": SampleJob,
+    "rollout": RolloutJob,
+    "critique": CritiqueJob,
+    "synthesize": SynthesizeJob,
+    "eval": EvalJob,
+}
+TUNING = {"sft": sft_job, "train": train_job}
+
+
+def perform(stage: Stage, context: Context, options: Options) -> Summary:
+    """Do a stage."""
+    context.run.must_exist()
+    if stage in TUNING:
+        return tuning.tune(TUNING[stage](context), options)
+    return work.work(JSONL[stage](context), options)
+
+
+def state(stage: Stage, context: Context) -> State:
+    """How a stage's artifact stands against today's settings and inputs."""
+    if stage in TUNING:
+        return tuning.inspect(TUNING[stage](context))
+    return work.inspect(JSONL[stage](context))

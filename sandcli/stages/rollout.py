@@ -1,0 +1,195 @@
+"""`sand rollout`: what would each candidate have led to? (Method, step 3.)
+
+For every candidate of a flagged step the environment is put into the state after h_{t-1}, the candidate is
+executed, and pi_k goes on until the episode ends. The expert's action needs no rollout of its own: it is the
+rest of the expert trajectory, which is verified by replay.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
+from typing import NamedTuple
+
+import msgspec
+
+from sandcli.engines.base import Engine, Sampling
+from sandcli.envs.workers import Pool, Session
+from sandcli.episode import Limits, Played, play
+from sandcli.models import fingerprint
+from sandcli.prompts import digest as text_digest
+from sandcli.react import conversation, is_deliberation, normalise
+from sandcli.records import End, Key, Rollout, Sample, Step, Trajectory
+from sandcli.run import Identity
+from sandcli.stages.context import digest
+from sandcli.stages.sample import STOP, Place
+from sandcli.stages.work import Do, Figures, Job, LeftOut, Unit
+from sandcli.store import read
+
+
+class Branch(NamedTuple):
+    """One candidate of one flagged step and how many draws chose it; candidate 0 is the expert's action."""
+
+    place: Place
+    candidate: int
+    action: str
+    thought: str
+    chosen: int
+
+
+class RolloutJob(Job[Branch, Rollout]):
+    """Units are (trajectory, step, candidate)."""
+
+    stage = "rollout"
+    record = Rollout
+
+    def identity(self) -> Identity:
+        """The policy, how it acts, the world, and the candidates."""
+        settings = self.context.settings
+        return Identity(
+            settings={
+                "policy": fingerprint(self.context.policy()),
+                "rollout.temperature": str(settings.rollout.temperature),
+                "agent.max_tokens": str(settings.agent.max_tokens),
+                "agent.max_invalid": str(settings.agent.max_invalid),
+                "env.step_limit": str(settings.env.step_limit),
+                "run.seed": str(settings.run.seed),
+                "prompt.instruction": text_digest(self.context.world.system),
+                **self.context.environment(),
+            },
+            inputs=self.context.inputs(self.run.needs("collect"), self.run.needs("sample")),
+            scope={"limit": str(self.context.limit)},
+        )
+
+    def plan(self) -> list[Unit[Branch]]:
+        """Every candidate of every flagged step."""
+        trajectories = {t.id: t for t in read(self.run.needs("collect"), Trajectory)}
+        return [
+            Unit((sample.id, sample.step, branch.candidate), _digest(branch), branch)
+            for sample in read(self.run.needs("sample"), Sample)
+            if sample.deliberate and sample.id in trajectories
+            for branch in branches(Place(trajectories[sample.id], sample.step), sample)
+        ]
+
+    def satisfied(self, unit: Unit[Branch], record: Rollout) -> bool:
+        """More samples may have chosen the same action since."""
+        return record.count == unit.payload.chosen
+
+    @asynccontextmanager
+    async def opened(self) -> AsyncIterator[Do[Branch, Rollout]]:
+        """Load the policy and start the environments."""
+        with self.context.engine(self.context.policy()) as engine:
+            async with self.context.pool() as pool:
+                roller = _Roller(self, engine, pool)
+
+                async def do(unit: Unit[Branch], earlier: Rollout | None) -> Rollout | LeftOut:
+                    branch = unit.payload
+                    if earlier is not None:
+                        return msgspec.structs.replace(earlier, count=branch.chosen)
+                    return await (roller.expert(branch) if branch.candidate == 0 else roller.policy(branch, unit.key))
+
+                yield do
+
+    def figures(self, records: Iterable[Rollout]) -> Figures:
+        """Rollouts and how they compare with the expert's."""
+        figures = Figures(counts={"flagged": 0, "better_than_expert": 0})
+        rewards: list[float] = []
+        expert = 0.0
+        for record in records:
+            figures.tokens += record.tokens
+            if record.expert:
+                expert = record.reward
+                figures.counts["flagged"] += 1
+            else:
+                rewards.append(record.reward)
+                figures.counts["better_than_expert"] += record.reward > expert
+        figures.values["mean_reward"] = round(sum(rewards) / len(rewards), 4) if rewards else 0.0
+        return figures
+
+
+def branches(place: Place, sample: Sample) -> list[Branch]:
+    """The candidates of a step, each with the thought of the first draw that chose it."""
+    thoughts: dict[str, str] = {}
+    for draw in sample.samples:
+        thoughts.setdefault(normalise(draw.action), draw.thought)
+    expert = Branch(place, 0, place.expert.action, place.expert.thought, sample.candidates[0].count)
+    return [
+        expert,
+        *(
+            Branch(place, number, candidate.action, thoughts[candidate.action], candidate.count)
+            for number, candidate in enumerate(sample.candidates[1:], 1)
+        ),
+    ]
+
+
+def _digest(branch: Branch) -> str:
+    trajectory = branch.place.trajectory
+    steps = trajectory.steps if branch.candidate == 0 else branch.place.prefix
+    return digest(trajectory.task, trajectory.instruction, steps, branch.action, branch.thought)
+
+
+class _Roller:
+    """Executes branches."""
+
+    def __init__(self, job: RolloutJob, engine: Engine, pool: Pool) -> None:
+        self._context = job.context
+        self._engine = engine
+        self._pool = pool
+        self._replays: dict[str, asyncio.Task[End]] = {}
+
+    async def expert(self, branch: Branch) -> Rollout:
+        """The rest of the expert trajectory, which is replayed once to see that it holds."""
+        trajectory = branch.place.trajectory
+        if trajectory.id not in self._replays:
+            self._replays[trajectory.id] = asyncio.create_task(self._verify(trajectory))
+        end = await self._replays[trajectory.id]
+        return _record(branch, trajectory.steps[branch.place.step :], trajectory.reward, end, 0)
+
+    async def _verify(self, trajectory: Trajectory) -> End:
+        session = await self._pool.restore(trajectory.task, trajectory.steps)
+        await session.close()
+        return "done" if session.outcomes[-1].done else "max_steps"
+
+    async def policy(self, branch: Branch, key: Key) -> Rollout:
+        """Execute the candidate after the expert's prefix and let the policy go on."""
+        session = await self._pool.restore(branch.place.trajectory.task, branch.place.prefix)
+        try:
+            outcome = await session.step(branch.action)
+            first = Step(
+                thought=branch.thought,
+                action=branch.action,
+                observation=outcome.observation,
+                score=outcome.score,
+                deliberated=is_deliberation(branch.thought),
+            )
+            rest = Played([], "done", 0) if outcome.done else await self._continue(branch, session, first, key)
+            return _record(branch, [first, *rest.steps], session.best, rest.end, rest.tokens)
+        finally:
+            await session.close()
+
+    async def _continue(self, branch: Branch, session: Session, first: Step, key: Key) -> Played:
+        settings, world, place = self._context.settings, self._context.world, branch.place
+
+        def sampling(turn: int) -> Sampling:
+            seed = self._context.seed("rollout", *key, turn)
+            return Sampling(1, settings.rollout.temperature, settings.agent.max_tokens, seed, STOP)
+
+        limits = Limits(world.step_limit(place.trajectory.task) - place.step - 1, settings.agent.max_invalid)
+        history = conversation(world.system, place.trajectory.instruction, [*place.prefix, first])
+        return await play(self._engine, session, history, sampling, limits)
+
+
+def _record(branch: Branch, steps: list[Step], reward: float, end: End, tokens: int) -> Rollout:
+    return Rollout(
+        id=branch.place.trajectory.id,
+        step=branch.place.step,
+        candidate=branch.candidate,
+        action=branch.action,
+        thought=branch.thought,
+        expert=branch.candidate == 0,
+        count=branch.chosen,
+        steps=steps,
+        reward=reward,
+        success=reward >= 1.0,
+        end=end,
+        tokens=tokens,
+    )

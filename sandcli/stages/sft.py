@@ -1,0 +1,9 @@
+"""`sand sft`: the policy before iteration 1: pi_base fine-tuned on D_exp. (Method, step 0.)"""
+
+from sandcli.stages.context import Context
+from sandcli.stages.tuning import Tuning
+
+
+def sft_job(context: Context) -> Tuning:
+    """From the base model, on expert.jsonl, with the settings of [sft]."""
+    return Tuning(context, "sft", context.base(), context.run.needs("collect"), context.settings.sft)

@@ -1,0 +1,168 @@
+"""`sand synthesize`: one thought that weighs all candidates and ends in the expert's action. (Method, step 5.)
+
+The thoughts go into thoughts.jsonl, and deliberations.jsonl (D_delib) is the expert trajectories with these
+thoughts in place of the originals at flagged steps. Only then: the history that the base model is shown carries
+the thoughts of D_exp, h_t = (h_{t-1}, z_t, a_t, o_t).
+"""
+
+import random
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
+from typing import NamedTuple
+
+import msgspec
+
+from sandcli.engines.base import Engine, Sampling
+from sandcli.errors import ContextOverflow
+from sandcli.models import fingerprint
+from sandcli.prompts import digest as text_digest
+from sandcli.prompts import fill, load
+from sandcli.react import Message, deliberation_opening
+from sandcli.records import Critique, Sample, Thought, Trajectory
+from sandcli.run import Identity, Stage
+from sandcli.stages.context import digest
+from sandcli.stages.sample import Place
+from sandcli.stages.work import Do, Figures, Job, LeftOut, Unit
+from sandcli.stages.writing import fault, told
+from sandcli.store import read, write_atomic
+
+_RETRY_TEMPERATURE = 0.7
+"""The first attempt is greedy, as in the paper; asking again the same way would give the same answer."""
+
+
+class Dilemma(NamedTuple):
+    """A flagged step with the critiques of all its candidates, the expert's first."""
+
+    place: Place
+    critiques: list[Critique]
+
+
+class SynthesizeJob(Job[Dilemma, Thought]):
+    """Units are (trajectory, flagged step)."""
+
+    stage = "synthesize"
+    record = Thought
+
+    def identity(self) -> Identity:
+        """The base model, the prompt, how often it may try, and the critiques."""
+        settings = self.context.settings
+        names: tuple[Stage, ...] = ("collect", "sample", "critique")
+        return Identity(
+            settings={
+                "base": fingerprint(self.context.base()),
+                "synthesize.max_tokens": str(settings.synthesize.max_tokens),
+                "synthesize.attempts": str(settings.synthesize.attempts),
+                "critique.shown_steps": str(settings.critique.shown_steps),
+                "run.seed": str(settings.run.seed),
+                "prompt.deliberate": text_digest(load("deliberate")),
+            },
+            inputs=self.context.inputs(*(self.run.needs(name) for name in names)),
+            scope={"limit": str(self.context.limit)},
+        )
+
+    def plan(self) -> list[Unit[Dilemma]]:
+        """Every flagged step whose candidates all have a critique."""
+        trajectories = {t.id: t for t in read(self.run.needs("collect"), Trajectory)}
+        critiques: dict[tuple[str, int], list[Critique]] = {}
+        for critique in read(self.run.needs("critique"), Critique):
+            critiques.setdefault((critique.id, critique.step), []).append(critique)
+        return [
+            Unit(sample.key, _digest(dilemma), dilemma)
+            for sample in read(self.run.needs("sample"), Sample)
+            if sample.deliberate and len(critiques.get((sample.id, sample.step), [])) == len(sample.candidates)
+            for dilemma in [Dilemma(Place(trajectories[sample.id], sample.step), critiques[sample.id, sample.step])]
+        ]
+
+    @asynccontextmanager
+    async def opened(self) -> AsyncIterator[Do[Dilemma, Thought]]:
+        """Load the base model."""
+        with self.context.engine(self.context.base()) as engine:
+
+            async def do(unit: Unit[Dilemma], earlier: Thought | None) -> Thought | LeftOut:
+                return await self._deliberate(engine, unit)
+
+            yield do
+
+    async def _deliberate(self, engine: Engine, unit: Unit[Dilemma]) -> Thought:
+        settings, place = self.context.settings, unit.payload.place
+        messages = question(unit.payload, self.context.seed("options", *unit.key), settings.critique.shown_steps)
+        actions = [critique.action for critique in unit.payload.critiques]
+        rejected: list[str] = []
+        tokens, text = 0, ""
+        for attempt in range(settings.synthesize.attempts):
+            seed = self.context.seed("synthesize", *unit.key, attempt)
+            sampling = Sampling(1, _RETRY_TEMPERATURE if attempt else 0.0, settings.synthesize.max_tokens, seed)
+            try:
+                (completion,) = await engine.generate(messages, sampling)
+            except ContextOverflow as error:
+                rejected.append(str(error))
+                break
+            tokens += completion.tokens
+            why = fault(completion.text, completion.finish, place.expert.action, actions)
+            if why is None:
+                text = " ".join(f"{messages[-1].content} {completion.text}".split())
+                break
+            rejected.append(why)
+        return Thought(
+            id=place.trajectory.id,
+            step=place.step,
+            thought=text,
+            attempts=len(rejected) + bool(text),
+            rejected=rejected,
+            tokens=tokens,
+        )
+
+    def completed(self, records: Iterable[Thought]) -> None:
+        """Write D_delib: every trajectory that was sampled, deliberations in place."""
+        thoughts = {(record.id, record.step): record.thought for record in records if record.thought}
+        sampled = {sample.id for sample in read(self.run.needs("sample"), Sample)}
+        trajectories = (t for t in read(self.run.needs("collect"), Trajectory) if t.id in sampled)
+        lines = (msgspec.json.encode(deliberated(t, thoughts)) + b"\n" for t in trajectories)
+        write_atomic(self.run.deliberations, lines)
+
+    def figures(self, records: Iterable[Thought]) -> Figures:
+        """How many steps got a deliberation, how many kept their original thought, and why."""
+        figures = Figures(counts={"flagged": 0, "deliberated": 0, "kept_original": 0})
+        for record in records:
+            figures.tokens += record.tokens
+            figures.counts["flagged"] += 1
+            figures.counts["deliberated" if record.thought else "kept_original"] += 1
+            for reason in record.rejected:
+                name = f"rejected: {reason}"
+                figures.counts[name] = figures.counts.get(name, 0) + 1
+        return figures
+
+
+def deliberated(trajectory: Trajectory, thoughts: dict[tuple[str, int], str]) -> Trajectory:
+    """The trajectory with its deliberations, e~; a step without one stays as it was."""
+    steps = [
+        msgspec.structs.replace(step, thought=thoughts[trajectory.id, t], deliberated=True)
+        if (trajectory.id, t) in thoughts
+        else step
+        for t, step in enumerate(trajectory.steps)
+    ]
+    return msgspec.structs.replace(trajectory, steps=steps)
+
+
+def question(dilemma: Dilemma, seed: int, shown: int) -> list[Message]:
+    """What the base model is asked, with the opening that it has to go on from.
+
+    The candidates come in an order drawn from the seed: were the expert's always first, a reader could learn to
+    take the first.
+    """
+    place = dilemma.place
+    order = random.Random(seed).sample(dilemma.critiques, len(dilemma.critiques))
+    text = fill(
+        "deliberate",
+        instruction=place.trajectory.instruction,
+        history=told(place.prefix, shown),
+        candidates="\n".join(f"({n}) {c.action}: {c.critique}" for n, c in enumerate(order, 1)),
+        action=place.expert.action,
+    )
+    return [Message("user", text), Message("assistant", deliberation_opening([c.action for c in order]))]
+
+
+def _digest(dilemma: Dilemma) -> str:
+    place = dilemma.place
+    judged = [(c.action, c.critique) for c in dilemma.critiques]
+    return digest(place.trajectory.instruction, place.prefix, place.expert.action, judged)

@@ -1,0 +1,10 @@
+"""`sand train`: the next policy: pi_k fine-tuned on D_delib, deliberated and plain steps mixed. (Method, step 6.)"""
+
+from sandcli.stages.context import Context
+from sandcli.stages.tuning import Tuning
+
+
+def train_job(context: Context) -> Tuning:
+    """From this iteration's policy, on deliberations.jsonl, with the settings of [train]."""
+    context.run.needs("synthesize")
+    return Tuning(context, "train", context.policy(), context.run.deliberations, context.settings.train)

@@ -1,0 +1,53 @@
+"""`sand init`: a new run directory, for a first iteration or the one after another run."""
+
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+from sandcli.config import FILE, Scalar, read_text, resolve, template
+from sandcli.errors import UsageError
+from sandcli.run import SCHEMA, Identity, Manifest, Run
+from sandcli.store import write_atomic
+
+
+def start_run(root: Path, previous: Path | None, assignments: list[str]) -> None:
+    """Make `root` with its sand.toml; with `previous`, D_exp is its D_delib and the policy its model.
+
+    Raises `UsageError` where `root` is a run already, or an assignment is not `table.key=value`.
+    """
+    if (root / FILE).exists():
+        raise UsageError(f"{root} is a run already", f"edit {root / FILE}, or choose another directory")
+    values: dict[str, Any] = _assigned(assignments)
+    if previous is not None:
+        values = {**_carried(root, Run(previous)), **values}
+    (root / "manifests").mkdir(parents=True, exist_ok=True)
+    if previous is not None:
+        _take_over(Run(root), Run(previous))
+    write_atomic(root / FILE, [template(values).encode()])
+    resolve(root, {}, {})
+
+
+def _assigned(assignments: list[str]) -> dict[str, Scalar]:
+    values = {}
+    for assignment in assignments:
+        name, equals, text = assignment.partition("=")
+        if not equals:
+            raise UsageError(f"--set {assignment!r} is not TABLE.KEY=VALUE", "for example --set sample.n=5")
+        values[name.strip()] = read_text(name.strip(), text.strip(), "--set")
+    return values
+
+
+def _carried(root: Path, previous: Run) -> dict[str, Scalar]:
+    """The previous run's own settings, with its model as the policy; one epoch, as the paper's later iterations."""
+    resolved = resolve(previous.root, {}, {})
+    values = {s.name: s.value for s in resolved.listing() if s.origin != "default"}
+    policy = os.path.relpath(previous.needs("train"), root)  # runs can be moved together
+    return {**values, "model.policy": policy, "train.epochs": 1}
+
+
+def _take_over(run: Run, previous: Run) -> None:
+    previous.needs("synthesize")
+    shutil.copyfile(previous.deliberations, run.artifact("collect"))
+    settings = {"source": f"D_delib of {previous.root}", "schema": SCHEMA}
+    run.finish(Manifest(stage="collect", identity=Identity(settings=settings, inputs={}, scope={})))

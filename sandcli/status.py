@@ -1,0 +1,88 @@
+"""What a stage leaves on the screen: its summary, failed units, and `sand status` over all stages."""
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from rich.table import Table
+
+from sandcli.errors import PrerequisiteError
+from sandcli.records import Failure
+from sandcli.run import ARTIFACTS, STAGES, Manifest
+from sandcli.stages.context import Context
+from sandcli.stages.registry import state
+
+NEXT = {
+    "collect": "sand sft --run {run}",
+    "sft": "sand sample --run {run}",
+    "sample": "sand rollout --run {run}",
+    "rollout": "sand critique --run {run}",
+    "critique": "sand synthesize --run {run}",
+    "synthesize": "sand train --run {run}",
+    "train": "sand eval --run {run}",
+    "eval": "sand init --run NEXT --from {run}",
+}
+
+
+class Item(NamedTuple):
+    """One stage of a run."""
+
+    stage: str
+    artifact: str
+    state: str
+    recorded: int
+    todo: int
+    failures: dict[str, int]
+    note: str
+
+
+def listing(context: Context) -> list[Item]:
+    """The state of every stage."""
+    items = []
+    for stage in STAGES:
+        failures = dict(Counter(failure.reason for failure in context.run.failures(stage)))
+        try:
+            kind, recorded, todo, reasons = state(stage, context)
+        except PrerequisiteError as error:
+            items.append(Item(stage, ARTIFACTS[stage], "missing", 0, 0, failures, error.what))
+            continue
+        note = "; ".join(reasons)
+        if kind == "wider":
+            note = f"the settings ask for {len(todo)} units more"
+        items.append(Item(stage, ARTIFACTS[stage], kind, recorded, len(todo), failures, note))
+    return items
+
+
+def table(items: Sequence[Item]) -> Table:
+    """`sand status` for the terminal."""
+    drawn = Table("stage", "artifact", "state", "recorded", "to do", "failed", "note")
+    colours = {"done": "green", "wider": "green", "partial": "yellow", "stale": "red", "missing": "dim"}
+    for item in items:
+        failed = ", ".join(f"{count} {reason}" for reason, count in item.failures.items())
+        state = f"[{colours[item.state]}]{'done' if item.state == 'wider' else item.state}[/]"
+        drawn.add_row(item.stage, item.artifact, state, str(item.recorded), str(item.todo), failed, item.note)
+    return drawn
+
+
+def summary_table(manifest: Manifest) -> Table:
+    """What a stage did, in a few lines."""
+    drawn = Table(title=manifest.stage, show_header=False)
+    rows: dict[str, int | float] = {**manifest.counts, **manifest.figures}
+    if manifest.tokens:
+        rows["tokens"] = manifest.tokens
+    if manifest.left_out:
+        rows["left out"] = len(manifest.left_out)
+    rows["seconds"] = manifest.seconds
+    for name, value in rows.items():
+        drawn.add_row(name.replace("_", " "), f"{value:,}")
+    for name, reason in list(manifest.left_out.items())[:5]:
+        drawn.add_row(f"left out {name}", reason)
+    return drawn
+
+
+def failures_table(failures: Sequence[Failure]) -> Table:
+    """The units that machinery kept from being done, the first few whole."""
+    drawn = Table("unit", "reason", "attempts", "detail", title=f"{len(failures)} failed units")
+    for failure in failures[:10]:
+        drawn.add_row(" ".join(map(str, failure.unit)), failure.reason, str(failure.attempts), failure.detail)
+    return drawn
