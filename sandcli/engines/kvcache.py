@@ -7,10 +7,11 @@ bound on memory.
 
 from collections import OrderedDict
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from transformers.cache_utils import Cache, DynamicLayer
 
 
 class KeyValues(NamedTuple):
@@ -31,6 +32,34 @@ class KeyValues(NamedTuple):
     def first(self, length: int) -> "KeyValues":
         """The part that belongs to the first tokens, without a copy."""
         return KeyValues([(k[:, :length], v[:, :length]) for k, v in self.layers])
+
+
+class _GrowingLayer(DynamicLayer):  # type: ignore[misc]
+    """A layer that grows in place: concatenation would copy every key and value on every token."""
+
+    _ROOM = 64
+
+    def update(self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
+        """Add positions; gives all keys and values so far."""
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+            self._rooms = [key_states[:, :, :0], value_states[:, :, :0]]
+        start, end = self.get_seq_length(), self.get_seq_length() + key_states.shape[2]
+        for number, states in enumerate((key_states, value_states)):
+            if end > self._rooms[number].shape[2]:
+                self._rooms[number] = _with_room(self._rooms[number][:, :, :start], states.shape[2] + self._ROOM)
+            self._rooms[number][:, :, start:end] = states
+        self.keys, self.values = (room[:, :, :end] for room in self._rooms)
+        return self.keys, self.values
+
+
+def _with_room(states: Tensor, positions: int) -> Tensor:
+    return torch.nn.functional.pad(states, (0, 0, 0, positions))
+
+
+def growing_cache() -> Cache:
+    """An empty cache for a model whose layers attend to everything before them."""
+    return Cache(layer_class_to_replicate=_GrowingLayer)
 
 
 class PrefixCache:

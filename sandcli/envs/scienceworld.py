@@ -6,6 +6,7 @@ simulator's four global variables are put back before an episode goes on (`_Glob
 """
 
 import difflib
+import logging
 import re
 from collections.abc import Sequence
 from importlib import metadata, util
@@ -136,7 +137,8 @@ class ScienceWorldSimulator:
 
     def close(self) -> None:
         """End the JVM."""
-        self._process.kill()  # nothing in it is worth a farewell
+        self._gateway.shutdown()  # or py4j's finalisers go on talking to it
+        self._process.kill()
         self._process.wait(timeout=20)
 
 
@@ -264,6 +266,7 @@ def _lines(text: str) -> list[str]:
 def _launch(java: str) -> tuple[Any, Any]:
     from py4j.java_gateway import GatewayParameters, JavaGateway, launch_gateway
 
+    logging.getLogger("py4j").setLevel(logging.CRITICAL)  # its finalisers complain about a JVM that is gone
     jar = Path(util.find_spec("scienceworld").origin).with_name("scienceworld.jar")  # type: ignore[union-attr, arg-type]
     try:
         port, process = launch_gateway(
