@@ -4,12 +4,15 @@ import hashlib
 import re
 from functools import cache
 from pathlib import Path
+from typing import Any, cast
 
 from sandcli.errors import PrerequisiteError
+from sandcli.react import Message
 
 _PACKAGED = Path(__file__).with_name("_prompts")
 _CHECKOUT = Path(__file__).parent.parent / "prompts"
 _SLOT = re.compile(r"\{(\w+)\}")
+_HEADING = re.compile(r"^# (system|user|assistant)$", re.MULTILINE)
 
 
 @cache
@@ -22,9 +25,18 @@ def load(name: str) -> str:
     raise PrerequisiteError(f"prompt {name}.md is not installed", "reinstall sandcli")
 
 
-def fill(name: str, **values: str) -> str:
-    """The prompt with every `{slot}` replaced. KeyError where a slot has no value; values may hold braces."""
-    return _SLOT.sub(lambda slot: values[slot[1]], load(name))
+def fill(name: str, **values: str) -> list[Message]:
+    """The prompt as messages, every `{slot}` replaced.
+
+    The file holds one message after the other under `# system`, `# user` and `# assistant`; earlier exchanges are
+    worked examples. KeyError where a slot has no value; values may hold braces and headings.
+    """
+    parts = _HEADING.split(load(name))[1:]
+    roles, texts = parts[::2], parts[1::2]
+    return [
+        Message(cast(Any, role), _SLOT.sub(lambda slot: values[slot[1]], text.strip()))
+        for role, text in zip(roles, texts, strict=True)
+    ]
 
 
 def digest(text: str) -> str:

@@ -11,20 +11,20 @@ from typing import NamedTuple
 
 from msgspec.structs import replace
 
-from sandcli.engines.base import Engine, Sampling
+from sandcli.engines.base import Completion, Engine, Sampling
 from sandcli.envs.base import Outcome
 from sandcli.envs.workers import Pool, diverged
 from sandcli.errors import ContextOverflow, UsageError
 from sandcli.models import fingerprint
 from sandcli.prompts import digest as text_digest
 from sandcli.prompts import fill, load
-from sandcli.react import Message, Turn, has_action_line
+from sandcli.react import Turn, has_action_line
 from sandcli.records import Step, Task, Trajectory
 from sandcli.run import Identity
 from sandcli.stages.context import Context, digest
 from sandcli.stages.eto import Row, read_rows
 from sandcli.stages.work import Do, Figures, Job, LeftOut, Unit
-from sandcli.stages.writing import sentences, told
+from sandcli.stages.writing import repeats, sentences, told
 
 _SHOWN_STEPS = 8
 """Steps of history that the base model is shown when it writes a thought."""
@@ -149,14 +149,13 @@ class CollectJob(Job[Wanted, Trajectory]):
                 history=told(steps, _SHOWN_STEPS),
                 action=step.action,
             )
-            sampling = Sampling(max_tokens=self.context.settings.collect.max_tokens)
+            sampling = Sampling(max_tokens=self.context.settings.collect.max_tokens, stop=("\n",))
             try:
-                (completion,) = await engine.generate([Message("user", question)], sampling)
+                (completion,) = await engine.generate(question, sampling)
             except ContextOverflow:
-                thought = ""
+                steps.append(step)
             else:
-                thought = sentences(completion.text.removeprefix("Thought:"), 1)
-            steps.append(replace(step, thought="" if has_action_line(thought) else thought))
+                steps.append(replace(step, thought=_thought(completion)))
         return replace(trajectory, steps=steps)
 
     def figures(self, records: Iterable[Trajectory]) -> Figures:
@@ -169,6 +168,13 @@ class CollectJob(Job[Wanted, Trajectory]):
             rewards.append(record.reward)
         figures.values["mean_reward"] = round(sum(rewards) / len(rewards), 4) if rewards else 0.0
         return figures
+
+
+def _thought(completion: Completion) -> str:
+    """The first sentence, or none where the model went round in circles or wrote an action."""
+    text = sentences(completion.text.removeprefix("Thought:"), 1)
+    spoilt = completion.finish == "length" or has_action_line(text) or repeats(text)
+    return "" if spoilt else text
 
 
 def _steps(turns: Sequence[Turn], outcomes: Sequence[Outcome]) -> list[Step]:

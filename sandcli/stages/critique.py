@@ -65,15 +65,16 @@ class CritiqueJob(Job[Case, Critique]):
 
             async def do(unit: Unit[Case], earlier: Critique | None) -> Critique | LeftOut:
                 rollout = unit.payload.rollout
-                sampling = Sampling(max_tokens=settings.max_tokens, seed=self.context.seed("critique", *unit.key))
-                (completion,) = await engine.generate(question(unit.payload, settings.shown_steps), sampling)
+                sampling = Sampling(max_tokens=settings.max_tokens, stop=("\n",))
+                messages = question(unit.payload, settings.shown_steps)
+                (completion,) = await engine.generate(messages, sampling)
                 return Critique(
                     id=rollout.id,
                     step=rollout.step,
                     candidate=rollout.candidate,
                     action=rollout.action,
                     reward=rollout.reward,
-                    critique=sentences(completion.text, _SENTENCES),
+                    critique=sentences(f"{messages[-1].content}{completion.text}", _SENTENCES),
                     tokens=completion.tokens,
                 )
 
@@ -85,19 +86,26 @@ class CritiqueJob(Job[Case, Critique]):
 
 
 def question(case: Case, shown: int) -> list[Message]:
-    """What the base model is asked about one candidate."""
+    """What the base model is asked about one candidate, with the words that it has to go on from."""
     place, rollout = case
-    text = fill(
+    asked = fill(
         "critique",
         instruction=place.trajectory.instruction,
         history=told(place.prefix, shown),
         action=rollout.action,
         observation=told(rollout.steps[:1], shown),
         rollout=told(rollout.steps[1:], shown),
-        before=f"{place.prefix[-1].score if place.prefix else 0.0:.2f}",
-        reward=f"{rollout.reward:.2f}",
+        ending=_ending(place, rollout),
     )
-    return [Message("user", text)]
+    return [*asked, Message("assistant", f'With "{rollout.action}" I')]
+
+
+def _ending(place: Place, rollout: Rollout) -> str:
+    if rollout.success:
+        return "the task was completed."
+    before = max((step.score for step in place.prefix), default=0.0)
+    gained = "some progress was made" if rollout.reward > before else "no progress was made"
+    return f"the task was not completed, and {gained}."
 
 
 def _digest(case: Case) -> str:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from sandcli.engines.base import Engine, Sampling
+from sandcli.engines.base import Completion, Engine, Sampling
 from sandcli.errors import ContextOverflow
 from sandcli.models import fingerprint
 from sandcli.prompts import digest as text_digest
@@ -23,7 +23,7 @@ from sandcli.run import Identity, Stage
 from sandcli.stages.context import digest
 from sandcli.stages.sample import Place
 from sandcli.stages.work import Do, Figures, Job, LeftOut, Unit
-from sandcli.stages.writing import fault, told
+from sandcli.stages.writing import concluded, fault, told
 from sandcli.store import read, write_atomic
 
 _RETRY_TEMPERATURE = 0.7
@@ -91,16 +91,18 @@ class SynthesizeJob(Job[Dilemma, Thought]):
         tokens, text = 0, ""
         for attempt in range(settings.synthesize.attempts):
             seed = self.context.seed("synthesize", *unit.key, attempt)
-            sampling = Sampling(1, _RETRY_TEMPERATURE if attempt else 0.0, settings.synthesize.max_tokens, seed)
+            temperature = _RETRY_TEMPERATURE if attempt else 0.0
+            sampling = Sampling(1, temperature, settings.synthesize.max_tokens, seed, stop=("\n",))
             try:
                 (completion,) = await engine.generate(messages, sampling)
             except ContextOverflow as error:
                 rejected.append(str(error))
                 break
             tokens += completion.tokens
-            why = fault(completion.text, completion.finish, place.expert.action, actions)
+            written = concluded(completion.text)
+            why = fault(written, place.expert.action, actions) if written else _unfinished(completion)
             if why is None:
-                text = " ".join(f"{messages[-1].content} {completion.text}".split())
+                text = f"{messages[-1].content} {written}"
                 break
             rejected.append(why)
         return Thought(
@@ -152,14 +154,18 @@ def question(dilemma: Dilemma, seed: int, shown: int) -> list[Message]:
     """
     place = dilemma.place
     order = random.Random(seed).sample(dilemma.critiques, len(dilemma.critiques))
-    text = fill(
+    asked = fill(
         "deliberate",
         instruction=place.trajectory.instruction,
         history=told(place.prefix, shown),
         candidates="\n".join(f"({n}) {c.action}: {c.critique}" for n, c in enumerate(order, 1)),
         action=place.expert.action,
     )
-    return [Message("user", text), Message("assistant", deliberation_opening([c.action for c in order]))]
+    return [*asked, Message("assistant", deliberation_opening([c.action for c in order]))]
+
+
+def _unfinished(completion: Completion) -> str:
+    return "cut by the token limit" if completion.finish == "length" else "comes to no conclusion"
 
 
 def _digest(dilemma: Dilemma) -> str:

