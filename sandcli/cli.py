@@ -217,7 +217,8 @@ def report(run: RunDir, as_json: Json = False) -> None:
 
     rows = summarise(read(Run(run).needs("eval"), Episode))
     if as_json:
-        print(json.dumps([{**row._asdict(), "reward": row.reward._asdict()} for row in rows]))
+        estimates = ({"reward": row.reward._asdict(), "success": row.success._asdict()} for row in rows)
+        print(json.dumps([{**row._asdict(), **estimate} for row, estimate in zip(rows, estimates, strict=True)]))
     else:
         _out(table(rows))
 
@@ -254,7 +255,9 @@ def config(run: RunDir, as_json: Json = False) -> None:
     from rich.table import Table
 
     from sandcli.config import resolve
+    from sandcli.run import Run
 
+    Run(run).must_exist()
     settings = resolve(run, os.environ, {}).listing()
     if as_json:
         print(json.dumps([setting._asdict() for setting in settings]))
@@ -324,7 +327,8 @@ def _report(summary: "Summary", run: Path, as_json: bool) -> None:
     if summary.failures:
         console.print(failures_table(summary.failures))
     if summary.exit is Exit.DONE:
-        _chat(summary.message, NEXT[summary.stage].format(run=run))
+        following = f"sand {summary.stage} --run {run}" if summary.forecast else NEXT[summary.stage].format(run=run)
+        _chat(summary.message, following)
         return
     _chat(summary.message, f"sand {summary.stage} --run {run} (tries them again; --accept-failures goes on without)")
     raise typer.Exit(summary.exit)

@@ -1,6 +1,7 @@
 """What a person sees while a stage works: a bar with ETA on a terminal, a line every 30 s elsewhere."""
 
 import contextlib
+import threading
 import time
 from collections.abc import Iterator
 
@@ -9,6 +10,7 @@ from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
+    ProgressColumn,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
@@ -26,7 +28,8 @@ class Bar:
     def __init__(self, label: str, total: int, done: int) -> None:
         self._label, self._total, self._done = label, total, done
         self._before = done
-        self._started = self._said = time.monotonic()
+        self._started = time.monotonic()
+        self._over = threading.Event()
         self._rich: Progress | None = None
 
     def restart(self, total: int, done: int) -> None:
@@ -40,8 +43,9 @@ class Bar:
         self._done += units
         if self._rich is not None:
             self._rich.update(self._rich.task_ids[0], completed=self._done)
-        elif time.monotonic() - self._said >= _INTERVAL:
-            self._said = time.monotonic()
+
+    def _say(self) -> None:
+        while not self._over.wait(_INTERVAL):
             console.print(f"{self._label}: {self._done}/{self._total}, {self._remaining()} left")
 
     def _remaining(self) -> str:
@@ -50,22 +54,31 @@ class Bar:
 
     @contextlib.contextmanager
     def shown(self) -> Iterator["Bar"]:
-        """Draw the bar where there is a terminal."""
-        if not console.is_terminal:
-            yield self
+        """Draw the bar where there is a terminal; elsewhere say now and then how far it is."""
+        if console.is_terminal:
+            with Progress(*_columns(), console=console, transient=True) as self._rich:
+                self._rich.add_task(self._label, total=self._total, completed=self._done)
+                yield self
+            self._rich = None
             return
-        columns = [
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TextColumn("eta"),
-            TimeRemainingColumn(),
-        ]
-        with Progress(*columns, console=console, transient=True) as self._rich:
-            self._rich.add_task(self._label, total=self._total, completed=self._done)
+        speaker = threading.Thread(target=self._say, daemon=True)
+        speaker.start()
+        try:
             yield self
-        self._rich = None
+        finally:
+            self._over.set()
+            speaker.join()
+
+
+def _columns() -> list[ProgressColumn]:
+    return [
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("eta"),
+        TimeRemainingColumn(),
+    ]
 
 
 def notice(text: str) -> None:

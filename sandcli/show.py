@@ -2,6 +2,7 @@
 
 import difflib
 from collections.abc import Iterable, Iterator
+from textwrap import shorten
 from typing import TypeVar
 
 from rich.console import RenderableType
@@ -17,6 +18,9 @@ from sandcli.stages.context import Context
 from sandcli.store import Keyed, Records
 
 R = TypeVar("R", bound=Keyed)
+
+_SHOWN = 80
+"""Characters of an observation in the overview; `--step` shows all of it."""
 
 
 def show_run(context: Context, name: str | None, step: int | None, tokens: bool) -> Iterator[RenderableType]:
@@ -97,7 +101,8 @@ def _steps(run: Run, trajectory: Trajectory) -> Table:
     drawn = Table("step", "flagged", "thought", "action", "observation", "score", title=escape(trajectory.instruction))
     for number, step in enumerate(trajectory.steps):
         mark = "yes" if number in flagged else ""
-        drawn.add_row(str(number), mark, *map(escape, (step.thought, step.action, step.observation)), str(step.score))
+        texts = (step.thought, step.action, shorten(step.observation, _SHOWN))
+        drawn.add_row(str(number), mark, *map(escape, texts), str(step.score))
     return drawn
 
 
@@ -154,7 +159,7 @@ def _tokens(context: Context, trajectory: Trajectory) -> Iterator[RenderableType
     from sandcli.engines.loading import load_tokenizer
     from sandcli.finetune import IGNORED, tokenise, training_messages
 
-    tokenizer = load_tokenizer(context.base())
+    tokenizer = load_tokenizer(context.base_folder())
     row = tokenise(tokenizer, training_messages(context.world.system, trajectory))
     text = Text()
     for token, label in zip(row.input_ids, row.labels, strict=True):

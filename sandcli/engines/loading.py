@@ -10,9 +10,12 @@ from typing import Any
 
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers.utils.logging import disable_progress_bar
 
 from sandcli.errors import UsageError
 from sandcli.react import Message
+
+disable_progress_bar()  # a stage shows its own progress
 
 _DATE = "26 Jul 2024"
 """Llama-3.1's template writes a date into the system turn; a fixed one keeps every prompt the same."""

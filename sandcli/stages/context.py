@@ -38,13 +38,19 @@ class Context:
         return world_builder(env.name, env.simplifications, env.tasks, env.step_limit)
 
     def base(self) -> Path:
-        """The folder of pi_base."""
-        return self.scripted or locate(self._path(self.settings.model.base))
+        """What speaks for pi_base."""
+        return self.scripted or self.base_folder()
 
     def policy(self) -> Path:
+        """What speaks for pi_k."""
+        return self.scripted or self.policy_folder()
+
+    def base_folder(self) -> Path:
+        """The folder of pi_base."""
+        return locate(self._path(self.settings.model.base))
+
+    def policy_folder(self) -> Path:
         """The folder of pi_k: the one that is set, or this run's sft/."""
-        if self.scripted:
-            return self.scripted
         if self.settings.model.policy:
             return locate(self._path(self.settings.model.policy))
         return self.run.needs("sft")

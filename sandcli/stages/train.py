@@ -7,4 +7,4 @@ from sandcli.stages.tuning import Tuning
 def train_job(context: Context) -> Tuning:
     """From this iteration's policy, on deliberations.jsonl, with the settings of [train]."""
     context.run.needs("synthesize")
-    return Tuning(context, "train", context.policy(), context.run.deliberations, context.settings.train)
+    return Tuning(context, "train", context.policy_folder(), context.run.deliberations, context.settings.train)

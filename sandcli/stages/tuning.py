@@ -75,7 +75,7 @@ def tune(job: Tuning, options: Options) -> Summary:
                 "--force moves it aside and redoes it, --accept-stale keeps it as it is",
             )
         if options.dry_run:
-            return Summary(job.stage, Exit.DONE, f"{job.stage}: {state.kind}", None, [])
+            return Summary(job.stage, Exit.DONE, f"{job.stage}: {state.kind}", None, [], forecast=True)
         if state.recorded:
             return _kept(job, state)
         return _train(job, state)

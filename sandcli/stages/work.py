@@ -133,6 +133,7 @@ class Summary(NamedTuple):
     message: str
     manifest: Manifest | None
     failures: list[Failure]
+    forecast: bool = False
 
 
 def inspect(job: Job[P, R]) -> State:
@@ -218,7 +219,7 @@ def work(job: Job[P, R], options: Options) -> Summary:
         if state.kind == "stale" and not options.accept_stale:
             raise _refusal(job, state)
         if options.dry_run:
-            return Summary(job.stage, Exit.DONE, _forecast(job, state), None, [])
+            return Summary(job.stage, Exit.DONE, _forecast(job, state), None, [], forecast=True)
         if state.kind == "done" or (state.kind == "stale" and not state.todo and job.run.artifact(job.stage).exists()):
             return _nothing_to_do(job, state)
         return _produce(job, state, options)
@@ -261,7 +262,7 @@ def _produce(job: Job[P, R], state: State, options: Options) -> Summary:
     job.run.begin(job.stage, job.identity())
     journal = Journal(part, job.record, notice)
     try:
-        shift = _Shift(job, journal)
+        shift = _Shift(job, journal, patient=options.accept_failures)
         if state.todo:
             shift.run(state.todo, state.recorded)
         job.run.set_failures(job.stage, shift.failures)
@@ -291,9 +292,11 @@ def _unsealed(job: Job[P, R], shift: "_Shift[P, R]") -> Summary:
 class _Shift(Generic[P, R]):
     """One process's turn at a stage: the units it does, and what became of them."""
 
-    def __init__(self, job: Job[P, R], journal: Journal[R]) -> None:
+    def __init__(self, job: Job[P, R], journal: Journal[R], patient: bool) -> None:
+        """`patient`: try every unit, however many fail; who accepts failures wants all the others."""
         self._job = job
         self._journal = journal
+        self._patient = patient
         self.failures: list[Failure] = []
         self.left_out: dict[str, str] = {}
         self.interrupted = False
@@ -333,7 +336,8 @@ class _Shift(Generic[P, R]):
             pending.add(asyncio.create_task(self._one(unit, do)))
 
     def _stopping(self) -> bool:
-        return self._interrupts.asked or self._in_a_row >= _GIVE_UP_AFTER
+        hopeless = self._in_a_row >= _GIVE_UP_AFTER and not self._patient
+        return self._interrupts.asked or hopeless
 
     async def _one(self, unit: Unit[P], do: Do[P, R]) -> None:
         """Do one unit, with retries; what comes of it is on disk before anything else happens."""

@@ -1,0 +1,162 @@
+"""Runs on the toy world with the scripted engine, in this process and as the `sand` command."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from sandcli.config import Scalar, resolve
+from sandcli.prompts import load
+from sandcli.run import Run, Stage
+from sandcli.stages.collect import CollectJob
+from sandcli.stages.context import Context
+from sandcli.stages.registry import JSONL
+from sandcli.stages.work import Job, Options, State, Summary, inspect, work
+from sandcli.starting import start_run
+
+REPO = Path(__file__).resolve().parent.parent
+SAND = (sys.executable, "-c", "from sandcli.cli import main; main()")
+
+POLICY = "You live in a house"
+"""A phrase of the toy world's instruction."""
+
+Rules = list[dict[str, Any]]
+
+
+def turn(thought: str, action: str) -> str:
+    """What a policy of the scripted engine says."""
+    return f"Thought: {thought}\nAction: {action}"
+
+
+def asked(name: str) -> str:
+    """The system turn of prompts/NAME.md, which no other conversation holds."""
+    return load(name).partition("# user")[0].removeprefix("# system").strip()
+
+
+def rules() -> Rules:
+    """A policy that wavers, a critic, and a writer of deliberations whose texts often fail the checks."""
+    actions = ("go to kitchen", "go to garden", "take lamp", "go to hall", "drop lamp")
+    return [
+        *({"when": f"So I will {action}.", "replies": _deliberations(action)} for action in actions),
+        {
+            "when": asked("critique"),
+            "replies": [
+                " hindered the task, because it was a detour. Rooms are best searched one by one.",
+                " advanced the task. Lamps are often in kitchens. I should hurry. I am done.",
+                " did no harm",
+            ],
+        },
+        {
+            "when": asked("think"),
+            "replies": ["I want the lamp. It is dark.", "Thought: I go on.", "I see.\nAction: look"],
+        },
+        {
+            "when": "lamp in hand.",
+            "replies": [turn("Now I let go.", "drop lamp"), "Action: Drop  lamp.", turn("It is tasty.", "eat lamp")],
+        },
+        {
+            "when": "Observation: You take the lamp.",
+            "replies": [turn("Back.", "go to hall"), "I am lost.", turn("Out.", "go to garden"), turn("Hm.", "look")],
+        },
+        {
+            "when": POLICY,
+            "replies": [
+                turn("It may be in the kitchen.", "go to kitchen"),
+                turn("It may be in the garden.", "go to garden"),
+                turn("I grab it.", "take lamp"),
+                "Where am I?",
+                turn("I can fly.", "fly"),
+                turn("I look.", "`look`"),
+                turn("My options: (1) look; (2) take lamp. The second.", "take lamp"),
+            ],
+        },
+    ]
+
+
+def _deliberations(action: str) -> list[str]:
+    """Every second one passes the checks."""
+    good = f" Other ways look longer, and this one is short. So I will {action}."
+    return [
+        f" The expert would know. So I will {action}.",
+        good,
+        " I do not know.",
+        good + " It is done.",
+        f" Action: {action}. So I will {action}.",
+        good,
+    ]
+
+
+def write_rules(path: Path, content: Rules | None = None) -> Path:
+    """The rules as the file that engine.script names."""
+    path.write_text(json.dumps(rules() if content is None else content))
+    return path
+
+
+def make_run(folder: Path, **settings: Scalar) -> Path:
+    """A run directory on the toy world; `env__tasks="fetch,carry"` sets env.tasks."""
+    script = folder.parent / "rules.json"
+    if not script.exists():
+        write_rules(script)
+    values: dict[str, Scalar] = {
+        "env.name": "tests.toyworld:ToyWorld",
+        "env.tasks": "fetch",
+        "env.simplifications": "none",
+        "engine.kind": "scripted",
+        "engine.script": str(script),
+        "collect.thoughts": "none",
+        "run.workers": 2,
+        **{name.replace("__", "."): value for name, value in settings.items()},
+    }
+    start_run(folder, None, [f"{name}={value}" for name, value in values.items()])
+    return folder
+
+
+def context(root: Path, limit: int | None = None, **settings: Scalar) -> Context:
+    """What a stage is given; settings count as command-line flags."""
+    flags = {name.replace("__", "."): value for name, value in settings.items()}
+    return Context(Run(root), resolve(root, {}, flags).settings, limit)
+
+
+def job(stage: Stage, root: Path, limit: int | None = None, **settings: Scalar) -> Job:  # type: ignore[type-arg]
+    """A stage of a run."""
+    kinds = {**JSONL, "collect": CollectJob}
+    return kinds[stage](context(root, limit, **settings))
+
+
+def perform(
+    stage: Stage, root: Path, limit: int | None = None, options: Options | None = None, **settings: Scalar
+) -> Summary:
+    """Do a stage in this process."""
+    return work(job(stage, root, limit, **settings), options or Options())
+
+
+def state(stage: Stage, root: Path, limit: int | None = None, **settings: Scalar) -> State:
+    """How a stage stands."""
+    return inspect(job(stage, root, limit, **settings))
+
+
+def environment(**extra: str) -> dict[str, str]:
+    """The variables of a `sand` process: no setting of the caller's, and the toy world to be found."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("SAND_")}
+    return {**kept, "PYTHONPATH": str(REPO), "COLUMNS": "200", **extra}
+
+
+def sand(*arguments: str | Path, **extra: str) -> subprocess.CompletedProcess[str]:
+    """Run the command to its end."""
+    return subprocess.run(
+        [*SAND, *map(str, arguments)], env=environment(**extra), capture_output=True, text=True, timeout=120
+    )
+
+
+def lines(path: Path) -> list[dict[str, object]]:
+    """The records of a file as plain JSON."""
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def fault(folder: Path, kind: str, where: str) -> None:
+    """Arm the toy world: `fault(folder, "exit", "fetch_0 take lamp")` kills the worker at that action, once."""
+    folder.mkdir(exist_ok=True)
+    number = len(list(folder.iterdir())) + 1
+    (folder / f"{kind}-{number}").write_text(where)

@@ -1,0 +1,97 @@
+"""The embedded engine on the real small model: exact against plain generation, whatever shares the batch."""
+
+import asyncio
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from sandcli.engines.base import Completion, Sampling
+from sandcli.engines.loading import prompt_ids
+from sandcli.engines.transformers import TransformersEngine
+from sandcli.errors import ContextOverflow, UsageError
+from sandcli.react import Message
+
+pytestmark = pytest.mark.real
+
+PROMPTS = [
+    [Message("system", "You answer in a few words."), Message("user", f"Name {things}.")]
+    for things in ("a colour", "two animals that live in the sea", "three tools of a carpenter and what each is for")
+]
+
+
+@pytest.fixture(scope="module")
+def engine(smollm: Path) -> Iterator[TransformersEngine]:
+    loaded = TransformersEngine(smollm, batch=8, cache_gib=1.0)
+    yield loaded
+    loaded.close()
+
+
+def ask(engine: TransformersEngine, prompts: list[list[Message]], sampling: Sampling) -> list[list[Completion]]:
+    async def together() -> list[list[Completion]]:
+        return await asyncio.gather(*(engine.generate(prompt, sampling) for prompt in prompts))
+
+    return asyncio.run(together())
+
+
+def plain(engine: TransformersEngine, prompt: list[Message], tokens: int) -> str:
+    ids = torch.tensor([prompt_ids(engine._tokenizer, prompt)])
+    with torch.inference_mode():
+        output = engine._model.generate(ids, max_new_tokens=tokens, do_sample=False)
+    return str(engine._tokenizer.decode(output[0, ids.shape[1] :], skip_special_tokens=True))
+
+
+def test_a_greedy_batch_equals_plain_generation(engine: TransformersEngine) -> None:
+    answers = ask(engine, PROMPTS, Sampling(max_tokens=24))
+    assert [answer[0].text for answer in answers] == [plain(engine, prompt, 24) for prompt in PROMPTS]
+
+
+def test_more_requests_than_places_all_get_their_own_answer(engine: TransformersEngine) -> None:
+    answers = ask(engine, PROMPTS * 5, Sampling(max_tokens=12))
+    assert answers == answers[:3] * 5
+
+
+def test_a_larger_n_extends_a_smaller_one(engine: TransformersEngine) -> None:
+    (five,) = ask(engine, PROMPTS[:1], Sampling(n=5, temperature=1.0, max_tokens=12, seed=3))
+    (last,) = ask(engine, PROMPTS[:1], Sampling(n=2, temperature=1.0, max_tokens=12, seed=6))
+    assert len({completion.text for completion in five}) > 1
+    assert five[3:] == last
+
+
+def test_a_conversation_that_goes_on_is_not_computed_again(engine: TransformersEngine) -> None:
+    (answer,) = ask(engine, PROMPTS[:1], Sampling(max_tokens=12))
+    before = engine.usage()
+    longer = [*PROMPTS[0], Message("assistant", answer[0].text), Message("user", "Another.")]
+    ask(engine, [longer], Sampling(max_tokens=4))
+    after = engine.usage()
+    history = len(prompt_ids(engine._tokenizer, PROMPTS[0]))
+    assert after.cached - before.cached >= history
+
+
+def test_an_assistant_message_at_the_end_is_continued(engine: TransformersEngine) -> None:
+    prompt = [Message("user", "Count to five."), Message("assistant", "1, 2, 3,")]
+    (answer,) = ask(engine, [prompt], Sampling(max_tokens=4))
+    assert answer[0].text.strip().startswith("4")
+
+
+def test_generation_ends_before_a_stop_string(engine: TransformersEngine) -> None:
+    (free,) = ask(engine, [PROMPTS[2]], Sampling(max_tokens=24))
+    stop = free[0].text.split()[2]
+    (stopped,) = ask(engine, [PROMPTS[2]], Sampling(max_tokens=24, stop=(stop,)))
+    assert stopped[0].finish == "stop"
+    assert stopped[0].text == free[0].text[: free[0].text.index(stop)]
+
+
+def test_a_context_that_would_overflow_is_an_error_of_its_own(engine: TransformersEngine) -> None:
+    with pytest.raises(ContextOverflow, match="8192"):
+        ask(engine, [[Message("user", "word " * 9000)]], Sampling(max_tokens=4))
+
+
+def test_a_model_without_a_chat_template_is_refused(tiny: Path, tmp_path: Path) -> None:
+    bare = tmp_path / "bare"
+    bare.mkdir()
+    for file in tiny.iterdir():
+        if file.name != "chat_template.jinja":
+            (bare / file.name).write_bytes(file.read_bytes())
+    with pytest.raises(UsageError, match="no chat template"):
+        TransformersEngine(bare, batch=1, cache_gib=0.1)

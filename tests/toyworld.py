@@ -1,0 +1,178 @@
+"""A tiny deterministic text world in plain Python, for tests: fetch the lamp and drop it in the hall.
+
+The `simplifications` setting carries what a test needs, as `name=value,...`:
+`pause` (seconds a step takes), `rules` (another version of the world) and `faults`, a folder of files that are each
+used up once. A fault file is named after what it does (`exit-1`, `hang-1`, `raise-1`, `differ-1`) and holds the task and
+the action that it waits for, such as `fetch_0 take lamp`.
+"""
+
+import os
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from sandcli.envs.base import Environment, Outcome, Reset
+from sandcli.errors import UsageError
+from sandcli.records import Task
+
+SYSTEM = """You live in a house with a hall, a kitchen and a garden. Rooms are reached with `go to ROOM`.
+Answer with a thought and one action:
+Thought: why
+Action: the action"""
+
+VARIATIONS = {"fetch": 12, "carry": 6, "riddle": 2}
+"""`carry` begins beside the lamp; the expert of `riddle` does not solve it."""
+
+SPLITS = {"train": slice(0, 6), "seen": slice(6, 9), "unseen": slice(9, 12)}
+
+
+class ToyWorld:
+    """The world's tasks; the arguments are those of every world."""
+
+    name = "toyworld"
+    system = SYSTEM
+
+    def __init__(self, simplifications: str = "", tasks: Sequence[str] = ("fetch",), step_limit: int = 0) -> None:
+        self._settings = dict(item.split("=") for item in simplifications.split(",") if "=" in item)
+        unknown = [name for name in tasks if name not in VARIATIONS]
+        if unknown:
+            raise UsageError(f"unknown toy task {unknown[0]!r}", f"use {', '.join(VARIATIONS)}")
+        self._tasks = tasks
+        self._limit = step_limit or 8
+
+    def tasks(self, split: str) -> list[Task]:
+        """The tasks of a split, one type after the other."""
+        if split not in SPLITS:
+            raise UsageError(f"unknown toy split {split!r}", f"use {', '.join(SPLITS)}")
+        return [Task(name=name, variation=v) for name in self._tasks for v in range(VARIATIONS[name])[SPLITS[split]]]
+
+    def task_of(self, identifier: str) -> Task:
+        """`fetch_3`."""
+        name, _, variation = identifier.rpartition("_")
+        if name not in VARIATIONS or not variation.isdecimal() or int(variation) >= VARIATIONS[name]:
+            raise UsageError(f"{identifier!r} names no toy task", "expected something like fetch_3")
+        return Task(name=name, variation=int(variation))
+
+    def step_limit(self, task: Task) -> int:
+        """The same for all."""
+        return self._limit
+
+    def same(self, observed: str, recorded: str) -> bool:
+        """Equal word by word."""
+        return observed.split() == recorded.split()
+
+    def versions(self) -> dict[str, str]:
+        """The rules in force; pauses and faults change no content."""
+        return {"toyworld": self._settings.get("rules", "1")}
+
+    def start(self) -> "ToySimulator":
+        """Nothing heavy."""
+        faults = self._settings.get("faults")
+        return ToySimulator(float(self._settings.get("pause", "0")), Path(faults) if faults else None)
+
+
+class ToySimulator:
+    """Opens episodes."""
+
+    def __init__(self, pause: float, faults: Path | None) -> None:
+        self._pause = pause
+        self._faults = faults
+
+    def open(self) -> Environment:
+        """A new episode slot."""
+        return ToyEpisode(self._pause, self._faults)
+
+    def expert(self, task: Task) -> list[str]:
+        """The shortest path; not a solution for `riddle`."""
+        way = [] if task.name == "carry" else [f"go to {place(task)}"]
+        return way + ["take lamp", "go to hall"] + (["drop lamp"] if task.name != "riddle" else [])
+
+    def close(self) -> None:
+        """Nothing to end."""
+
+
+class ToyEpisode:
+    """One episode. Score: a quarter each for reaching the lamp, taking it, bringing it, and dropping it."""
+
+    def __init__(self, pause: float, faults: Path | None) -> None:
+        self._pause = pause
+        self._faults = faults
+
+    def reset(self, task: Task) -> Reset:
+        """Begin the task anew."""
+        self._task = task
+        self._room = self._lamp = place(task)
+        self._score = 0.25
+        if task.name != "carry":
+            self._room, self._score = "hall", 0.0
+        return Reset(f"Bring the lamp from the {self._lamp} to the hall. (House {task.variation}.)", self._score)
+
+    def step(self, action: str) -> Outcome:
+        """Execute one action."""
+        time.sleep(self._pause)
+        fault = self._fault(action)
+        verb, _, what = action.strip().lower().partition(" ")
+        if (verb, what) == ("eat", "lamp") and self._lamp in (self._room, "hand"):
+            self._score = 0.0
+            return Outcome("You eat the lamp. That is the end of it.", 0.0, True, True)
+        text = self._go(what.removeprefix("to ")) if verb == "go" else self._handle(verb, what)
+        valid = text is not None
+        return Outcome((text or "I do not understand.") + fault, self._score, self._score == 1.0, valid)
+
+    def _go(self, room: str) -> str | None:
+        if room not in ("hall", "kitchen", "garden"):
+            return None
+        self._room = room
+        if room == self._lamp:
+            self._reach(0.25)
+        if self._lamp == "hand" and room == "hall":
+            self._reach(0.75)
+        return f"You are in the {room}{', lamp in hand' if self._lamp == 'hand' else ''}."
+
+    def _handle(self, verb: str, what: str) -> str | None:
+        match verb, what:
+            case "look", "":
+                return f"This is the {self._room}." + (" There is a lamp." if self._lamp == self._room else "")
+            case "take", "lamp":
+                if self._lamp != self._room:
+                    return "There is no lamp here."
+                self._lamp = "hand"
+                self._reach(0.5)
+                return "You take the lamp."
+            case "drop", "lamp":
+                if self._lamp != "hand":
+                    return "You do not hold a lamp."
+                self._lamp = self._room
+                self._reach(1.0 if self._room == "hall" else 0.5)
+                return "You drop the lamp."
+        return None
+
+    def _reach(self, score: float) -> None:
+        self._score = max(self._score, score)
+
+    def _fault(self, action: str) -> str:
+        """Carry out a fault that waits for this action; gives what it adds to the observation."""
+        for path in sorted(self._faults.iterdir()) if self._faults else []:
+            if path.read_text() == f"{self._task} {action}":
+                path.unlink()
+                return _suffer(path.name.partition("-")[0])
+        return ""
+
+
+def place(task: Task) -> str:
+    """Where the lamp is."""
+    return ("kitchen", "garden")[task.variation % 2]
+
+
+def _suffer(kind: str) -> str:
+    match kind:
+        case "exit":
+            os._exit(1)
+        case "hang":
+            time.sleep(600)
+        case "raise":
+            raise RuntimeError("a fault of the toy world")
+    return " It flickers."
+
+
+_EPISODE: type[Environment] = ToyEpisode
