@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from sandcli.config import Scalar
     from sandcli.run import Stage
     from sandcli.stages.context import Context
-    from sandcli.stages.work import Summary
+    from sandcli.stages.job import Summary
 
 app = typer.Typer(
     help="Self-taught action deliberation (SAND): staged, resumable, crash-safe.",
@@ -301,7 +301,7 @@ def _context(run: Path, flags: "dict[str, Scalar | None]", limit: int | None) ->
 
 
 def _options(force: bool, accept_stale: bool, accept_failures: bool, dry_run: bool) -> Any:
-    from sandcli.stages.work import Options
+    from sandcli.stages.job import Options
 
     return Options(force, accept_stale, accept_failures, dry_run)
 

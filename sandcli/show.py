@@ -73,7 +73,10 @@ def _trajectory(run: Run, name: str) -> Trajectory:
 
 
 def _overview(run: Run) -> Table:
-    drawn = Table("trajectory", "steps", "reward", "flagged steps", "deliberated steps")
+    drawn = Table()
+    drawn.add_column("trajectory", overflow="fold")
+    for heading in ("steps", "reward", "flagged steps", "deliberated steps"):
+        drawn.add_column(heading)
     flagged: dict[str, list[int]] = {}
     for sample in _records(run, "sample", Sample):
         if sample.deliberate:

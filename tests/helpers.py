@@ -10,10 +10,10 @@ from typing import Any
 from sandcli.config import Scalar, resolve
 from sandcli.prompts import load
 from sandcli.run import Run, Stage
-from sandcli.stages.collect import CollectJob
 from sandcli.stages.context import Context
 from sandcli.stages.registry import JSONL
-from sandcli.stages.work import Job, Options, State, Summary, inspect, work
+from sandcli.stages.job import Job, Options, State, Summary
+from sandcli.stages.work import inspect, work
 from sandcli.starting import start_run
 
 REPO = Path(__file__).resolve().parent.parent
@@ -54,22 +54,34 @@ def rules() -> Rules:
         },
         {
             "when": "lamp in hand.",
-            "replies": [turn("Now I let go.", "drop lamp"), "Action: Drop  lamp.", turn("It is tasty.", "eat lamp")],
+            "replies": [
+                turn("Done.", "drop lamp"),
+                "Action: Drop  lamp.",
+                turn("So.", "drop lamp"),
+                "Action: eat lamp",
+            ],
         },
         {
             "when": "Observation: You take the lamp.",
             "replies": [turn("Back.", "go to hall"), "I am lost.", turn("Out.", "go to garden"), turn("Hm.", "look")],
         },
         {
+            "when": "Observation: You are in the",
+            "replies": [
+                turn("My options: (1) look; (2) take lamp. The second.", "take lamp"),
+                turn("I look.", "`look`"),
+                turn("I grab it.", "take lamp"),
+                turn("It is tasty.", "eat lamp"),
+            ],
+        },
+        {
             "when": POLICY,
             "replies": [
                 turn("It may be in the kitchen.", "go to kitchen"),
                 turn("It may be in the garden.", "go to garden"),
-                turn("I grab it.", "take lamp"),
                 "Where am I?",
                 turn("I can fly.", "fly"),
-                turn("I look.", "`look`"),
-                turn("My options: (1) look; (2) take lamp. The second.", "take lamp"),
+                turn("I look.", "look"),
             ],
         },
     ]
@@ -119,10 +131,10 @@ def context(root: Path, limit: int | None = None, **settings: Scalar) -> Context
     return Context(Run(root), resolve(root, {}, flags).settings, limit)
 
 
-def job(stage: Stage, root: Path, limit: int | None = None, **settings: Scalar) -> Job:  # type: ignore[type-arg]
+def job(stage: Stage, root: Path, limit: int | None = None, **settings: Scalar) -> Job[Any, Any]:
     """A stage of a run."""
-    kinds = {**JSONL, "collect": CollectJob}
-    return kinds[stage](context(root, limit, **settings))
+    built: Job[Any, Any] = JSONL[stage](context(root, limit, **settings))
+    return built
 
 
 def perform(

@@ -2,8 +2,8 @@
 
 The `simplifications` setting carries what a test needs, as `name=value,...`:
 `pause` (seconds a step takes), `rules` (another version of the world) and `faults`, a folder of files that are each
-used up once. A fault file is named after what it does (`exit-1`, `hang-1`, `raise-1`, `differ-1`) and holds the task and
-the action that it waits for, such as `fetch_0 take lamp`.
+used up once. A fault file is named after what it does (`exit-1`, `hang-1`, `raise-1`, `differ-1`) and holds the task
+and the action that it waits for, such as `fetch_0 take lamp`.
 """
 
 import os
@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sandcli.envs.base import Environment, Outcome, Reset
-from sandcli.errors import UsageError
+from sandcli.errors import PrerequisiteError, UsageError
 from sandcli.records import Task
 
 SYSTEM = """You live in a house with a hall, a kitchen and a garden. Rooms are reached with `go to ROOM`.
@@ -169,10 +169,25 @@ def _suffer(kind: str) -> str:
         case "exit":
             os._exit(1)
         case "hang":
-            time.sleep(600)
+            parent = os.getppid()
+            while os.getppid() == parent:  # no process is left behind for longer than its parent lives
+                time.sleep(0.05)
         case "raise":
             raise RuntimeError("a fault of the toy world")
     return " It flickers."
 
 
-_EPISODE: type[Environment] = ToyEpisode
+class ClosedWorld(ToyWorld):
+    """A world that lacks something to start."""
+
+    def start(self) -> ToySimulator:
+        """Raises."""
+        raise PrerequisiteError("the house is closed", "get a key")
+
+
+class RuinedWorld(ToyWorld):
+    """A world that ends its process when it starts."""
+
+    def start(self) -> ToySimulator:
+        """Ends the process."""
+        os._exit(1)

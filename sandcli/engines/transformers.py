@@ -115,9 +115,14 @@ class TransformersEngine:
             joining = self._waiting(len(rows))
             if self._closing:
                 return
-            for request in joining:
-                rows += self._begin(request)
-            rows = self._advance(rows)
+            try:
+                for request in joining:
+                    rows += self._begin(request)
+                rows = self._advance(rows)
+            except Exception as error:  # whoever waits must hear of it, or would wait for ever
+                for request in (*joining, *(row.request for row in rows)):
+                    request.resolve(MachineryError("engine", f"{type(error).__name__}: {error}"))
+                rows = []
 
     def _waiting(self, rows: int) -> list[_Request]:
         """The requests that join now: as many as fit beside `rows` sequences. An idle engine waits for the first."""
@@ -135,11 +140,7 @@ class TransformersEngine:
 
     def _begin(self, request: _Request) -> list[_Sequence]:
         """Compute the prompt and draw the first token of each completion; those that go on are given back."""
-        try:
-            logits, values = self._prefill(request.ids)
-        except RuntimeError as error:  # such as no memory; the engine itself goes on
-            request.resolve(MachineryError("engine", str(error)))
-            return []
+        logits, values = self._prefill(request.ids)
         request.sequences = [_Sequence(request, number, values) for number in range(request.sampling.n)]
         for sequence in request.sequences:
             self._extend(sequence, logits)
@@ -164,15 +165,6 @@ class TransformersEngine:
         """Decode until the batch should change; the sequences that go on are given back."""
         if not rows:
             return []
-        try:
-            self._decode(rows)
-        except RuntimeError as error:
-            for row in rows:
-                row.request.resolve(MachineryError("engine", str(error)))
-            return []
-        return self._retired(rows)
-
-    def _decode(self, rows: list[_Sequence]) -> None:
         lengths = [row.values.length for row in rows]
         cache, steps = _batched([row.values for row in rows]), 0
         while not self._should_change(rows, steps):
@@ -181,6 +173,7 @@ class TransformersEngine:
         for number, row in enumerate(rows):
             # A finished row keeps its place, and what it was fed there is not its own.
             row.values = _row(cache, number, max(lengths) - lengths[number]).first(len(row.ids) - 1)
+        return self._retired(rows)
 
     def _should_change(self, rows: list[_Sequence], steps: int) -> bool:
         finished = sum(row.finish is not None for row in rows)

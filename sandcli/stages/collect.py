@@ -23,7 +23,7 @@ from sandcli.records import Step, Task, Trajectory
 from sandcli.run import Identity
 from sandcli.stages.context import Context, digest
 from sandcli.stages.eto import Row, read_rows
-from sandcli.stages.work import Do, Figures, Job, LeftOut, Unit
+from sandcli.stages.job import Do, Figures, Job, LeftOut, Unit
 from sandcli.stages.writing import repeats, sentences, told
 
 _SHOWN_STEPS = 8

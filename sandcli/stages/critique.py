@@ -12,8 +12,8 @@ from sandcli.react import Message
 from sandcli.records import Critique, Rollout, Trajectory
 from sandcli.run import Identity
 from sandcli.stages.context import digest
+from sandcli.stages.job import Do, Figures, Job, LeftOut, Unit
 from sandcli.stages.sample import Place
-from sandcli.stages.work import Do, Figures, Job, LeftOut, Unit
 from sandcli.stages.writing import sentences, told
 from sandcli.store import read
 

@@ -16,8 +16,8 @@ from sandcli.records import Episode, Task
 from sandcli.report.tables import summarise
 from sandcli.run import Identity
 from sandcli.stages.context import Context
+from sandcli.stages.job import Do, Figures, Job, LeftOut, Unit
 from sandcli.stages.sample import STOP
-from sandcli.stages.work import Do, Figures, Job, LeftOut, Unit
 
 
 class Trial(NamedTuple):

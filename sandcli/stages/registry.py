@@ -6,12 +6,12 @@ from sandcli.stages.collect import CollectJob
 from sandcli.stages.context import Context
 from sandcli.stages.critique import CritiqueJob
 from sandcli.stages.evaluate import EvalJob
+from sandcli.stages.job import Options, State, Summary
 from sandcli.stages.rollout import RolloutJob
 from sandcli.stages.sample import SampleJob
 from sandcli.stages.sft import sft_job
 from sandcli.stages.synthesize import SynthesizeJob
 from sandcli.stages.train import train_job
-from sandcli.stages.work import Options, State, Summary
 
 JSONL = {
     "collect": CollectJob,

@@ -21,8 +21,8 @@ from sandcli.react import conversation, is_deliberation, normalise
 from sandcli.records import End, Key, Rollout, Sample, Step, Trajectory
 from sandcli.run import Identity
 from sandcli.stages.context import digest
+from sandcli.stages.job import Do, Figures, Job, LeftOut, Unit
 from sandcli.stages.sample import STOP, Place
-from sandcli.stages.work import Do, Figures, Job, LeftOut, Unit
 from sandcli.store import read
 
 

@@ -17,7 +17,7 @@ from sandcli.react import conversation, normalise, parse
 from sandcli.records import Candidate, Draw, Sample, Step, Trajectory
 from sandcli.run import Identity
 from sandcli.stages.context import digest
-from sandcli.stages.work import Do, Figures, Job, LeftOut, Unit
+from sandcli.stages.job import Do, Figures, Job, LeftOut, Unit
 from sandcli.store import read
 
 STOP = ("\nObservation:",)

@@ -21,8 +21,8 @@ from sandcli.react import Message, deliberation_opening
 from sandcli.records import Critique, Sample, Thought, Trajectory
 from sandcli.run import Identity, Stage
 from sandcli.stages.context import digest
+from sandcli.stages.job import Do, Figures, Job, LeftOut, Unit
 from sandcli.stages.sample import Place
-from sandcli.stages.work import Do, Figures, Job, LeftOut, Unit
 from sandcli.stages.writing import concluded, fault, told
 from sandcli.store import read, write_atomic
 

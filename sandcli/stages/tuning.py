@@ -14,7 +14,7 @@ from sandcli.records import Trajectory
 from sandcli.run import SCHEMA, Identity, Manifest
 from sandcli.stages.context import Context
 from sandcli.stages.interrupts import Interrupts
-from sandcli.stages.work import Options, State, Summary
+from sandcli.stages.job import Options, State, Summary
 from sandcli.store import fsync_folder, read
 
 

@@ -1,139 +1,17 @@
-"""How a JSONL stage is planned, run, resumed and sealed; the same for all of them.
+"""How a JSONL stage is compared with what is there already, brought up to date, and sealed."""
 
-A stage is a `Job`: it plans its units of work (pure), and does one unit (not pure). Everything between is here:
-compare with what is there already, run many units at once, journal each as it is done, retry and list what
-machinery failed, stop when asked to, seal.
-"""
-
-import asyncio
 import time
-from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Iterable
-from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass, field
-from typing import Any, Generic, Literal, NamedTuple, Protocol, TypeVar
+from typing import Literal
 
 import msgspec
 
-from sandcli.errors import Exit, Interrupted, MachineryError, PrerequisiteError
-from sandcli.progress import Bar, notice
-from sandcli.records import Failure, Key
+from sandcli.errors import Exit, Interrupted, PrerequisiteError
+from sandcli.progress import notice
 from sandcli.run import Identity, Manifest, Run, Stage
-from sandcli.stages.context import Context, in_first
-from sandcli.stages.interrupts import Interrupts
+from sandcli.stages.context import in_first
+from sandcli.stages.job import Job, Options, P, R, State, Summary, Unit, unit_name
+from sandcli.stages.shift import Shift
 from sandcli.store import Journal, Records, unseal, write_atomic
-
-_GIVE_UP_AFTER = 20
-"""Failed units in a row after which a stage stops trying."""
-
-
-class HasKey(Protocol):
-    """A record."""
-
-    @property
-    def key(self) -> Key:
-        """Its unit."""
-
-
-P = TypeVar("P")
-R = TypeVar("R", bound=HasKey)
-
-
-@dataclass(frozen=True)
-class Unit(Generic[P]):
-    """One piece of work. `digest` hashes the inputs that its result depends on."""
-
-    key: Key
-    digest: str
-    payload: P
-
-
-class LeftOut(NamedTuple):
-    """The verdict on a unit that makes no record, such as an expert path that does not reach its score."""
-
-    reason: str
-
-
-Do = Callable[[Unit[P], R | None], Awaitable[R | LeftOut]]
-"""Does one unit; the second argument is an earlier record that does not satisfy what is asked for now."""
-
-
-@dataclass
-class Figures:
-    """What a stage's summary and manifest tell about its records."""
-
-    counts: dict[str, int] = field(default_factory=dict)
-    values: dict[str, float] = field(default_factory=dict)
-    tokens: int = 0
-
-
-class Job(ABC, Generic[P, R]):
-    """One stage on one run."""
-
-    stage: Stage
-    record: type[R]
-    may_hold_more = False
-    """Whether the plan itself keeps to `limit` and to the tasks that are set, so that records outside it are fine.
-    Otherwise the plan is all that the inputs hold, and a record outside it tells that an input changed."""
-
-    def __init__(self, context: Context) -> None:
-        self.context = context
-        self.run: Run = context.run
-
-    @abstractmethod
-    def identity(self) -> Identity:
-        """What the artifact depends on. Cheap: no simulator, no model."""
-
-    @abstractmethod
-    def plan(self) -> list[Unit[P]]:
-        """Every unit that the inputs define, in canonical order. Pure."""
-
-    @abstractmethod
-    def opened(self) -> AbstractAsyncContextManager["Do[P, R]"]:
-        """Open models and environments, and give the function that does a unit."""
-
-    @abstractmethod
-    def figures(self, records: Iterable[R]) -> Figures:
-        """Summarise the records."""
-
-    def satisfied(self, unit: Unit[P], record: R) -> bool:
-        """Whether a record is all that is asked for now."""
-        return True
-
-    def completed(self, records: Iterable[R]) -> None:
-        """Make what else belongs to the artifact, before it is sealed."""
-
-
-class Options(NamedTuple):
-    """What the command line asks of any stage."""
-
-    force: bool = False
-    accept_stale: bool = False
-    accept_failures: bool = False
-    dry_run: bool = False
-
-
-class State(NamedTuple):
-    """A stage's artifact held against what is asked for.
-
-    `stale`: made from something else, and `reasons` says what. `wider`: finished, and more is asked for now.
-    """
-
-    kind: Literal["missing", "partial", "wider", "done", "stale"]
-    recorded: int
-    todo: list[Unit[Any]]
-    reasons: list[str]
-
-
-class Summary(NamedTuple):
-    """How a stage ended."""
-
-    stage: Stage
-    exit: Exit
-    message: str
-    manifest: Manifest | None
-    failures: list[Failure]
-    forecast: bool = False
 
 
 def inspect(job: Job[P, R]) -> State:
@@ -191,16 +69,12 @@ def _changes(
     reasons = [f"{k}: was {old.get(k)}, is {new.get(k)}" for k in sorted(old | new) if old.get(k) != new.get(k)]
     planned = {unit.key: unit.digest for unit in units}
     before = _digests(job.run, job.stage)
-    changed = [key for key in records.ordered_keys() if key in planned and before.get(_name(key)) != planned[key]]
+    changed = [key for key in records.ordered_keys() if key in planned and before.get(unit_name(key)) != planned[key]]
     gone = [] if job.may_hold_more else [key for key in records.ordered_keys() if key not in planned]
     for what, keys in (("made from other input", changed), ("no longer in the input", gone)):
         if keys:
-            reasons.append(f"{len(keys)} units {what}, first {_name(keys[0])}")
+            reasons.append(f"{len(keys)} units {what}, first {unit_name(keys[0])}")
     return reasons
-
-
-def _name(key: Key) -> str:
-    return msgspec.json.encode(key).decode()
 
 
 def _digests(run: Run, stage: Stage) -> dict[str, str]:
@@ -226,7 +100,7 @@ def work(job: Job[P, R], options: Options) -> Summary:
 
 
 def _forecast(job: Job[P, R], state: State) -> str:
-    first = f"; first {_name(state.todo[0].key)}" if state.todo else ""
+    first = f"; first {unit_name(state.todo[0].key)}" if state.todo else ""
     return f"{job.stage}: {state.kind}; {state.recorded} units recorded, {len(state.todo)} to do{first}"
 
 
@@ -249,7 +123,7 @@ def _nothing_to_do(job: Job[P, R], state: State) -> Summary:
 
 
 def _note_units(job: Job[P, R]) -> None:
-    digests = {_name(unit.key): unit.digest for unit in job.plan()}
+    digests = {unit_name(unit.key): unit.digest for unit in job.plan()}
     write_atomic(job.run.notes(job.stage, "units.json"), [msgspec.json.encode(digests)])
 
 
@@ -262,7 +136,7 @@ def _produce(job: Job[P, R], state: State, options: Options) -> Summary:
     job.run.begin(job.stage, job.identity())
     journal = Journal(part, job.record, notice)
     try:
-        shift = _Shift(job, journal, patient=options.accept_failures)
+        shift = Shift(job, journal, patient=options.accept_failures)
         if state.todo:
             shift.run(state.todo, state.recorded)
         job.run.set_failures(job.stage, shift.failures)
@@ -284,82 +158,6 @@ def _produce(job: Job[P, R], state: State, options: Options) -> Summary:
     return Summary(job.stage, Exit.DONE, f"{sealed}: {len(journal)} records", manifest, shift.failures)
 
 
-def _unsealed(job: Job[P, R], shift: "_Shift[P, R]") -> Summary:
+def _unsealed(job: Job[P, R], shift: Shift[P, R]) -> Summary:
     message = f"{len(shift.failures)} units failed; {job.run.artifact(job.stage)} stays unfinished"
     return Summary(job.stage, Exit.FAILED_UNITS, message, None, shift.failures)
-
-
-class _Shift(Generic[P, R]):
-    """One process's turn at a stage: the units it does, and what became of them."""
-
-    def __init__(self, job: Job[P, R], journal: Journal[R], patient: bool) -> None:
-        """`patient`: try every unit, however many fail; who accepts failures wants all the others."""
-        self._job = job
-        self._journal = journal
-        self._patient = patient
-        self.failures: list[Failure] = []
-        self.left_out: dict[str, str] = {}
-        self.interrupted = False
-        self.unfinished = False
-        self._in_a_row = 0
-
-    def run(self, todo: list[Unit[P]], recorded: int) -> None:
-        """Do the units. An interrupt ends it early, after what is in flight."""
-        total = recorded + len(todo)
-        with Bar(self._job.stage, total, recorded).shown() as bar, Interrupts() as self._interrupts:
-            asyncio.run(self._all(todo, bar))
-        self.interrupted = self._interrupts.asked
-
-    async def _all(self, todo: list[Unit[P]], bar: Bar) -> None:
-        pending: set[asyncio.Task[None]] = set()
-        source = iter(todo)
-        async with self._job.opened() as do:
-            try:
-                while True:
-                    self._hire(source, pending, do)
-                    if not pending:
-                        break
-                    finished, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
-                    for task in finished:
-                        task.result()
-                        bar.advance()
-            finally:
-                for task in pending:
-                    task.cancel()
-        self.unfinished = bool(self.failures) or next(source, None) is not None
-
-    def _hire(self, source: Any, pending: set["asyncio.Task[None]"], do: Do[P, R]) -> None:
-        while len(pending) < self._job.context.settings.run.in_flight and not self._stopping():
-            unit = next(source, None)
-            if unit is None:
-                return
-            pending.add(asyncio.create_task(self._one(unit, do)))
-
-    def _stopping(self) -> bool:
-        hopeless = self._in_a_row >= _GIVE_UP_AFTER and not self._patient
-        return self._interrupts.asked or hopeless
-
-    async def _one(self, unit: Unit[P], do: Do[P, R]) -> None:
-        """Do one unit, with retries; what comes of it is on disk before anything else happens."""
-        earlier = self._journal.get(unit.key) if unit.key in self._journal else None
-        attempts = 1 + self._job.context.settings.run.retries
-        for attempt in range(1, attempts + 1):
-            try:
-                result = await do(unit, earlier)
-            except MachineryError as error:
-                if attempt == attempts or error.reason in ("replay_diverged", "context"):
-                    self._failed(unit, error, attempt)
-                    return
-                continue
-            break
-        self._in_a_row = 0
-        if isinstance(result, LeftOut):
-            self.left_out[_name(unit.key)] = result.reason
-        else:
-            self._journal.append(result)
-
-    def _failed(self, unit: Unit[P], error: MachineryError, attempts: int) -> None:
-        self._in_a_row += 1
-        failure = Failure(unit=list(unit.key), reason=error.reason, detail=error.detail, attempts=attempts)
-        self.failures.append(failure)
-        self._job.run.set_failures(self._job.stage, self.failures)

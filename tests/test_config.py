@@ -1,0 +1,166 @@
+"""Settings: four layers, each value with its origin, and errors that name the place and the mend."""
+
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from sandcli.config import Scalar, Settings, read_text, resolve, template, worker_count
+from sandcli.errors import UsageError
+
+PRINTED = st.characters(exclude_categories=("Cs", "Cc"))
+
+
+def written(folder: Path, text: str) -> Path:
+    (folder / "sand.toml").write_text(text)
+    return folder
+
+
+def error(folder: Path, text: str = "", **layers: dict[str, str]) -> UsageError:
+    with pytest.raises(UsageError) as caught:
+        resolve(written(folder, text), layers.get("environment", {}), layers.get("flags", {}))
+    return caught.value
+
+
+def test_without_a_file_the_defaults_hold(tmp_path: Path) -> None:
+    resolved = resolve(tmp_path, {}, {})
+    assert resolved.settings == Settings()
+    assert set(resolved.origins.values()) == {"default"}
+
+
+def test_the_defaults_are_those_of_the_paper() -> None:
+    defaults = Settings()
+    assert (defaults.sample.n, defaults.sample.temperature, defaults.rollout.temperature) == (5, 1.0, 1.0)
+    assert (defaults.train.learning_rate, defaults.train.batch_size, defaults.train.epochs) == (1e-5, 64, 3)
+
+
+def test_each_layer_goes_before_the_one_below(tmp_path: Path) -> None:
+    folder = written(tmp_path, "[sample]\nn = 2\ntemperature = 0.5\n[run]\nseed = 2\nworkers = 2\n")
+    environment = {"SAND_SAMPLE_N": "3", "SAND_RUN_SEED": "3", "HOME": "x"}
+    resolved = resolve(folder, environment, {"sample.n": 4, "sample.temperature": None})
+    found = {setting.name: (setting.value, setting.origin) for setting in resolved.listing()}
+    assert found["sample.n"] == (4, "--n")
+    assert found["run.seed"] == (3, "SAND_RUN_SEED")
+    assert found["sample.temperature"] == (0.5, f"{folder}/sand.toml:3")
+    assert found["run.workers"] == (2, f"{folder}/sand.toml:6")
+    assert found["run.retries"] == (2, "default")
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "unknown", "fix"),
+    [
+        ("[sample]\nn = 2\ntemprature = 1.0\n", 3, "sample.temprature", "did you mean sample.temperature?"),
+        ("\n[smaple]\nn = 2\n", 3, "smaple.n", "did you mean sample.n?"),
+        ("[run]\nworkers = 1\n[sample]\nworkers = 2\n", 4, "sample.workers", "did you mean run.workers?"),
+        ("sede = 2\n", 1, "sede", "`sand config` lists all settings"),
+        ("[x]\n[y]\nqqqq = 1\n", 3, "y.qqqq", "`sand config` lists all settings"),
+    ],
+)
+def test_an_unknown_key_is_an_error_with_place_and_suggestion(
+    tmp_path: Path, text: str, line: int, unknown: str, fix: str
+) -> None:
+    caught = error(tmp_path, text)
+    assert caught.what == f"{tmp_path}/sand.toml:{line}: unknown setting {unknown}"
+    assert caught.fix == fix
+
+
+def test_a_table_without_keys_is_checked_too(tmp_path: Path) -> None:
+    assert "unknown setting smaple" in error(tmp_path, "[smaple]\n").what
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ('[sample]\nn = "many"\n', "sample.n"),
+        ("[sample]\nn = 0\n", "sample.n"),
+        ("[sample]\nn = 2.5\n", "sample.n"),
+        ('[eval]\nsplits = "seen"\n', "eval.splits"),
+        ("[run]\ntimeout = true\n", "run.timeout"),
+        ('[collect]\nthoughts = "some"\n', "collect.thoughts"),
+        ('[engine]\nkind = "vlm"\n', "engine.kind"),
+    ],
+)
+def test_a_wrong_type_is_an_error_with_place_and_meaning(tmp_path: Path, text: str, name: str) -> None:
+    caught = error(tmp_path, text)
+    assert caught.what.startswith(f"{tmp_path}/sand.toml:2: {name} = ")
+    assert caught.fix.startswith("it means: ")
+
+
+def test_broken_toml_is_an_error_with_its_line(tmp_path: Path) -> None:
+    caught = error(tmp_path, "[sample]\nn = \n")
+    assert caught.what.startswith(f"{tmp_path}/sand.toml: not valid TOML: ")
+    assert "line 2" in caught.what
+
+
+def test_an_unknown_variable_is_an_error_with_a_suggestion(tmp_path: Path) -> None:
+    caught = error(tmp_path, environment={"SAND_SAMPEL_N": "3"})
+    assert caught.what == "unknown environment variable SAND_SAMPEL_N"
+    assert caught.fix == "did you mean SAND_SAMPLE_N?"
+
+
+def test_a_variable_of_a_wrong_type_names_the_variable(tmp_path: Path) -> None:
+    assert error(tmp_path, environment={"SAND_SAMPLE_N": "three"}).what.startswith("SAND_SAMPLE_N: sample.n = 'three'")
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "value"),
+    [
+        ("sample.n", "3", 3),
+        ("run.timeout", "2.5", 2.5),
+        ("run.timeout", "2", 2.0),
+        ("env.tasks", "boil, melt", ["boil", "melt"]),
+        ("env.tasks", "all", ["all"]),
+        ("env.name", "3", "3"),
+        ("sample.n", "three", "three"),
+    ],
+)
+def test_text_becomes_a_value_of_the_settings_type(name: str, text: str, value: Scalar) -> None:
+    assert read_text(name, text, "--set") == value
+
+
+def test_a_new_file_sets_what_was_given_and_shows_the_rest_as_comments(tmp_path: Path) -> None:
+    text = template({"sample.n": 3})
+    assert "\nn = 3  # turns drawn at every expert step (paper: 5)\n" in text
+    assert "\n# temperature = 1.0  # paper: 1.0\n" in text
+    resolved = resolve(written(tmp_path, text), {}, {})
+    assert [name for name, origin in resolved.origins.items() if origin != "default"] == ["sample.n"]
+
+
+def test_the_comments_of_a_new_file_hold_the_defaults(tmp_path: Path) -> None:
+    uncommented = [
+        line.removeprefix("# ") if " = " in line and "`" not in line.split("=")[0] else line
+        for line in template({}).splitlines()[1:]
+    ]
+    resolved = resolve(written(tmp_path, "\n".join(uncommented)), {}, {})
+    assert resolved.settings == Settings()
+    assert "default" not in resolved.origins.values()
+
+
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.fixed_dictionaries(
+        {},
+        optional={
+            "run.seed": st.integers(-(2**63), 2**63 - 1),
+            "run.timeout": st.floats(1e-6, 1e9),
+            "model.policy": st.text(PRINTED),
+            "env.tasks": st.lists(st.text(PRINTED)),
+            "train.too_long": st.sampled_from(["drop", "cut"]),
+            "train.learning_rate": st.floats(1e-12, 1.0),
+        },
+    )
+)
+def test_what_is_written_into_a_new_file_is_read_back(tmp_path: Path, values: dict[str, Scalar]) -> None:
+    found = resolve(written(tmp_path, template(values)), {}, {}).listing()
+    assert {item.name: item.value for item in found if item.origin != "default"} == values
+
+
+def test_every_setting_has_a_meaning(tmp_path: Path) -> None:
+    assert [item.name for item in resolve(tmp_path, {}, {}).listing() if not item.meaning] == []
+
+
+def test_worker_count(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("os.cpu_count", lambda: 64)
+    assert worker_count(Settings()) == 8
+    assert worker_count(resolve(tmp_path, {}, {"run.workers": 12}).settings) == 12
