@@ -4,20 +4,26 @@ import json
 import os
 import subprocess
 import sys
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
+
+import msgspec
 
 from sandcli.config import Scalar, resolve
 from sandcli.prompts import load
 from sandcli.run import Run, Stage
 from sandcli.stages.context import Context
+from sandcli.stages.job import Do, Job, LeftOut, Options, State, Summary, Unit, unit_name
 from sandcli.stages.registry import JSONL
-from sandcli.stages.job import Job, Options, State, Summary
 from sandcli.stages.work import inspect, work
 from sandcli.starting import start_run
 
 REPO = Path(__file__).resolve().parent.parent
 SAND = (sys.executable, "-c", "from sandcli.cli import main; main()")
+WATCHED_SAND = (sys.executable, "-c", "from tests.helpers import watched_main; watched_main()")
 
 POLICY = "You live in a house"
 """A phrase of the toy world's instruction."""
@@ -88,16 +94,14 @@ def rules() -> Rules:
 
 
 def _deliberations(action: str) -> list[str]:
-    """Every second one passes the checks."""
-    good = f" Other ways look longer, and this one is short. So I will {action}."
-    return [
-        f" The expert would know. So I will {action}.",
-        good,
-        " I do not know.",
-        good + " It is done.",
-        f" Action: {action}. So I will {action}.",
-        good,
+    """Half of them pass the checks; of those for `go to hall`, none."""
+    good = f" would take longer, and the other way is short. So I will {action}."
+    bad = [
+        f" asked the expert. So I will {action}.",
+        " do not know.",
+        f" can say it. Action: {action}. So I will {action}.",
     ]
+    return bad if action == "go to hall" else [bad[0], good, bad[1], good + " It is done.", bad[2], good]
 
 
 def write_rules(path: Path, content: Rules | None = None) -> Path:
@@ -162,9 +166,61 @@ def sand(*arguments: str | Path, **extra: str) -> subprocess.CompletedProcess[st
     )
 
 
-def lines(path: Path) -> list[dict[str, object]]:
+def lines(path: Path) -> list[dict[str, Any]]:
     """The records of a file as plain JSON."""
     return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def contents(root: Path) -> dict[str, bytes]:
+    """Every file below a folder, but for the locks: these may be touched by who changes nothing."""
+    files = (path for path in sorted(root.rglob("*")) if path.is_file() and path.suffix != ".lock")
+    return {str(path.relative_to(root)): path.read_bytes() for path in files}
+
+
+def artifacts(root: Path) -> dict[str, bytes]:
+    """The finished JSONL files of a run."""
+    return {path.name: path.read_bytes() for path in sorted(root.glob("*.jsonl"))}
+
+
+def units(stage: Stage, content: bytes) -> list[str]:
+    """The units of recorded lines, as `watched` names them."""
+    kinds: Mapping[str, Any] = JSONL
+    records = (msgspec.json.decode(line, type=kinds[stage].record) for line in content.splitlines())
+    return [f"{stage} {unit_name(record.key)}" for record in records]
+
+
+def watched(see: Callable[[str], None], patch: Callable[[Any, str, Any], None] = setattr) -> None:
+    """From now on, call `see` with `STAGE UNIT` whenever a unit of any stage is begun."""
+    kinds: Mapping[str, Any] = JSONL
+    for stage, kind in kinds.items():
+        patch(kind, "opened", _watching(stage, kind.opened, see))
+
+
+def _watching(stage: str, opened: Any, see: Callable[[str], None]) -> Any:
+    @asynccontextmanager
+    async def watching(job: Job[Any, Any]) -> AsyncIterator[Do[Any, Any]]:
+        async with opened(job) as do:
+
+            async def done(unit: Unit[Any], earlier: Any) -> Any | LeftOut:
+                see(f"{stage} {unit_name(unit.key)}")
+                return await do(unit, earlier)
+
+            yield done
+
+    return watching
+
+
+def watched_main() -> None:
+    """`sand`, with every unit that is begun appended to the file $WATCHED, and $WATCHED_PAUSE seconds before each."""
+    from sandcli.cli import main
+
+    def see(line: str) -> None:
+        time.sleep(float(os.environ["WATCHED_PAUSE"]))
+        with Path(os.environ["WATCHED"]).open("a") as file:
+            file.write(line + "\n")
+
+    watched(see)
+    main()
 
 
 def fault(folder: Path, kind: str, where: str) -> None:

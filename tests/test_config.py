@@ -53,8 +53,8 @@ def test_each_layer_goes_before_the_one_below(tmp_path: Path) -> None:
         ("[sample]\nn = 2\ntemprature = 1.0\n", 3, "sample.temprature", "did you mean sample.temperature?"),
         ("\n[smaple]\nn = 2\n", 3, "smaple.n", "did you mean sample.n?"),
         ("[run]\nworkers = 1\n[sample]\nworkers = 2\n", 4, "sample.workers", "did you mean run.workers?"),
-        ("sede = 2\n", 1, "sede", "`sand config` lists all settings"),
-        ("[x]\n[y]\nqqqq = 1\n", 3, "y.qqqq", "`sand config` lists all settings"),
+        ("sede = 2\n", 1, "sede", "did you mean run.seed?"),
+        ("[y]\nqqqq = 1\n", 2, "y.qqqq", "`sand config` lists all settings"),
     ],
 )
 def test_an_unknown_key_is_an_error_with_place_and_suggestion(

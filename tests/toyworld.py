@@ -152,7 +152,7 @@ class ToyEpisode:
 
     def _fault(self, action: str) -> str:
         """Carry out a fault that waits for this action; gives what it adds to the observation."""
-        for path in sorted(self._faults.iterdir()) if self._faults else []:
+        for path in sorted(self._faults.glob("*-*")) if self._faults else []:
             if path.read_text() == f"{self._task} {action}":
                 path.unlink()
                 return _suffer(path.name.partition("-")[0])

@@ -23,7 +23,7 @@ from sandcli.run import Identity, Stage
 from sandcli.stages.context import digest
 from sandcli.stages.job import Do, Figures, Job, LeftOut, Unit
 from sandcli.stages.sample import Place
-from sandcli.stages.writing import concluded, fault, told
+from sandcli.stages.writing import CONCLUSION, concluded, fault, told
 from sandcli.store import read, write_atomic
 
 _RETRY_TEMPERATURE = 0.7
@@ -88,28 +88,27 @@ class SynthesizeJob(Job[Dilemma, Thought]):
         messages = question(unit.payload, self.context.seed("options", *unit.key), settings.critique.shown_steps)
         actions = [critique.action for critique in unit.payload.critiques]
         rejected: list[str] = []
-        tokens, text = 0, ""
+        tokens, thought = 0, ""
         for attempt in range(settings.synthesize.attempts):
             seed = self.context.seed("synthesize", *unit.key, attempt)
             temperature = _RETRY_TEMPERATURE if attempt else 0.0
             sampling = Sampling(1, temperature, settings.synthesize.max_tokens, seed, stop=("\n",))
             try:
-                (completion,) = await engine.generate(messages, sampling)
+                written = await _write(engine, messages, sampling)
             except ContextOverflow as error:
                 rejected.append(str(error))
                 break
-            tokens += completion.tokens
-            written = concluded(completion.text)
-            why = fault(written, place.expert.action, actions) if written else _unfinished(completion)
+            tokens += written.tokens
+            why = fault(written.text, written.finish, place.expert.action, actions)
             if why is None:
-                text = f"{messages[-1].content} {written}"
+                thought = f"{messages[-1].content}{concluded(written.text)}"
                 break
             rejected.append(why)
         return Thought(
             id=place.trajectory.id,
             step=place.step,
-            thought=text,
-            attempts=len(rejected) + bool(text),
+            thought=thought,
+            attempts=len(rejected) + bool(thought),
             rejected=rejected,
             tokens=tokens,
         )
@@ -161,11 +160,19 @@ def question(dilemma: Dilemma, seed: int, shown: int) -> list[Message]:
         candidates="\n".join(f"({n}) {c.action}: {c.critique}" for n, c in enumerate(order, 1)),
         action=place.expert.action,
     )
-    return [*asked, Message("assistant", deliberation_opening([c.action for c in order]))]
+    opening = f'{deliberation_opening([c.action for c in order])} With "{order[0].action}" I'
+    return [*asked, Message("assistant", opening)]
 
 
-def _unfinished(completion: Completion) -> str:
-    return "cut by the token limit" if completion.finish == "length" else "comes to no conclusion"
+async def _write(engine: Engine, messages: list[Message], sampling: Sampling) -> Completion:
+    """What the base model writes after the opening. Where it stops without a conclusion it is asked to conclude."""
+    first = await engine.generate(messages, sampling)
+    if first[0].finish == "length" or CONCLUSION in first[0].text:
+        return first[0]
+    said = f"{first[0].text.rstrip()} {CONCLUSION}"
+    again = [*messages[:-1], Message("assistant", f"{messages[-1].content}{said}")]
+    (second,) = await engine.generate(again, sampling)
+    return Completion(f"{said}{second.text}", first[0].tokens + second.tokens, second.finish)
 
 
 def _digest(dilemma: Dilemma) -> str:

@@ -8,10 +8,12 @@ from sandcli.records import Step
 
 _SENTENCE = re.compile(r"[^.!?]*[.!?]+(?=\s|$)[\"')]*")
 _HINDSIGHT = re.compile(r"\b(expert|rollouts?|critiques?|reward|feedback|hindsight)\b", re.IGNORECASE)
-_CONCLUSION = re.compile(r"^.*?\bSo I will\b[^.!?]*[.!?]", re.DOTALL)
+CONCLUSION = "So I will"
+"""How the last sentence of a deliberation begins; prompts/deliberate.md asks for it."""
+
+_CONCLUDED = re.compile(rf"^.*?\b{CONCLUSION}\b[^.!?]*(?:[.!?]|$)", re.DOTALL)
 _RUN_LENGTH, _RUN_LIMIT = 6, 3
 """A text in which the same six words come three times goes round in circles."""
-
 
 _LONGEST = 160
 """Characters of one observation that are shown; a room's full listing says little about what an action led to."""
@@ -43,26 +45,36 @@ def sentences(text: str, most: int) -> str:
 
 
 def concluded(text: str) -> str | None:
-    """A deliberation up to the end of its first conclusion, `So I will ...`; None where there is none.
+    """A deliberation up to the end of its first conclusion; None where there is none.
 
     What a model goes on to say after it has decided is not part of the deliberation.
     """
-    match = _CONCLUSION.search(_flat(text))
-    return match[0].strip() if match else None
+    match = _CONCLUDED.search(_flat(text))
+    return f" {match[0].strip()}" if match else None
 
 
-def fault(text: str, expert: str, candidates: Sequence[str]) -> str | None:
-    """Why a finished deliberation may not become data; None for a good one. `text` is what the model wrote itself."""
+def fault(text: str, finish: str, expert: str, candidates: Sequence[str]) -> str | None:
+    """Why a deliberation may not become data; None for a good one. `text` is what the model wrote itself."""
     if has_action_line(text) or "action:" in text.lower():
         return "contains an action line"
-    if repeats(text):
-        return "repeats itself"
-    if _HINDSIGHT.search(text):
-        return "speaks of what the agent cannot know"
-    last = last_mentioned(text, candidates)
     if normalise(expert) not in normalise(text):
         return "never mentions the expert's action"
-    return None if last == normalise(expert) else "does not end in the expert's action"
+    thought = concluded(text)
+    if thought is None:
+        return "cut by the token limit" if finish == "length" else "comes to no conclusion"
+    if repeats(_anonymous(thought, candidates)):
+        return "repeats itself"
+    if _HINDSIGHT.search(thought):
+        return "speaks of what the agent cannot know"
+    decided = last_mentioned(thought.rpartition(CONCLUSION)[2], candidates)
+    return None if decided == normalise(expert) else "does not end in the expert's action"
+
+
+def _anonymous(text: str, candidates: Sequence[str]) -> str:
+    """The text with a word for each action: to name a long one several times is not to go round in circles."""
+    for action in sorted(candidates, key=len, reverse=True):
+        text = re.sub(re.escape(action), "ACTION", text, flags=re.IGNORECASE)
+    return text
 
 
 def last_mentioned(text: str, candidates: Sequence[str]) -> str | None:

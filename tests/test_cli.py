@@ -1,0 +1,263 @@
+"""The `sand` command as a person meets it: exit codes, errors in one line with their mend, and a fast start."""
+
+import json
+import re
+import resource
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from sandcli.run import STAGES, Run
+from tests.helpers import SAND, contents, environment, fault, make_run, perform, sand
+
+HEAVY = ("torch", "transformers", "textworld", "scienceworld", "py4j")
+
+COMMANDS = (*STAGES, "init", "report", "status", "show", "config", "doctor")
+
+BARE = """
+import typer
+app = typer.Typer()
+@app.command()
+def first() -> None: ...
+@app.command()
+def second() -> None: ...
+app()
+"""
+
+
+def error_of(ran: subprocess.CompletedProcess[str]) -> tuple[str, str]:
+    """The error and its mend, which are all that is said."""
+    assert ran.stdout == ""
+    match = re.fullmatch(r"error: (.*)\n  fix: (.*)\n", ran.stderr)
+    assert match is not None, ran.stderr
+    return match[1], match[2]
+
+
+def cpu_seconds(command: list[str]) -> float:
+    """User and system time of one run."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    subprocess.run(command, env=environment(), check=True, capture_output=True)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+
+def test_importing_the_commands_imports_nothing_heavy() -> None:
+    code = "import sandcli.cli, sys; print(*(m for m in sys.modules if m.partition('.')[0] in sys.argv[1:]))"
+    ran = subprocess.run([sys.executable, "-c", code, *HEAVY], env=environment(), capture_output=True, text=True)
+    assert (ran.returncode, ran.stdout.strip()) == (0, "")
+
+
+def test_planning_imports_nothing_heavy(tmp_path: Path) -> None:
+    make_run(tmp_path / "run", env__name="scienceworld", env__tasks="paper", env__simplifications="eto")
+    code = (
+        "import sys; from sandcli.cli import app; app(sys.argv[1].split(), standalone_mode=False); "
+        f"print(*(m for m in sys.modules if m.partition('.')[0] in {HEAVY}))"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-c", code, f"collect --run {tmp_path}/run --dry-run"],
+        env=environment(),
+        capture_output=True,
+        text=True,
+    )
+    assert (ran.returncode, ran.stdout.strip()) == (0, ""), ran.stderr
+    assert "collect: missing; 0 units recorded," in ran.stderr
+
+
+def test_help_is_about_as_fast_as_a_bare_typer_app() -> None:
+    bare, ours = [sys.executable, "-c", BARE, "--help"], [*SAND, "--help"]
+    times = [(cpu_seconds(bare), cpu_seconds(ours)) for _ in range(7)]
+    fastest_bare, fastest = (min(column) for column in zip(*times, strict=True))
+    assert fastest <= 1.4 * fastest_bare
+
+
+def test_help_lists_every_command_and_the_exit_codes() -> None:
+    ran = sand("--help")
+    assert ran.returncode == 0
+    for command in COMMANDS:
+        assert re.search(rf"\b{command}\b", ran.stdout)
+    assert "130 interrupted" in ran.stdout
+
+
+@pytest.mark.parametrize("arguments", [["no-such-command"], ["sample"], ["sample", "--run", "x", "--n", "many"]])
+def test_wrong_usage_exits_with_2(arguments: list[str]) -> None:
+    assert sand(*arguments).returncode == 2
+
+
+@pytest.mark.parametrize(
+    ("settings", "arguments", "what", "fix"),
+    [
+        ({"env__tasks": "boil,find-plants"}, ["collect"], "'find-plants'", "did you mean find-plant?"),
+        ({}, ["eval", "--splits", "seen,dev"], "unknown split 'dev'", "use train, seen or unseen"),
+        ({"env__name": "scienceworlds"}, ["collect"], "'scienceworlds'", "use one of scienceworld, or module:Class"),
+        ({"env__name": "tests.toyworld:None"}, ["collect"], "'tests.toyworld:None'", "use one of scienceworld"),
+        ({}, ["collect", "--engine", "vlm"], "--engine: ", "it means: auto chooses"),
+        ({}, ["collect", "--from", "none.json"], "none.json: No such file", "give the path of a JSON file"),
+    ],
+    ids=["task", "split", "environment", "class", "engine", "file"],
+)
+def test_an_unknown_name_is_a_usage_error(
+    tmp_path: Path, settings: dict[str, str], arguments: list[str], what: str, fix: str
+) -> None:
+    defaults = {"env__name": "scienceworld", "env__tasks": "paper", "env__simplifications": "eto"}
+    make_run(tmp_path / "run", **{**defaults, **settings})
+    ran = sand(*arguments, "--run", tmp_path / "run")
+    assert ran.returncode == 2
+    said, mend = error_of(ran)
+    assert what in said
+    assert mend.startswith(fix)
+
+
+@pytest.mark.parametrize(
+    ("stage", "missing", "fix"),
+    [
+        ("sample", "expert.jsonl", "collect"),
+        ("train", "thoughts.jsonl", "synthesize"),
+        ("report", "eval.jsonl", "eval"),
+        ("show", "expert.jsonl", "collect"),
+    ],
+)
+def test_a_stage_before_its_input_exits_with_3(tmp_path: Path, stage: str, missing: str, fix: str) -> None:
+    root = make_run(tmp_path / "run")
+    ran = sand(stage, "--run", root)
+    assert ran.returncode == 3
+    assert error_of(ran) == (f"{root}/{missing} is missing", f"sand {fix} --run {root}")
+
+
+@pytest.mark.parametrize("command", ["collect", "sft", "status", "config"])
+def test_without_a_run_directory_every_command_exits_with_3(tmp_path: Path, command: str) -> None:
+    ran = sand(command, "--run", tmp_path / "none")
+    assert ran.returncode == 3
+    assert error_of(ran) == (f"there is no run directory {tmp_path}/none", f"sand init --run {tmp_path}/none")
+    assert not (tmp_path / "none").exists()
+
+
+def test_an_iteration_by_hand(tmp_path: Path) -> None:
+    root = make_run(tmp_path / "run", env__tasks="carry")
+    following = {
+        "collect": "sft",
+        "sample": "rollout",
+        "rollout": "critique",
+        "critique": "synthesize",
+        "synthesize": "train",
+    }
+    for stage, then in following.items():
+        ran = sand(stage, "--run", root, "--limit", "2")
+        assert ran.returncode == 0, ran.stderr
+        assert ran.stdout == ""
+        assert ran.stderr.splitlines()[-1] == f"next: sand {then} --run {root}"
+    ran = sand("eval", "--run", root, "--limit", "1", "--splits", "train", "--json")
+    assert ran.returncode == 0, ran.stderr
+    assert json.loads(ran.stdout)["manifest"]["counts"]["units"] == 1
+    assert [row["tasks"] for row in json.loads(sand("report", "--run", root, "--json").stdout)] == [1]
+
+
+def test_a_finished_stage_is_a_line_and_exit_0(tmp_path: Path) -> None:
+    root = make_run(tmp_path / "run")
+    perform("collect", root)
+    before = contents(root)
+    ran = sand("collect", "--run", root)
+    assert ran.returncode == 0
+    assert f"{root}/expert.jsonl is complete: nothing to do\n" in ran.stderr
+    assert contents(root) == before
+
+
+def test_a_stale_stage_says_what_changed_and_exits_with_3(tmp_path: Path) -> None:
+    root = make_run(tmp_path / "run")
+    perform("collect", root)
+    perform("sample", root)
+    ran = sand("sample", "--run", root, "--temperature", "0.5")
+    assert ran.returncode == 3
+    said, mend = error_of(ran)
+    assert said == f"{root}/samples.jsonl was made from something else: sample.temperature: was 1.0, is 0.5"
+    assert mend == "--force moves it aside and redoes it, --accept-stale keeps it as it is"
+
+
+def test_failed_units_exit_with_1_and_are_listed(tmp_path: Path) -> None:
+    faults = tmp_path / "faults"
+    root = make_run(tmp_path / "run", env__simplifications=f"faults={faults}", run__retries=0, run__in_flight=1)
+    for _ in range(3):
+        fault(faults, "raise", "fetch_0 take lamp")
+    ran = sand("collect", "--run", root)
+    assert ran.returncode == 1, ran.stderr
+    assert "1 units failed" in ran.stderr
+    assert "Traceback" not in ran.stderr
+    items = json.loads(sand("status", "--run", root, "--json").stdout)
+    assert items[0]["failures"] == {"environment": 1}
+    assert (items[0]["state"], items[0]["recorded"], items[0]["todo"]) == ("partial", 5, 1)
+    assert sand("collect", "--run", root).returncode == 0
+
+
+def test_two_processes_do_not_work_on_one_stage(tmp_path: Path) -> None:
+    faults = tmp_path / "faults"
+    root = make_run(tmp_path / "run", env__simplifications=f"faults={faults}")
+    fault(faults, "hang", "fetch_0 take lamp")
+    with subprocess.Popen(
+        [*SAND, "collect", "--run", str(root)], env=environment(), stderr=subprocess.DEVNULL
+    ) as first:
+        try:
+            deadline = time.monotonic() + 30
+            while list(faults.iterdir()) and time.monotonic() < deadline:
+                time.sleep(0.01)
+            ran = sand("collect", "--run", root)
+            assert ran.returncode == 3
+            said, mend = error_of(ran)
+            assert said == f"sand collect --run {root} is at work in another process (pid {first.pid})"
+            assert mend == "wait for it, or stop it, and run again"
+            assert sand("status", "--run", root).returncode == 0
+        finally:
+            first.kill()
+    assert sand("collect", "--run", root).returncode == 0
+
+
+def test_a_corrupt_artifact_exits_with_2_and_names_the_line(tmp_path: Path) -> None:
+    root = make_run(tmp_path / "run")
+    perform("collect", root)
+    path = Run(root).artifact("collect")
+    whole = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join([whole[0], whole[1][:40] + b"\n", *whole[2:]]))
+    ran = sand("sample", "--run", root)
+    assert ran.returncode == 2
+    assert error_of(ran)[0].startswith(f"{path}:2: not a valid record: ")
+
+
+def test_an_error_of_ours_exits_with_70_and_a_traceback_only_with_debug(tmp_path: Path) -> None:
+    root = make_run(tmp_path / "run", env__name="tests.toyworld:ToySimulator")
+    ran = sand("collect", "--run", root)
+    assert ran.returncode == 70
+    said, mend = error_of(ran)
+    assert said.startswith("internal error: TypeError: ")
+    assert mend == "sand --debug shows where"
+    assert "Traceback" in sand("--debug", "collect", "--run", root).stderr
+
+
+def test_settings_are_shown_with_their_origin(tmp_path: Path) -> None:
+    root = make_run(tmp_path / "run", sample__n=3)
+    ran = sand("config", "--run", root, "--json", SAND_RUN_SEED="7")
+    found = {item["name"]: item for item in json.loads(ran.stdout)}
+    assert found["sample.n"]["value"] == 3
+    assert re.fullmatch(rf"{root}/sand.toml:\d+", found["sample.n"]["origin"])
+    assert (found["run.seed"]["value"], found["run.seed"]["origin"]) == (7, "SAND_RUN_SEED")
+
+
+def test_status_of_a_new_run(tmp_path: Path) -> None:
+    root = make_run(tmp_path / "run")
+    items = json.loads(sand("status", "--run", root, "--json").stdout)
+    assert [item["state"] for item in items] == ["missing"] * 8
+    assert (items[0]["stage"], items[0]["todo"]) == ("collect", 6)
+
+
+def test_one_step_is_shown_whole(tmp_path: Path) -> None:
+    root = make_run(tmp_path / "run")
+    for stage in ("collect", "sample", "rollout", "critique", "synthesize"):
+        perform(stage, root, limit=1)
+    ran = sand("show", "--run", root, "fetch_0", "--step", "1")
+    assert ran.returncode == 0, ran.stderr
+    for part in ("take lamp", "You are in the kitchen.", "expert: take lamp", "Critique: With", "trained on"):
+        assert part in ran.stdout
+    assert "fetch_0" in sand("show", "--run", root).stdout
+    unknown = sand("show", "--run", root, "fetch_00")
+    assert (unknown.returncode, error_of(unknown)[1]) == (2, "did you mean fetch_0?")
+    assert sand("show", "--run", root, "fetch_0", "--step", "9").returncode == 2

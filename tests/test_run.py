@@ -1,0 +1,167 @@
+"""Run directories: how they begin, what they note of each stage, and how an iteration follows another."""
+
+import time
+from pathlib import Path
+
+import pytest
+
+from sandcli.config import resolve
+from sandcli.errors import PrerequisiteError, UsageError
+from sandcli.records import Failure
+from sandcli.run import STAGES, Identity, Manifest, Run
+from sandcli.starting import start_run
+from tests.helpers import contents, context, lines, make_run, perform, state
+
+
+def manifest(**settings: str) -> Manifest:
+    return Manifest(stage="sample", identity=Identity(settings=settings, inputs={}, scope={}))
+
+
+def begun(folder: Path) -> Run:
+    run = Run(folder)
+    run.must_exist()
+    return run
+
+
+def test_a_new_run_holds_its_settings(tmp_path: Path) -> None:
+    start_run(tmp_path / "it1", None, ["sample.n=3", " env.tasks = boil, melt "])
+    settings = resolve(tmp_path / "it1", {}, {}).settings
+    assert settings.sample.n == 3
+    assert settings.env.tasks == ["boil", "melt"]
+    assert sorted(path.name for path in (tmp_path / "it1").iterdir()) == ["manifests", "sand.toml"]
+
+
+def test_a_run_is_not_begun_twice(tmp_path: Path) -> None:
+    start_run(tmp_path, None, ["sample.n=3"])
+    before = contents(tmp_path)
+    with pytest.raises(UsageError, match="is a run already"):
+        start_run(tmp_path, None, [])
+    assert contents(tmp_path) == before
+
+
+@pytest.mark.parametrize("assignment", ["sample.n", "sample.m=3", "sample.n=many", "sample.n=0", "engine.kind=vlm"])
+def test_a_wrong_setting_begins_no_run(tmp_path: Path, assignment: str) -> None:
+    with pytest.raises(UsageError):
+        start_run(tmp_path / "it1", None, [assignment])
+    start_run(tmp_path / "it1", None, ["sample.n=3"])
+
+
+def test_without_the_directory_there_is_no_run(tmp_path: Path) -> None:
+    with pytest.raises(PrerequisiteError) as caught:
+        Run(tmp_path / "none").must_exist()
+    assert caught.value.fix == f"sand init --run {tmp_path}/none"
+
+
+def test_a_missing_artifact_names_the_command_that_makes_it(tmp_path: Path) -> None:
+    with pytest.raises(PrerequisiteError) as caught:
+        Run(tmp_path).needs("rollout")
+    assert caught.value.what == f"{tmp_path}/rollouts.jsonl is missing"
+    assert caught.value.fix == f"sand rollout --run {tmp_path}"
+
+
+def test_a_manifest_is_read_back(tmp_path: Path) -> None:
+    run = begun(tmp_path)
+    made = manifest(n="3")
+    made.counts, made.left_out, made.loss = {"units": 2}, {"a": "why"}, [(1, 0.5)]
+    run.begin("sample", made.identity)
+    part = run.manifest("sample", part=True)
+    assert part is not None
+    assert part.identity == made.identity
+    assert run.manifest("sample") is None
+    run.finish(made)
+    assert run.manifest("sample") == made
+    assert made.versions["sandcli"]
+    assert made.finished.startswith(time.strftime("%Y-"))
+    assert run.manifest("sample", part=True) is None
+
+
+def test_a_broken_manifest_is_named(tmp_path: Path) -> None:
+    run = begun(tmp_path)
+    run.notes("sample", "json").write_text('{"stage": ')
+    with pytest.raises(UsageError) as caught:
+        run.manifest("sample")
+    assert caught.value.what.startswith(f"{run.notes('sample', 'json')}: not a manifest")
+
+
+def test_failures_are_replaced_as_a_whole(tmp_path: Path) -> None:
+    run = begun(tmp_path)
+    failures = [Failure(unit=["a", n], reason="timeout", detail="x", attempts=3) for n in (1, 2)]
+    assert run.failures("sample") == []
+    run.set_failures("sample", failures)
+    assert run.failures("sample") == failures
+    run.set_failures("sample", failures[:1])
+    assert run.failures("sample") == failures[:1]
+    run.set_failures("sample", [])
+    assert not run.notes("sample", "failures.jsonl").exists()
+
+
+def test_what_a_stage_made_is_set_aside_and_nothing_else(tmp_path: Path) -> None:
+    run = begun(tmp_path)
+    for stage in STAGES:
+        run.artifact(stage).write_text(stage)
+        run.finish(Manifest(stage=stage, identity=manifest().identity))
+    run.deliberations.write_text("D_delib")
+    moved = [Path(name) for name in run.set_aside("synthesize")]
+    assert sorted(path.name for path in moved) == ["deliberations.jsonl", "synthesize.json", "thoughts.jsonl"]
+    assert {path.read_text() for path in moved if path.suffix == ".jsonl"} == {"synthesize", "D_delib"}
+    assert not run.artifact("synthesize").exists()
+    assert not run.deliberations.exists()
+    assert all(run.artifact(stage).exists() for stage in STAGES if stage != "synthesize")
+
+
+def test_setting_aside_twice_keeps_both(tmp_path: Path) -> None:
+    run = begun(tmp_path)
+    for text in ("first", "second"):
+        run.artifact("sample").write_text(text)
+        run.set_aside("sample")
+    assert sorted(path.read_text() for path in (tmp_path / "aside").rglob("samples.jsonl")) == ["first", "second"]
+
+
+def first_iteration(folder: Path) -> Path:
+    """A finished first iteration; its model is an empty folder."""
+    root = make_run(folder, env__tasks="carry", sample__n=3)
+    for stage in ("collect", "sample", "rollout", "critique", "synthesize"):
+        perform(stage, root, limit=2)
+    (root / "model").mkdir()
+    return root
+
+
+def test_the_next_iteration_starts_from_the_deliberations_and_the_model(tmp_path: Path) -> None:
+    root = first_iteration(tmp_path / "it1")
+    start_run(tmp_path / "it2", root, ["sample.n=2"])
+    settings = resolve(tmp_path / "it2", {}, {}).settings
+    assert lines(tmp_path / "it2" / "expert.jsonl") == lines(root / "deliberations.jsonl")
+    assert (tmp_path / "it2" / settings.model.policy).resolve() == root / "model"
+    assert (settings.sample.n, settings.env.tasks, settings.train.epochs) == (2, ["carry"], 1)
+
+
+def test_the_next_iteration_finds_its_expert_data_done(tmp_path: Path) -> None:
+    root = first_iteration(tmp_path / "it1")
+    start_run(tmp_path / "it2", root, [])
+    assert perform("sample", tmp_path / "it2", limit=1).message.endswith(" records")
+    assert state("collect", tmp_path / "it2").kind == "done"
+
+
+def test_the_next_iteration_needs_the_model(tmp_path: Path) -> None:
+    root = first_iteration(tmp_path / "it1")
+    (root / "model").rmdir()
+    with pytest.raises(PrerequisiteError, match="model is missing"):
+        start_run(tmp_path / "it2", root, [])
+    assert not (tmp_path / "it2" / "sand.toml").exists()
+
+
+def test_a_relative_model_is_meant_from_the_run_directory(tmp_path: Path) -> None:
+    root = tmp_path / "it2"
+    for folder in (tmp_path / "it1" / "model", root):
+        folder.mkdir(parents=True)
+    (tmp_path / "it1" / "model" / "config.json").write_text("{}")
+    policy = context(root, model__policy="../it1/model").policy()
+    assert policy.resolve() == tmp_path / "it1" / "model"
+
+
+def test_a_units_seed_depends_on_the_runs_seed_and_its_key_alone(tmp_path: Path) -> None:
+    first, second = context(tmp_path, limit=1), context(tmp_path, run__seed=1)
+    assert first.seed("sample", "a", 1) == context(tmp_path, run__workers=3).seed("sample", "a", 1)
+    different = [first.seed("sample", "a", 2), first.seed("rollout", "a", 1), second.seed("sample", "a", 1)]
+    assert len({first.seed("sample", "a", 1), *different}) == 4
+    assert all(0 <= seed < 2**31 for seed in different)

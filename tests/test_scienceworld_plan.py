@@ -1,0 +1,207 @@
+"""ScienceWorld without its simulator: which tasks there are, what they are called, how paths are folded."""
+
+from itertools import pairwise
+
+import pytest
+
+from sandcli.envs import scienceworld_tasks as table
+from sandcli.envs.scienceworld import ScienceWorld, expand, fold_navigation
+from sandcli.errors import UsageError
+from sandcli.records import Task
+
+SPLITS = ("train", "seen", "unseen")
+
+LIMITS = {
+    "boil": 100,
+    "change-the-state-of-matter-of": 80,
+    "freeze": 80,
+    "melt": 80,
+    "measure-melting-point-known-substance": 120,
+    "use-thermometer": 30,
+    "power-component": 20,
+    "power-component-renewable-vs-nonrenewable-energy": 30,
+    "test-conductivity": 30,
+    "test-conductivity-of-unknown-substances": 30,
+    "find-animal": 15,
+    "find-living-thing": 15,
+    "find-non-living-thing": 15,
+    "find-plant": 15,
+    "grow-fruit": 60,
+    "grow-plant": 30,
+    "chemistry-mix": 60,
+    "chemistry-mix-paint-secondary-color": 15,
+    "chemistry-mix-paint-tertiary-color": 30,
+    "lifespan-longest-lived": 10,
+    "lifespan-longest-lived-then-shortest-lived": 12,
+    "lifespan-shortest-lived": 10,
+    "identify-life-stages-1": 30,
+    "identify-life-stages-2": 30,
+}
+"""The literature's 24 task types and their step limits."""
+
+OLD_NAMES = [
+    ("task-1-boil", "boil"),
+    ("task-1-change-the-state-of-matter-of", "change-the-state-of-matter-of"),
+    ("task-10-measure-melting-point-(known-substance)", "measure-melting-point-known-substance"),
+    ("task-10-use-thermometer", "use-thermometer"),
+    ("task-2-power-component-(renewable-vs-nonrenewable-energy)", "power-component-renewable-vs-nonrenewable-energy"),
+    ("task-2a-test-conductivity", "test-conductivity"),
+    ("task-2a-test-conductivity-of-unknown-substances", "test-conductivity-of-unknown-substances"),
+    ("task-3-find-non-living-thing", "find-non-living-thing"),
+    ("task-5-chemistry-mix-paint-(tertiary-color)", "chemistry-mix-paint-tertiary-color"),
+    ("task-6-lifespan-(longest-lived-then-shortest-lived)", "lifespan-longest-lived-then-shortest-lived"),
+    ("task-7-identify-life-stages-1", "identify-life-stages-1"),
+    ("task-8-inclined-plane-friction-(named-surfaces)", "inclined-plane-friction-named-surfaces"),
+    ("task-9-mendellian-genetics-(known-plant)", "mendelian-genetics-known-plant"),
+    ("mendelian-genetics-unknown-plant", "mendelian-genetics-unknown-plant"),
+]
+
+
+def task(name: str, variation: int = 0) -> Task:
+    return Task(name=name, variation=variation)
+
+
+def test_all_task_types_and_variations() -> None:
+    assert len(table.TYPES) == 30
+    assert sum(kind.variations for kind in table.TYPES.values()) == 7207
+    world = ScienceWorld(tasks=["all"])
+    assert [len(world.tasks(split)) for split in SPLITS] == [3592, 1796, 1819]
+
+
+def test_the_selection_of_the_literature() -> None:
+    world = ScienceWorld(tasks=["paper"])
+    assert {item.name for item in world.tasks("train")} == set(LIMITS)
+    assert (len(world.tasks("seen")), len(world.tasks("unseen"))) == (194, 211)
+
+
+@pytest.mark.parametrize("tasks", [["paper"], ["all"]])
+def test_no_task_is_in_two_splits(tasks: list[str]) -> None:
+    found = [item for split in SPLITS for item in ScienceWorld(tasks=tasks).tasks(split)]
+    assert len(set(map(str, found))) == len(found)
+
+
+def test_every_variation_exists() -> None:
+    world = ScienceWorld(tasks=["paper"])
+    for item in (item for split in SPLITS for item in world.tasks(split)):
+        assert 0 <= item.variation < table.TYPES[item.name].variations
+
+
+def test_task_types_take_turns() -> None:
+    first = ScienceWorld(tasks=["paper"]).tasks("train")[:24]
+    assert {item.name for item in first} == set(LIMITS)
+    mixed = ScienceWorld(tasks=["identify-life-stages-2", "boil"]).tasks("train")
+    assert [(item.name, item.variation) for item in mixed[:4]] == [
+        ("identify-life-stages-2", 0),
+        ("boil", 0),
+        ("identify-life-stages-2", 1),
+        ("boil", 1),
+    ]
+
+
+def test_a_type_that_is_named_twice_counts_once() -> None:
+    assert ScienceWorld(tasks=["boil", "boil"]).tasks("train") == ScienceWorld(tasks=["boil"]).tasks("train")
+    assert ScienceWorld(tasks=["paper", "boil"]).tasks("seen") == ScienceWorld(tasks=["paper"]).tasks("seen")
+
+
+def test_an_unknown_split_is_an_error() -> None:
+    with pytest.raises(UsageError, match="unknown split 'dev'"):
+        ScienceWorld().tasks("dev")
+
+
+def test_an_unknown_type_is_an_error_with_a_suggestion() -> None:
+    with pytest.raises(UsageError, match="'find-plants'") as caught:
+        ScienceWorld(tasks=["boil", "find-plants"])
+    assert caught.value.fix == "did you mean find-plant?"
+
+
+@pytest.mark.parametrize(("name", "limit"), LIMITS.items())
+def test_the_step_limits_of_the_literature(name: str, limit: int) -> None:
+    assert ScienceWorld().step_limit(task(name)) == limit
+
+
+def test_other_types_have_the_default_limit_and_a_set_one_goes_first() -> None:
+    assert ScienceWorld().step_limit(task("mendelian-genetics-known-plant")) == 100
+    assert ScienceWorld("eto", ["all"], 7).step_limit(task("boil")) == 7
+
+
+@pytest.mark.parametrize(
+    ("identifier", "name", "variation"),
+    [("9_412", "test-conductivity", 412), ("0_29", "boil", 29), ("29_0", "mendelian-genetics-unknown-plant", 0)]
+    + [(f"{name}_7", name, 7) for name in table.TYPES]
+    + [(f"{old}_3", name, 3) for old, name in OLD_NAMES],
+)
+def test_the_names_of_expert_data(identifier: str, name: str, variation: int) -> None:
+    assert ScienceWorld().task_of(identifier) == task(name, variation)
+
+
+@pytest.mark.parametrize(
+    "identifier",
+    ["", "boil", "_3", "boil_", "boil_x", "boil_-1", "30_0", "9.412", "find-unicorn_3", "9_412_1", "²_3", "boil_²"],
+)
+def test_a_name_of_no_task_is_an_error(identifier: str) -> None:
+    with pytest.raises(UsageError, match="names no ScienceWorld task"):
+        ScienceWorld().task_of(identifier)
+
+
+@pytest.mark.parametrize("identifier", ["boil_30", "0_30", "task-1-boil_999"])
+def test_a_variation_that_does_not_exist_is_an_error(identifier: str) -> None:
+    with pytest.raises(UsageError, match="boil has no variation") as caught:
+        ScienceWorld().task_of(identifier)
+    assert caught.value.fix == "there are 30"
+
+
+def test_listings_have_no_order() -> None:
+    same = ScienceWorld().same
+    assert same("You see:\n\ta pot\n\ta cup", "You see:\n\ta cup\n\ta pot\n")
+    assert not same("You see:\n\ta pot", "You see:\n\ta cup")
+    assert not same("You see:\n\ta pot\n\ta pot", "You see:\n\ta pot")
+
+
+@pytest.mark.parametrize(
+    ("path", "folded"),
+    [
+        ([], []),
+        (["look around"], ["look around"]),
+        (["open door to hallway", "go to hallway"], ["teleport to hallway"]),
+        (
+            ["open door to hallway", "go to hallway", "open door to kitchen", "go to kitchen", "pick up cup"],
+            ["teleport to kitchen", "pick up cup"],
+        ),
+        (
+            ["go to hallway", "look around", "go to kitchen"],
+            ["teleport to hallway", "look around", "teleport to kitchen"],
+        ),
+        (["pick up cup", "go to hallway", "go to outside"], ["pick up cup", "teleport to outside"]),
+    ],
+)
+def test_walks_become_teleports(path: list[str], folded: list[str]) -> None:
+    assert fold_navigation(path) == folded
+
+
+def test_two_teleports_never_follow_each_other() -> None:
+    path = ["go to a", "look", "go to b", "go to c", "open door to d", "go to d", "look", "look", "go to e"]
+    folded = fold_navigation(path)
+    assert [action for action in folded if action == "look"] == ["look"] * 3
+    assert not any(a.startswith("teleport") and b.startswith("teleport") for a, b in pairwise(folded))
+
+
+@pytest.mark.parametrize("name", table.TYPES)
+def test_electricity_stays_where_a_task_needs_it(name: str) -> None:
+    labels = expand("eto", task(name)).split(",")
+    assert labels[:4] == ["teleportAction", "openDoors", "selfWateringFlowerPots", "openContainers"]
+    needed = "conductivity" in name or "power-component" in name
+    assert labels[4:] == ([] if needed else ["noElectricalAction"])
+
+
+@pytest.mark.parametrize(
+    ("setting", "passed_on"),
+    [("none", ""), ("easy", "easy"), ("openDoors,openContainers", "openDoors,openContainers")],
+)
+def test_other_simplifications_are_passed_on(setting: str, passed_on: str) -> None:
+    assert expand(setting, task("boil")) == passed_on
+
+
+def test_what_the_content_depends_on() -> None:
+    versions = ScienceWorld("easy").versions()
+    assert versions["simplifications"] == "easy"
+    assert versions["scienceworld"] == "1.2.3"
