@@ -19,6 +19,7 @@ _TURN = re.compile(
 _ACTION_LINE = re.compile(r"^[ \t]*Action:", re.MULTILINE)
 _OPTION = re.compile(r"\((\d+)\)\s+\S")
 _OPENING = "My options:"
+_MARKS = "\"'` "
 
 
 class Message(NamedTuple):
@@ -54,7 +55,7 @@ def normalise(action: str) -> str:
     White space is folded, case lowered, and quotes, back-ticks and a closing full stop are dropped: text worlds
     do not tell these apart, or reject the command for them alone.
     """
-    return " ".join(action.split()).strip("\"'`").rstrip(".").strip().lower()
+    return " ".join(action.split()).strip(_MARKS).rstrip(f".{_MARKS}").lower()
 
 
 def has_action_line(text: str) -> bool:

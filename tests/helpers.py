@@ -159,10 +159,17 @@ def environment(**extra: str) -> dict[str, str]:
     return {**kept, "PYTHONPATH": str(REPO), "COLUMNS": "200", **extra}
 
 
-def sand(*arguments: str | Path, **extra: str) -> subprocess.CompletedProcess[str]:
-    """Run the command to its end."""
+def sand(
+    *arguments: str | Path, cwd: Path = REPO, timeout: float = 120, **extra: str
+) -> subprocess.CompletedProcess[str]:
+    """Run the command to its end; `timeout` in seconds."""
     return subprocess.run(
-        [*SAND, *map(str, arguments)], env=environment(**extra), capture_output=True, text=True, timeout=120
+        [*SAND, *map(str, arguments)],
+        cwd=cwd,
+        env=environment(**extra),
+        capture_output=True,
+        text=True,
+        timeout=timeout,
     )
 
 

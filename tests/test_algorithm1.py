@@ -1,7 +1,8 @@
 """Algorithm 1 by hand: one trajectory of three steps, every record written down here field by field.
 
 The policy is of two minds at the first step, once unintelligible at the second, and of one mind at the third. The
-second step's deliberations all fail the checks, so that it keeps its thought.
+first step's deliberation fails the checks once, stops short, and is asked to conclude; those of the second step all
+fail, so that it keeps its thought.
 """
 
 import json
@@ -21,16 +22,21 @@ from tests.toyworld import SYSTEM
 INSTRUCTION = "Bring the lamp from the kitchen to the hall. (House 0.)"
 
 RULES: Rules = [
+    {"when": "The lamp is what I need. So I will", "replies": [" take lamp. Then I rest."] * 2},
     {
         "when": "So I will take lamp.",
         "replies": [
             " saw what the expert saw. So I will take lamp.",
-            " would see the room, which can wait. The lamp is what I need. So I will take lamp. Then I rest.",
+            " would see the room, which can wait. The lamp is what I need.",
         ],
     },
     {
         "when": "So I will go to hall.",
-        "replies": [" am sure.", " am sure. So I will eat lamp.", " say Action: go to hall. So I will go to hall."],
+        "replies": [
+            " could go to hall. So I will eat lamp.",
+            " am sure. So I will eat lamp.",
+            " say Action: go to hall. So I will go to hall.",
+        ],
     },
     {"when": 'With "take lamp" I', "replies": [" advanced the task. Take first. Carry then. Drop last."]},
     {"when": 'With "look" I', "replies": [" did not affect the task"]},
@@ -210,15 +216,19 @@ THOUGHTS = [
         "thought": DELIBERATION,
         "attempts": 2,
         "rejected": ["speaks of what the agent cannot know"],
-        "tokens": 10 + 21,
+        "tokens": 10 + 13 + 5,
     },
     {
         "id": "carry_0",
         "step": 1,
         "thought": "",
         "attempts": 3,
-        "rejected": ["comes to no conclusion", "never mentions the expert's action", "contains an action line"],
-        "tokens": 2 + 7 + 11,
+        "rejected": [
+            "does not end in the expert's action",
+            "never mentions the expert's action",
+            "contains an action line",
+        ],
+        "tokens": 9 + 7 + 11,
     },
 ]
 

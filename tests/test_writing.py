@@ -62,7 +62,7 @@ def test_the_first_whole_sentences_are_kept_from_their_beginning(text: str, most
     [
         ("A is slow. So I will go to hall.", "A is slow. So I will go to hall."),
         ("A. So I will wait.\nSo I will go! And then?", "A. So I will wait."),
-        ("A. So I will go and", None),
+        ("A is slow. So I will go to hall", None),
         ("A is slow.", None),
         ("", None),
     ],
@@ -81,6 +81,8 @@ CANDIDATES = ["take lamp", "look", "go to hall"]
         ("To look is free, but the lamp is here. So I will take lamp.", None),
         ("To look is free. So I will Take  Lamp.", None),
         ('"look" shows little. So I will "take lamp".', None),
+        ("To look is free. So I will take lamp. I could look, as the expert says.", None),
+        ("I take lamp and take lamp and take lamp and look. So I will take lamp.", None),
         ("Fine.\nAction: look\nSo I will take lamp.", "contains an action line"),
         ("Fine. Action: look. So I will take lamp.", "contains an action line"),
         ("It is best so. It is best so. So I will take lamp.", "repeats itself"),
@@ -88,21 +90,29 @@ CANDIDATES = ["take lamp", "look", "go to hall"]
         ("The rollouts went well. So I will take lamp.", "speaks of what the agent cannot know"),
         ("Its reward is high. So I will take lamp.", "speaks of what the agent cannot know"),
         ("To look is best. So I will look.", "never mentions the expert's action"),
+        ("I could take lamp.", "comes to no conclusion"),
         ("I could take lamp. So I will look.", "does not end in the expert's action"),
         ("I could take lamp, or look. So I will wait.", "does not end in the expert's action"),
         ("I could look or take lamp. So I will wait.", "does not end in the expert's action"),
+        ("I could take lamp. So I will look and not take lamp but look.", "does not end in the expert's action"),
     ],
 )
 def test_the_checks_of_a_deliberation(text: str, why: str | None) -> None:
-    assert fault(text, "take lamp", CANDIDATES) == why
+    assert fault(text, "stop", "take lamp", CANDIDATES) == why
+
+
+def test_a_deliberation_that_was_cut_is_told_from_one_that_stopped() -> None:
+    assert fault("I could take lamp", "length", "take lamp", CANDIDATES) == "cut by the token limit"
+    assert fault("I look. So I will take lamp. And", "length", "take lamp", CANDIDATES) is None
 
 
 def test_an_action_inside_a_longer_word_is_no_mention() -> None:
-    assert fault("I could look. So I will go on waiting.", "wait", ["wait", "look"]) is not None
+    assert fault("I could look. So I will go on waiting.", "stop", "wait", ["wait", "look"]) is not None
 
 
 def test_a_word_that_only_begins_like_a_candidate_is_none() -> None:
-    assert fault("To look is free. So I will take lamp after overlooking nothing.", "take lamp", CANDIDATES) is None
+    text = "To look is free. So I will take lamp after overlooking nothing."
+    assert fault(text, "stop", "take lamp", CANDIDATES) is None
 
 
 @pytest.mark.parametrize(

@@ -65,6 +65,9 @@ class ToyWorld:
         """The rules in force; pauses and faults change no content."""
         return {"toyworld": self._settings.get("rules", "1")}
 
+    def runtime(self) -> str:
+        return "nothing but itself"
+
     def start(self) -> "ToySimulator":
         """Nothing heavy."""
         faults = self._settings.get("faults")
@@ -180,6 +183,9 @@ def _suffer(kind: str) -> str:
 class ClosedWorld(ToyWorld):
     """A world that lacks something to start."""
 
+    def runtime(self) -> str:
+        return "nothing but itself"
+
     def start(self) -> ToySimulator:
         """Raises."""
         raise PrerequisiteError("the house is closed", "get a key")
@@ -187,6 +193,9 @@ class ClosedWorld(ToyWorld):
 
 class RuinedWorld(ToyWorld):
     """A world that ends its process when it starts."""
+
+    def runtime(self) -> str:
+        return "nothing but itself"
 
     def start(self) -> ToySimulator:
         """Ends the process."""

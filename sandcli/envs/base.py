@@ -71,5 +71,8 @@ class World(Protocol):
     def versions(self) -> dict[str, str]:
         """What an artifact's content depends on: the simulator's version and its settings."""
 
+    def runtime(self) -> str:
+        """What the simulator runs on here and why, for people. `PrerequisiteError` where it cannot run."""
+
     def start(self) -> Simulator:
         """Start the live half."""

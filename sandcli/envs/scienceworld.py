@@ -92,6 +92,11 @@ class ScienceWorld:
         """The simulator's version and the simplifications that it runs with."""
         return {"scienceworld": metadata.version("scienceworld"), "simplifications": self.simplifications}
 
+    def runtime(self) -> str:
+        """The Java runtime that was chosen."""
+        java = find_java()
+        return f"{java.path} ({java.reason})"
+
     def start(self) -> "ScienceWorldSimulator":
         """Boot a JVM."""
         return ScienceWorldSimulator(self.simplifications)
@@ -160,9 +165,11 @@ class _Episode:
     def step(self, action: str) -> Outcome:
         self._globals.enter(self)
         observation = str(self._game.step(action))
-        score = min(1.0, max(0.0, float(self._game.getScore())))
-        done = bool(self._game.getCompleted())
-        return Outcome(observation, round(score, 4), done, not observation.startswith(_UNKNOWN_ACTION))
+        score = float(self._game.getScore())
+        # A wrong focus fails the task with -100; the simulator itself leaves it to its callers to stop there.
+        done = bool(self._game.getCompleted()) or score < 0
+        score = round(min(1.0, max(0.0, score)), 4)
+        return Outcome(observation, score, done, not observation.startswith(_UNKNOWN_ACTION))
 
 
 class _Globals:

@@ -99,7 +99,7 @@ class Context:
     def pool(self) -> Pool:
         """Worker processes with the world in them."""
         workers = worker_count(self.settings)
-        notice(f"environment: {self.world.name} in {workers} worker processes")
+        notice(f"environment: {self.world.name} in {workers} worker processes, on {self.world.runtime()}")
         return Pool(self._world_builder, workers, self.settings.run.timeout)
 
 

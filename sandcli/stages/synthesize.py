@@ -172,7 +172,8 @@ async def _write(engine: Engine, messages: list[Message], sampling: Sampling) ->
     said = f"{first[0].text.rstrip()} {CONCLUSION}"
     again = [*messages[:-1], Message("assistant", f"{messages[-1].content}{said}")]
     (second,) = await engine.generate(again, sampling)
-    return Completion(f"{said}{second.text}", first[0].tokens + second.tokens, second.finish)
+    decided = second.text.rstrip().rstrip(".") + "." * (second.finish == "stop")
+    return Completion(f"{said}{decided}", first[0].tokens + second.tokens, second.finish)
 
 
 def _digest(dilemma: Dilemma) -> str:

@@ -11,7 +11,7 @@ _HINDSIGHT = re.compile(r"\b(expert|rollouts?|critiques?|reward|feedback|hindsig
 CONCLUSION = "So I will"
 """How the last sentence of a deliberation begins; prompts/deliberate.md asks for it."""
 
-_CONCLUDED = re.compile(rf"^.*?\b{CONCLUSION}\b[^.!?]*(?:[.!?]|$)", re.DOTALL)
+_CONCLUDED = re.compile(rf"^.*?\b{CONCLUSION}\b[^.!?]*[.!?]", re.DOTALL)
 _RUN_LENGTH, _RUN_LIMIT = 6, 3
 """A text in which the same six words come three times goes round in circles."""
 
@@ -57,7 +57,7 @@ def fault(text: str, finish: str, expert: str, candidates: Sequence[str]) -> str
     """Why a deliberation may not become data; None for a good one. `text` is what the model wrote itself."""
     if has_action_line(text) or "action:" in text.lower():
         return "contains an action line"
-    if normalise(expert) not in normalise(text):
+    if not _mentions(text, expert):
         return "never mentions the expert's action"
     thought = concluded(text)
     if thought is None:
@@ -79,9 +79,14 @@ def _anonymous(text: str, candidates: Sequence[str]) -> str:
 
 def last_mentioned(text: str, candidates: Sequence[str]) -> str | None:
     """Which candidate a text names last; of two that end together, the longer."""
-    flat = normalise(text)
-    found = [(flat.rfind(c) + len(c), len(c), c) for c in map(normalise, candidates) if c in flat]
+    found = [(end, len(c), c) for c in map(normalise, candidates) for end in _mentions(text, c)]
     return max(found)[2] if found else None
+
+
+def _mentions(text: str, action: str) -> list[int]:
+    """Where an action ends wherever a text names it in whole words."""
+    pattern = rf"(?<!\w){re.escape(normalise(action))}(?!\w)"
+    return [match.end() for match in re.finditer(pattern, normalise(text))]
 
 
 def repeats(text: str) -> bool:

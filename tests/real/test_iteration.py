@@ -41,7 +41,7 @@ def test_an_iteration(tmp_path: Path) -> None:
         "eval --limit 1",
     ]
     for stage in stages:
-        done.append(sand(*stage.split(), "--run", run))
+        done.append(sand(*stage.split(), "--run", run, timeout=600))
         assert done[-1].returncode == 0, done[-1].stderr
     assert "next: sand init --run NEXT --from" in done[-1].stderr and "reward x100" in done[-1].stdout
 

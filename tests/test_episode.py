@@ -1,0 +1,183 @@
+"""How an episode ends, what it costs, and how its turns are drawn."""
+
+import asyncio
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+from sandcli.engines.base import Completion, Sampling
+from sandcli.engines.scripted import ScriptedEngine
+from sandcli.envs.base import Outcome
+from sandcli.envs.workers import Session
+from sandcli.episode import Limits, Played, play
+from sandcli.errors import ContextOverflow, MachineryError
+from sandcli.react import INVALID_TURN, Message
+from sandcli.records import Step
+from tests.helpers import POLICY, Rules, lines, make_run, perform, rules, write_rules
+
+HISTORY = [Message("system", "rules"), Message("user", "the task")]
+
+
+class Parrot:
+    """An engine that says one text after the other; an exception is raised."""
+
+    def __init__(self, *texts: str | Exception) -> None:
+        self._texts = list(texts)
+        self.prompts: list[list[Message]] = []
+        self.samplings: list[Sampling] = []
+
+    async def generate(self, messages: Sequence[Message], sampling: Sampling) -> list[Completion]:
+        self.prompts.append(list(messages))
+        self.samplings.append(sampling)
+        text = self._texts.pop(0)
+        if isinstance(text, Exception):
+            raise text
+        return [Completion(text, 10, "stop")]
+
+
+class Hall:
+    """A session in which `win` ends the episode and `fly` is unknown."""
+
+    def __init__(self) -> None:
+        self.score = 0.25
+        self.actions: list[str] = []
+
+    async def step(self, action: str) -> Outcome:
+        self.actions.append(action)
+        self.score = 1.0 if action == "win" else self.score
+        return Outcome(f"You {action}.", self.score, action == "win", action != "fly")
+
+
+def played(*texts: str | Exception, steps: int = 9, invalid: int = 3) -> tuple[Played, Parrot, Hall]:
+    engine, hall = Parrot(*texts), Hall()
+    limits = Limits(steps, invalid)
+    done = play(cast(Any, engine), cast(Session, hall), HISTORY, lambda turn: Sampling(seed=turn), limits)
+    return asyncio.run(done), engine, hall
+
+
+def test_an_episode_ends_when_the_task_is_over() -> None:
+    found, engine, _ = played("Thought: I look.\nAction: `Look`.", "Action: win", "Action: look")
+    assert found.end == "done"
+    assert found.tokens == 20
+    assert found.steps == [
+        Step(thought="I look.", action="look", observation="You look.", score=0.25),
+        Step(thought="", action="win", observation="You win.", score=1.0),
+    ]
+    assert engine.prompts[1] == [
+        *HISTORY,
+        Message("assistant", "Thought: I look.\nAction: look"),
+        Message("user", "Observation: You look."),
+    ]
+    assert [sampling.seed for sampling in engine.samplings] == [0, 1]
+
+
+def test_an_episode_ends_at_the_step_limit() -> None:
+    found, engine, _ = played(*["Action: look"] * 9, steps=4)
+    assert (found.end, len(found.steps), len(engine.prompts)) == ("max_steps", 4, 4)
+
+
+def test_without_steps_left_nothing_is_asked() -> None:
+    found, engine, _ = played("Action: look", steps=0)
+    assert found == Played([], "max_steps", 0)
+    assert engine.prompts == []
+
+
+def test_invalid_actions_in_a_row_end_an_episode() -> None:
+    texts = ["Action: fly", "Action: fly", "Action: look", "Action: fly", "Hm?", "Action: fly", "Action: win"]
+    found, _, hall = played(*texts)
+    assert (found.end, len(found.steps)) == ("invalid_actions", 6)
+    assert hall.actions == ["fly", "fly", "look", "fly", "fly"]
+
+
+def test_a_turn_without_action_costs_a_step_and_does_not_touch_the_world() -> None:
+    found, engine, hall = played(" Hm? ", "Action: win")
+    assert found.steps[0] == Step(thought="Hm?", action="", observation=INVALID_TURN, score=0.25)
+    assert hall.actions == ["win"]
+    assert engine.prompts[1][2:] == [Message("assistant", "Hm?"), Message("user", f"Observation: {INVALID_TURN}")]
+
+
+def test_a_full_context_ends_an_episode_and_is_no_failure() -> None:
+    found, _, _ = played("Action: look", ContextOverflow(9, 8))
+    assert (found.end, len(found.steps), found.tokens) == ("context", 1, 10)
+
+
+def test_a_failing_engine_is_no_end_of_an_episode() -> None:
+    with pytest.raises(MachineryError, match="out of order"):
+        played("Action: look", MachineryError("engine", "out of order"))
+
+
+def test_a_deliberation_is_marked() -> None:
+    found, _, _ = played("Thought: My options: (1) look; (2) win. I win.\nAction: win")
+    assert [step.deliberated for step in found.steps] == [True]
+
+
+def test_the_prefix_counts_for_the_step_limit(tmp_path: Path) -> None:
+    idle = [rule for rule in rules() if rule["when"] == POLICY]
+    idle[0]["replies"] = ["Action: look"]
+    write_rules(tmp_path / "rules.json", idle)
+    root = make_run(tmp_path / "run", env__step_limit=4)
+    for stage in ("collect", "sample", "rollout", "eval"):
+        perform(stage, root, limit=1)
+    rollouts = [line for line in lines(root / "rollouts.jsonl") if not line["expert"]]
+    assert [(line["step"], len(line["steps"]), line["end"]) for line in rollouts] == [
+        (step, 4 - step, "max_steps") for step in range(4)
+    ]
+    assert [(len(line["steps"]), line["end"]) for line in lines(root / "eval.jsonl")] == [(4, "max_steps")] * 2
+
+
+def test_the_temperatures_are_those_of_the_paper(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    generate = ScriptedEngine.generate
+    seen: list[Sampling] = []
+
+    async def heard(self: ScriptedEngine, messages: Sequence[Message], sampling: Sampling) -> list[Completion]:
+        seen.append(sampling)
+        return await generate(self, messages, sampling)
+
+    monkeypatch.setattr(ScriptedEngine, "generate", heard)
+    root = make_run(tmp_path / "run", collect__thoughts="base")
+    drawn = {}
+    for stage in ("collect", "sample", "rollout", "critique", "synthesize", "eval"):
+        seen.clear()
+        perform(stage, root, limit=2)
+        drawn[stage] = {(sampling.n, sampling.temperature) for sampling in seen}
+    again = drawn["synthesize"].difference({(1, 0.0)})
+    assert len(again) == 1
+    assert again.pop()[1] > 0
+    assert drawn == {
+        "collect": {(1, 0.0)},
+        "sample": {(5, 1.0)},
+        "rollout": {(1, 1.0)},
+        "critique": {(1, 0.0)},
+        "synthesize": drawn["synthesize"],
+        "eval": {(1, 0.0)},
+    }
+    assert (1, 0.0) in drawn["synthesize"]
+
+
+def test_an_experts_thought_is_one_sentence_or_none(tmp_path: Path) -> None:
+    said = {
+        "go to kitchen": "and on and on and on and on and on and on and on and on and on and on.",
+        "take lamp": "Thought: I want the lamp. It is dark.",
+        "go to hall": "I go.",
+        "drop lamp": "Action: drop lamp",
+    }
+    content: Rules = [{"when": f"Next action: {action}", "replies": [text]} for action, text in said.items()]
+    write_rules(tmp_path / "rules.json", content)
+    root = make_run(tmp_path / "run", collect__thoughts="base")
+    perform("collect", root, limit=1)
+    (line,) = lines(root / "expert.jsonl")
+    assert [step["thought"] for step in line["steps"]] == ["", "I want the lamp.", "I go.", ""]
+    assert line["source"] == "gold, thoughts base"
+
+
+def test_the_reward_of_an_episode_is_its_best_score(tmp_path: Path) -> None:
+    ways = {"You take the lamp.": "eat lamp", "You are in the kitchen.": "take lamp", POLICY: "go to kitchen"}
+    content: Rules = [{"when": when, "replies": [f"Action: {action}"]} for when, action in ways.items()]
+    write_rules(tmp_path / "rules.json", content)
+    root = make_run(tmp_path / "run", eval__splits="seen")
+    perform("eval", root, limit=1)
+    (episode,) = lines(root / "eval.jsonl")
+    assert [step["score"] for step in episode["steps"]] == [0.25, 0.5, 0.0]
+    assert (episode["reward"], episode["success"], episode["end"]) == (0.5, False, "done")
