@@ -22,7 +22,7 @@ $(READY): pyproject.toml requirements.lock requirements-model.lock
 
 demo: $(READY)  ## a whole iteration on the real ScienceWorld with a small real model, on a bare CPU
 	@test -f $(DEMO)/sand.toml || $(SAND) init --run $(DEMO) \
-	  --set env.tasks=find-non-living-thing,lifespan-longest-lived --set env.step_limit=8 \
+	  --set env.tasks=find-non-living-thing,lifespan-longest-lived --set env.step_limit=6 \
 	  --set sample.n=3 --set agent.max_tokens=160 --set critique.max_tokens=80 --set synthesize.max_tokens=160 \
 	  --set sft.epochs=3 --set sft.batch_size=2 --set sft.learning_rate=1e-4 \
 	  --set train.epochs=2 --set train.batch_size=2 --set train.learning_rate=5e-5 \

@@ -165,10 +165,10 @@ class _Episode:
     def step(self, action: str) -> Outcome:
         self._globals.enter(self)
         observation = str(self._game.step(action))
-        score = float(self._game.getScore())
+        points = round(100 * float(self._game.getScore()))  # whole points, as the literature counts
         # A wrong focus fails the task with -100; the simulator itself leaves it to its callers to stop there.
-        done = bool(self._game.getCompleted()) or score < 0
-        score = round(min(1.0, max(0.0, score)), 4)
+        done = bool(self._game.getCompleted()) or points < 0
+        score = max(0, points) / 100
         return Outcome(observation, score, done, not observation.startswith(_UNKNOWN_ACTION))
 
 
