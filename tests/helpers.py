@@ -160,13 +160,13 @@ def environment(**extra: str) -> dict[str, str]:
 
 
 def sand(
-    *arguments: str | Path, cwd: Path = REPO, timeout: float = 120, **extra: str
+    *arguments: str | Path, cwd: Path = REPO, timeout: float = 120, extra: Mapping[str, str] | None = None
 ) -> subprocess.CompletedProcess[str]:
     """Run the command to its end; `timeout` in seconds."""
     return subprocess.run(
         [*SAND, *map(str, arguments)],
         cwd=cwd,
-        env=environment(**extra),
+        env=environment(**extra or {}),
         capture_output=True,
         text=True,
         timeout=timeout,

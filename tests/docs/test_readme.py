@@ -31,7 +31,7 @@ def test_every_sand_command_of_the_readme_works(tiny: Path, tmp_path: Path) -> N
     assert len(commands) >= 15
     for command in commands:
         words = shlex.split(command.replace("find-plant_3", "fetch_0"))[1:]
-        done = sand(*words, cwd=tmp_path, **environment)
+        done = sand(*words, cwd=tmp_path, extra=environment)
         assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
 
 

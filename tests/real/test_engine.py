@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+
 from sandcli.engines.base import Completion, Sampling
 from sandcli.engines.loading import prompt_ids
 from sandcli.engines.transformers import TransformersEngine

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+
 from tests.helpers import sand
 
 pytestmark = pytest.mark.real

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+
 from sandcli.envs import java
 from sandcli.envs import scienceworld_tasks as table
 from sandcli.envs.base import Outcome, Reset
