@@ -235,7 +235,7 @@ def test_an_error_of_ours_exits_with_70_and_a_traceback_only_with_debug(tmp_path
 
 def test_settings_are_shown_with_their_origin(tmp_path: Path) -> None:
     root = make_run(tmp_path / "run", sample__n=3)
-    ran = sand("config", "--run", root, "--json", SAND_RUN_SEED="7")
+    ran = sand("config", "--run", root, "--json", extra={"SAND_RUN_SEED": "7"})
     found = {item["name"]: item for item in json.loads(ran.stdout)}
     assert found["sample.n"]["value"] == 3
     assert re.fullmatch(rf"{root}/sand.toml:\d+", found["sample.n"]["origin"])
