@@ -208,7 +208,8 @@ def template(values: Mapping[str, Scalar]) -> str:
             lines += ["", f"[{table}]"]
             seen = table
         given = item.name in values
-        value = json.dumps(values.get(item.name, item.value))  # the JSON of a scalar or list is TOML too
+        # The JSON of a scalar or list is TOML too.
+        value = json.dumps(values.get(item.name, item.value), ensure_ascii=False)
         lines.append(f"{'' if given else '# '}{key} = {value}  # {item.meaning}")
     return "\n".join(lines) + "\n"
 
@@ -232,6 +233,8 @@ def _from_file(path: Path) -> dict[str, tuple[Any, str]]:
     for table, content in tables.items():
         if not isinstance(content, dict):
             _unknown(table, f"{path}:{_line(text, '', table)}")
+        if not content and table not in get_type_hints(Settings):
+            _unknown(table, f"{path}:1")
         for key, value in content.items():
             layer[f"{table}.{key}"] = (value, f"{path}:{_line(text, table, key)}")
     return layer
@@ -248,9 +251,11 @@ def _from_environment(environment: Mapping[str, str]) -> dict[str, tuple[Any, st
 
 
 def _from_flags(flags: Mapping[str, Scalar | None]) -> dict[str, tuple[Any, str]]:
-    return {
-        name: (value, f"--{name.split('.')[1].replace('_', '-')}") for name, value in flags.items() if value is not None
-    }
+    return {name: (value, _flag(name)) for name, value in flags.items() if value is not None}
+
+
+def _flag(name: str) -> str:
+    return "--engine" if name == "engine.kind" else f"--{name.split('.')[1].replace('_', '-')}"
 
 
 def _hint(name: str) -> Any:

@@ -117,9 +117,10 @@ class Run:
         except msgspec.DecodeError as error:
             raise UsageError(f"{path}: not a manifest: {error}", f"redo the stage: sand {stage} --force") from None
 
-    def begin(self, stage: Stage, identity: Identity) -> None:
+    def begin(self, stage: Stage, identity: Identity, accepted: list[str] | None = None) -> None:
         """Note what is being made, before anything of it is."""
-        content = msgspec.json.format(msgspec.json.encode(Manifest(stage=stage, identity=identity)))
+        manifest = Manifest(stage=stage, identity=identity, accepted=accepted or [])
+        content = msgspec.json.format(msgspec.json.encode(manifest))
         write_atomic(self.notes(stage, "json.part"), [content])
 
     def finish(self, manifest: Manifest) -> None:

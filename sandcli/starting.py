@@ -8,6 +8,7 @@ from typing import Any
 from sandcli.config import FILE, Scalar, read_text, resolve, template
 from sandcli.errors import UsageError
 from sandcli.run import SCHEMA, Identity, Manifest, Run
+from sandcli.stages.collect import TAKEN_OVER
 from sandcli.store import write_atomic
 
 
@@ -21,11 +22,11 @@ def start_run(root: Path, previous: Path | None, assignments: list[str]) -> None
     values: dict[str, Any] = _assigned(assignments)
     if previous is not None:
         values = {**_carried(root, Run(previous)), **values}
+    resolve(root, {}, values)
     (root / "manifests").mkdir(parents=True, exist_ok=True)
     if previous is not None:
         _take_over(Run(root), Run(previous))
     write_atomic(root / FILE, [template(values).encode()])
-    resolve(root, {}, {})
 
 
 def _assigned(assignments: list[str]) -> dict[str, Scalar]:
@@ -49,5 +50,5 @@ def _carried(root: Path, previous: Run) -> dict[str, Scalar]:
 def _take_over(run: Run, previous: Run) -> None:
     previous.needs("synthesize")
     shutil.copyfile(previous.deliberations, run.artifact("collect"))
-    settings = {"source": f"D_delib of {previous.root}", "schema": SCHEMA}
+    settings = {"source": f"{TAKEN_OVER}{previous.root}", "schema": SCHEMA}
     run.finish(Manifest(stage="collect", identity=Identity(settings=settings, inputs={}, scope={})))

@@ -45,7 +45,7 @@ class ScienceWorld:
     def __init__(self, simplifications: str = "eto", tasks: Sequence[str] = ("paper",), step_limit: int = 0) -> None:
         self.simplifications = simplifications
         self.system = load("scienceworld/instruction")
-        self._types = [kind for name in tasks for kind in _selected(name)]
+        self._types = list(dict.fromkeys(kind for name in tasks for kind in _selected(name)))
         self._paper = "paper" in tasks
         self._limit = step_limit
 
@@ -69,10 +69,10 @@ class ScienceWorld:
     def task_of(self, identifier: str) -> Task:
         """`9_412` (ETO's numbering), `find-plant_3`, or an older name such as `task-2a-test-conductivity_3`."""
         name, _, variation = identifier.rpartition("_")
-        if name.isdigit() and int(name) < len(table.ETO_ORDER):
+        if name.isdecimal() and int(name) < len(table.ETO_ORDER):
             name = table.ETO_ORDER[int(name)]
         name = re.sub(r"^task-\d+a?-|[()]", "", name).replace("mendellian", "mendelian")
-        if not variation.isdigit() or name not in table.TYPES:
+        if not variation.isdecimal() or name not in table.TYPES:
             raise UsageError(
                 f"{identifier!r} names no ScienceWorld task", "expected something like 9_412 or find-plant_3"
             )

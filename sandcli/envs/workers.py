@@ -7,8 +7,10 @@ What a replay yields is always compared with what was seen before.
 
 import asyncio
 import multiprocessing
+import signal
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from multiprocessing import resource_tracker
 from types import TracebackType
 from typing import Any, NamedTuple
 
@@ -34,6 +36,10 @@ class _WorkerDied(Exception):
     def __init__(self, reason: str, detail: str) -> None:
         super().__init__(detail)
         self.reason = reason
+
+
+class _Replaced(Exception):
+    """The process that an episode lived in is gone; nobody's fault but that of whoever ended it."""
 
 
 class Pool:
@@ -86,7 +92,8 @@ class Pool:
     async def expert(self, task: Task) -> list[str]:
         """The world's own expert actions for a task."""
         worker = min(self._workers, key=lambda w: w.sessions)
-        return [str(action) for action in await _persistently(worker, "expert", task)]
+        _, actions = await _persistently(worker, "expert", task)
+        return [str(action) for action in actions]
 
 
 class Session:
@@ -129,17 +136,22 @@ class Session:
 
     async def step(self, action: str) -> Outcome:
         """Execute one action."""
-        for _ in range(_DEATHS):
+        deaths = 0
+        while True:
             try:
                 if self._life != self._worker.life:
                     await self._reopen()
-                outcome = Outcome(*await self._worker.call("step", self._slot, action))
-            except _WorkerDied as error:
-                last = error
+                _, answer = await self._worker.call("step", self._slot, action, life=self._life)
+            except _Replaced:
                 continue
+            except _WorkerDied as error:
+                deaths += 1
+                if deaths == _DEATHS:
+                    raise MachineryError(error.reason, str(error)) from error
+                continue
+            outcome = Outcome(*answer)
             self._seen.append((action, outcome))
             return outcome
-        raise MachineryError(last.reason, str(last))
 
     async def run(self, actions: Sequence[str]) -> Any:
         """The outcomes of a list of actions, until the episode ends."""
@@ -154,8 +166,8 @@ class Session:
         self._worker.sessions -= 1
         if self._life == self._worker.life and self._slot >= 0:
             try:
-                await self._worker.call("release", self._slot)
-            except _WorkerDied:
+                await self._worker.call("release", self._slot, life=self._life)
+            except (_Replaced, _WorkerDied):
                 return
 
     async def _reopen(self) -> None:
@@ -164,8 +176,8 @@ class Session:
             raise MachineryError("replay_diverged", "an episode did not replay after its worker was replaced")
 
     async def _restore(self, actions: list[str]) -> Restored:
-        self._slot, reset, outcomes = await _persistently(self._worker, "restore", self._task, actions)
-        self._life = self._worker.life
+        self._life, answer = await _persistently(self._worker, "restore", self._task, actions)
+        self._slot, reset, outcomes = answer
         return Restored(Reset(*reset), [Outcome(*outcome) for outcome in outcomes])
 
 
@@ -177,7 +189,7 @@ def diverged(number: int, action: str, observed: str, recorded: str) -> Machiner
     return MachineryError("replay_diverged", f"step {number} ({action}): {lines}")
 
 
-async def _persistently(worker: "_Worker", operation: str, *arguments: Any) -> Any:
+async def _persistently(worker: "_Worker", operation: str, *arguments: Any) -> tuple[int, Any]:
     for _ in range(_DEATHS):
         try:
             return await worker.call(operation, *arguments)
@@ -197,11 +209,16 @@ class _Worker:
         self.life = 0
         self.sessions = 0
 
-    async def call(self, operation: str, *arguments: Any) -> Any:
-        """One request and its answer; (re)starts the process where it is not there."""
-        return await asyncio.get_running_loop().run_in_executor(self._thread, self._call, operation, arguments)
+    async def call(self, operation: str, *arguments: Any, life: int | None = None) -> tuple[int, Any]:
+        """One request; gives the life of the process that answered, and its answer. (Re)starts the process.
 
-    def _call(self, operation: str, arguments: tuple[Any, ...]) -> Any:
+        With `life`, only that process may answer: calls queue up, and it may be gone when this one's turn comes.
+        """
+        return await asyncio.get_running_loop().run_in_executor(self._thread, self._call, operation, arguments, life)
+
+    def _call(self, operation: str, arguments: tuple[Any, ...], life: int | None) -> tuple[int, Any]:
+        if life is not None and life != self.life:
+            raise _Replaced
         if self._process is None:
             self._start()
         try:
@@ -215,13 +232,18 @@ class _Worker:
             raise PrerequisiteError(*answer)
         if kind == "broken":
             raise self._died("environment", str(answer))
-        return answer
+        return self.life, answer
 
     def _start(self) -> None:
         context = multiprocessing.get_context("spawn")
         self._pipe, theirs = context.Pipe()
         self._process = context.Process(target=serve, args=(theirs, self._build), daemon=True)
-        self._process.start()
+        resource_tracker.ensure_running()  # it unblocks signals when it starts
+        unblocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # inherited: a Ctrl-C is not for it
+        try:
+            self._process.start()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, unblocked)
         theirs.close()
         self.life += 1
 

@@ -26,6 +26,9 @@ from sandcli.stages.eto import Row, read_rows
 from sandcli.stages.job import Do, Figures, Job, LeftOut, Unit
 from sandcli.stages.writing import repeats, sentences, told
 
+TAKEN_OVER = "D_delib of "
+"""How the source of expert data begins that is the previous iteration's result."""
+
 _SHOWN_STEPS = 8
 """Steps of history that the base model is shown when it writes a thought."""
 
@@ -52,6 +55,10 @@ class CollectJob(Job[Wanted, Trajectory]):
 
     def identity(self) -> Identity:
         """The world and the expert; the base model where it writes the thoughts."""
+        made = self.run.manifest("collect")
+        source = made.identity.settings.get("source", "") if made else ""
+        if made and self._source is None and source.startswith(TAKEN_OVER):
+            return made.identity  # from the iteration before: this run's own settings did not make it
         settings = {"source": self._origin, **self.context.environment()}
         if self._source is not None:
             settings |= {"file": fingerprint(self._source), "keep_diverged": str(self._keep_diverged)}

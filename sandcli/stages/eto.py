@@ -77,6 +77,8 @@ def _row(path: Path, number: int, raw: Any) -> Row:
     if first == 0:
         raise UsageError(f"{path}: row {number} ({row.id}) holds no turn with an action", fix)
     turns = [turn for turn in said[first:] if turn]
+    if len(turns) < sum(message.by_agent for message in messages[first:]):
+        raise UsageError(f"{path}: row {number} ({row.id}) holds a turn without an action", fix)
     seen = [m.text.strip().removeprefix(_OBSERVATION).strip() for m in messages[first:] if not m.by_agent]
     if len(turns) - len(seen) not in (0, 1):
         raise UsageError(f"{path}: row {number} ({row.id}) has {len(turns)} turns, {len(seen)} observations", fix)

@@ -15,6 +15,7 @@ import msgspec
 from sandcli.engines.base import Engine, Sampling
 from sandcli.envs.workers import Pool, Session
 from sandcli.episode import Limits, Played, play
+from sandcli.errors import MachineryError
 from sandcli.models import fingerprint
 from sandcli.prompts import digest as text_digest
 from sandcli.react import conversation, is_deliberation, normalise
@@ -141,7 +142,11 @@ class _Roller:
         trajectory = branch.place.trajectory
         if trajectory.id not in self._replays:
             self._replays[trajectory.id] = asyncio.create_task(self._verify(trajectory))
-        end = await self._replays[trajectory.id]
+        try:
+            end = await self._replays[trajectory.id]
+        except MachineryError:
+            self._replays.pop(trajectory.id, None)
+            raise
         return _record(branch, trajectory.steps[branch.place.step :], trajectory.reward, end, 0)
 
     async def _verify(self, trajectory: Trajectory) -> End:

@@ -45,12 +45,14 @@ class Shift(Generic[P, R]):
                     if not pending:
                         break
                     finished, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
-                    for task in finished:
-                        task.result()
+                    for error in [task.exception() for task in finished]:
+                        if error is not None:
+                            raise error
                         bar.advance()
             finally:
                 for task in pending:
                     task.cancel()
+                await asyncio.gather(*pending, return_exceptions=True)
         self.unfinished = bool(self.failures) or next(source, None) is not None
 
     def _hire(self, source: Any, pending: set["asyncio.Task[None]"], do: Do[P, R]) -> None:

@@ -69,7 +69,9 @@ class SynthesizeJob(Job[Dilemma, Thought]):
         return [
             Unit(sample.key, _digest(dilemma), dilemma)
             for sample in read(self.run.needs("sample"), Sample)
-            if sample.deliberate and len(critiques.get((sample.id, sample.step), [])) == len(sample.candidates)
+            if sample.deliberate
+            and sample.id in trajectories
+            and len(critiques.get((sample.id, sample.step), [])) == len(sample.candidates)
             for dilemma in [Dilemma(Place(trajectories[sample.id], sample.step), critiques[sample.id, sample.step])]
         ]
 

@@ -123,7 +123,7 @@ def _nothing_to_do(job: Job[P, R], state: State) -> Summary:
 
 
 def _note_units(job: Job[P, R]) -> None:
-    digests = {unit_name(unit.key): unit.digest for unit in job.plan()}
+    digests = _digests(job.run, job.stage) | {unit_name(unit.key): unit.digest for unit in job.plan()}
     write_atomic(job.run.notes(job.stage, "units.json"), [msgspec.json.encode(digests)])
 
 
@@ -133,7 +133,8 @@ def _produce(job: Job[P, R], state: State, options: Options) -> Summary:
     if sealed.exists() and not part.exists():
         unseal(sealed, part)
     _note_units(job)
-    job.run.begin(job.stage, job.identity())
+    accepted = _accepted(job, state)
+    job.run.begin(job.stage, job.identity(), accepted)
     journal = Journal(part, job.record, notice)
     try:
         shift = Shift(job, journal, patient=options.accept_failures)
@@ -150,12 +151,18 @@ def _produce(job: Job[P, R], state: State, options: Options) -> Summary:
     finally:
         journal.close()
     manifest = Manifest(stage=job.stage, identity=job.identity(), left_out=shift.left_out)
-    manifest.accepted = state.reasons
+    manifest.accepted = accepted
     manifest.counts = {"units": len(journal), "failed": len(shift.failures), **figures.counts}
     manifest.figures, manifest.tokens = figures.values, figures.tokens
     manifest.seconds = round(time.monotonic() - started, 1)
     job.run.finish(manifest)
     return Summary(job.stage, Exit.DONE, f"{sealed}: {len(journal)} records", manifest, shift.failures)
+
+
+def _accepted(job: Job[P, R], state: State) -> list[str]:
+    """What was kept although it is stale, now and when the stage was begun."""
+    earlier = job.run.manifest(job.stage, part=True) or job.run.manifest(job.stage)
+    return list(dict.fromkeys([*(earlier.accepted if earlier else []), *state.reasons]))
 
 
 def _unsealed(job: Job[P, R], shift: Shift[P, R]) -> Summary:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from sandcli.react import has_action_line, normalise
 from sandcli.records import Step
 
-_SENTENCE = re.compile(r"[^.!?]*[.!?]+(?=\s|$)[\"')]*")
+_SENTENCE = re.compile(r".*?[.!?]+[\"')]*(?=\s|$)", re.DOTALL)
 _HINDSIGHT = re.compile(r"\b(expert|rollouts?|critiques?|reward|feedback|hindsight)\b", re.IGNORECASE)
 CONCLUSION = "So I will"
 """How the last sentence of a deliberation begins; prompts/deliberate.md asks for it."""
