@@ -16,6 +16,7 @@ from sandcli.envs.base import Outcome
 from sandcli.envs.workers import Pool, diverged
 from sandcli.errors import ContextOverflow, UsageError
 from sandcli.models import fingerprint
+from sandcli.progress import notice
 from sandcli.prompts import digest as text_digest
 from sandcli.prompts import fill, load
 from sandcli.react import Turn, has_action_line
@@ -119,8 +120,11 @@ class CollectJob(Job[Wanted, Trajectory]):
         """A recorded row, executed; left out where the world answers differently, unless asked for."""
         reset, outcomes = await pool.replay(task, [turn.action for turn in row.turns])
         unlike = self._differences(row, reset.instruction, outcomes)
-        if unlike and not self._keep_diverged:
-            return LeftOut(f"{len(unlike)} of {len(row.observations) + 1} texts differ on replay; {unlike[0]}")
+        if unlike:
+            told_so = f"{len(unlike)} of {len(row.observations) + 1} texts differ on replay; {unlike[0]}"
+            if not self._keep_diverged:
+                return LeftOut(told_so)
+            notice(f"{row.id}: kept, though {told_so}")
         steps = _steps(row.turns, outcomes)
         return self._trajectory(row.id, task, reset.instruction, steps, _reward(reset.score, outcomes))
 
