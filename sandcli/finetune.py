@@ -163,15 +163,15 @@ class Hooks(NamedTuple):
 
 def _trainable(start: Path, recipe: Recipe) -> Any:
     if recipe.method == "full":
-        return load_model(start)
+        return load_model(start, training=True)
     from peft import LoraConfig, PeftModel, get_peft_model
 
     if is_adapter(start):
-        return PeftModel.from_pretrained(load_model(Path(adapter_base(start))), start, is_trainable=True)
+        return PeftModel.from_pretrained(load_model(Path(adapter_base(start)), training=True), start, is_trainable=True)
     config = LoraConfig(
         r=recipe.lora_rank, lora_alpha=2 * recipe.lora_rank, target_modules="all-linear", task_type="CAUSAL_LM"
     )
-    return get_peft_model(load_model(start.resolve()), config)
+    return get_peft_model(load_model(start.resolve(), training=True), config)
 
 
 def _train(model: Any, tokenizer: Any, rows: Sequence[Row], recipe: Recipe, folder: Path, hooks: Hooks) -> Fitted:
@@ -198,6 +198,7 @@ def _train(model: Any, tokenizer: Any, rows: Sequence[Row], recipe: Recipe, fold
         save_steps=steps + 1,  # the watch below decides when
         save_total_limit=2,
         logging_steps=1,
+        logging_nan_inf_filter=False,  # a loss that is not a number must show
         report_to="none",
     )
     trainer = SFTTrainer(
@@ -214,9 +215,9 @@ def _train(model: Any, tokenizer: Any, rows: Sequence[Row], recipe: Recipe, fold
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     loss = [(int(entry["step"]), float(entry["loss"])) for entry in trainer.state.log_history if "loss" in entry]
     if any(math.isnan(value) for _, value in loss):
-        raise SandError("the loss is not a number", "lower learning_rate; the checkpoints before it are kept")
+        raise SandError("the loss is not a number", "lower learning_rate and train again with --force")
     tokens = sum(len(row.input_ids) for row in rows)
-    return Fitted(loss, trainer.state.global_step, tokens, trainer.state.global_step >= steps)
+    return Fitted(loss, trainer.state.global_step, tokens, trainer.state.global_step >= trainer.state.max_steps)
 
 
 def last_checkpoint(folder: Path) -> Path | None:
@@ -243,6 +244,10 @@ def _watch(minutes: float, hooks: Hooks) -> Any:
             last = state.global_step >= state.max_steps
             control.should_save = (due or hooks.stop()) and not last
             control.should_training_stop |= hooks.stop()
+
+        def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
+            if math.isnan(float((logs or {}).get("loss", 0.0))):
+                control.should_training_stop, control.should_save = True, False
 
         def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
             self._saved = time.monotonic()

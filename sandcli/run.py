@@ -151,9 +151,10 @@ class Run:
         """Move everything the stage made out of the way, for `--force`. Gives the new names."""
         moved = []
         stamp = time.strftime("%Y%m%dT%H%M%S")
+        folder = self.root / "aside" / f"{stage}-{stamp}-{time.monotonic_ns() % 10**6}"
         for path in [self.artifact(stage), self.journal(stage), *self._extras(stage)]:
             if path.exists():
-                aside = self.root / "aside" / f"{stamp}-{time.monotonic_ns() % 10**6}" / path.name
+                aside = folder / path.name
                 aside.parent.mkdir(parents=True, exist_ok=True)
                 path.rename(aside)
                 moved.append(str(aside))

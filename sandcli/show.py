@@ -37,7 +37,8 @@ def show_run(context: Context, name: str | None, step: int | None, tokens: bool)
     elif step is None:
         yield _steps(context.run, trajectory)
     else:
-        yield from _step(context.run, trajectory, step)
+        history = _expert(context.run, name).steps[:step]  # the agent saw the thoughts of D_exp, not of D_delib
+        yield from _step(context.run, trajectory, step, history)
 
 
 def _records(run: Run, stage: Stage, kind: type[R]) -> list[R]:
@@ -64,12 +65,16 @@ def _deliberated(run: Run) -> dict[str, Trajectory]:
 
 def _trajectory(run: Run, name: str) -> Trajectory:
     """From D_delib where it is there, else from D_exp."""
+    return _deliberated(run).get(name, _expert(run, name))
+
+
+def _expert(run: Run, name: str) -> Trajectory:
     known = {t.id: t for t in _records(run, "collect", Trajectory)}
     if name not in known:
         close = difflib.get_close_matches(name, known, n=1)
         fix = f"did you mean {close[0]}?" if close else f"sand show --run {run.root} lists all"
         raise UsageError(f"there is no trajectory {name!r}", fix)
-    return _deliberated(run).get(name, known[name])
+    return known[name]
 
 
 def _overview(run: Run) -> Table:
@@ -109,10 +114,10 @@ def _steps(run: Run, trajectory: Trajectory) -> Table:
     return drawn
 
 
-def _step(run: Run, trajectory: Trajectory, number: int) -> Iterator[RenderableType]:
+def _step(run: Run, trajectory: Trajectory, number: int, history: list[Step]) -> Iterator[RenderableType]:
     key = (trajectory.id, number)
     yield Panel(Text(trajectory.instruction), title=f"{trajectory.id}, step {number}: the task", title_align="left")
-    yield Panel(_told(trajectory.steps[:number]), title="history", title_align="left")
+    yield Panel(_told(history), title="history", title_align="left")
     samples = [s for s in _records(run, "sample", Sample) if s.key == key]
     yield from (_candidates(sample) for sample in samples)
     critiques = {c.key: c for c in _records(run, "critique", Critique) if c.key[:2] == key}

@@ -43,6 +43,7 @@ def _carried(root: Path, previous: Run) -> dict[str, Scalar]:
     """The previous run's own settings, with its model as the policy; one epoch, as the paper's later iterations."""
     resolved = resolve(previous.root, {}, {})
     values = {s.name: s.value for s in resolved.listing() if s.origin != "default"}
+    values.pop("eval.models", None)  # such as sft, which the new run does not have
     policy = os.path.relpath(previous.needs("train"), root)  # runs can be moved together
     return {**values, "model.policy": policy, "train.epochs": 1}
 

@@ -3,7 +3,7 @@
 import pytest
 
 from sandcli.records import Step
-from sandcli.stages.writing import concluded, fault, last_mentioned, repeats, sentences, told
+from sandcli.stages.writing import concluded, fault, repeats, sentences, told
 
 
 def steps(count: int) -> list[Step]:
@@ -91,6 +91,8 @@ CANDIDATES = ["take lamp", "look", "go to hall"]
         ("Its reward is high. So I will take lamp.", "speaks of what the agent cannot know"),
         ("To look is best. So I will look.", "never mentions the expert's action"),
         ("I could take lamp.", "comes to no conclusion"),
+        ("To take lamp is best. So I will not take lamp.", "does not end in the expert's action"),
+        ("To take lamp is best. So I will look first and then take lamp.", "does not end in the expert's action"),
         ("I could take lamp. So I will look.", "does not end in the expert's action"),
         ("I could take lamp, or look. So I will wait.", "does not end in the expert's action"),
         ("I could look or take lamp. So I will wait.", "does not end in the expert's action"),
@@ -113,21 +115,6 @@ def test_an_action_inside_a_longer_word_is_no_mention() -> None:
 def test_a_word_that_only_begins_like_a_candidate_is_none() -> None:
     text = "To look is free. So I will take lamp after overlooking nothing."
     assert fault(text, "stop", "take lamp", CANDIDATES) is None
-
-
-@pytest.mark.parametrize(
-    ("text", "last"),
-    [
-        ("I look and take lamp.", "take lamp"),
-        ("I take lamp and look.", "look"),
-        ("I wait1", "wait1"),
-        ("So I move cup to table red.", "move cup to table red"),
-        ("I do nothing.", None),
-    ],
-)
-def test_last_mentioned(text: str, last: str | None) -> None:
-    known = ["take lamp", "look", "wait", "wait1", "table red", "move cup to table red"]
-    assert last_mentioned(text, known) == last
 
 
 @pytest.mark.parametrize(

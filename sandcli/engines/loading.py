@@ -32,10 +32,16 @@ def load_tokenizer(folder: Path) -> Any:
     return tokenizer
 
 
-def load_model(folder: Path) -> Any:
-    """The model of a folder, an adapter merged into its base; float32 on a CPU, bfloat16 on a GPU."""
+def load_model(folder: Path, training: bool = False) -> Any:
+    """The model of a folder, an adapter merged into its base; bfloat16 for inference on a GPU, else float32.
+
+    Weights that are trained stay in float32: at a learning rate of 1e-5 most updates would be rounded away.
+    """
     gpu = torch.cuda.is_available()
-    options = {"dtype": torch.bfloat16 if gpu else torch.float32, "device_map": "cuda" if gpu else None}
+    options = {
+        "dtype": torch.bfloat16 if gpu and not training else torch.float32,
+        "device_map": "cuda" if gpu else None,
+    }
     if not is_adapter(folder):
         return AutoModelForCausalLM.from_pretrained(folder, **options)
     from peft import PeftModel

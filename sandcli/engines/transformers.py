@@ -177,7 +177,7 @@ class TransformersEngine:
 
     def _should_change(self, rows: list[_Sequence], steps: int) -> bool:
         finished = sum(row.finish is not None for row in rows)
-        if finished == len(rows):
+        if finished == len(rows) or self._closing:
             return True
         room = finished > 0 or len(rows) < self._batch
         useful = finished * 2 >= len(rows) or (room and not self._queue.empty())

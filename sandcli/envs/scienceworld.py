@@ -23,6 +23,7 @@ from sandcli.prompts import load
 from sandcli.records import Task
 
 _ETO = "teleportAction,openDoors,selfWateringFlowerPots,openContainers"
+_LABELS = {*_ETO.split(","), "noElectricalAction"}
 _UNKNOWN_ACTION = "No known action matches that input."
 _FLAGS = [
     "-Xmx1g",
@@ -43,6 +44,7 @@ class ScienceWorld:
     name = "scienceworld"
 
     def __init__(self, simplifications: str = "eto", tasks: Sequence[str] = ("paper",), step_limit: int = 0) -> None:
+        _check(simplifications)
         self.simplifications = simplifications
         self.system = load("scienceworld/instruction")
         self._types = list(dict.fromkeys(kind for name in tasks for kind in _selected(name)))
@@ -235,6 +237,17 @@ def expand(simplifications: str, task: Task) -> str:
         return simplifications
     electrical = "power-component" in task.name or "conductivity" in task.name
     return _ETO if electrical else f"{_ETO},noElectricalAction"
+
+
+def _check(simplifications: str) -> None:
+    labels = simplifications.split(",")
+    if simplifications in ("eto", "easy", "none") or set(labels) <= _LABELS:
+        return
+    unknown = next(label for label in labels if label not in _LABELS)
+    raise UsageError(
+        f"unknown ScienceWorld simplification {unknown!r}",
+        f"use eto, easy or none, or several of {', '.join(sorted(_LABELS))}",
+    )
 
 
 def fold_navigation(path: Sequence[str]) -> list[str]:

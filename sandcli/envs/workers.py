@@ -92,7 +92,11 @@ class Pool:
     async def expert(self, task: Task) -> list[str]:
         """The world's own expert actions for a task."""
         worker = min(self._workers, key=lambda w: w.sessions)
-        _, actions = await _persistently(worker, "expert", task)
+        worker.sessions += 1
+        try:
+            _, actions = await _persistently(worker, "expert", task)
+        finally:
+            worker.sessions -= 1
         return [str(action) for action in actions]
 
 

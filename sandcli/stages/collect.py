@@ -30,6 +30,7 @@ from sandcli.stages.writing import repeats, sentences, told
 TAKEN_OVER = "D_delib of "
 """How the source of expert data begins that is the previous iteration's result."""
 
+_FROM_FILE = "file:"
 _SHOWN_STEPS = 8
 """Steps of history that the base model is shown when it writes a thought."""
 
@@ -58,8 +59,8 @@ class CollectJob(Job[Wanted, Trajectory]):
         """The world and the expert; the base model where it writes the thoughts."""
         made = self.run.manifest("collect")
         source = made.identity.settings.get("source", "") if made else ""
-        if made and self._source is None and source.startswith(TAKEN_OVER):
-            return made.identity  # from the iteration before: this run's own settings did not make it
+        if made and self._source is None and source.startswith((TAKEN_OVER, _FROM_FILE)):
+            return made.identity  # this run's own settings did not make it
         settings = {"source": self._origin, **self.context.environment()}
         if self._source is not None:
             settings |= {"file": fingerprint(self._source), "keep_diverged": str(self._keep_diverged)}
@@ -75,7 +76,7 @@ class CollectJob(Job[Wanted, Trajectory]):
     @property
     def _origin(self) -> str:
         if self._source is not None:
-            return f"file:{self._source.name}"
+            return f"{_FROM_FILE}{self._source.name}"
         return f"gold, thoughts {self.context.settings.collect.thoughts}"
 
     def plan(self) -> list[Unit[Wanted]]:

@@ -4,7 +4,8 @@ from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from typing import NamedTuple
 
-from sandcli.engines.base import Sampling
+from sandcli.engines.base import Completion, Sampling
+from sandcli.errors import ContextOverflow
 from sandcli.models import fingerprint
 from sandcli.prompts import digest as text_digest
 from sandcli.prompts import fill, load
@@ -13,7 +14,7 @@ from sandcli.records import Critique, Rollout, Trajectory
 from sandcli.run import Identity
 from sandcli.stages.context import digest
 from sandcli.stages.job import Do, Figures, Job, LeftOut, Unit
-from sandcli.stages.sample import Place
+from sandcli.stages.sample import Place, refuse_unlike
 from sandcli.stages.writing import sentences, told
 from sandcli.store import read
 
@@ -50,6 +51,9 @@ class CritiqueJob(Job[Case, Critique]):
     def plan(self) -> list[Unit[Case]]:
         """Every rollout."""
         trajectories = {t.id: t for t in read(self.run.needs("collect"), Trajectory)}
+        for rollout in read(self.run.needs("rollout"), Rollout):
+            if rollout.expert and rollout.id in trajectories:
+                refuse_unlike(self.run, trajectories[rollout.id], rollout.step, rollout.action, "rollout")
         return [
             Unit(rollout.key, _digest(case), case)
             for rollout in read(self.run.needs("rollout"), Rollout)
@@ -67,14 +71,19 @@ class CritiqueJob(Job[Case, Critique]):
                 rollout = unit.payload.rollout
                 sampling = Sampling(max_tokens=settings.max_tokens, stop=("\n",))
                 messages = question(unit.payload, settings.shown_steps)
-                (completion,) = await engine.generate(messages, sampling)
+                try:
+                    (completion,) = await engine.generate(messages, sampling)
+                except ContextOverflow:  # the candidate is weighed without
+                    completion = Completion("", 0, "stop")
                 return Critique(
                     id=rollout.id,
                     step=rollout.step,
                     candidate=rollout.candidate,
                     action=rollout.action,
                     reward=rollout.reward,
-                    critique=sentences(f"{messages[-1].content}{completion.text}", _SENTENCES),
+                    critique=sentences(f"{messages[-1].content}{completion.text}", _SENTENCES)
+                    if completion.text
+                    else "",
                     tokens=completion.tokens,
                 )
 
@@ -103,9 +112,11 @@ def question(case: Case, shown: int) -> list[Message]:
 def _ending(place: Place, rollout: Rollout) -> str:
     if rollout.success:
         return "the task was completed."
+    if rollout.end == "done":
+        return f"the task failed (score {rollout.reward:.2f})."
     before = max((step.score for step in place.prefix), default=0.0)
     gained = "some progress was made" if rollout.reward > before else "no progress was made"
-    return f"the task was not completed, and {gained}."
+    return f"the task was not completed, and {gained} (score {rollout.reward:.2f})."
 
 
 def _digest(case: Case) -> str:

@@ -6,7 +6,7 @@ from types import FrameType
 from typing import Any
 
 from sandcli.errors import Exit
-from sandcli.progress import notice
+from sandcli.progress import console, notice
 
 
 class Interrupts:
@@ -27,6 +27,7 @@ class Interrupts:
 
     def _hear(self, number: int, frame: FrameType | None) -> None:
         if self.asked:
+            console.show_cursor(True)
             os._exit(Exit.INTERRUPTED)  # every record is already on disk, and workers notice that we are gone
         self.asked = True
         notice("finishing what is in flight; interrupt again to stop at once (nothing recorded is lost)")

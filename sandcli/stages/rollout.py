@@ -23,7 +23,7 @@ from sandcli.records import End, Key, Rollout, Sample, Step, Trajectory
 from sandcli.run import Identity
 from sandcli.stages.context import digest
 from sandcli.stages.job import Do, Figures, Job, LeftOut, Unit
-from sandcli.stages.sample import STOP, Place
+from sandcli.stages.sample import STOP, Place, refuse_unlike
 from sandcli.store import read
 
 
@@ -64,10 +64,12 @@ class RolloutJob(Job[Branch, Rollout]):
     def plan(self) -> list[Unit[Branch]]:
         """Every candidate of every flagged step."""
         trajectories = {t.id: t for t in read(self.run.needs("collect"), Trajectory)}
+        samples = [s for s in read(self.run.needs("sample"), Sample) if s.deliberate and s.id in trajectories]
+        for sample in samples:
+            refuse_unlike(self.run, trajectories[sample.id], sample.step, sample.expert_action, "sample")
         return [
             Unit((sample.id, sample.step, branch.candidate), _digest(branch), branch)
-            for sample in read(self.run.needs("sample"), Sample)
-            if sample.deliberate and sample.id in trajectories
+            for sample in samples
             for branch in branches(Place(trajectories[sample.id], sample.step), sample)
         ]
 
@@ -144,14 +146,17 @@ class _Roller:
             self._replays[trajectory.id] = asyncio.create_task(self._verify(trajectory))
         try:
             end = await self._replays[trajectory.id]
-        except MachineryError:
-            self._replays.pop(trajectory.id, None)
+        except MachineryError as error:
+            if error.reason != "replay_diverged":
+                self._replays.pop(trajectory.id, None)  # another try may go better
             raise
         return _record(branch, trajectory.steps[branch.place.step :], trajectory.reward, end, 0)
 
     async def _verify(self, trajectory: Trajectory) -> End:
         session = await self._pool.restore(trajectory.task, trajectory.steps)
         await session.close()
+        if abs(session.best - trajectory.reward) > 1e-6:
+            raise MachineryError("replay_diverged", f"reward {trajectory.reward} recorded, {session.best} on replay")
         return "done" if session.outcomes[-1].done else "max_steps"
 
     async def policy(self, branch: Branch, key: Key) -> Rollout:

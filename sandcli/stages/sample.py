@@ -10,12 +10,12 @@ from contextlib import asynccontextmanager
 from typing import NamedTuple
 
 from sandcli.engines.base import Sampling
-from sandcli.errors import ContextOverflow
+from sandcli.errors import ContextOverflow, PrerequisiteError
 from sandcli.models import fingerprint
 from sandcli.prompts import digest as text_digest
 from sandcli.react import conversation, normalise, parse
 from sandcli.records import Candidate, Draw, Sample, Step, Trajectory
-from sandcli.run import Identity
+from sandcli.run import Identity, Run, Stage
 from sandcli.stages.context import digest
 from sandcli.stages.job import Do, Figures, Job, LeftOut, Unit
 from sandcli.store import read
@@ -39,6 +39,16 @@ class Place(NamedTuple):
     def expert(self) -> Step:
         """What the expert did there."""
         return self.trajectory.steps[self.step]
+
+
+def refuse_unlike(run: Run, trajectory: Trajectory, step: int, action: str, stage: Stage) -> None:
+    """Raise where a later artifact speaks of another expert trajectory than the one that is there now."""
+    if step < len(trajectory.steps) and normalise(trajectory.steps[step].action) == normalise(action):
+        return
+    raise PrerequisiteError(
+        f"{run.artifact(stage)} was made from other expert trajectories: {trajectory.id}, step {step}",
+        f"sand {stage} --run {run.root} --force",
+    )
 
 
 class SampleJob(Job[Place, Sample]):

@@ -6,4 +6,5 @@ from sandcli.stages.tuning import Tuning
 
 def sft_job(context: Context) -> Tuning:
     """From the base model, on expert.jsonl, with the settings of [sft]."""
-    return Tuning(context, "sft", context.base_folder(), context.run.needs("collect"), context.settings.sft)
+    data = context.run.needs("collect")
+    return Tuning(context, "sft", context.base_folder(), data, context.settings.sft)

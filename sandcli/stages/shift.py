@@ -86,7 +86,7 @@ class Shift(Generic[P, R]):
             self._journal.append(result)
 
     def _failed(self, unit: Unit[P], error: MachineryError, attempts: int) -> None:
-        self._in_a_row += 1
+        self._in_a_row += error.reason in ("engine", "environment", "timeout")
         failure = Failure(unit=list(unit.key), reason=error.reason, detail=error.detail, attempts=attempts)
         self.failures.append(failure)
         self._job.run.set_failures(self._job.stage, self.failures)

@@ -17,12 +17,12 @@ from sandcli.errors import ContextOverflow
 from sandcli.models import fingerprint
 from sandcli.prompts import digest as text_digest
 from sandcli.prompts import fill, load
-from sandcli.react import Message, deliberation_opening
+from sandcli.react import Message, deliberation_opening, normalise
 from sandcli.records import Critique, Sample, Thought, Trajectory
 from sandcli.run import Identity, Stage
 from sandcli.stages.context import digest
 from sandcli.stages.job import Do, Figures, Job, LeftOut, Unit
-from sandcli.stages.sample import Place
+from sandcli.stages.sample import Place, refuse_unlike
 from sandcli.stages.writing import CONCLUSION, concluded, fault, told
 from sandcli.store import read, write_atomic
 
@@ -66,12 +66,13 @@ class SynthesizeJob(Job[Dilemma, Thought]):
         critiques: dict[tuple[str, int], list[Critique]] = {}
         for critique in read(self.run.needs("critique"), Critique):
             critiques.setdefault((critique.id, critique.step), []).append(critique)
+        samples = [s for s in read(self.run.needs("sample"), Sample) if s.deliberate and s.id in trajectories]
+        for sample in samples:
+            refuse_unlike(self.run, trajectories[sample.id], sample.step, sample.expert_action, "sample")
         return [
             Unit(sample.key, _digest(dilemma), dilemma)
-            for sample in read(self.run.needs("sample"), Sample)
-            if sample.deliberate
-            and sample.id in trajectories
-            and len(critiques.get((sample.id, sample.step), [])) == len(sample.candidates)
+            for sample in samples
+            if _judged(sample, critiques.get((sample.id, sample.step), []))
             for dilemma in [Dilemma(Place(trajectories[sample.id], sample.step), critiques[sample.id, sample.step])]
         ]
 
@@ -176,6 +177,11 @@ async def _write(engine: Engine, messages: list[Message], sampling: Sampling) ->
     (second,) = await engine.generate(again, sampling)
     decided = second.text.rstrip().rstrip(".") + "." * (second.finish == "stop")
     return Completion(f"{said}{decided}", first[0].tokens + second.tokens, second.finish)
+
+
+def _judged(sample: Sample, critiques: list[Critique]) -> bool:
+    """Whether there is a critique of every candidate, and of nothing else."""
+    return [normalise(c.action) for c in critiques] == [c.action for c in sample.candidates]
 
 
 def _digest(dilemma: Dilemma) -> str:

@@ -1,5 +1,6 @@
 """`sand train`: the next policy: pi_k fine-tuned on D_delib, deliberated and plain steps mixed. (Method, step 6.)"""
 
+from sandcli.errors import PrerequisiteError
 from sandcli.stages.context import Context
 from sandcli.stages.tuning import Tuning
 
@@ -7,4 +8,7 @@ from sandcli.stages.tuning import Tuning
 def train_job(context: Context) -> Tuning:
     """From this iteration's policy, on deliberations.jsonl, with the settings of [train]."""
     context.run.needs("synthesize")
+    if not context.run.deliberations.exists():
+        fix = f"sand synthesize --run {context.run.root} --force"
+        raise PrerequisiteError(f"{context.run.deliberations} is missing", fix)
     return Tuning(context, "train", context.policy_folder(), context.run.deliberations, context.settings.train)

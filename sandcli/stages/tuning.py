@@ -99,9 +99,12 @@ def _train(job: Tuning, state: State) -> Summary:
         raise UsageError(f"{job.data} holds no trajectory", "collect some: other tasks, a larger --limit")
     fields = {name: getattr(job.training, name) for name in job.training.__struct_fields__}
     recipe = Recipe(**fields, seed=job.context.settings.run.seed)
-    run.begin(job.stage, job.identity())
+    identity = job.identity()
+    run.begin(job.stage, identity)
     notice(f"training {recipe.method} from {job.start} on {len(trajectories)} trajectories")
     work, model, bar = run.journal(job.stage), run.artifact(job.stage), Bar(job.stage, 0, 0)
+    if state.kind == "missing":
+        shutil.rmtree(work, ignore_errors=True)  # left by a run that was thrown away
     with Interrupts() as interrupts, bar.shown():
         hooks = Hooks(bar.restart, bar.advance, lambda: interrupts.asked)
         fitted, prepared = fit(job.start, job.context.world.system, trajectories, recipe, work, hooks)
@@ -110,7 +113,7 @@ def _train(job: Tuning, state: State) -> Summary:
     shutil.rmtree(model, ignore_errors=True)  # a kill came between the model and its manifest
     (work / "result").rename(model)
     fsync_folder(model.parent)
-    manifest = Manifest(stage=job.stage, identity=job.identity(), tokens=fitted.tokens, loss=fitted.loss)
+    manifest = Manifest(stage=job.stage, identity=identity, tokens=fitted.tokens, loss=fitted.loss)
     manifest.counts = {"trajectories": len(prepared.rows), "too_long": len(prepared.too_long), "steps": fitted.steps}
     manifest.figures = {"first_loss": fitted.loss[0][1], "last_loss": fitted.loss[-1][1]}
     manifest.left_out, manifest.accepted = prepared.too_long, state.reasons

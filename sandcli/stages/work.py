@@ -86,22 +86,31 @@ def work(job: Job[P, R], options: Options) -> Summary:
     """Bring a stage's artifact up to what is asked for: nothing, the rest, or all of it."""
     job.run.must_exist()
     with job.run.locked(job.stage):
-        if options.force and not options.dry_run:
+        if options.force:
+            todo = _wanted(job, job.plan())  # what is wrong with the input shows before anything is moved
+            if options.dry_run:
+                return _foretold(job, State("missing", 0, todo, []))
             for path in job.run.set_aside(job.stage):
                 notice(f"moved aside: {path}")
         state = inspect(job)
         if state.kind == "stale" and not options.accept_stale:
             raise _refusal(job, state)
         if options.dry_run:
-            return Summary(job.stage, Exit.DONE, _forecast(job, state), None, [], forecast=True)
-        if state.kind == "done" or (state.kind == "stale" and not state.todo and job.run.artifact(job.stage).exists()):
+            return _foretold(job, state)
+        if state.kind == "done" or (state.kind == "stale" and not state.todo and _is_sealed(job)):
             return _nothing_to_do(job, state)
         return _produce(job, state, options)
 
 
-def _forecast(job: Job[P, R], state: State) -> str:
+def _is_sealed(job: Job[P, R]) -> bool:
+    part = job.run.manifest(job.stage, part=True)
+    return part is None and not job.run.journal(job.stage).exists() and job.run.artifact(job.stage).exists()
+
+
+def _foretold(job: Job[P, R], state: State) -> Summary:
     first = f"; first {unit_name(state.todo[0].key)}" if state.todo else ""
-    return f"{job.stage}: {state.kind}; {state.recorded} units recorded, {len(state.todo)} to do{first}"
+    message = f"{job.stage}: {state.kind}; {state.recorded} units recorded, {len(state.todo)} to do{first}"
+    return Summary(job.stage, Exit.DONE, message, None, [], forecast=True)
 
 
 def _refusal(job: Job[P, R], state: State) -> PrerequisiteError:
@@ -114,7 +123,7 @@ def _refusal(job: Job[P, R], state: State) -> PrerequisiteError:
 def _nothing_to_do(job: Job[P, R], state: State) -> Summary:
     manifest = job.run.manifest(job.stage)
     if manifest is not None and state.kind == "stale":
-        manifest.accepted = state.reasons
+        manifest.accepted = _accepted(job, state)
         manifest.identity = job.identity()
         _note_units(job)
         job.run.finish(manifest)
@@ -132,9 +141,9 @@ def _produce(job: Job[P, R], state: State, options: Options) -> Summary:
     sealed, part = job.run.artifact(job.stage), job.run.journal(job.stage)
     if sealed.exists() and not part.exists():
         unseal(sealed, part)
+    identity, accepted = job.identity(), _accepted(job, state)
+    job.run.begin(job.stage, identity, accepted)
     _note_units(job)
-    accepted = _accepted(job, state)
-    job.run.begin(job.stage, job.identity(), accepted)
     journal = Journal(part, job.record, notice)
     try:
         shift = Shift(job, journal, patient=options.accept_failures)
@@ -150,7 +159,7 @@ def _produce(job: Job[P, R], state: State, options: Options) -> Summary:
         journal.seal(sealed)
     finally:
         journal.close()
-    manifest = Manifest(stage=job.stage, identity=job.identity(), left_out=shift.left_out)
+    manifest = Manifest(stage=job.stage, identity=identity, left_out=shift.left_out)
     manifest.accepted = accepted
     manifest.counts = {"units": len(journal), "failed": len(shift.failures), **figures.counts}
     manifest.figures, manifest.tokens = figures.values, figures.tokens

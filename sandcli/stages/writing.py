@@ -3,7 +3,7 @@
 import re
 from collections.abc import Sequence
 
-from sandcli.react import has_action_line, normalise
+from sandcli.react import normalise
 from sandcli.records import Step
 
 _SENTENCE = re.compile(r".*?[.!?]+[\"')]*(?=\s|$)", re.DOTALL)
@@ -55,7 +55,7 @@ def concluded(text: str) -> str | None:
 
 def fault(text: str, finish: str, expert: str, candidates: Sequence[str]) -> str | None:
     """Why a deliberation may not become data; None for a good one. `text` is what the model wrote itself."""
-    if has_action_line(text) or "action:" in text.lower():
+    if "action:" in text.lower():
         return "contains an action line"
     if not _mentions(text, expert):
         return "never mentions the expert's action"
@@ -66,7 +66,7 @@ def fault(text: str, finish: str, expert: str, candidates: Sequence[str]) -> str
         return "repeats itself"
     if _HINDSIGHT.search(thought):
         return "speaks of what the agent cannot know"
-    decided = last_mentioned(thought.rpartition(CONCLUSION)[2], candidates)
+    decided = _decided(thought.rpartition(CONCLUSION)[2], candidates)
     return None if decided == normalise(expert) else "does not end in the expert's action"
 
 
@@ -77,10 +77,12 @@ def _anonymous(text: str, candidates: Sequence[str]) -> str:
     return text
 
 
-def last_mentioned(text: str, candidates: Sequence[str]) -> str | None:
-    """Which candidate a text names last; of two that end together, the longer."""
-    found = [(end, len(c), c) for c in map(normalise, candidates) for end in _mentions(text, c)]
-    return max(found)[2] if found else None
+def _decided(conclusion: str, candidates: Sequence[str]) -> str | None:
+    """The candidate that a conclusion begins with, the longest of several."""
+    tail = normalise(conclusion)
+    return max(
+        (c for c in map(normalise, candidates) if re.match(rf"{re.escape(c)}(?!\w)", tail)), key=len, default=None
+    )
 
 
 def _mentions(text: str, action: str) -> list[int]:
