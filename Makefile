@@ -27,7 +27,7 @@ demo: $(READY)  ## a whole iteration on the real ScienceWorld with a small real 
 	  --set sft.epochs=3 --set sft.batch_size=2 --set sft.learning_rate=1e-4 \
 	  --set train.epochs=2 --set train.batch_size=2 --set train.learning_rate=5e-5 \
 	  --set eval.models=sft,model
-	@$(MAKE) --no-print-directory iteration RUN=$(DEMO) COLLECT="--limit 6" EVAL="--limit 3"
+	@$(MAKE) --no-print-directory iteration RUN=$(DEMO) COLLECT="--limit 4" EVAL="--limit 2"
 	@$(SAND) status --run $(DEMO)
 	@$(SAND) report --run $(DEMO)
 
