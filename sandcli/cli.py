@@ -32,7 +32,10 @@ Workers = Annotated[int | None, typer.Option(min=1, help="Environment processes.
 Seed = Annotated[int | None, typer.Option(help="The run's seed.")]
 Temperature = Annotated[float | None, typer.Option(min=0, help="Sampling temperature (paper: 1.0).")]
 Force = Annotated[bool, typer.Option("--force", help="Move what is there aside and redo the stage.")]
-Stale = Annotated[bool, typer.Option("--accept-stale", help="Keep what was made from other inputs or settings.")]
+Stale = Annotated[
+    bool,
+    typer.Option("--accept-stale", help="Keep what was made from other inputs or settings, and go on; it is noted."),
+]
 Failed = Annotated[bool, typer.Option("--accept-failures", help="Finish without the units that machinery failed.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done; do nothing.")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
@@ -357,7 +360,11 @@ def main() -> None:
         _die(str(error), "sand doctor", Exit.PREREQUISITE)
     except KeyboardInterrupt:
         _die("interrupted", "run the same command again to go on", Exit.INTERRUPTED)
+    except OSError as error:
+        _die(str(error), "check that path, its permissions and the space on its disk", Exit.PREREQUISITE)
     except Exception as error:
+        if "No space left" in str(error):  # safetensors has an error of its own for it
+            _die(str(error), "free some space, then run the same command again", Exit.PREREQUISITE)
         _die(f"internal error: {type(error).__name__}: {error}", "sand --debug shows where", Exit.INTERNAL)
 
 

@@ -12,7 +12,7 @@ import re
 import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple, get_type_hints
+from typing import Annotated, Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
 
 import msgspec
 from msgspec import Meta
@@ -281,7 +281,13 @@ def _checked(name: str, value: Any, origin: str) -> Any:
     try:
         return msgspec.convert(value, _hint(name))
     except msgspec.ValidationError as error:
-        raise UsageError(f"{origin}: {name} = {value!r}: {error}", f"it means: {_meaning(name)}") from None
+        raise UsageError(f"{origin}: {name} = {value!r}: {error}", _choices(name)) from None
+
+
+def _choices(name: str) -> str:
+    known = get_args(_hint(name).__origin__)
+    values = f"one of {', '.join(known)}; " if known and get_origin(_hint(name).__origin__) is Literal else ""
+    return f"{values}it means: {_meaning(name)}"
 
 
 def _unknown(name: str, origin: str) -> None:

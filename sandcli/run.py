@@ -50,7 +50,7 @@ class Identity(msgspec.Struct, frozen=True):
 
 
 class Manifest(msgspec.Struct, kw_only=True):
-    """What is known of one stage's artifact; times in seconds."""
+    """What is known of one stage's artifact; times in seconds. `artifact` is its hash: it may be edited by hand."""
 
     stage: str
     identity: Identity
@@ -59,6 +59,7 @@ class Manifest(msgspec.Struct, kw_only=True):
     tokens: int = 0
     left_out: dict[str, str] = {}
     accepted: list[str] = []
+    artifact: str = ""
     seconds: float = 0.0
     finished: str = ""
     versions: dict[str, str] = {}

@@ -7,6 +7,7 @@ from typing import Any
 
 from sandcli.config import FILE, Scalar, read_text, resolve, template
 from sandcli.errors import UsageError
+from sandcli.models import fingerprint
 from sandcli.run import SCHEMA, Identity, Manifest, Run
 from sandcli.stages.collect import TAKEN_OVER
 from sandcli.store import write_atomic
@@ -52,4 +53,5 @@ def _take_over(run: Run, previous: Run) -> None:
     previous.needs("synthesize")
     shutil.copyfile(previous.deliberations, run.artifact("collect"))
     settings = {"source": f"{TAKEN_OVER}{previous.root}", "schema": SCHEMA}
-    run.finish(Manifest(stage="collect", identity=Identity(settings=settings, inputs={}, scope={})))
+    identity = Identity(settings=settings, inputs={}, scope={})
+    run.finish(Manifest(stage="collect", identity=identity, artifact=fingerprint(run.artifact("collect"))))

@@ -27,10 +27,10 @@ class Outcome(NamedTuple):
 
 
 class Environment(Protocol):
-    """One episode of one task at a time. Environments of one simulator do not disturb each other."""
+    """One episode of one task. Environments of one simulator do not disturb each other."""
 
     def reset(self, task: Task) -> Reset:
-        """Begin the task anew."""
+        """Begin the task; called once."""
 
     def step(self, action: str) -> Outcome:
         """Execute one action."""

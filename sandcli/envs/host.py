@@ -39,7 +39,6 @@ class _Host:
         self._build = build
         self._simulator: Any = None
         self._open: dict[int, Environment] = {}
-        self._free: list[Environment] = []
         self._slots = 0
 
     def ping(self) -> str:
@@ -49,7 +48,7 @@ class _Host:
 
     def restore(self, task: Task, actions: list[str]) -> tuple[int, Reset, list[Outcome]]:
         self.ping()
-        environment = self._free.pop() if self._free else self._simulator.open()
+        environment = self._simulator.open()  # never one that was used: it may remember the last episode's score
         self._slots += 1
         self._open[self._slots] = environment
         reset = environment.reset(task)
@@ -68,7 +67,7 @@ class _Host:
         return list(self._simulator.expert(task))
 
     def release(self, slot: int) -> None:
-        self._free.append(self._open.pop(slot))
+        del self._open[slot]
 
     def close(self) -> None:
         if self._simulator is not None:

@@ -6,6 +6,7 @@ from typing import Literal
 import msgspec
 
 from sandcli.errors import Exit, Interrupted, PrerequisiteError
+from sandcli.models import fingerprint
 from sandcli.progress import notice
 from sandcli.run import Identity, Manifest, Run, Stage
 from sandcli.stages.context import in_first
@@ -24,10 +25,13 @@ def inspect(job: Job[P, R]) -> State:
     part = job.run.manifest(job.stage, part=True)
     made = part or job.run.manifest(job.stage)
     complete = there is sealed and part is None and made is not None
-    if complete and made is not None and made.identity == identity:
+    if complete and made is not None and made.identity == identity and made.artifact == fingerprint(sealed):
         return State("done", made.counts.get("units", 0), [], [])
     units = job.plan()
     records = Records(there, job.record)
+    if there is journal and not len(records):
+        records.close()
+        return State("missing", 0, _wanted(job, units), [])  # a start that came to nothing binds nobody
     try:
         reasons = _changes(job, made, identity, units, records)
         todo = _todo(job, units, records)
@@ -124,7 +128,7 @@ def _nothing_to_do(job: Job[P, R], state: State) -> Summary:
     manifest = job.run.manifest(job.stage)
     if manifest is not None and state.kind == "stale":
         manifest.accepted = _accepted(job, state)
-        manifest.identity = job.identity()
+        manifest.identity, manifest.artifact = job.identity(), fingerprint(job.run.artifact(job.stage))
         _note_units(job)
         job.run.finish(manifest)
     path = job.run.artifact(job.stage)
@@ -160,7 +164,7 @@ def _produce(job: Job[P, R], state: State, options: Options) -> Summary:
     finally:
         journal.close()
     manifest = Manifest(stage=job.stage, identity=identity, left_out=shift.left_out)
-    manifest.accepted = accepted
+    manifest.accepted, manifest.artifact = accepted, fingerprint(sealed)
     manifest.counts = {"units": len(journal), "failed": len(shift.failures), **figures.counts}
     manifest.figures, manifest.tokens = figures.values, figures.tokens
     manifest.seconds = round(time.monotonic() - started, 1)

@@ -90,6 +90,19 @@ def test_the_simplification_of_the_literature_keeps_electricity_where_it_is_need
     assert "noElectricalAction" in expand("eto", Task(name="find-plant", variation=0))
 
 
+def test_an_episode_knows_nothing_of_the_one_before_it() -> None:
+    async def scenario() -> None:
+        task = Task(name="lifespan-longest-lived", variation=0)
+        async with Pool(ScienceWorld, 1, 60) as pool:
+            won = await pool.replay(task, await pool.expert(task))
+            assert won.outcomes[-1].score == 1.0
+            session = await pool.restore(task)
+            assert (session.reset.score, session.best) == (0.0, 0.0)
+            await session.close()
+
+    asyncio.run(scenario())
+
+
 @pytest.mark.parametrize("victim", ["java", "worker"])
 def test_an_episode_survives_the_death_of_its_simulator(victim: str) -> None:
     async def scenario() -> None:
