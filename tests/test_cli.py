@@ -93,7 +93,12 @@ def test_wrong_usage_exits_with_2(arguments: list[str]) -> None:
         ({}, ["eval", "--splits", "seen,dev"], "unknown split 'dev'", "use train, seen or unseen"),
         ({"env__name": "scienceworlds"}, ["collect"], "'scienceworlds'", "use one of scienceworld, or module:Class"),
         ({"env__name": "tests.toyworld:None"}, ["collect"], "'tests.toyworld:None'", "use one of scienceworld"),
-        ({}, ["collect", "--engine", "vlm"], "--engine: ", "one of auto, transformers, scripted; it means: auto chooses"),
+        (
+            {},
+            ["collect", "--engine", "vlm"],
+            "--engine: ",
+            "one of auto, transformers, scripted; it means: auto chooses",
+        ),
         ({}, ["collect", "--from", "none.json"], "none.json: No such file", "give the path of a JSON file"),
     ],
     ids=["task", "split", "environment", "class", "engine", "file"],
