@@ -19,6 +19,9 @@ from sandcli.envs.host import serve
 from sandcli.errors import MachineryError, PrerequisiteError
 from sandcli.records import Step, Task
 
+PROCESS = "sand-environment"
+"""The name of every worker process."""
+
 _DEATHS = 3
 """So often may workers die under one call before its unit is given up."""
 
@@ -241,7 +244,7 @@ class _Worker:
     def _start(self) -> None:
         context = multiprocessing.get_context("spawn")
         self._pipe, theirs = context.Pipe()
-        self._process = context.Process(target=serve, args=(theirs, self._build), daemon=True)
+        self._process = context.Process(target=serve, args=(theirs, self._build), daemon=True, name=PROCESS)
         resource_tracker.ensure_running()  # it unblocks signals when it starts
         unblocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # inherited: a Ctrl-C is not for it
         try:
