@@ -49,6 +49,13 @@ class Identity(msgspec.Struct, frozen=True):
     scope: dict[str, str]
 
 
+def differences(old: Identity, new: Identity) -> list[str]:
+    """The settings in which two identities differ, as text."""
+    keys = sorted(old.settings | new.settings)
+    pairs = ((key, old.settings.get(key), new.settings.get(key)) for key in keys)
+    return [f"{key}: was {before}, is {now}" for key, before, now in pairs if before != now]
+
+
 class Manifest(msgspec.Struct, kw_only=True):
     """What is known of one stage's artifact; times in seconds. `artifact` is its hash: it may be edited by hand."""
 
@@ -101,6 +108,13 @@ class Run:
         if not path.exists():
             raise PrerequisiteError(f"{path} is missing", f"sand {stage} --run {self.root}")
         return path
+
+    def refusal(self, stage: Stage, reasons: list[str]) -> PrerequisiteError:
+        """The error for an artifact that was made from something else than what there is now."""
+        return PrerequisiteError(
+            f"{self.artifact(stage)} was made from something else: " + "; ".join(reasons),
+            "--force moves it aside and redoes it, --accept-stale keeps it as it is",
+        )
 
     @contextlib.contextmanager
     def locked(self, stage: Stage) -> Iterator[None]:

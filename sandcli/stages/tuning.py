@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from sandcli.config import Training
-from sandcli.errors import Exit, Interrupted, PrerequisiteError, UsageError
+from sandcli.errors import Exit, Interrupted, UsageError
 from sandcli.models import fingerprint
 from sandcli.progress import Bar, notice
 from sandcli.prompts import digest as text_digest
 from sandcli.records import Trajectory
-from sandcli.run import SCHEMA, Identity, Manifest
+from sandcli.run import SCHEMA, Identity, Manifest, differences
 from sandcli.stages.context import Context
 from sandcli.stages.interrupts import Interrupts
 from sandcli.stages.job import Options, State, Summary
@@ -53,10 +53,8 @@ def inspect(job: Tuning) -> State:
     sealed = run.artifact(job.stage).exists() and part is None
     if not sealed and part is None:
         return State("missing", 0, [], [])
-    old, new = made.identity.settings if made else {}, job.identity().settings
-    reasons = [f"{k}: was {old.get(k)}, is {new.get(k)}" for k in sorted(old | new) if old.get(k) != new.get(k)]
-    if made is None:
-        reasons = [f"{run.artifact(job.stage)} has no manifest"]
+    unknown = [f"{run.artifact(job.stage)} has no manifest"]
+    reasons = differences(made.identity, job.identity()) if made else unknown
     return State("stale" if reasons else "done" if sealed else "partial", int(sealed), [], reasons)
 
 
@@ -70,10 +68,7 @@ def tune(job: Tuning, options: Options) -> Summary:
                 notice(f"moved aside: {path}")
         state = inspect(job)
         if state.kind == "stale" and not options.accept_stale:
-            raise PrerequisiteError(
-                f"{run.artifact(job.stage)} was made from something else: " + "; ".join(state.reasons),
-                "--force moves it aside and redoes it, --accept-stale keeps it as it is",
-            )
+            raise run.refusal(job.stage, state.reasons)
         if options.dry_run:
             return Summary(job.stage, Exit.DONE, f"{job.stage}: {state.kind}", None, [], forecast=True)
         if state.recorded:

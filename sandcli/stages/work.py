@@ -5,10 +5,10 @@ from typing import Literal
 
 import msgspec
 
-from sandcli.errors import Exit, Interrupted, PrerequisiteError
+from sandcli.errors import Exit, Interrupted
 from sandcli.models import fingerprint
 from sandcli.progress import notice
-from sandcli.run import Identity, Manifest, Run, Stage
+from sandcli.run import Identity, Manifest, Run, Stage, differences
 from sandcli.stages.context import in_first
 from sandcli.stages.job import Job, Options, P, R, State, Summary, Unit, unit_name
 from sandcli.stages.shift import Shift
@@ -69,8 +69,7 @@ def _changes(
     """What differs from what the records were made from; nothing where they still hold."""
     if made is None:
         return [f"{records.path} has no manifest"]
-    old, new = made.identity.settings, identity.settings
-    reasons = [f"{k}: was {old.get(k)}, is {new.get(k)}" for k in sorted(old | new) if old.get(k) != new.get(k)]
+    reasons = differences(made.identity, identity)
     planned = {unit.key: unit.digest for unit in units}
     before = _digests(job.run, job.stage)
     changed = [key for key in records.ordered_keys() if key in planned and before.get(unit_name(key)) != planned[key]]
@@ -98,7 +97,7 @@ def work(job: Job[P, R], options: Options) -> Summary:
                 notice(f"moved aside: {path}")
         state = inspect(job)
         if state.kind == "stale" and not options.accept_stale:
-            raise _refusal(job, state)
+            raise job.run.refusal(job.stage, state.reasons)
         if options.dry_run:
             return _foretold(job, state)
         if state.kind == "done" or (state.kind == "stale" and not state.todo and _is_sealed(job)):
@@ -115,13 +114,6 @@ def _foretold(job: Job[P, R], state: State) -> Summary:
     first = f"; first {unit_name(state.todo[0].key)}" if state.todo else ""
     message = f"{job.stage}: {state.kind}; {state.recorded} units recorded, {len(state.todo)} to do{first}"
     return Summary(job.stage, Exit.DONE, message, None, [], forecast=True)
-
-
-def _refusal(job: Job[P, R], state: State) -> PrerequisiteError:
-    return PrerequisiteError(
-        f"{job.run.artifact(job.stage)} was made from something else: " + "; ".join(state.reasons),
-        "--force moves it aside and redoes it, --accept-stale keeps it as it is",
-    )
 
 
 def _nothing_to_do(job: Job[P, R], state: State) -> Summary:
