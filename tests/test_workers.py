@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from sandcli.envs.base import Outcome, World
-from sandcli.envs.workers import PROCESS, Pool
+from sandcli.envs.workers import PROCESS, Pool, _Replaced, _WorkerDied
 from sandcli.errors import MachineryError, PrerequisiteError
 from sandcli.records import Step, Task
 from tests.helpers import fault
@@ -268,3 +268,16 @@ def test_episodes_are_spread_over_the_workers() -> None:
         assert done == [SEEN[0]] * 4
 
     pooled(task, workers=2)
+
+
+def test_a_call_behind_the_end_of_the_pool_starts_nothing() -> None:
+    async def task(pool: Pool) -> None:
+        session = await pool.restore(KITCHEN)
+        worker = pool._workers[0]
+        worker._stop()
+        with pytest.raises(_WorkerDied, match="closed"):
+            worker._call("restore", (KITCHEN, []), None)
+        with pytest.raises(_Replaced):
+            worker._call("step", (0, "look"), session._life)
+
+    pooled(task)

@@ -213,6 +213,7 @@ class _Worker:
         self._timeout = timeout
         self._thread = ThreadPoolExecutor(1)  # one call at a time
         self._process: Any = None
+        self._stopped = False
         self.life = 0
         self.sessions = 0
 
@@ -226,6 +227,8 @@ class _Worker:
     def _call(self, operation: str, arguments: tuple[Any, ...], life: int | None) -> tuple[int, Any]:
         if life is not None and life != self.life:
             raise _Replaced
+        if self._stopped:  # a call that was queued behind the end of the pool must not start a process again
+            raise _WorkerDied("environment", "the pool is closed")
         if self._process is None:
             self._start()
         try:
@@ -271,6 +274,8 @@ class _Worker:
         self._thread.shutdown()
 
     def _stop(self) -> None:
+        self._stopped = True
+        self.life += 1
         if self._process is None:
             return
         try:

@@ -2,9 +2,9 @@
 
 import asyncio
 import json
+import multiprocessing
 import os
 import random
-import signal
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -16,7 +16,7 @@ from sandcli.envs import java
 from sandcli.envs import scienceworld_tasks as table
 from sandcli.envs.base import Outcome, Reset
 from sandcli.envs.scienceworld import ScienceWorld, ScienceWorldSimulator, expand
-from sandcli.envs.workers import Pool
+from sandcli.envs.workers import PROCESS, Pool
 from sandcli.errors import MachineryError, PrerequisiteError
 from sandcli.records import Step, Task
 
@@ -128,11 +128,14 @@ def _machines() -> list[psutil.Process]:
 
 
 def _kill(victim: str) -> None:
-    (process,) = _machines()
     if victim == "worker":
-        process = process.parent()
-    os.kill(process.pid, signal.SIGKILL)
-    psutil.wait_procs([process], timeout=10)
+        (worker,) = (child for child in multiprocessing.active_children() if child.name == PROCESS)
+        worker.kill()
+        worker.join()  # nobody else may wait for it, or multiprocessing takes it for alive for ever
+    else:
+        (machine,) = _machines()
+        machine.kill()
+        machine.wait(timeout=10)
 
 
 def test_a_prefix_that_does_not_replay_is_reported() -> None:
