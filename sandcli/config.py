@@ -50,16 +50,20 @@ class Model(Table, frozen=True, kw_only=True):
 class Env(Table, frozen=True, kw_only=True):
     """The text world."""
 
-    name: Annotated[str, Meta(description="scienceworld, or module:Class of your own")] = "scienceworld"
+    name: Annotated[str, Meta(description="scienceworld, alfworld, or module:Class of your own")] = "scienceworld"
     simplifications: Annotated[
         str,
-        Meta(description="eto (as the literature's expert data), easy, none, or a comma list of the simulator's"),
+        Meta(description="scienceworld: eto (as the literature's expert data), easy, none, or a comma list"),
     ] = "eto"
     tasks: Annotated[
         list[str],
-        Meta(description="paper (24 task types, at most 10 test variations each), all, or names of task types"),
+        Meta(description="paper (scienceworld: 24 types, at most 10 test variations each), all, or task types"),
     ] = msgspec.field(default_factory=lambda: ["paper"])
-    step_limit: Annotated[int, Meta(ge=0, description="steps of one episode; 0: the task type's own limit")] = 0
+    step_limit: Annotated[int, Meta(ge=0, description="steps of one episode; 0: the literature's limit")] = 0
+    games: Annotated[str, Meta(description="alfworld: the folder of games; empty: $ALFWORLD_DATA")] = ""
+    translate: Annotated[
+        bool, Meta(description="alfworld: recorded `put X in/on Y` becomes `move X to Y`, or back, as the games say it")
+    ] = False
 
 
 class Collect(Table, frozen=True, kw_only=True):
@@ -68,6 +72,20 @@ class Collect(Table, frozen=True, kw_only=True):
     thoughts: Annotated[
         Literal["base", "none"], Meta(description="base: the base model writes them; none: actions alone")
     ] = "base"
+    expert: Annotated[
+        str,
+        Meta(
+            description="scienceworld: gold; alfworld: handcoded (searches, as a player must) or planner (knows the "
+            "hidden state and goes the shortest way); empty: the first of these"
+        ),
+    ] = ""
+    expert: Annotated[
+        str,
+        Meta(
+            description="scienceworld: gold; alfworld: handcoded (searches, as a player must) or planner (knows the "
+            "hidden state and goes the shortest way); empty: the first of these"
+        ),
+    ] = ""
     max_tokens: Annotated[int, Meta(ge=1, description="longest thought")] = 64
 
 

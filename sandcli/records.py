@@ -17,14 +17,20 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """Base of all records: immutable, strict about its fields."""
 
 
-class Task(Record, frozen=True, kw_only=True):
-    """One task of a text world: its type and the variation of it."""
+class Task(Record, frozen=True, kw_only=True, omit_defaults=True):
+    """One task of a text world: its type, and which of that type it is: a numbered variation, or a game on disk."""
 
     name: str
-    variation: int
+    variation: int | None = None
+    game: str | None = None
 
     def __str__(self) -> str:
-        return f"{self.name}_{self.variation}"
+        return self.game or f"{self.name}_{self.variation}"
+
+    @property
+    def key(self) -> Key:
+        """Its place among other tasks."""
+        return (self.name, self.variation or 0, self.game or "")
 
 
 class Step(Record, frozen=True, kw_only=True):
@@ -179,7 +185,7 @@ class Episode(Record, frozen=True, kw_only=True):
 
     @property
     def key(self) -> Key:
-        return (self.split, self.task.name, self.task.variation, self.model)
+        return (self.split, *self.task.key, self.model)
 
 
 class Failure(Record, frozen=True, kw_only=True):

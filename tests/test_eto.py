@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from sandcli.envs.scienceworld import ScienceWorld
+from sandcli.envs.scienceworld.world import ScienceWorld
 from sandcli.errors import UsageError
 from sandcli.react import Turn
 from sandcli.records import Task
@@ -25,7 +25,11 @@ SAID = [
     ("human", "Observation: You go."),
 ]
 READ = Row(
-    "fetch_0", "Bring the lamp.", [Turn("I look.", "look"), Turn("I go.", "go to kitchen")], ["A hall.", "You go."]
+    "fetch_0",
+    "fetch_0",
+    "Bring the lamp.",
+    [Turn("I look.", "look"), Turn("I go.", "go to kitchen")],
+    ["A hall.", "You go."],
 )
 
 

@@ -4,8 +4,10 @@ from itertools import pairwise
 
 import pytest
 
-from sandcli.envs import scienceworld_tasks as table
-from sandcli.envs.scienceworld import ScienceWorld, expand, fold_navigation
+from sandcli.envs.base import WorldSettings
+from sandcli.envs.scienceworld import tasks as table
+from sandcli.envs.scienceworld.navigation import folded
+from sandcli.envs.scienceworld.world import ScienceWorld, expand
 from sandcli.errors import UsageError
 from sandcli.records import Task
 
@@ -39,6 +41,7 @@ LIMITS = {
 }
 """The literature's 24 task types and their step limits."""
 
+
 OLD_NAMES = [
     ("task-1-boil", "boil"),
     ("task-1-change-the-state-of-matter-of", "change-the-state-of-matter-of"),
@@ -57,6 +60,10 @@ OLD_NAMES = [
 ]
 
 
+def selected(tasks: list[str]) -> ScienceWorld:
+    return ScienceWorld(WorldSettings(tasks=tuple(tasks)))
+
+
 def task(name: str, variation: int = 0) -> Task:
     return Task(name=name, variation=variation)
 
@@ -64,32 +71,32 @@ def task(name: str, variation: int = 0) -> Task:
 def test_all_task_types_and_variations() -> None:
     assert len(table.TYPES) == 30
     assert sum(kind.variations for kind in table.TYPES.values()) == 7207
-    world = ScienceWorld(tasks=["all"])
+    world = selected(["all"])
     assert [len(world.tasks(split)) for split in SPLITS] == [3592, 1796, 1819]
 
 
 def test_the_selection_of_the_literature() -> None:
-    world = ScienceWorld(tasks=["paper"])
+    world = selected(["paper"])
     assert {item.name for item in world.tasks("train")} == set(LIMITS)
     assert (len(world.tasks("seen")), len(world.tasks("unseen"))) == (194, 211)
 
 
 @pytest.mark.parametrize("tasks", [["paper"], ["all"]])
 def test_no_task_is_in_two_splits(tasks: list[str]) -> None:
-    found = [item for split in SPLITS for item in ScienceWorld(tasks=tasks).tasks(split)]
+    found = [item for split in SPLITS for item in selected(tasks).tasks(split)]
     assert len(set(map(str, found))) == len(found)
 
 
 def test_every_variation_exists() -> None:
-    world = ScienceWorld(tasks=["paper"])
+    world = selected(["paper"])
     for item in (item for split in SPLITS for item in world.tasks(split)):
-        assert 0 <= item.variation < table.TYPES[item.name].variations
+        assert item.variation in range(table.TYPES[item.name].variations)
 
 
 def test_task_types_take_turns() -> None:
-    first = ScienceWorld(tasks=["paper"]).tasks("train")[:24]
+    first = selected(["paper"]).tasks("train")[:24]
     assert {item.name for item in first} == set(LIMITS)
-    mixed = ScienceWorld(tasks=["identify-life-stages-2", "boil"]).tasks("train")
+    mixed = selected(["identify-life-stages-2", "boil"]).tasks("train")
     assert [(item.name, item.variation) for item in mixed[:4]] == [
         ("identify-life-stages-2", 0),
         ("boil", 0),
@@ -99,8 +106,8 @@ def test_task_types_take_turns() -> None:
 
 
 def test_a_type_that_is_named_twice_counts_once() -> None:
-    assert ScienceWorld(tasks=["boil", "boil"]).tasks("train") == ScienceWorld(tasks=["boil"]).tasks("train")
-    assert ScienceWorld(tasks=["paper", "boil"]).tasks("seen") == ScienceWorld(tasks=["paper"]).tasks("seen")
+    assert selected(["boil", "boil"]).tasks("train") == selected(["boil"]).tasks("train")
+    assert selected(["paper", "boil"]).tasks("seen") == selected(["paper"]).tasks("seen")
 
 
 def test_an_unknown_split_is_an_error() -> None:
@@ -110,7 +117,7 @@ def test_an_unknown_split_is_an_error() -> None:
 
 def test_an_unknown_type_is_an_error_with_a_suggestion() -> None:
     with pytest.raises(UsageError, match="'find-plants'") as caught:
-        ScienceWorld(tasks=["boil", "find-plants"])
+        selected(["boil", "find-plants"])
     assert caught.value.fix == "did you mean find-plant?"
 
 
@@ -121,7 +128,7 @@ def test_the_step_limits_of_the_literature(name: str, limit: int) -> None:
 
 def test_other_types_have_the_default_limit_and_a_set_one_goes_first() -> None:
     assert ScienceWorld().step_limit(task("mendelian-genetics-known-plant")) == 100
-    assert ScienceWorld("eto", ["all"], 7).step_limit(task("boil")) == 7
+    assert ScienceWorld(WorldSettings("eto", ("all",), 7)).step_limit(task("boil")) == 7
 
 
 @pytest.mark.parametrize(
@@ -158,7 +165,7 @@ def test_listings_have_no_order() -> None:
 
 
 @pytest.mark.parametrize(
-    ("path", "folded"),
+    ("path", "short"),
     [
         ([], []),
         (["look around"], ["look around"]),
@@ -174,15 +181,15 @@ def test_listings_have_no_order() -> None:
         (["pick up cup", "go to hallway", "go to outside"], ["pick up cup", "teleport to outside"]),
     ],
 )
-def test_walks_become_teleports(path: list[str], folded: list[str]) -> None:
-    assert fold_navigation(path) == folded
+def test_walks_become_teleports(path: list[str], short: list[str]) -> None:
+    assert folded(path) == short
 
 
 def test_two_teleports_never_follow_each_other() -> None:
     path = ["go to a", "look", "go to b", "go to c", "open door to d", "go to d", "look", "look", "go to e"]
-    folded = fold_navigation(path)
-    assert [action for action in folded if action == "look"] == ["look"] * 3
-    assert not any(a.startswith("teleport") and b.startswith("teleport") for a, b in pairwise(folded))
+    short = folded(path)
+    assert [action for action in short if action == "look"] == ["look"] * 3
+    assert not any(a.startswith("teleport") and b.startswith("teleport") for a, b in pairwise(short))
 
 
 @pytest.mark.parametrize("name", table.TYPES)
@@ -202,6 +209,6 @@ def test_other_simplifications_are_passed_on(setting: str, passed_on: str) -> No
 
 
 def test_what_the_content_depends_on() -> None:
-    versions = ScienceWorld("easy").versions()
+    versions = ScienceWorld(WorldSettings("easy")).versions()
     assert versions["simplifications"] == "easy"
     assert versions["scienceworld"] == "1.2.3"

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from sandcli.envs.base import Outcome, World
+from sandcli.envs.base import Outcome, World, WorldSettings
 from sandcli.envs.workers import PROCESS, Pool, _Replaced, _WorkerDied
 from sandcli.errors import MachineryError, PrerequisiteError
 from sandcli.records import Step, Task
@@ -49,7 +49,8 @@ def pooled(
     """Run something in a pool on the toy world."""
 
     async def opened() -> None:
-        async with Pool(partial(kind, f"faults={faults}" if faults else ""), workers, timeout) as pool:
+        settings = WorldSettings(f"faults={faults}" if faults else "")
+        async with Pool(partial(kind, settings), workers, timeout) as pool:
             await task(pool)
 
     asyncio.run(opened())
@@ -72,7 +73,7 @@ def test_an_episode_is_restored_to_the_state_after_its_prefix() -> None:
 
 def test_a_replay_ends_where_the_episode_does() -> None:
     async def task(pool: Pool) -> None:
-        assert await pool.expert(KITCHEN) == PATH
+        assert await pool.expert(KITCHEN, "gold", 0) == PATH
         restored = await pool.replay(KITCHEN, [*PATH, "look"])
         assert restored.outcomes == SEEN
         assert restored.reset.score == 0.0

@@ -8,10 +8,10 @@ and the action that it waits for, such as `fetch_0 take lamp`.
 
 import os
 import time
-from collections.abc import Sequence
+from copy import copy
 from pathlib import Path
 
-from sandcli.envs.base import Environment, Outcome, Reset
+from sandcli.envs.base import DEFAULTS, Environment, Outcome, Reset, WorldSettings, chosen_types
 from sandcli.errors import PrerequisiteError, UsageError
 from sandcli.records import Task
 
@@ -31,14 +31,12 @@ class ToyWorld:
 
     name = "toyworld"
     system = SYSTEM
+    experts = ("gold",)
 
-    def __init__(self, simplifications: str = "", tasks: Sequence[str] = ("fetch",), step_limit: int = 0) -> None:
-        self._settings = dict(item.split("=") for item in simplifications.split(",") if "=" in item)
-        unknown = [name for name in tasks if name not in VARIATIONS]
-        if unknown:
-            raise UsageError(f"unknown toy task {unknown[0]!r}", f"use {', '.join(VARIATIONS)}")
-        self._tasks = tasks
-        self._limit = step_limit or 8
+    def __init__(self, settings: WorldSettings = DEFAULTS) -> None:
+        self._settings = dict(item.split("=") for item in settings.simplifications.split(",") if "=" in item)
+        self._tasks = chosen_types("toy", settings.tasks, list(VARIATIONS), ["fetch"])
+        self._limit = settings.step_limit or 8
 
     def tasks(self, split: str) -> list[Task]:
         """The tasks of a split, one type after the other."""
@@ -61,6 +59,10 @@ class ToyWorld:
         """Equal word by word."""
         return observed.split() == recorded.split()
 
+    def adapted(self, task: Task, actions: list[str], observations: list[str]) -> tuple[list[str], list[str]]:
+        """As recorded."""
+        return actions, observations
+
     def versions(self) -> dict[str, str]:
         """The rules in force; pauses and faults change no content."""
         return {"toyworld": self._settings.get("rules", "1")}
@@ -81,11 +83,11 @@ class ToySimulator:
         self._pause = pause
         self._faults = faults
 
-    def open(self) -> Environment:
-        """A new episode slot."""
-        return ToyEpisode(self._pause, self._faults)
+    def open(self, task: Task) -> Environment:
+        """A new episode."""
+        return ToyEpisode(task, self._pause, self._faults)
 
-    def expert(self, task: Task) -> list[str]:
+    def expert(self, task: Task, kind: str, seed: int) -> list[str]:
         """The shortest path; not a solution for `riddle`."""
         way = [] if task.name == "carry" else [f"go to {place(task)}"]
         return way + ["take lamp", "go to hall"] + (["drop lamp"] if task.name != "riddle" else [])
@@ -97,18 +99,19 @@ class ToySimulator:
 class ToyEpisode:
     """One episode. Score: a quarter each for reaching the lamp, taking it, bringing it, and dropping it."""
 
-    def __init__(self, pause: float, faults: Path | None) -> None:
+    def __init__(self, task: Task, pause: float, faults: Path | None) -> None:
         self._pause = pause
         self._faults = faults
-
-    def reset(self, task: Task) -> Reset:
-        """Begin the task anew."""
         self._task = task
         self._room = self._lamp = place(task)
         self._score = 0.25
         if task.name != "carry":
             self._room, self._score = "hall", 0.0
-        return Reset(f"Bring the lamp from the {self._lamp} to the hall. (House {task.variation}.)", self._score)
+        self.reset = Reset(f"Bring the lamp from the {self._lamp} to the hall. (House {task.variation}.)", self._score)
+
+    def fork(self) -> Environment:
+        """Another episode in the same state."""
+        return copy(self)
 
     def step(self, action: str) -> Outcome:
         """Execute one action."""
@@ -164,7 +167,7 @@ class ToyEpisode:
 
 def place(task: Task) -> str:
     """Where the lamp is."""
-    return ("kitchen", "garden")[task.variation % 2]
+    return ("kitchen", "garden")[(task.variation or 0) % 2]
 
 
 def _suffer(kind: str) -> str:

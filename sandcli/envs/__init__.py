@@ -1,21 +1,25 @@
-"""Text worlds: the protocol (`base`), the worlds themselves, and the pool of worker processes (`workers`)."""
+"""Text worlds: the protocol (`base`), the worlds themselves, and the pool of worker processes (`workers`).
+
+Worlds are plug-ins: any installed package may offer one under the entry-point group `sandcli.envs`.
+"""
 
 import importlib
-from collections.abc import Sequence
 from functools import partial
+from importlib.metadata import entry_points
 
-from sandcli.envs.base import World
+from sandcli.envs.base import World, WorldSettings
 from sandcli.errors import UsageError
 
-WORLDS = {"scienceworld": "sandcli.envs.scienceworld:ScienceWorld"}
+GROUP = "sandcli.envs"
 
 
-def world_builder(name: str, simplifications: str, tasks: Sequence[str], step_limit: int) -> "partial[World]":
-    """A picklable call that makes the world of this name, or of a `module:Class` of the user's own."""
-    module, _, attribute = WORLDS.get(name, name).partition(":")
+def world_builder(name: str, settings: WorldSettings) -> "partial[World]":
+    """A picklable call that makes the world of this name, or of a `module:Class`."""
+    known = {point.name: point.value for point in entry_points(group=GROUP)}
+    module, _, attribute = known.get(name, name).partition(":")
     try:
         kind = getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError, ValueError) as error:
-        fix = f"use one of {', '.join(WORLDS)}, or module:Class of your own world"
+        fix = f"use one of {', '.join(sorted(known))}, or module:Class of your own world"
         raise UsageError(f"unknown environment {name!r}: {error}", fix) from None
-    return partial(kind, simplifications, tuple(tasks), step_limit)
+    return partial(kind, settings)

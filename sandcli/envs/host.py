@@ -2,11 +2,13 @@
 
 import os
 import signal
+import sys
 from collections.abc import Callable
 from multiprocessing.connection import Connection
 from typing import Any
 
 from sandcli.envs.base import Environment, Outcome, Reset, World
+from sandcli.envs.snapshots import Snapshot, Snapshots
 from sandcli.errors import SandError
 from sandcli.records import Task
 
@@ -15,7 +17,7 @@ def serve(pipe: Connection, build: Callable[[], World]) -> None:
     """The worker's side: answer until told to stop or the parent is gone."""
     os.setsid()  # a Ctrl-C is the parent's business: it lets episodes finish
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    host = _Host(build)
+    host = Host(build)
     try:
         while True:
             operation, arguments = pipe.recv()
@@ -32,43 +34,69 @@ def serve(pipe: Connection, build: Callable[[], World]) -> None:
         host.close()
 
 
-class _Host:
-    """The episodes of one worker, by slot."""
+class Host:
+    """The episodes of one worker, by slot. Its public methods are the operations that a pool may ask for."""
 
     def __init__(self, build: Callable[[], World]) -> None:
         self._build = build
         self._simulator: Any = None
         self._open: dict[int, Environment] = {}
         self._slots = 0
+        self._snapshots = Snapshots()
+        self._forks = True
 
     def ping(self) -> str:
+        """Start the simulator if it does not run."""
         if self._simulator is None:
             self._simulator = self._build().start()
         return "ready"
 
     def restore(self, task: Task, actions: list[str]) -> tuple[int, Reset, list[Outcome]]:
+        """A new episode in the state after some actions, or where it ended on the way."""
         self.ping()
-        environment = self._simulator.open()  # never one that was used: it may remember the last episode's score
+        environment, outcomes = self._at(task, actions)
         self._slots += 1
         self._open[self._slots] = environment
-        reset = environment.reset(task)
-        outcomes: list[Outcome] = []
-        for action in actions:
-            outcomes.append(environment.step(action))
-            if outcomes[-1].done:
+        return self._slots, environment.reset, outcomes
+
+    def _at(self, task: Task, actions: list[str]) -> tuple[Environment, list[Outcome]]:
+        """Fork the nearest snapshot and go on from there; what is reached becomes a snapshot itself."""
+        nearest = self._snapshots.nearest(task, actions)
+        environment = nearest.environment.fork() if nearest else None
+        if nearest is None or environment is None:
+            nearest = Snapshot((), (), environment := self._simulator.open(task))
+        outcomes = list(nearest.outcomes)
+        for action in actions[len(outcomes) :]:
+            if outcomes and outcomes[-1].done:
                 break
-        return self._slots, reset, outcomes
+            outcomes.append(environment.step(action))
+        done = tuple(actions[: len(outcomes)])
+        if self._forks and not self._snapshots.holds(task, done):
+            self._keep(task, Snapshot(done, tuple(outcomes), environment))
+        return environment, outcomes
+
+    def _keep(self, task: Task, reached: Snapshot) -> None:
+        frozen = reached.environment.fork()
+        if frozen is None:
+            self._forks = False
+            print("note: this environment cannot fork an episode; every prefix is replayed", file=sys.stderr)
+        else:
+            self._snapshots.keep(task, reached._replace(environment=frozen))
 
     def step(self, slot: int, action: str) -> Outcome:
+        """Execute one action."""
         return self._open[slot].step(action)
 
-    def expert(self, task: Task) -> list[str]:
+    def expert(self, task: Task, kind: str, seed: int) -> list[str]:
+        """The actions of the world's expert."""
         self.ping()
-        return list(self._simulator.expert(task))
+        return list(self._simulator.expert(task, kind, seed))
 
     def release(self, slot: int) -> None:
+        """The episode is over."""
         del self._open[slot]
 
     def close(self) -> None:
+        """End the simulator."""
         if self._simulator is not None:
             self._simulator.close()

@@ -1,18 +1,22 @@
 """A pool of worker processes that environments live in.
 
-Environments stay where they are; tasks, actions and observations cross the border. A worker holds many episodes;
-one that dies, hangs or reports a broken simulator is replaced, and its episodes are replayed action by action.
-What a replay yields is always compared with what was seen before.
+Environments stay where they are; tasks, actions and observations cross the border. A worker holds many episodes, and
+snapshots of states that episodes were restored to; branches of one task go where its snapshots are. A worker that dies,
+hangs, grows too big or reports a broken simulator is replaced, and its episodes are replayed action by action.
+What a restored state was seen to lead from is always compared with what was recorded.
 """
 
 import asyncio
 import multiprocessing
 import signal
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from multiprocessing import resource_tracker
 from types import TracebackType
 from typing import Any, NamedTuple
+
+import psutil
 
 from sandcli.envs.base import Outcome, Reset, World
 from sandcli.envs.host import serve
@@ -24,6 +28,18 @@ PROCESS = "sand-environment"
 
 _DEATHS = 3
 """So often may workers die under one call before its unit is given up."""
+
+_SLACK = 4
+"""A worker without a task's snapshots takes over when those that have them hold so many episodes more."""
+
+_REMEMBERED = 256
+"""Tasks of which the pool knows where their snapshots are."""
+
+_GROWN = 3 * 2**30
+"""Bytes of memory at which a worker is replaced, its simulator included."""
+
+_LOOK_EVERY = 200
+"""Restored episodes between two looks at a worker's memory."""
 
 
 class Restored(NamedTuple):
@@ -54,6 +70,7 @@ class Pool:
     def __init__(self, build: Callable[[], World], workers: int, timeout: float) -> None:
         self._world = build()
         self._workers = [_Worker(build, timeout) for _ in range(workers)]
+        self._holders: OrderedDict[Task, list[_Worker]] = OrderedDict()
 
     async def __aenter__(self) -> "Pool":
         try:
@@ -75,8 +92,7 @@ class Pool:
 
         Raises `MachineryError` with `replay_diverged` where an observation differs from the prefix's own.
         """
-        worker = min(self._workers, key=lambda w: w.sessions)
-        session = Session(worker, task)
+        session = Session(self._worker_for(task), task)
         try:
             await session.open(prefix, self._world.same)
         except BaseException:
@@ -92,12 +108,25 @@ class Pool:
         finally:
             await session.close()
 
-    async def expert(self, task: Task) -> list[str]:
-        """The world's own expert actions for a task."""
+    def _worker_for(self, task: Task) -> "_Worker":
+        """The one with the fewest episodes among those that hold the task's snapshots, unless others idle."""
+        idle = min(self._workers, key=lambda w: w.sessions)
+        holders = self._holders.setdefault(task, [idle])
+        self._holders.move_to_end(task)
+        if len(self._holders) > _REMEMBERED:
+            self._holders.popitem(last=False)
+        chosen = min(holders, key=lambda w: w.sessions)
+        if chosen.sessions > idle.sessions + _SLACK:
+            holders.append(idle)
+            return idle
+        return chosen
+
+    async def expert(self, task: Task, kind: str, seed: int) -> list[str]:
+        """What one of the world's experts does for a task."""
         worker = min(self._workers, key=lambda w: w.sessions)
         worker.sessions += 1
         try:
-            _, actions = await _persistently(worker, "expert", task)
+            _, actions = await _persistently(worker, "expert", task, kind, seed)
         finally:
             worker.sessions -= 1
         return [str(action) for action in actions]
@@ -142,7 +171,9 @@ class Session:
         self._seen = list(zip((step.action for step in prefix), restored.outcomes, strict=True))
 
     async def step(self, action: str) -> Outcome:
-        """Execute one action."""
+        """Execute one action. `MachineryError` for a step after the end of the episode."""
+        if self._seen and self._seen[-1][1].done:
+            raise MachineryError("environment", f"{action!r} comes after the end of the episode")
         deaths = 0
         while True:
             try:
@@ -214,6 +245,7 @@ class _Worker:
         self._thread = ThreadPoolExecutor(1)  # one call at a time
         self._process: Any = None
         self._stopped = False
+        self._restored = 0
         self.life = 0
         self.sessions = 0
 
@@ -229,20 +261,34 @@ class _Worker:
             raise _Replaced
         if self._stopped:  # a call that was queued behind the end of the pool must not start a process again
             raise _WorkerDied("environment", "the pool is closed")
+        if operation == "restore":
+            self._look_at_memory()
         if self._process is None:
             self._start()
-        try:
-            self._pipe.send((operation, arguments))
-            if not self._pipe.poll(self._timeout):
-                raise self._died("timeout", f"no answer to {operation} within {self._timeout:g} s")
-            kind, answer = self._pipe.recv()
-        except (EOFError, OSError) as error:
-            raise self._died("environment", f"the worker process ended during {operation}") from error
+        kind, answer = self._asked(operation, arguments)
         if kind == "unavailable":
             raise PrerequisiteError(*answer)
         if kind == "broken":
             raise self._died("environment", str(answer))
         return self.life, answer
+
+    def _asked(self, operation: str, arguments: tuple[Any, ...]) -> tuple[str, Any]:
+        try:
+            self._pipe.send((operation, arguments))
+            if not self._pipe.poll(self._timeout):
+                raise self._died("timeout", f"no answer to {operation} within {self._timeout:g} s")
+            return self._pipe.recv()  # type: ignore[no-any-return]
+        except (EOFError, OSError) as error:
+            raise self._died("environment", f"the worker process ended during {operation}") from error
+
+    def _look_at_memory(self) -> None:
+        """Let go of a process that has grown too big; its episodes will be replayed in the next one."""
+        self._restored += 1
+        if self._process is None or self._restored % _LOOK_EVERY:
+            return
+        process = psutil.Process(self._process.pid)
+        if sum(p.memory_info().rss for p in (process, *process.children(recursive=True))) > _GROWN:
+            self._end_process()
 
     def _start(self) -> None:
         context = multiprocessing.get_context("spawn")
@@ -275,6 +321,9 @@ class _Worker:
 
     def _stop(self) -> None:
         self._stopped = True
+        self._end_process()
+
+    def _end_process(self) -> None:
         self.life += 1
         if self._process is None:
             return

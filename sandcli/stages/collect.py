@@ -77,18 +77,41 @@ class CollectJob(Job[Wanted, Trajectory]):
     def _origin(self) -> str:
         if self._source is not None:
             return f"{_FROM_FILE}{self._source.name}"
-        return f"gold, thoughts {self.context.settings.collect.thoughts}"
+        return f"{self._expert}, thoughts {self.context.settings.collect.thoughts}"
+
+    @property
+    def _expert(self) -> str:
+        known, wanted = self.context.world.experts, self.context.settings.collect.expert
+        if wanted and wanted not in known:
+            raise UsageError(f"{self.context.world.name} has no expert {wanted!r}", f"use {' or '.join(known)}")
+        return wanted or known[0]
 
     def plan(self) -> list[Unit[Wanted]]:
         """The rows of the file, or the world's training tasks."""
         if self._source is not None:
             rows = read_rows(self._source)[: self.context.limit]
             _no_twins(self._source, rows)
-            wanted = {row.id: Wanted(self.context.world.task_of(row.id), row) for row in rows}
+            wanted = {row.id: self._wanted(row) for row in rows}
         else:
             tasks = self.context.world.tasks("train")[: self.context.limit]
             wanted = {str(task): Wanted(task, None) for task in tasks}
         return [Unit((name,), digest(unit), unit) for name, unit in wanted.items()]
+
+    def _wanted(self, row: Row) -> Wanted:
+        """The task of a recorded row, and the row in the words that the task is played in."""
+        world = self.context.world
+        task = world.task_of(row.task)
+        actions, seen = world.adapted(task, [turn.action for turn in row.turns], row.observations)
+        turns = [turn._replace(action=action) for turn, action in zip(row.turns, actions, strict=True)]
+        return Wanted(task, row._replace(turns=turns, observations=seen))
+
+    def _wanted(self, row: Row) -> Wanted:
+        """The task of a recorded row, and the row in the words that the task is played in."""
+        world = self.context.world
+        task = world.task_of(row.task)
+        actions, seen = world.adapted(task, [turn.action for turn in row.turns], row.observations)
+        turns = [turn._replace(action=action) for turn, action in zip(row.turns, actions, strict=True)]
+        return Wanted(task, row._replace(turns=turns, observations=seen))
 
     @asynccontextmanager
     async def opened(self) -> AsyncIterator[Do[Wanted, Trajectory]]:
@@ -108,7 +131,9 @@ class CollectJob(Job[Wanted, Trajectory]):
 
     async def _demonstrated(self, pool: Pool, engine: Engine | None, task: Task) -> Trajectory | LeftOut:
         """The expert's path, executed; left out where it does not reach the full score."""
-        actions = await pool.expert(task)
+        actions = await pool.expert(task, self._expert, self.context.seed("expert", str(task)))
+        if not actions:
+            return LeftOut("the expert gave up")
         reset, outcomes = await pool.replay(task, actions)
         reward = _reward(reset.score, outcomes)
         if reward < 1.0:

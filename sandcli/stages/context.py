@@ -10,7 +10,7 @@ from sandcli.config import Settings, worker_count
 from sandcli.engines import choose, open_engine
 from sandcli.engines.base import Engine
 from sandcli.envs import world_builder
-from sandcli.envs.base import World
+from sandcli.envs.base import World, WorldSettings
 from sandcli.envs.workers import Pool
 from sandcli.errors import PrerequisiteError
 from sandcli.models import fingerprint, locate
@@ -35,7 +35,8 @@ class Context:
     @cached_property
     def _world_builder(self) -> "partial[World]":
         env = self.settings.env
-        return world_builder(env.name, env.simplifications, env.tasks, env.step_limit)
+        settings = WorldSettings(env.simplifications, tuple(env.tasks), env.step_limit, env.games, env.translate)
+        return world_builder(env.name, settings)
 
     def base(self) -> Path:
         """What speaks for pi_base."""

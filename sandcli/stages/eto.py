@@ -18,9 +18,10 @@ _OBSERVATION = "Observation:"
 
 
 class Row(NamedTuple):
-    """One trajectory as recorded; the last turn often has no observation: then `observations` is one shorter."""
+    """One trajectory as recorded. `task` names its task or game; `observations` may be one shorter than `turns`."""
 
     id: str
+    task: str
     instruction: str
     turns: list[Turn]
     observations: list[str]
@@ -42,7 +43,8 @@ class _Message(msgspec.Struct):
 
 
 class _Row(msgspec.Struct):
-    id: str | int
+    id: str | int = ""
+    game_file: str = ""
     conversations: list[_Message] = []
     messages: list[_Message] = []
 
@@ -71,15 +73,18 @@ def _row(path: Path, number: int, raw: Any) -> Row:
         row = msgspec.convert(raw, _Row)
     except msgspec.ValidationError as error:
         raise UsageError(f"{path}: row {number}: {error}", fix) from None
+    name = str(row.id) or row.game_file
+    if not name:
+        raise UsageError(f"{path}: row {number} has neither an id nor a game_file", fix)
     messages = row.conversations or row.messages
     said = [parse(message.text) if message.by_agent else None for message in messages]
     first = next((i for i, turn in enumerate(said) if turn), 0)
     if first == 0:
-        raise UsageError(f"{path}: row {number} ({row.id}) holds no turn with an action", fix)
+        raise UsageError(f"{path}: row {number} ({name}) holds no turn with an action", fix)
     turns = [turn for turn in said[first:] if turn]
     if len(turns) < sum(message.by_agent for message in messages[first:]):
-        raise UsageError(f"{path}: row {number} ({row.id}) holds a turn without an action", fix)
+        raise UsageError(f"{path}: row {number} ({name}) holds a turn without an action", fix)
     seen = [m.text.strip().removeprefix(_OBSERVATION).strip() for m in messages[first:] if not m.by_agent]
     if len(turns) - len(seen) not in (0, 1):
-        raise UsageError(f"{path}: row {number} ({row.id}) has {len(turns)} turns, {len(seen)} observations", fix)
-    return Row(str(row.id), messages[first - 1].text.strip(), turns, seen)
+        raise UsageError(f"{path}: row {number} ({name}) has {len(turns)} turns, {len(seen)} observations", fix)
+    return Row(name, row.game_file or name, messages[first - 1].text.strip(), turns, seen)

@@ -70,7 +70,7 @@ class EvalJob(Job[Trial, Episode]):
         prints = {model: fingerprint(self._folder(model)) for model in evaluated.models}
         tasks = {split: self.context.world.tasks(split)[: self.context.limit] for split in evaluated.splits}
         return [
-            Unit((split, task.name, task.variation, model), prints[model], Trial(split, task, model))
+            Unit((split, *task.key, model), prints[model], Trial(split, task, model))
             for model in evaluated.models
             for split in evaluated.splits
             for task in tasks[split]

@@ -12,10 +12,11 @@ from pathlib import Path
 import psutil
 import pytest
 
-from sandcli.envs import java
-from sandcli.envs import scienceworld_tasks as table
-from sandcli.envs.base import Outcome, Reset
-from sandcli.envs.scienceworld import ScienceWorld, ScienceWorldSimulator, expand
+from sandcli.envs.base import Outcome, Reset, WorldSettings
+from sandcli.envs.scienceworld import java
+from sandcli.envs.scienceworld import tasks as table
+from sandcli.envs.scienceworld.simulator import ScienceWorldSimulator
+from sandcli.envs.scienceworld.world import ScienceWorld, expand
 from sandcli.envs.workers import PROCESS, Pool
 from sandcli.errors import MachineryError, PrerequisiteError
 from sandcli.records import Step, Task
@@ -27,13 +28,13 @@ MIXED = ["find-non-living-thing", "lifespan-longest-lived", "power-component", "
 
 @pytest.fixture(scope="module")
 def simulator() -> Iterator[ScienceWorldSimulator]:
-    live = ScienceWorld(tasks=["all"]).start()
+    live = ScienceWorld(WorldSettings(tasks=("all",))).start()
     yield live
     live.close()
 
 
 def test_table_agrees_with_the_simulator(simulator: ScienceWorldSimulator) -> None:
-    game = simulator._jvm.scienceworld.runtime.pythonapi.PythonInterface()
+    game = simulator._gateway.jvm.scienceworld.runtime.pythonapi.PythonInterface()
     assert {str(n): int(game.getTaskMaxVariations(n)) for n in game.getTaskNames()} == {
         name: kind.variations for name, kind in table.TYPES.items()
     }
@@ -46,10 +47,10 @@ def test_table_agrees_with_the_simulator(simulator: ScienceWorldSimulator) -> No
 
 def test_episodes_of_one_jvm_do_not_disturb_each_other(simulator: ScienceWorldSimulator) -> None:
     tasks = {name: Task(name=name, variation=1) for name in MIXED}
-    paths = {name: simulator.expert(task)[:12] for name, task in tasks.items()}
+    paths = {name: simulator.expert(task, "gold", 0)[:12] for name, task in tasks.items()}
     alone = {name: _alone(simulator, tasks[name], paths[name]) for name in MIXED}
-    episodes = {name: simulator.open() for name in MIXED}
-    mixed: dict[str, list[Reset | Outcome]] = {name: [episodes[name].reset(tasks[name])] for name in MIXED}
+    episodes = {name: simulator.open(tasks[name]) for name in MIXED}
+    mixed: dict[str, list[Reset | Outcome]] = {name: [episodes[name].reset] for name in MIXED}
     turns = [name for name in MIXED for _ in paths[name]]
     random.Random(0).shuffle(turns)
     for name in turns:
@@ -58,28 +59,27 @@ def test_episodes_of_one_jvm_do_not_disturb_each_other(simulator: ScienceWorldSi
 
 
 def _alone(simulator: ScienceWorldSimulator, task: Task, path: list[str]) -> list[Reset | Outcome]:
-    episode = simulator.open()
-    return [episode.reset(task), *(episode.step(action) for action in path)]
+    episode = simulator.open(task)
+    return [episode.reset, *(episode.step(action) for action in path)]
 
 
 def test_expert_paths_reach_the_full_score(simulator: ScienceWorldSimulator) -> None:
     for name in ("find-non-living-thing", "lifespan-shortest-lived", "find-animal"):
         task = Task(name=name, variation=0)
-        path = simulator.expert(task)
+        path = simulator.expert(task, "gold", 0)
         outcomes = [o for o in _alone(simulator, task, path) if isinstance(o, Outcome)]
         assert max(outcome.score for outcome in outcomes) == 1.0, name
         assert not any(action.startswith("go to") for action in path) or name == "find-animal"
 
 
 def test_a_wrong_focus_ends_the_episode_with_nothing(simulator: ScienceWorldSimulator) -> None:
-    shortest = simulator.expert(Task(name="lifespan-shortest-lived", variation=0))
+    shortest = simulator.expert(Task(name="lifespan-shortest-lived", variation=0), "gold", 0)
     *_, last = _alone(simulator, Task(name="lifespan-longest-lived", variation=0), shortest[:2])
     assert isinstance(last, Outcome) and last.done and last.score == 0.0
 
 
 def test_an_unknown_command_is_invalid_and_changes_nothing(simulator: ScienceWorldSimulator) -> None:
-    episode = simulator.open()
-    episode.reset(Task(name="find-plant", variation=0))
+    episode = simulator.open(Task(name="find-plant", variation=0))
     before = episode.step("look around")
     assert not episode.step("fly to the moon").valid
     assert episode.step("look around").observation == before.observation
@@ -94,7 +94,7 @@ def test_an_episode_knows_nothing_of_the_one_before_it() -> None:
     async def scenario() -> None:
         task = Task(name="lifespan-longest-lived", variation=0)
         async with Pool(ScienceWorld, 1, 60) as pool:
-            won = await pool.replay(task, await pool.expert(task))
+            won = await pool.replay(task, await pool.expert(task, "gold", 0))
             assert won.outcomes[-1].score == 1.0
             session = await pool.restore(task)
             assert (session.reset.score, session.best) == (0.0, 0.0)
@@ -108,7 +108,7 @@ def test_an_episode_survives_the_death_of_its_simulator(victim: str) -> None:
     async def scenario() -> None:
         task = Task(name="find-non-living-thing", variation=0)
         async with Pool(ScienceWorld, 1, 60) as pool:
-            path = await pool.expert(task)
+            path = await pool.expert(task, "gold", 0)
             _, expected = await pool.replay(task, path)
             session = await pool.restore(task)
             seen = [await session.step(path[0])]

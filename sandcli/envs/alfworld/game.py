@@ -1,0 +1,202 @@
+"""One ALFWorld game, live: the state machine of fast-downward, the facts that its texts speak of, and its positions.
+
+TextWorld's environment renders every admissible command and copies every fact at each step. Here a position is an
+immutable value, so keeping one costs nothing and going back to it is an assignment; commands are rendered once
+an operator. Feedback, admissible commands and victory are those of the stock environment, to the letter.
+"""
+
+from collections import OrderedDict
+from collections.abc import Iterable, Mapping
+from types import SimpleNamespace
+from typing import Any, NamedTuple
+
+import fast_downward
+from alfworld.agents.utils.misc import Demangler
+from textworld.envs.pddl.logic import Atom
+from textworld.generator.game import EntityInfo
+from textworld.logic import Placeholder, Proposition, Signature, State, Type, TypeHierarchy, Variable
+
+from sandcli.envs.alfworld.files import GameFile
+from sandcli.envs.alfworld.grammar import Grammar, Scene
+from sandcli.envs.alfworld.translation import Translation, planning_task, translate
+
+NOTHING = "Nothing happens."
+"""What the game says to a command that is not admissible."""
+
+_REMEMBERED = 2048
+"""Positions of a game whose admissible commands are kept."""
+
+Facts = Mapping[Signature, frozenset[Proposition]]
+
+
+class Position(NamedTuple):
+    """Where a game stands: fast-downward's number for the state, and what is true in it. Valid for its game only."""
+
+    number: int
+    facts: Facts
+
+
+class Operator(NamedTuple):
+    """What a command does: fast-downward's id, how many effects it has, its texts' rule and who takes part."""
+
+    id: int
+    effects: int
+    command: str
+    feedback: str
+    mapping: Mapping[Placeholder, Variable]
+
+
+class Game:
+    """A loaded game. It holds one instance of fast-downward's library; not safe for threads."""
+
+    def __init__(self, file: GameFile, library: Any) -> None:
+        self._file = file
+        self._library = library
+        self._translation = translate(file.pddl_domain, file.pddl_problem)
+        self._grammar = Grammar(file.grammar)
+        self._operators: dict[int, Operator] = {}
+        self._commands: OrderedDict[int, dict[str, Operator]] = OrderedDict()
+        self._types = _hierarchy(self._translation)
+        library.load_sas(self._translation.sas.encode())
+        self.start = Position(library.get_state_id(), _grouped(self._first_facts()))
+        self._entities = _entities(self.start.facts)
+
+    def _first_facts(self) -> Iterable[Proposition]:
+        kinds = self._translation.objects
+        for name, arguments in self._translation.facts:
+            yield Proposition(name, [Variable(argument, kinds[argument]) for argument in arguments])
+        atoms = (Atom * self._library.get_state_size())()
+        self._library.get_state(atoms)
+        yield from (fact for fact in (atom.get_fact(kinds) for atom in atoms) if not fact.is_negation)
+
+    def intro(self) -> str:
+        """What the player reads first."""
+        return self._grammar.render("#intro#", self._scene(self.start, {}))
+
+    def commands(self, position: Position) -> Mapping[str, Operator]:
+        """The admissible commands, in the planner's order."""
+        if position.number in self._commands:
+            self._commands.move_to_end(position.number)
+            return self._commands[position.number]
+        found: dict[str, Operator] = {}
+        for operator in self._applicable(position):
+            found.setdefault(operator.command, operator)
+        self._commands[position.number] = found
+        if len(self._commands) > _REMEMBERED:
+            self._commands.popitem(last=False)
+        return found
+
+    def _applicable(self, position: Position) -> list[Operator]:
+        self._library.set_state_id(position.number)
+        raw = (fast_downward.Operator * self._library.get_applicable_operators_count())()
+        self._library.get_applicable_operators(raw)
+        unique: dict[bytes, Operator] = {}
+        for operator in raw:
+            if operator.id not in self._operators:
+                self._operators[operator.id] = self._operator(operator, position)
+            unique.setdefault(operator._name, self._operators[operator.id])
+        return list(unique.values())
+
+    def _operator(self, raw: Any, position: Position) -> Operator:
+        name, *arguments = raw.name.split()
+        text = self._grammar.actions[name]
+        mapping = {
+            Placeholder(parameter, kind): Variable(argument, kind)
+            for (parameter, kind), argument in zip(self._translation.actions[name], arguments, strict=False)
+        }
+        command = self._grammar.render(text.template, self._scene(position, mapping))
+        return Operator(raw.id, raw.nb_effect_atoms, command, text.feedback, mapping)
+
+    def apply(self, position: Position, operator: Operator) -> tuple[Position, str]:
+        """The position after an admissible command, and what the player reads."""
+        self._library.set_state_id(position.number)
+        effects = (Atom * operator.effects)()
+        self._library.apply_operator(operator.id, effects)
+        facts = _changed(position.facts, [effect.get_fact(self._translation.objects) for effect in effects])
+        after = Position(self._library.get_state_id(), facts)
+        return after, self._grammar.render(operator.feedback, self._scene(after, operator.mapping))
+
+    def won(self, position: Position) -> bool:
+        """Whether the task is fulfilled."""
+        self._library.set_state_id(position.number)
+        return bool(self._library.check_goal())
+
+    def plan(self) -> list[str]:
+        """The planner's own solution, as commands; empty where there is none."""
+        self._library.set_state_id(self.start.number)
+        task = planning_task(self._file.pddl_domain, self._file.pddl_problem)
+        self._library.load_sas_replan(task.sas.encode())
+        if not self._library.replan(False):
+            return []
+        raw = (fast_downward.Operator * self._library.get_last_plan_length())()
+        self._library.get_last_plan(raw)
+        return self._spoken([operator._name for operator in raw])
+
+    def _spoken(self, plan: list[bytes]) -> list[str]:
+        commands, position = [], self.start
+        for name in plan:
+            self._library.set_state_id(position.number)
+            operator = self._named(name, position)
+            commands.append(operator.command)
+            position, _ = self.apply(position, operator)
+        return commands
+
+    def _named(self, name: bytes, position: Position) -> Operator:
+        """The applicable operator of this name; the first of several, as `commands` has it."""
+        raw = (fast_downward.Operator * self._library.get_applicable_operators_count())()
+        self._library.get_applicable_operators(raw)
+        found = next(operator for operator in raw if operator._name == name)
+        return self._operator(found, position)
+
+    def told(self, position: Position) -> list[tuple[str, ...]]:
+        """Every fact, in the names that the player reads: the predicate, then its arguments. Sorted."""
+        return sorted(
+            (fact.name, *(self._entities[variable.name].name for variable in fact.arguments))
+            for group in position.facts.values()
+            for fact in group
+        )
+
+    def _scene(self, position: Position, mapping: Mapping[Placeholder, Variable]) -> Scene:
+        return Scene(_State(self._types, position.facts), mapping, self._entities)
+
+
+class _State(State):  # type: ignore[misc]
+    """TextWorld's queries on facts that are kept elsewhere."""
+
+    def __init__(self, types: TypeHierarchy, facts: Facts) -> None:
+        self._logic = SimpleNamespace(types=types)
+        self._facts = facts
+
+
+def _hierarchy(translation: Translation) -> TypeHierarchy:
+    hierarchy = TypeHierarchy()
+    for name, parents in translation.types.items():
+        hierarchy.add(Type(name, parents))
+    return hierarchy
+
+
+def _grouped(facts: Iterable[Proposition]) -> Facts:
+    groups: dict[Signature, set[Proposition]] = {}
+    for fact in facts:
+        groups.setdefault(fact.signature, set()).add(fact)
+    return {signature: frozenset(group) for signature, group in groups.items()}
+
+
+def _changed(facts: Facts, effects: Iterable[Proposition]) -> Facts:
+    """The facts after an action's effects; groups that did not change are shared."""
+    changed = dict(facts)
+    for effect in effects:
+        opposite = effect.negate()
+        changed[opposite.signature] = changed.get(opposite.signature, frozenset()) - {opposite}
+        changed[effect.signature] = changed.get(effect.signature, frozenset()) | {effect}
+    return changed
+
+
+def _entities(facts: Facts) -> dict[str, EntityInfo]:
+    """Every thing with the name that ALFWorld gives it, such as `apple 1`."""
+    found = {v.name: EntityInfo(v.name, v.type) for group in facts.values() for f in group for v in f.arguments}
+    names = Demangler(game_infos=found)
+    for info in found.values():
+        info.name = names.demangle_alfred_name(info.id)
+        info.indefinite, info.definite = "a", "the"
+    return found

@@ -1,0 +1,151 @@
+"""The text of a game: TextWorld's grammar, parsed by TextWorld and rendered here.
+
+A rendering is a walk over the parsed symbols. TextWorld's own derivation copies the whole context at every symbol and
+parses every string anew, a tenth of a second a step; this one parses once and copies nothing. The tests hold both
+against each other, word by word.
+"""
+
+import ast
+import re
+from collections.abc import Iterator, Mapping
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+from textworld.envs.pddl.logic import _parse_and_convert as parse_document
+from textworld.envs.pddl.textgen import (
+    ConditionalSymbol,
+    EvalSymbol,
+    ListSymbol,
+    NonterminalSymbol,
+    Symbol,
+    TerminalSymbol,
+)
+from textworld.envs.pddl.textgen import _parse_and_convert as parse_text
+from textworld.logic import Rule, State
+
+from sandcli.errors import MachineryError
+
+_TASK = re.compile(r'(?<="rhs": ")Your task is to: [^"]*(?=")')
+
+
+class Scene(NamedTuple):
+    """What a text speaks of: the facts, which entity each placeholder stands for, and all entities by id."""
+
+    state: State
+    mapping: Mapping[Any, Any]
+    entities: Mapping[str, Any]
+
+
+class ActionText(NamedTuple):
+    """How an action is commanded and what is said after it, in the grammar's language."""
+
+    template: str
+    feedback: str
+
+
+class Grammar:
+    """One game's grammar. Games differ in the sentence of the task only, so the rest is parsed once."""
+
+    def __init__(self, source: str) -> None:
+        found = _TASK.search(source)
+        self._task = found.group() if found else ""
+        self.actions, self._productions = _parsed(_TASK.sub("", source))
+
+    def render(self, text: str, scene: Scene) -> str:
+        """A string of the grammar's language, filled in."""
+        return "".join(self._one(symbol, scene) for symbol in _symbols(text))
+
+    def _one(self, symbol: Symbol, scene: Scene) -> str:
+        match symbol:
+            case TerminalSymbol():
+                return str(symbol)
+            case NonterminalSymbol(symbol="task"):
+                return self._task
+            case NonterminalSymbol():
+                return "".join(self._one(part, scene) for part in self._chosen(str(symbol), scene))
+            case ListSymbol():
+                return self._listed(list(self._items(symbol.symbol, scene)), scene)
+            case _:
+                return "".join(self._items(symbol, scene))
+
+    def _items(self, symbol: Symbol, scene: Scene) -> Iterator[str]:
+        """What a symbol stands for, piece by piece: one for each way in which its query holds."""
+        match symbol:
+            case ConditionalSymbol(given=given):
+                for inner in _matches(given, scene) if given else [scene]:
+                    yield self._one(symbol.expression, inner)
+            case EvalSymbol():
+                yield _value(_expression(symbol.expression), scene)
+            case _:
+                raise MachineryError("environment", f"the game's grammar holds an unknown symbol {symbol!r}")
+
+    def _listed(self, items: list[str], scene: Scene) -> str:
+        def said(name: str) -> str:
+            return "".join(self._one(part, scene) for part in self._chosen(name, scene))
+
+        if not items:
+            return said("list_empty")
+        *first, last = items
+        return said("list_separator").join(first) + said("list_last_separator") + last if first else last
+
+    def _chosen(self, name: str, scene: Scene) -> list[Symbol]:
+        for production in self._productions.get(name, ()):
+            if not production.condition or any(_matches(production.condition, scene)):
+                return list(production.rhs)
+        raise MachineryError("environment", f"the game's grammar says nothing for #{name}#")
+
+
+@lru_cache(maxsize=16)
+def _parsed(source: str) -> tuple[dict[str, ActionText], Mapping[str, list[Any]]]:
+    try:
+        actions, grammar = parse_document(source, rule_name="pddlStart")
+    except Exception as error:  # tatsu and json raise errors of many kinds
+        detail = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise MachineryError("environment", f"the game's grammar does not parse: {detail}") from error
+    return {name: ActionText(a.template, a.feedback_rule) for name, a in actions.items()}, grammar._rules
+
+
+@lru_cache(maxsize=4096)
+def _symbols(text: str) -> list[Symbol]:
+    return list(parse_text(text, rule_name="symbols"))
+
+
+@lru_cache(maxsize=1024)
+def _query(text: str) -> Rule:
+    return Rule.parse_conjunctive_query(text)
+
+
+def _matches(query: str, scene: Scene) -> Iterator[Scene]:
+    for mapping in scene.state.all_assignments(_query(query), scene.mapping):
+        yield scene._replace(mapping={**scene.mapping, **mapping})
+
+
+@lru_cache(maxsize=1024)
+def _expression(text: str) -> ast.expr:
+    return ast.parse(text.strip(), mode="eval").body
+
+
+def _value(expression: ast.expr, scene: Scene) -> str:
+    """The value of a grammar's expression: names, their attributes, strings, `+` and `or`.
+
+    TextWorld evaluates any Python that a game file holds; nothing else than these is ever needed, or done here.
+    """
+    match expression:
+        case ast.Constant(value=str() as text):
+            return text
+        case ast.Name(id=name):
+            return str(_entity(name, scene).name)
+        case ast.Attribute(value=ast.Name(id=name), attr=attribute) if attribute in ("name", "id", "indefinite"):
+            return str(getattr(_entity(name, scene), attribute) or "")
+        case ast.BinOp(left=left, op=ast.Add(), right=right):
+            return _value(left, scene) + _value(right, scene)
+        case ast.BoolOp(op=ast.Or(), values=values):
+            return next((text for text in (_value(v, scene) for v in values) if text), "")
+    raise MachineryError("environment", f"the game's grammar holds an expression of its own: {ast.unparse(expression)}")
+
+
+def _entity(name: str, scene: Scene) -> Any:
+    for placeholder, variable in scene.mapping.items():
+        if placeholder.name == name:
+            return scene.entities[variable.name]
+    raise MachineryError("environment", f"the game's grammar speaks of {name!r}, which nothing stands for")

@@ -1,0 +1,175 @@
+"""ALFWorld: household chores of six types in a text world made from PDDL."""
+
+from collections import OrderedDict
+from collections.abc import Callable
+from importlib import metadata, util
+from itertools import zip_longest
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from weakref import finalize
+
+from sandcli.envs.alfworld import files, grammars
+from sandcli.envs.base import DEFAULTS, Outcome, Reset, WorldSettings, chosen_types
+from sandcli.errors import PrerequisiteError, UsageError
+from sandcli.prompts import load
+from sandcli.records import Task
+
+if TYPE_CHECKING:
+    from sandcli.envs.alfworld.game import Game, Position
+
+_STEP_LIMIT = 40
+_LIVE_GAMES = 8
+"""Games that a worker keeps loaded though no episode is in them; each takes about 10 MB."""
+
+
+class Alfworld:
+    """The world's tasks and settings. The games are those of `settings.games`, or of $ALFWORLD_DATA."""
+
+    name = "alfworld"
+    experts = ("handcoded", "planner")
+
+    def __init__(self, settings: WorldSettings = DEFAULTS) -> None:
+        self.system = load("alfworld/instruction")
+        self._types = chosen_types("ALFWorld", settings.tasks, files.TYPES, files.TYPES)
+        self._limit = settings.step_limit or _STEP_LIMIT
+        self._root = files.data_folder(settings.games)
+        self._translate = settings.translate
+
+    def tasks(self, split: str) -> list[Task]:
+        """The playable games of a split, types taking turns, so that any first N cover as many types as possible."""
+        if split not in files.SPLITS:
+            raise UsageError(f"unknown split {split!r} of ALFWorld", "use train, seen or unseen")
+        games = [entry.game for entry in files.index(self._root) if entry.playable]
+        inside = [game for game in games if game.startswith(f"{files.SPLITS[split]}/")]
+        rows = zip_longest(*([_task(g) for g in inside if files.goal_of(g).type == kind] for kind in self._types))
+        return [task for row in rows for task in row if task is not None]
+
+    def task_of(self, identifier: str) -> Task:
+        """A path that holds `FOLDER/TRIAL`, as expert data names its game, looked up in the index."""
+        parts = identifier.removesuffix(f"/{files.FILE}").split("/")
+        found = [e.game for e in files.index(self._root) if e.game.split("/")[1:] == parts[-2:]]
+        if len(found) == 1:
+            return _task(found[0])
+        if found:
+            raise UsageError(f"{identifier!r} names several games: {', '.join(found)}", "keep one of them")
+        raise UsageError(
+            f"{identifier!r} names no game below {self._root / files.FOLDER}",
+            "expected something like train/pick_and_place_simple-Mug-None-Desk-308/trial_T20190906_195547_338431",
+        )
+
+    def step_limit(self, task: Task) -> int:
+        """The same for all tasks."""
+        return self._limit
+
+    def same(self, observed: str, recorded: str) -> bool:
+        """Equal line by line."""
+        return observed.split() == recorded.split()
+
+    def adapted(self, task: Task, actions: list[str], observations: list[str]) -> tuple[list[str], list[str]]:
+        """Recorded actions and observations in the words of the game's grammar.
+
+        Raises `UsageError` where they are of the other grammar and translation was not asked for.
+        """
+        verb = self._file(task).verb
+        other = next((a for a in actions if grammars.spoken(a) not in (None, verb)), None)
+        if other is None:
+            return actions, [grammars.without_arrival(text) for text in observations]
+        if not self._translate:
+            raise UsageError(
+                f"{other!r} is of the other grammar than the game {task}, which says `{verb}`",
+                "get the games that the data was recorded on, or have it translated: --set env.translate=true",
+            )
+        spoken = [grammars.without_arrival(grammars.translated(text, verb)) for text in observations]
+        return [grammars.translated(action, verb) for action in actions], spoken
+
+    def _file(self, task: Task) -> files.GameFile:
+        return files.read_game(_path(self._root, task))
+
+    def versions(self) -> dict[str, str]:
+        """The versions of what makes the text."""
+        return {name: metadata.version(name) for name in ("alfworld", "textworld") if util.find_spec(name)}
+
+    def runtime(self) -> str:
+        """Where the games are."""
+        missing = [name for name in ("alfworld", "textworld", "fast_downward") if util.find_spec(name) is None]
+        if missing:
+            raise PrerequisiteError(f"ALFWorld needs {missing[0]}, which is not installed", "make setup-alfworld")
+        return f"the games of {self._root}"
+
+    def start(self) -> "AlfworldSimulator":
+        """Nothing heavy: games are loaded when they are played."""
+        self.runtime()
+        return AlfworldSimulator(lambda task: _path(self._root, task))
+
+
+class AlfworldSimulator:
+    """Opens episodes; games stay loaded while an episode is in them, and the last few beyond that."""
+
+    def __init__(self, path: Callable[[Task], Path]) -> None:
+        self._path = path
+        self._games: OrderedDict[Task, Game] = OrderedDict()
+        self._libraries: list[Any] = []  # of games that are gone; unloading one can crash the process at its end
+
+    def open(self, task: Task) -> "AlfworldEpisode":
+        """A new episode."""
+        return AlfworldEpisode(self._game(task))
+
+    def expert(self, task: Task, kind: str, seed: int) -> list[str]:
+        """What an expert does; empty where it gives up."""
+        from sandcli.envs.alfworld.experts import handcoded, planned
+
+        game = self._game(task)
+        if kind == "planner":
+            return planned(game)
+        return handcoded(game, files.goal_of(task.game or ""), files.read_game(self._path(task)).verb, seed)
+
+    def _game(self, task: Task) -> "Game":
+        from fast_downward import load_lib
+
+        from sandcli.envs.alfworld.game import Game
+
+        if task not in self._games:
+            file = files.read_game(self._path(task))
+            library = self._libraries.pop() if self._libraries else load_lib()
+            self._games[task] = game = Game(file, library)
+            finalize(game, self._libraries.append, library)
+        self._games.move_to_end(task)
+        if len(self._games) > _LIVE_GAMES:
+            self._games.popitem(last=False)
+        return self._games[task]
+
+    def close(self) -> None:
+        """Nothing runs behind it."""
+
+
+class AlfworldEpisode:
+    """One episode: a game, and where in it the player stands."""
+
+    def __init__(self, game: "Game", position: "Position | None" = None) -> None:
+        self._game = game
+        self._position = position or game.start
+        # The line of work shows the description and the task, without the game's own welcome.
+        self.reset = Reset("\n".join(game.intro().split("\n\n")[1:]), 0.0)
+
+    def step(self, action: str) -> Outcome:
+        """Execute one action. The reward is 1 for a task that is done, and nothing before."""
+        from sandcli.envs.alfworld.game import NOTHING
+
+        operator = self._game.commands(self._position).get(action.strip())
+        if operator is None:
+            return Outcome(NOTHING, float(self._game.won(self._position)), False, False)
+        self._position, text = self._game.apply(self._position, operator)
+        won = self._game.won(self._position)
+        return Outcome(grammars.without_arrival(text), float(won), won, True)
+
+    def fork(self) -> "AlfworldEpisode":
+        """Another episode in the same position."""
+        return AlfworldEpisode(self._game, self._position)
+
+
+def _task(game: str) -> Task:
+    return Task(name=files.goal_of(game).type, game=game)
+
+
+def _path(root: Path, task: Task) -> Path:
+    return root / files.FOLDER / (task.game or "") / files.FILE

@@ -1,0 +1,1 @@
+"""ScienceWorld, its Java runtime, and episodes that fork."""

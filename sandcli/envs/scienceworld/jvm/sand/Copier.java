@@ -1,0 +1,237 @@
+package sand;
+
+import java.lang.reflect.Array;
+import java.lang.reflect.Constructor;
+import java.lang.reflect.Field;
+import java.lang.reflect.Modifier;
+import java.util.ArrayDeque;
+import java.util.ArrayList;
+import java.util.HashMap;
+import java.util.List;
+import java.util.Map;
+import java.util.Random;
+import java.util.Set;
+import scienceworld.struct.EnvObject;
+
+/**
+ * Copies a graph of objects, each object once.
+ *
+ * Values, modules, functions and random generators are shared. The copies' hash tables stay valid because the JVM runs
+ * with -XX:hashCode=2: every object has the same identity hash. For that same reason an IdentityHashMap would be a list,
+ * so the table of what was copied hashes objects by what they hold.
+ */
+final class Copier {
+    private static final Set<Class<?>> VALUES = Set.of(
+        String.class, Class.class, Long.class, Integer.class, Double.class, Float.class, Boolean.class,
+        Character.class, Byte.class, Short.class, java.util.regex.Pattern.class, java.math.BigInteger.class);
+
+    private static final Map<Class<?>, Shape> SHAPES = new HashMap<>();
+    private static final Constructor<?> OBJECT = constructor();
+
+    private final ArrayDeque<Object> originals = new ArrayDeque<>();
+    private final ArrayDeque<Object> copies = new ArrayDeque<>();
+    private Object[] keys = new Object[1 << 14];
+    private Object[] values = new Object[1 << 14];
+    private int size;
+
+    /** What copying an object of a class takes. */
+    private static final class Shape {
+        boolean shared;
+        List<Field> references = new ArrayList<>();
+        List<Field> primitives = new ArrayList<>();
+        Constructor<?> maker;
+    }
+
+    /** This object is not copied: the copies refer to it as well. */
+    void share(Object object) {
+        put(object, object);
+    }
+
+    /** A copy of an object and of all that it refers to. */
+    Object copy(Object root) throws ReflectiveOperationException {
+        Object result = reach(root);
+        while (!originals.isEmpty()) {
+            fill(originals.pop(), copies.pop());
+        }
+        return result;
+    }
+
+    private void fill(Object original, Object copy) throws ReflectiveOperationException {
+        if (original instanceof Object[]) {
+            Object[] from = (Object[]) original;
+            Object[] to = (Object[]) copy;
+            for (int i = 0; i < from.length; i++) {
+                to[i] = reach(from[i]);
+            }
+            return;
+        }
+        for (Field field : shape(original.getClass()).references) {
+            field.set(copy, reach(field.get(original)));
+        }
+    }
+
+    /** The copy of an object, which may still be empty: what it refers to is copied later. */
+    private Object reach(Object original) throws ReflectiveOperationException {
+        if (original == null) {
+            return null;
+        }
+        Class<?> type = original.getClass();
+        Shape shape = shape(type);
+        if (shape.shared) {
+            return original;
+        }
+        Object known = get(original);
+        if (known != null) {
+            return known;
+        }
+        Object copy = type.isArray() ? array(original) : instance(original, shape);
+        put(original, copy);
+        if (type.isArray() ? original instanceof Object[] : !shape.references.isEmpty()) {
+            originals.push(original);
+            copies.push(copy);
+        }
+        return copy;
+    }
+
+    private static Object array(Object original) {
+        int length = Array.getLength(original);
+        Object copy = Array.newInstance(original.getClass().getComponentType(), length);
+        if (!(original instanceof Object[])) {
+            System.arraycopy(original, 0, copy, 0, length);
+        }
+        return copy;
+    }
+
+    private static Object instance(Object original, Shape shape) throws ReflectiveOperationException {
+        Object copy = shape.maker.newInstance();
+        for (Field field : shape.primitives) {
+            field.set(copy, field.get(original));
+        }
+        return copy;
+    }
+
+    private static Shape shape(Class<?> type) {
+        Shape shape = SHAPES.get(type);
+        if (shape == null) {
+            shape = new Shape();
+            SHAPES.put(type, shape);
+            shape.shared = isShared(type);
+            if (!shape.shared && !type.isArray()) {
+                fields(type, shape);
+                // A constructor that runs none of the class's own: the fields are all set here.
+                shape.maker = sun.reflect.ReflectionFactory.getReflectionFactory()
+                    .newConstructorForSerialization(type, OBJECT);
+            }
+        }
+        return shape;
+    }
+
+    private static void fields(Class<?> type, Shape shape) {
+        for (Class<?> owner = type; owner != Object.class; owner = owner.getSuperclass()) {
+            for (Field field : owner.getDeclaredFields()) {
+                if (!Modifier.isStatic(field.getModifiers())) {
+                    field.setAccessible(true);
+                    (field.getType().isPrimitive() ? shape.primitives : shape.references).add(field);
+                }
+            }
+        }
+    }
+
+    private static boolean isShared(Class<?> type) {
+        return VALUES.contains(type) || type.isEnum() || type.isHidden() || type.isSynthetic() || isModule(type)
+            || ClassLoader.class.isAssignableFrom(type) || Thread.class.isAssignableFrom(type)
+            || Random.class.isAssignableFrom(type);
+    }
+
+    /** Scala's objects: there is one of each in a JVM. */
+    private static boolean isModule(Class<?> type) {
+        try {
+            return type.getName().endsWith("$") && type.getDeclaredField("MODULE$") != null;
+        } catch (NoSuchFieldException none) {
+            return false;
+        }
+    }
+
+    private static Constructor<?> constructor() {
+        try {
+            return Object.class.getDeclaredConstructor();
+        } catch (NoSuchMethodException never) {
+            throw new AssertionError(never);
+        }
+    }
+
+    private Object get(Object key) throws ReflectiveOperationException {
+        for (int i = slot(key, keys.length); keys[i] != null; i = (i + 1) & (keys.length - 1)) {
+            if (keys[i] == key) {
+                return values[i];
+            }
+        }
+        return null;
+    }
+
+    private void put(Object key, Object value) {
+        if (2 * size >= keys.length) {
+            grow();
+        }
+        int i = slot(key, keys.length);
+        while (keys[i] != null) {
+            i = (i + 1) & (keys.length - 1);
+        }
+        keys[i] = key;
+        values[i] = value;
+        size++;
+    }
+
+    private void grow() {
+        Object[] oldKeys = keys;
+        Object[] oldValues = values;
+        keys = new Object[2 * oldKeys.length];
+        values = new Object[2 * oldKeys.length];
+        size = 0;
+        for (int i = 0; i < oldKeys.length; i++) {
+            if (oldKeys[i] != null) {
+                put(oldKeys[i], oldValues[i]);
+            }
+        }
+    }
+
+    private static int slot(Object object, int length) {
+        int hash = 31 * object.getClass().getName().hashCode();
+        if (object instanceof Object[]) {
+            Object[] array = (Object[]) object;
+            hash += array.length;
+            for (int i = 0, seen = 0; i < array.length && seen < 2; i++) {
+                if (array[i] != null) {
+                    seen++;
+                    hash = 31 * hash + i + glance(array[i]);
+                }
+            }
+        } else {
+            hash += glance(object);
+            for (Field field : shape(object.getClass()).references) {
+                hash = 31 * hash + glance(value(field, object));
+            }
+        }
+        hash *= 0x9E3779B9;
+        return (hash ^ (hash >>> 15)) & (length - 1);
+    }
+
+    /** A number that tells many objects apart, at a glance; the same as long as nothing runs in the simulator. */
+    private static int glance(Object object) {
+        if (object == null) {
+            return 0;
+        }
+        if (object instanceof EnvObject) {
+            return Long.hashCode(((EnvObject) object).uuid());
+        }
+        return object instanceof String ? object.hashCode() : object.getClass().getName().hashCode();
+    }
+
+    private static Object value(Field field, Object object) {
+        try {
+            return field.get(object);
+        } catch (IllegalAccessException never) {
+            throw new AssertionError(never);
+        }
+    }
+}

@@ -1,0 +1,113 @@
+"""A live ScienceWorld: a JVM of our own with any number of episodes in it.
+
+We start the JVM ourselves: with flags that make every replay identical (the stock class leaves the order of
+iteration to identity hashes), a bounded heap and a silent standard output. Our own classes in `jvm/` keep the episodes
+of one JVM apart and fork them by copying the simulator's objects.
+"""
+
+import logging
+import os
+from collections.abc import Callable, Sequence
+from importlib import util
+from pathlib import Path
+from typing import Any, cast
+
+from sandcli.envs.base import Outcome, Reset
+from sandcli.envs.scienceworld.navigation import folded
+from sandcli.errors import MachineryError
+from sandcli.records import Task
+
+_SEPARATOR = "\x01"
+_UNKNOWN_ACTION = "No known action matches that input."
+_CLASSES = Path(__file__).with_name("jvm")
+_FLAGS = [
+    "-Xmx1g",
+    "-XX:+UseSerialGC",
+    "-XX:+UnlockExperimentalVMOptions",
+    "-XX:hashCode=2",  # the same iteration order in every run
+    # to read and copy what java.util's classes hold
+    "--add-opens=java.base/java.util=ALL-UNNAMED",
+    "--add-opens=java.base/java.util.concurrent.atomic=ALL-UNNAMED",
+]
+
+
+class ScienceWorldSimulator:
+    """A JVM. `simplified` gives the simulator's list of simplifications for a task."""
+
+    def __init__(self, java: str, simplified: Callable[[Task], str]) -> None:
+        self._simplified = simplified
+        self._gateway, self._process = _launch(java)
+        jvm = self._gateway.jvm
+        # The simulator prints a lot on every step; it must not reach a pipe that nobody reads.
+        jvm.java.lang.System.setOut(jvm.java.io.PrintStream(jvm.java.io.OutputStream.nullOutputStream()))
+        self._episodes = jvm.sand.Episode
+
+    def open(self, task: Task) -> "ScienceWorldEpisode":
+        """A new episode at the start of a task."""
+        simplified = self._simplified(task)
+        episode = self._episodes.load(task.name, task.variation, simplified)
+        instruction, score = episode.begun().split(_SEPARATOR)
+        if float(score) < 0:
+            raise MachineryError("environment", f"ScienceWorld did not load {task} with {simplified!r}")
+        return ScienceWorldEpisode(episode, Reset(instruction, float(score)))
+
+    def expert(self, task: Task, kind: str, seed: int) -> list[str]:
+        """The simulator's gold path, walks through rooms folded into teleports where that reaches the same score."""
+        path = [str(action) for action in self._episodes.gold(task.name, task.variation, self._simplified(task))]
+        short = folded(path)
+        return short if self._score(task, short) >= self._score(task, path) else path
+
+    def _score(self, task: Task, actions: Sequence[str]) -> float:
+        episode = self.open(task)
+        best = episode.reset.score
+        for action in actions:
+            outcome = episode.step(action)
+            best = max(best, outcome.score)
+            if outcome.done:
+                break
+        return best
+
+    def close(self) -> None:
+        """End the JVM."""
+        self._gateway.shutdown()  # or py4j's finalisers go on talking to it
+        self._process.kill()
+        self._process.wait(timeout=20)
+
+
+class ScienceWorldEpisode:
+    """One episode: a handle on its object in the JVM."""
+
+    def __init__(self, episode: Any, reset: Reset) -> None:
+        self._episode = episode
+        self.reset = reset
+
+    def step(self, action: str) -> Outcome:
+        """Execute one action."""
+        observation, score, completed = self._episode.step(action).split(_SEPARATOR)
+        points = round(100 * float(score))  # whole points, as the literature counts
+        # A wrong focus fails the task with -100; the simulator itself leaves it to its callers to stop there.
+        done = completed == "true" or points < 0
+        return Outcome(observation, max(0, points) / 100, done, not observation.startswith(_UNKNOWN_ACTION))
+
+    def fork(self) -> "ScienceWorldEpisode":
+        """Another episode in the same state: a copy of the simulator's objects."""
+        return ScienceWorldEpisode(self._episode.fork(), self.reset)
+
+
+def _launch(java: str) -> tuple[Any, Any]:
+    from py4j.java_gateway import GatewayParameters, JavaGateway, launch_gateway
+
+    logging.getLogger("py4j").setLevel(logging.CRITICAL)  # its finalisers complain about a JVM that is gone
+    jar = Path(util.find_spec("scienceworld").origin).with_name("scienceworld.jar")  # type: ignore[union-attr, arg-type]
+    try:
+        port, process = launch_gateway(
+            classpath=os.pathsep.join((str(jar), str(_CLASSES))),
+            die_on_exit=True,
+            cwd=str(jar.parent),
+            return_proc=True,
+            java_path=java,
+            javaopts=_FLAGS,
+        )
+    except ValueError as error:  # py4j reads the port from the first line that the JVM prints
+        raise MachineryError("environment", f"{java} did not start ScienceWorld: it printed {error}") from error
+    return JavaGateway(gateway_parameters=GatewayParameters(auto_field=True, port=port)), cast(Any, process)

@@ -1,0 +1,84 @@
+"""Forked episodes are the same as replayed ones: on every task type, among other episodes, and after wandering off."""
+
+import random
+import shutil
+import subprocess
+from collections.abc import Iterator
+from importlib import util
+from pathlib import Path
+
+import pytest
+
+from sandcli.envs.base import Outcome, WorldSettings
+from sandcli.envs.scienceworld import simulator as live
+from sandcli.envs.scienceworld import tasks as table
+from sandcli.envs.scienceworld.simulator import ScienceWorldEpisode, ScienceWorldSimulator
+from sandcli.envs.scienceworld.world import ScienceWorld
+from sandcli.records import Task
+
+pytestmark = pytest.mark.real
+
+ROOMS = ["kitchen", "greenhouse", "outside", "workshop", "foundry", "living room", "art studio", "bathroom"]
+THINGS = ["cup", "orange", "metal pot", "stove", "battery", "seed jar", "bee hive", "flower pot", "thermometer", "sink"]
+
+
+@pytest.fixture(scope="module")
+def simulator() -> Iterator[ScienceWorldSimulator]:
+    started = ScienceWorld(WorldSettings(tasks=("all",))).start()
+    yield started
+    started.close()
+
+
+def walk(seed: int, length: int) -> list[str]:
+    """Commands of every kind, sensible or not; time passes in all of them."""
+    draw = random.Random(seed)
+    kinds = [
+        lambda: f"teleport to {draw.choice(ROOMS)}",
+        lambda: "look around",
+        lambda: f"{draw.choice(['pick up', 'examine', 'open', 'activate'])} {draw.choice(THINGS)}",
+        lambda: f"move {draw.choice(THINGS)} to {draw.choice(THINGS)}",
+        lambda: f"pour {draw.choice(THINGS)} into {draw.choice(THINGS)}",
+        lambda: "wait1",
+        lambda: "inventory",
+        lambda: "1",
+    ]
+    return [draw.choice(kinds)() for _ in range(length)]
+
+
+def follow(episode: ScienceWorldEpisode, actions: list[str]) -> list[Outcome]:
+    return [episode.step(action) for action in actions]
+
+
+def forked(episode: ScienceWorldEpisode) -> ScienceWorldEpisode:
+    return episode.fork()
+
+
+@pytest.mark.parametrize("name", list(table.TYPES))
+def test_a_fork_goes_on_as_a_replay_does(simulator: ScienceWorldSimulator, name: str) -> None:
+    task = Task(name=name, variation=1)
+    prefix, rest, astray = walk(1, 10), walk(2, 8), walk(3, 8)
+    expected = follow(simulator.open(task), [*prefix, *rest])[len(prefix) :]
+    expected_astray = follow(simulator.open(task), [*prefix, *astray])[len(prefix) :]
+    original = simulator.open(task)
+    follow(original, prefix)
+    snapshot = forked(original)
+    lost, first = forked(snapshot), forked(snapshot)
+    assert follow(lost, astray) == expected_astray
+    turns = [(original.step(action), first.step(action)) for action in rest]  # one after the other, step by step
+    assert [one for one, _ in turns] == expected
+    assert [other for _, other in turns] == expected
+    assert follow(forked(snapshot), rest) == expected
+    assert follow(forked(forked(snapshot)), astray) == expected_astray
+
+
+def test_the_classes_are_those_of_the_source(tmp_path: Path) -> None:
+    javac = shutil.which("javac")
+    if javac is None or " 17." not in subprocess.run([javac, "-version"], capture_output=True, text=True).stdout:
+        pytest.skip("there is no javac of version 17 here to compile the classes again")
+    folder = live._CLASSES
+    jar = Path(util.find_spec("scienceworld").origin).with_name("scienceworld.jar")  # type: ignore[union-attr, arg-type]
+    sources = sorted(map(str, folder.glob("sand/*.java")))
+    flags = ["--release", "17", "-g:none", "-nowarn", "-cp", str(jar), "-d", str(tmp_path)]
+    subprocess.run([javac, *flags, *sources], check=True, capture_output=True)
+    made = {file.name: file.read_bytes() for file in tmp_path.glob("sand/*.class")}
+    assert made == {file.name: file.read_bytes() for file in folder.glob("sand/*.class")}
