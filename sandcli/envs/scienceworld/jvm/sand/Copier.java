@@ -17,19 +17,26 @@ import scienceworld.struct.EnvObject;
  * Copies a graph of objects, each object once.
  *
  * Values, modules, functions and random generators are shared. The copies' hash tables stay valid because the JVM runs
- * with -XX:hashCode=2: every object has the same identity hash. For that same reason an IdentityHashMap would be a list,
- * so the table of what was copied hashes objects by what they hold.
+ * with -XX:hashCode=2: every object has the same identity hash. For that same reason an IdentityHashMap would be a list.
+ * Instead, while the copy is made, an original carries its number in its first int field; objects that have none are
+ * looked up in a table that hashes them by what they hold.
  */
 final class Copier {
     private static final Set<Class<?>> VALUES = Set.of(
         String.class, Class.class, Long.class, Integer.class, Double.class, Float.class, Boolean.class,
         Character.class, Byte.class, Short.class, java.util.regex.Pattern.class, java.math.BigInteger.class);
 
+    /** References of an object that are looked at to tell it from others. */
+    private static final int GLANCES = 2;
+
     private static final Map<Class<?>, Shape> SHAPES = new HashMap<>();
     private static final Constructor<?> OBJECT = constructor();
 
     private final ArrayDeque<Object> originals = new ArrayDeque<>();
     private final ArrayDeque<Object> copies = new ArrayDeque<>();
+    private final List<Object> numbered = new ArrayList<>();
+    private final List<Object> numberedCopies = new ArrayList<>();
+    private final List<Integer> overwritten = new ArrayList<>();
     private Object[] keys = new Object[1 << 14];
     private Object[] values = new Object[1 << 14];
     private int size;
@@ -37,23 +44,33 @@ final class Copier {
     /** What copying an object of a class takes. */
     private static final class Shape {
         boolean shared;
+        boolean owner;
+        boolean value;
+        Field number;
         List<Field> references = new ArrayList<>();
         List<Field> primitives = new ArrayList<>();
         Constructor<?> maker;
     }
 
     /** This object is not copied: the copies refer to it as well. */
-    void share(Object object) {
-        put(object, object);
+    void share(Object object) throws ReflectiveOperationException {
+        remember(object, object, shape(object.getClass()));
     }
 
     /** A copy of an object and of all that it refers to. */
     Object copy(Object root) throws ReflectiveOperationException {
-        Object result = reach(root);
-        while (!originals.isEmpty()) {
-            fill(originals.pop(), copies.pop());
+        try {
+            Object result = reach(root);
+            while (!originals.isEmpty()) {
+                fill(originals.pop(), copies.pop());
+            }
+            return result;
+        } finally {
+            for (int i = 0; i < numbered.size(); i++) {
+                Object original = numbered.get(i);
+                shape(original.getClass()).number.setInt(original, overwritten.get(i));
+            }
         }
-        return result;
     }
 
     private void fill(Object original, Object copy) throws ReflectiveOperationException {
@@ -65,8 +82,12 @@ final class Copier {
             }
             return;
         }
-        for (Field field : shape(original.getClass()).references) {
-            field.set(copy, reach(field.get(original)));
+        Shape shape = shape(original.getClass());
+        for (Field field : shape.references) {
+            Object held = field.get(original);
+            // A collection's array is its own: nobody else can hold it.
+            boolean own = shape.owner && held instanceof Object[];
+            field.set(copy, own ? made(held, shape(held.getClass())) : reach(held));
         }
     }
 
@@ -75,22 +96,49 @@ final class Copier {
         if (original == null) {
             return null;
         }
-        Class<?> type = original.getClass();
-        Shape shape = shape(type);
+        Shape shape = shape(original.getClass());
         if (shape.shared) {
             return original;
         }
-        Object known = get(original);
+        Object known = shape.value ? null : known(original, shape);
         if (known != null) {
             return known;
         }
-        Object copy = type.isArray() ? array(original) : instance(original, shape);
-        put(original, copy);
-        if (type.isArray() ? original instanceof Object[] : !shape.references.isEmpty()) {
+        Object copy = made(original, shape);
+        if (!shape.value) {
+            remember(original, copy, shape);
+        }
+        return copy;
+    }
+
+    private Object made(Object original, Shape shape) throws ReflectiveOperationException {
+        boolean array = original.getClass().isArray();
+        Object copy = array ? array(original) : instance(original, shape);
+        if (array ? original instanceof Object[] : !shape.references.isEmpty()) {
             originals.push(original);
             copies.push(copy);
         }
         return copy;
+    }
+
+    private Object known(Object original, Shape shape) throws ReflectiveOperationException {
+        if (shape.number == null) {
+            return get(original);
+        }
+        int number = shape.number.getInt(original);
+        boolean seen = 0 <= number && number < numbered.size() && numbered.get(number) == original;
+        return seen ? numberedCopies.get(number) : null;
+    }
+
+    private void remember(Object original, Object copy, Shape shape) throws ReflectiveOperationException {
+        if (shape.number == null) {
+            put(original, copy);
+            return;
+        }
+        overwritten.add(shape.number.getInt(original));
+        shape.number.setInt(original, numbered.size());
+        numbered.add(original);
+        numberedCopies.add(copy);
     }
 
     private static Object array(Object original) {
@@ -105,9 +153,25 @@ final class Copier {
     private static Object instance(Object original, Shape shape) throws ReflectiveOperationException {
         Object copy = shape.maker.newInstance();
         for (Field field : shape.primitives) {
-            field.set(copy, field.get(original));
+            assign(field, original, copy);
         }
         return copy;
+    }
+
+    /** Without a box around the value. */
+    private static void assign(Field field, Object from, Object to) throws IllegalAccessException {
+        Class<?> type = field.getType();
+        if (type == int.class) {
+            field.setInt(to, field.getInt(from));
+        } else if (type == boolean.class) {
+            field.setBoolean(to, field.getBoolean(from));
+        } else if (type == double.class) {
+            field.setDouble(to, field.getDouble(from));
+        } else if (type == long.class) {
+            field.setLong(to, field.getLong(from));
+        } else {
+            field.set(to, field.get(from));
+        }
     }
 
     private static Shape shape(Class<?> type) {
@@ -118,6 +182,10 @@ final class Copier {
             shape.shared = isShared(type);
             if (!shape.shared && !type.isArray()) {
                 fields(type, shape);
+                shape.owner = type.getName().startsWith("scala.collection.");
+                shape.value = type == scala.Some.class; // immutable, and nobody asks which one it is
+                shape.number = first(shape.primitives);
+                shape.shared = shape.references.isEmpty() && shape.primitives.stream().allMatch(Copier::isFinal);
                 // A constructor that runs none of the class's own: the fields are all set here.
                 shape.maker = sun.reflect.ReflectionFactory.getReflectionFactory()
                     .newConstructorForSerialization(type, OBJECT);
@@ -135,6 +203,14 @@ final class Copier {
                 }
             }
         }
+    }
+
+    private static Field first(List<Field> primitives) {
+        return primitives.stream().filter(field -> field.getType() == int.class).findFirst().orElse(null);
+    }
+
+    private static boolean isFinal(Field field) {
+        return Modifier.isFinal(field.getModifiers());
     }
 
     private static boolean isShared(Class<?> type) {
@@ -160,7 +236,7 @@ final class Copier {
         }
     }
 
-    private Object get(Object key) throws ReflectiveOperationException {
+    private Object get(Object key) {
         for (int i = slot(key, keys.length); keys[i] != null; i = (i + 1) & (keys.length - 1)) {
             if (keys[i] == key) {
                 return values[i];
@@ -200,7 +276,7 @@ final class Copier {
         if (object instanceof Object[]) {
             Object[] array = (Object[]) object;
             hash += array.length;
-            for (int i = 0, seen = 0; i < array.length && seen < 2; i++) {
+            for (int i = 0, seen = 0; i < array.length && seen < GLANCES; i++) {
                 if (array[i] != null) {
                     seen++;
                     hash = 31 * hash + i + glance(array[i]);
@@ -208,8 +284,9 @@ final class Copier {
             }
         } else {
             hash += glance(object);
-            for (Field field : shape(object.getClass()).references) {
-                hash = 31 * hash + glance(value(field, object));
+            List<Field> references = shape(object.getClass()).references;
+            for (int i = 0; i < references.size() && i < GLANCES; i++) {
+                hash = 31 * hash + glance(value(references.get(i), object));
             }
         }
         hash *= 0x9E3779B9;
