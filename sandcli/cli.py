@@ -25,6 +25,11 @@ app = typer.Typer(
     "70 an error of ours, 130 interrupted.",
 )
 
+games = typer.Typer(help="Games for ALFWorld.", no_args_is_help=True)
+bench = typer.Typer(help="What this machine does, against the stock ways; ratios from one run.", no_args_is_help=True)
+app.add_typer(games, name="games")
+app.add_typer(bench, name="bench")
+
 RunDir = Annotated[Path, typer.Option("--run", metavar="DIR", help="The run directory.")]
 Limit = Annotated[int | None, typer.Option(min=1, help="Only the first N trajectories (eval: tasks a split).")]
 EngineKind = Annotated[str | None, typer.Option(help="auto, transformers, or scripted (for tests).")]
@@ -69,6 +74,13 @@ def collect(
     source: Annotated[Path | None, typer.Option("--from", help="A file of trajectories in ETO's form.")] = None,
     keep_diverged: Annotated[bool, typer.Option(help="Keep trajectories of the file that replay differently.")] = False,
     thoughts: Annotated[str | None, typer.Option(help="base: the base model writes them; none: no thoughts.")] = None,
+    expert: Annotated[
+        str | None,
+        typer.Option(
+            help="ScienceWorld: gold, the simulator's own path. ALFWorld: handcoded, which searches and knows only "
+            "what a player sees, or planner, which knows the hidden state and goes the shortest way."
+        ),
+    ] = None,
     limit: Limit = None,
     engine: EngineKind = None,
     workers: Workers = None,
@@ -83,7 +95,7 @@ def collect(
     from sandcli.stages.collect import CollectJob
     from sandcli.stages.work import work
 
-    flags = {"collect.thoughts": thoughts, **_common(engine, workers, seed)}
+    flags = {"collect.thoughts": thoughts, "collect.expert": expert, **_common(engine, workers, seed)}
     context = _context(run, flags, limit)
     job = CollectJob(context, source, keep_diverged)
     _report(work(job, _options(force, accept_stale, accept_failures, dry_run)), run, as_json)
@@ -283,6 +295,39 @@ def doctor(as_json: Json = False) -> None:
         _out(table(checks))
     if not all(check.fine for check in checks):
         raise typer.Exit(Exit.PREREQUISITE)
+
+
+@games.command("make")
+def games_make(
+    out: Annotated[Path, typer.Argument(help="The folder to make; env.games of a run, or $ALFWORLD_DATA.")],
+    per_type: Annotated[int, typer.Option(min=1, help="Games of each of the six types, in every split.")] = 2,
+    seed: Annotated[int, typer.Option(help="The same seed makes the same games.")] = 0,
+) -> None:
+    """Make small ALFWorld games, each solved and played to its end, where ALFWorld's own data is not at hand."""
+    from sandcli.envs.alfworld.making import make_games
+
+    for game in make_games(out, per_type, seed):
+        print(f"{game.game}: won in {len(game.walkthrough)} steps")
+    _chat(f"made games in {out}", f"sand init --run runs/alf1 --set env.name=alfworld --set env.games={out}")
+
+
+@bench.command("env")
+def bench_env(
+    rounds: Annotated[int, typer.Option(min=1, help="Games and tasks that are played.")] = 6, as_json: Json = False
+) -> None:
+    """Our environments against the stock ones: steps, resets, and restoring the state after 20 steps."""
+    from rich.table import Table
+
+    from sandcli.bench import bench_environments
+
+    drawn, found = Table("ratio", "times", "slower, ms", "faster, ms", "meaning"), {}
+    for ratio in bench_environments(rounds):
+        found[ratio.name] = ratio.ratio
+        drawn.add_row(ratio.name, f"{ratio.ratio:,.1f}", f"{ratio.slow:,.2f}", f"{ratio.fast:,.3f}", ratio.meaning)
+    if as_json:
+        print(json.dumps(found))
+    else:
+        _out(drawn)
 
 
 def _stage(

@@ -79,13 +79,6 @@ class Collect(Table, frozen=True, kw_only=True):
             "hidden state and goes the shortest way); empty: the first of these"
         ),
     ] = ""
-    expert: Annotated[
-        str,
-        Meta(
-            description="scienceworld: gold; alfworld: handcoded (searches, as a player must) or planner (knows the "
-            "hidden state and goes the shortest way); empty: the first of these"
-        ),
-    ] = ""
     max_tokens: Annotated[int, Meta(ge=1, description="longest thought")] = 64
 
 

@@ -91,8 +91,13 @@ def test_wrong_usage_exits_with_2(arguments: list[str]) -> None:
     [
         ({"env__tasks": "boil,find-plants"}, ["collect"], "'find-plants'", "did you mean find-plant?"),
         ({}, ["eval", "--splits", "seen,dev"], "unknown split 'dev'", "use train, seen or unseen"),
-        ({"env__name": "scienceworlds"}, ["collect"], "'scienceworlds'", "use one of scienceworld, or module:Class"),
-        ({"env__name": "tests.toyworld:None"}, ["collect"], "'tests.toyworld:None'", "use one of scienceworld"),
+        (
+            {"env__name": "scienceworlds"},
+            ["collect"],
+            "'scienceworlds'",
+            "use one of alfworld, scienceworld, or module:Class",
+        ),
+        ({"env__name": "tests.toyworld:None"}, ["collect"], "'tests.toyworld:None'", "use one of alfworld"),
         (
             {},
             ["collect", "--engine", "vlm"],

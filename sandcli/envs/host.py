@@ -5,9 +5,8 @@ import signal
 import sys
 from collections.abc import Callable
 from multiprocessing.connection import Connection
-from typing import Any
 
-from sandcli.envs.base import Environment, Outcome, Reset, World
+from sandcli.envs.base import Environment, Outcome, Reset, Simulator, World
 from sandcli.envs.snapshots import Snapshot, Snapshots
 from sandcli.errors import SandError
 from sandcli.records import Task
@@ -37,9 +36,9 @@ def serve(pipe: Connection, build: Callable[[], World]) -> None:
 class Host:
     """The episodes of one worker, by slot. Its public methods are the operations that a pool may ask for."""
 
-    def __init__(self, build: Callable[[], World]) -> None:
+    def __init__(self, build: Callable[[], World], simulator: Simulator | None = None) -> None:
         self._build = build
-        self._simulator: Any = None
+        self._simulator = simulator
         self._open: dict[int, Environment] = {}
         self._slots = 0
         self._snapshots = Snapshots()
@@ -47,13 +46,16 @@ class Host:
 
     def ping(self) -> str:
         """Start the simulator if it does not run."""
+        self._started()
+        return "ready"
+
+    def _started(self) -> Simulator:
         if self._simulator is None:
             self._simulator = self._build().start()
-        return "ready"
+        return self._simulator
 
     def restore(self, task: Task, actions: list[str]) -> tuple[int, Reset, list[Outcome]]:
         """A new episode in the state after some actions, or where it ended on the way."""
-        self.ping()
         environment, outcomes = self._at(task, actions)
         self._slots += 1
         self._open[self._slots] = environment
@@ -64,7 +66,7 @@ class Host:
         nearest = self._snapshots.nearest(task, actions)
         environment = nearest.environment.fork() if nearest else None
         if nearest is None or environment is None:
-            nearest = Snapshot((), (), environment := self._simulator.open(task))
+            nearest = Snapshot((), (), environment := self._started().open(task))
         outcomes = list(nearest.outcomes)
         for action in actions[len(outcomes) :]:
             if outcomes and outcomes[-1].done:
@@ -89,8 +91,7 @@ class Host:
 
     def expert(self, task: Task, kind: str, seed: int) -> list[str]:
         """The actions of the world's expert."""
-        self.ping()
-        return list(self._simulator.expert(task, kind, seed))
+        return self._started().expert(task, kind, seed)
 
     def release(self, slot: int) -> None:
         """The episode is over."""

@@ -105,14 +105,6 @@ class CollectJob(Job[Wanted, Trajectory]):
         turns = [turn._replace(action=action) for turn, action in zip(row.turns, actions, strict=True)]
         return Wanted(task, row._replace(turns=turns, observations=seen))
 
-    def _wanted(self, row: Row) -> Wanted:
-        """The task of a recorded row, and the row in the words that the task is played in."""
-        world = self.context.world
-        task = world.task_of(row.task)
-        actions, seen = world.adapted(task, [turn.action for turn in row.turns], row.observations)
-        turns = [turn._replace(action=action) for turn, action in zip(row.turns, actions, strict=True)]
-        return Wanted(task, row._replace(turns=turns, observations=seen))
-
     @asynccontextmanager
     async def opened(self) -> AsyncIterator[Do[Wanted, Trajectory]]:
         """Start the environments; load the base model where it is to write thoughts."""

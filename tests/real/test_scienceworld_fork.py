@@ -3,7 +3,7 @@
 import random
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from importlib import util
 from pathlib import Path
 
@@ -32,7 +32,7 @@ def simulator() -> Iterator[ScienceWorldSimulator]:
 def walk(seed: int, length: int) -> list[str]:
     """Commands of every kind, sensible or not; time passes in all of them."""
     draw = random.Random(seed)
-    kinds = [
+    kinds: list[Callable[[], str]] = [
         lambda: f"teleport to {draw.choice(ROOMS)}",
         lambda: "look around",
         lambda: f"{draw.choice(['pick up', 'examine', 'open', 'activate'])} {draw.choice(THINGS)}",

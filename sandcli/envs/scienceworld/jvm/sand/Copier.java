@@ -6,9 +6,7 @@ import java.lang.reflect.Field;
 import java.lang.reflect.Modifier;
 import java.util.ArrayDeque;
 import java.util.ArrayList;
-import java.util.HashMap;
 import java.util.List;
-import java.util.Map;
 import java.util.Random;
 import java.util.Set;
 import scienceworld.struct.EnvObject;
@@ -29,7 +27,13 @@ final class Copier {
     /** References of an object that are looked at to tell it from others. */
     private static final int GLANCES = 2;
 
-    private static final Map<Class<?>, Shape> SHAPES = new HashMap<>();
+    /** Not a HashMap: classes, too, all have the same hash here. */
+    private static final ClassValue<Shape> SHAPES = new ClassValue<>() {
+        @Override
+        protected Shape computeValue(Class<?> type) {
+            return new Shape(type);
+        }
+    };
     private static final Constructor<?> OBJECT = constructor();
 
     private final ArrayDeque<Object> originals = new ArrayDeque<>();
@@ -50,6 +54,20 @@ final class Copier {
         List<Field> references = new ArrayList<>();
         List<Field> primitives = new ArrayList<>();
         Constructor<?> maker;
+
+        Shape(Class<?> type) {
+            shared = isShared(type);
+            if (shared || type.isArray()) {
+                return;
+            }
+            fields(type, this);
+            owner = type.getName().startsWith("scala.collection.");
+            value = type == scala.Some.class; // immutable, and nobody asks which one it is
+            number = first(primitives);
+            shared = references.isEmpty() && primitives.stream().allMatch(Copier::isFinal);
+            // A constructor that runs none of the class's own: the fields are all set here.
+            maker = sun.reflect.ReflectionFactory.getReflectionFactory().newConstructorForSerialization(type, OBJECT);
+        }
     }
 
     /** This object is not copied: the copies refer to it as well. */
@@ -175,23 +193,7 @@ final class Copier {
     }
 
     private static Shape shape(Class<?> type) {
-        Shape shape = SHAPES.get(type);
-        if (shape == null) {
-            shape = new Shape();
-            SHAPES.put(type, shape);
-            shape.shared = isShared(type);
-            if (!shape.shared && !type.isArray()) {
-                fields(type, shape);
-                shape.owner = type.getName().startsWith("scala.collection.");
-                shape.value = type == scala.Some.class; // immutable, and nobody asks which one it is
-                shape.number = first(shape.primitives);
-                shape.shared = shape.references.isEmpty() && shape.primitives.stream().allMatch(Copier::isFinal);
-                // A constructor that runs none of the class's own: the fields are all set here.
-                shape.maker = sun.reflect.ReflectionFactory.getReflectionFactory()
-                    .newConstructorForSerialization(type, OBJECT);
-            }
-        }
-        return shape;
+        return SHAPES.get(type);
     }
 
     private static void fields(Class<?> type, Shape shape) {
