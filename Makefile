@@ -5,8 +5,11 @@ RUN    ?= runs/it1
 DEMO   := runs/demo
 SAND   := .venv/bin/sand
 READY  := .venv/.ready
+ALFWORLD := .venv/.alfworld
+# Tests of ALFWorld say that they are left out where there is no compiler for it.
+COMPILED := $(if $(shell command -v c++),$(ALFWORLD))
 
-.PHONY: help setup demo iteration test check lint
+.PHONY: help setup setup-alfworld demo demo-alfworld iteration test check lint
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' Makefile | sed 's/:.*##/:/' | sort
@@ -20,6 +23,12 @@ $(READY): pyproject.toml requirements.lock requirements-model.lock
 	.venv/bin/pip install --quiet --no-deps --no-build-isolation -e .
 	@touch $@
 
+setup-alfworld: $(ALFWORLD)  ## add ALFWorld to .venv; compiles for two minutes
+
+$(ALFWORLD): requirements-alfworld.lock $(READY)
+	.venv/bin/pip install --quiet --no-deps -r requirements-alfworld.lock
+	@touch $@
+
 demo: $(READY)  ## a whole iteration on the real ScienceWorld with a small real model, on a bare CPU
 	@test -f $(DEMO)/sand.toml || $(SAND) init --run $(DEMO) \
 	  --set env.tasks=find-non-living-thing,lifespan-longest-lived --set env.step_limit=6 \
@@ -30,6 +39,19 @@ demo: $(READY)  ## a whole iteration on the real ScienceWorld with a small real 
 	@$(MAKE) --no-print-directory iteration RUN=$(DEMO) COLLECT="--limit 4" EVAL="--limit 2"
 	@$(SAND) status --run $(DEMO)
 	@$(SAND) report --run $(DEMO)
+
+demo-alfworld: $(ALFWORLD)  ## the same on ALFWorld, on small games that it makes
+	@test -d $(DEMO)-games || $(SAND) games make $(DEMO)-games --per-type 2
+	@test -f $(DEMO)-alfworld/sand.toml || $(SAND) init --run $(DEMO)-alfworld \
+	  --set env.name=alfworld --set env.games=$(DEMO)-games --set env.step_limit=8 \
+	  --set env.tasks=pick_and_place_simple,look_at_obj_in_light --set collect.expert=planner \
+	  --set sample.n=3 --set agent.max_tokens=160 --set critique.max_tokens=80 --set synthesize.max_tokens=160 \
+	  --set sft.epochs=3 --set sft.batch_size=2 --set sft.learning_rate=1e-4 \
+	  --set train.epochs=2 --set train.batch_size=2 --set train.learning_rate=5e-5 \
+	  --set eval.models=sft,model
+	@$(MAKE) --no-print-directory iteration RUN=$(DEMO)-alfworld COLLECT="--limit 4" EVAL="--limit 2"
+	@$(SAND) status --run $(DEMO)-alfworld
+	@$(SAND) report --run $(DEMO)-alfworld
 
 iteration: $(READY) $(RUN)/eval.jsonl  ## one iteration in RUN (runs/it1), stage by stage: make iteration RUN=runs/it1
 
@@ -61,7 +83,7 @@ $(RUN)/model: $(RUN)/thoughts.jsonl
 $(RUN)/eval.jsonl: $(RUN)/model
 	$(SAND) eval --run $(RUN) $(EVAL)
 
-test: $(READY)  ## every test, the real simulator and the real small model included
+test: $(READY) $(COMPILED)  ## every test, the real simulator and the real small model included
 	.venv/bin/python -m pytest
 
 lint: $(READY)  ## ruff, mypy --strict, import layers

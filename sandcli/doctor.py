@@ -10,6 +10,7 @@ from typing import NamedTuple
 from rich.table import Table
 
 from sandcli.cache import cache_folder
+from sandcli.envs.alfworld.world import Alfworld
 from sandcli.envs.scienceworld.java import find_java
 from sandcli.errors import PrerequisiteError
 from sandcli.models import EMBEDDED, embedded_source
@@ -29,7 +30,7 @@ class Check(NamedTuple):
 
 def examine() -> list[Check]:
     """All checks. Slow things (importing torch) are done last."""
-    return [_python(), _java(), *map(_package, _PACKAGES), _embedded(), _disk(), _gpu()]
+    return [_python(), _java(), *map(_package, _PACKAGES), _alfworld(), _embedded(), _disk(), _gpu()]
 
 
 def _python() -> Check:
@@ -50,6 +51,14 @@ def _package(name: str) -> Check:
         return Check(name, True, metadata.version(name), "")
     except metadata.PackageNotFoundError:
         return Check(name, False, "not installed", f"pip install {name}")
+
+
+def _alfworld() -> Check:
+    """Nobody needs it who does not play it, so a lack is no fault."""
+    try:
+        return Check("alfworld", True, Alfworld().runtime(), "")
+    except PrerequisiteError as error:
+        return Check("alfworld", True, error.what, error.fix)
 
 
 def _embedded() -> Check:

@@ -73,7 +73,10 @@ def _make(root: Path, split: str, kind: str, draw: random.Random, library: Any) 
         "solvable": True,
         "walkthrough": made.walkthrough,
     }
-    keep(root / FOLDER / made.game / FILE, json.dumps(content).encode())
+    folder_of_trial = root / FOLDER / made.game
+    about = {"task_id": trial, "task_type": kind, "pddl_params": _parameters(chore)}
+    keep(folder_of_trial / "traj_data.json", json.dumps(about).encode())  # ALFWorld's own environment wants it
+    keep(folder_of_trial / FILE, json.dumps(content).encode())
     return made
 
 
@@ -89,20 +92,24 @@ def _won(file: GameFile, library: Any) -> list[str]:
 
 def _grammar(chore: Chore, draw: random.Random) -> str:
     """The package's grammar with the sentence of the task. Its choice of words draws from Python's own generator."""
-    parameters = {
+    state = random.getstate()
+    random.seed(draw.randrange(2**32))
+    try:
+        sentence = get_templated_task_desc({"task_type": chore.type, "pddl_params": _parameters(chore)})
+    finally:
+        random.setstate(state)
+    return Path(ALFRED_TWL2_PATH).read_text().replace("UNKNOWN GOAL", sentence)
+
+
+def _parameters(chore: Chore) -> dict[str, Any]:
+    """A chore in the terms of ALFWorld's data."""
+    return {
         "object_target": chore.thing,
         "parent_target": chore.place,
         "toggle_target": chore.lamp,
         "mrecep_target": "",
         "object_sliced": False,
     }
-    state = random.getstate()
-    random.seed(draw.randrange(2**32))
-    try:
-        sentence = get_templated_task_desc({"task_type": chore.type, "pddl_params": parameters})
-    finally:
-        random.setstate(state)
-    return Path(ALFRED_TWL2_PATH).read_text().replace("UNKNOWN GOAL", sentence)
 
 
 def _problem(trial: str, chore: Chore, room: Room, draw: random.Random) -> str:

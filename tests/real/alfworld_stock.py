@@ -1,0 +1,55 @@
+"""The stock environments that ours is held against, and where games come from."""
+
+import random
+import tarfile
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from tests.helpers import REPO
+
+SHARED = REPO.parent / "shared" / "data"
+ARCHIVES = {"older": "alfworld-games.tar.xz", "newer": "alfworld-games-new-grammar.tar.xz"}
+
+
+class Seen(NamedTuple):
+    """What the stock environment said to an action, and what it would admit next."""
+
+    action: str
+    feedback: str
+    admissible: list[str]
+    won: bool
+
+
+def unpacked(grammar: str, folder: Path, count: int) -> list[Path]:
+    """Some of the recorded games of a grammar; none where they are not on this machine."""
+    archive = SHARED / ARCHIVES[grammar]
+    if not archive.exists():
+        return []
+    with tarfile.open(archive) as packed:
+        names = sorted(name for name in packed.getnames() if name.endswith("game.tw-pddl"))
+        chosen = random.Random(0).sample(names, count)
+        for name in chosen:
+            packed.extract(name, folder, filter="data")
+    return [folder / name for name in chosen]
+
+
+def stock(path: Path, expert: bool = False) -> Any:
+    """TextWorld's environment with ALFWorld's wrappers."""
+    import textworld
+    from alfworld.agents.environment.alfred_tw_env import AlfredDemangler, AlfredExpert
+
+    wrappers = [AlfredDemangler, AlfredExpert] if expert else [AlfredDemangler]
+    return textworld.start(str(path), textworld.EnvInfos(won=True, admissible_commands=True), wrappers=wrappers)
+
+
+def wander(path: Path, seed: int, length: int, walkthrough: list[str]) -> tuple[str, list[Seen]]:
+    """The intro, then a random walk with invalid commands in it, then the walkthrough."""
+    env, draw = stock(path), random.Random(seed)
+    state = env.reset()
+    intro, seen = state.feedback, list[Seen]()
+    for number in range(length + len(walkthrough)):
+        known = [*state.admissible_commands, "fly", "go to Desk 1", ""]
+        action = draw.choice(known) if number < length else walkthrough[number - length]
+        state, _, _ = env.step(action)
+        seen.append(Seen(action, state.feedback, state.admissible_commands, bool(state.won)))
+    return intro, seen
