@@ -49,7 +49,7 @@ demo-alfworld: $(ALFWORLD)  ## the same on ALFWorld, on small games that it make
 	  --set sft.epochs=3 --set sft.batch_size=2 --set sft.learning_rate=1e-4 \
 	  --set train.epochs=2 --set train.batch_size=2 --set train.learning_rate=5e-5 \
 	  --set eval.models=sft,model
-	@$(MAKE) --no-print-directory iteration RUN=$(DEMO)-alfworld COLLECT="--limit 4" EVAL="--limit 2"
+	@$(MAKE) --no-print-directory iteration RUN=$(DEMO)-alfworld COLLECT="--limit 3" EVAL="--limit 2"
 	@$(SAND) status --run $(DEMO)-alfworld
 	@$(SAND) report --run $(DEMO)-alfworld
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from sandcli.envs import workers
 from sandcli.envs.base import Outcome, World, WorldSettings
 from sandcli.envs.workers import PROCESS, Pool, _Replaced, _WorkerDied
 from sandcli.errors import MachineryError, PrerequisiteError
@@ -280,5 +281,51 @@ def test_a_call_behind_the_end_of_the_pool_starts_nothing() -> None:
             worker._call("restore", (KITCHEN, []), None)
         with pytest.raises(_Replaced):
             worker._call("step", (0, "look"), session._life)
+
+    pooled(task)
+
+
+def test_a_worker_that_has_grown_is_replaced_and_its_episodes_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(workers, "_GROWN", 1)
+    monkeypatch.setattr(workers, "_LOOK_EVERY", 2)
+
+    async def task(pool: Pool) -> None:
+        first = await pool.restore(KITCHEN, prefix(1))
+        before = pool._workers[0]._process.pid
+        second = await pool.restore(KITCHEN, prefix(2))
+        assert pool._workers[0]._process.pid != before
+        assert await first.step(PATH[1]) == SEEN[1]
+        assert [await session.step(PATH[2]) for session in (first, second)] == [SEEN[2]] * 2
+
+    pooled(task)
+
+
+def test_branches_of_a_task_meet_the_worker_that_holds_its_snapshots() -> None:
+    async def task(pool: Pool) -> None:
+        sessions = [await pool.restore(KITCHEN, prefix(n % 3)) for n in range(4)]
+        assert len({session._worker for session in sessions}) == 1
+        other = await pool.restore(GARDEN)
+        assert other._worker is not sessions[0]._worker
+        for session in (*sessions, other):
+            await session.close()
+
+    pooled(task, workers=2)
+
+
+def test_no_worker_idles_while_another_is_full() -> None:
+    async def task(pool: Pool) -> None:
+        sessions = [await pool.restore(KITCHEN, prefix(1)) for _ in range(12)]
+        loads = sorted(worker.sessions for worker in pool._workers)
+        assert loads[0] >= 4 and sum(loads) == 12
+        assert [await session.step(PATH[1]) for session in sessions] == [SEEN[1]] * 12
+
+    pooled(task, workers=2)
+
+
+def test_nothing_follows_the_end_of_an_episode() -> None:
+    async def task(pool: Pool) -> None:
+        session = await pool.restore(KITCHEN, prefix(4))
+        with pytest.raises(MachineryError, match="'look' comes after the end of the episode"):
+            await session.step("look")
 
     pooled(task)

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from sandcli.envs.base import Environment, Outcome
 from sandcli.records import Task
 
-_TASKS = 8
+_TASKS = 16
 _SNAPSHOTS = 256
 """At most so many tasks, and snapshots in all, are kept; the tasks that were used longest ago go first."""
 

@@ -123,7 +123,7 @@ class Pool:
 
     async def expert(self, task: Task, kind: str, seed: int) -> list[str]:
         """What one of the world's experts does for a task."""
-        worker = min(self._workers, key=lambda w: w.sessions)
+        worker = self._worker_for(task)
         worker.sessions += 1
         try:
             _, actions = await _persistently(worker, "expert", task, kind, seed)

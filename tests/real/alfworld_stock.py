@@ -43,13 +43,13 @@ def stock(path: Path, expert: bool = False) -> Any:
 
 
 def wander(path: Path, seed: int, length: int, walkthrough: list[str]) -> tuple[str, list[Seen]]:
-    """The intro, then a random walk with invalid commands in it, then the walkthrough."""
+    """The intro, then the walkthrough, then a random walk with invalid commands in it."""
     env, draw = stock(path), random.Random(seed)
     state = env.reset()
     intro, seen = state.feedback, list[Seen]()
     for number in range(length + len(walkthrough)):
         known = [*state.admissible_commands, "fly", "go to Desk 1", ""]
-        action = draw.choice(known) if number < length else walkthrough[number - length]
+        action = walkthrough[number] if number < len(walkthrough) else draw.choice(known)
         state, _, _ = env.step(action)
         seen.append(Seen(action, state.feedback, state.admissible_commands, bool(state.won)))
     return intro, seen

@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 
 import fast_downward
 from alfworld.agents.utils.misc import Demangler
-from textworld.envs.pddl.logic import Atom
 from textworld.generator.game import EntityInfo
 from textworld.logic import Placeholder, Proposition, Signature, State, Type, TypeHierarchy, Variable
 
@@ -22,6 +21,9 @@ from sandcli.envs.alfworld.translation import Translation, planning_task, transl
 
 NOTHING = "Nothing happens."
 """What the game says to a command that is not admissible."""
+
+_NEGATED = "NegatedAtom"
+_NOT = "not_"
 
 _REMEMBERED = 2048
 """Positions of a game whose admissible commands are kept."""
@@ -62,12 +64,21 @@ class Game:
         self._entities = _entities(self.start.facts)
 
     def _first_facts(self) -> Iterable[Proposition]:
-        kinds = self._translation.objects
         for name, arguments in self._translation.facts:
-            yield Proposition(name, [Variable(argument, kinds[argument]) for argument in arguments])
-        atoms = (Atom * self._library.get_state_size())()
+            yield self._fact(name, arguments)
+        atoms = (fast_downward.Atom * self._library.get_state_size())()
         self._library.get_state(atoms)
-        yield from (fact for fact in (atom.get_fact(kinds) for atom in atoms) if not fact.is_negation)
+        yield from (self._read(atom) for atom in atoms if not atom.name.startswith(_NEGATED))
+
+    def _read(self, atom: Any) -> Proposition:
+        """`Atom name(argument, ...)`, or `NegatedAtom` for what is not the case."""
+        kind, text = atom.name.split(" ", 1)
+        name, arguments = text.removesuffix(")").split("(", 1)
+        return self._fact(_NOT * (kind == _NEGATED) + name, [part for part in arguments.split(", ") if part])
+
+    def _fact(self, name: str, arguments: Iterable[str]) -> Proposition:
+        kinds = self._translation.objects
+        return _proposition(name, [Variable(argument, kinds[argument]) for argument in arguments])
 
     def intro(self) -> str:
         """What the player reads first."""
@@ -110,9 +121,9 @@ class Game:
     def apply(self, position: Position, operator: Operator) -> tuple[Position, str]:
         """The position after an admissible command, and what the player reads."""
         self._library.set_state_id(position.number)
-        effects = (Atom * operator.effects)()
+        effects = (fast_downward.Atom * operator.effects)()
         self._library.apply_operator(operator.id, effects)
-        facts = _changed(position.facts, [effect.get_fact(self._translation.objects) for effect in effects])
+        facts = _changed(position.facts, [self._read(effect) for effect in effects])
         after = Position(self._library.get_state_id(), facts)
         return after, self._grammar.render(operator.feedback, self._scene(after, operator.mapping))
 
@@ -186,10 +197,20 @@ def _changed(facts: Facts, effects: Iterable[Proposition]) -> Facts:
     """The facts after an action's effects; groups that did not change are shared."""
     changed = dict(facts)
     for effect in effects:
-        opposite = effect.negate()
+        opposite = _opposite(effect)
         changed[opposite.signature] = changed.get(opposite.signature, frozenset()) - {opposite}
         changed[effect.signature] = changed.get(effect.signature, frozenset()) | {effect}
     return changed
+
+
+def _opposite(fact: Proposition) -> Proposition:
+    name = fact.name.removeprefix(_NOT) if fact.name.startswith(_NOT) else _NOT + fact.name
+    return _proposition(name, fact.arguments)
+
+
+def _proposition(name: str, arguments: Iterable[Variable]) -> Proposition:
+    """Made past TextWorld's own memory of all propositions, which would grow with every game."""
+    return type.__call__(Proposition, name, arguments)
 
 
 def _entities(facts: Facts) -> dict[str, EntityInfo]:

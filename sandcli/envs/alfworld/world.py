@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from sandcli.envs.alfworld.game import Game, Position
 
 _STEP_LIMIT = 40
-_LIVE_GAMES = 8
+_LIVE_GAMES = 16
 """Games that a worker keeps loaded though no episode is in them; each takes about 10 MB."""
 
 

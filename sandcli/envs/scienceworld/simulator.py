@@ -21,7 +21,7 @@ _SEPARATOR = "\x01"
 _UNKNOWN_ACTION = "No known action matches that input."
 _CLASSES = Path(__file__).with_name("jvm")
 _FLAGS = [
-    "-Xmx1g",
+    "-Xmx512m",
     "-XX:+UseSerialGC",
     "-XX:+UnlockExperimentalVMOptions",
     "-XX:hashCode=2",  # the same iteration order in every run

@@ -1,0 +1,99 @@
+"""What a worker keeps: the nearest state is found, nothing is replayed twice, and memory has a bound."""
+
+from collections.abc import Sequence
+
+import pytest
+
+from sandcli.envs import snapshots
+from sandcli.envs.base import Environment, Outcome, Reset
+from sandcli.envs.host import Host
+from sandcli.envs.snapshots import Snapshot, Snapshots
+from sandcli.records import Task
+
+TASKS = [Task(name="count", variation=n) for n in range(20)]
+
+
+class Tape:
+    """A simulator and its environments: they record what was done to them, and count steps and forks."""
+
+    def __init__(self, forks: bool = True) -> None:
+        self.steps = self.openings = 0
+        self.forks = forks
+
+    def open(self, task: Task) -> Environment:
+        self.openings += 1
+        return TapeEpisode(self, [])
+
+    def expert(self, task: Task, kind: str, seed: int) -> list[str]:
+        return []
+
+    def close(self) -> None:
+        pass
+
+
+class TapeEpisode:
+    def __init__(self, tape: Tape, done: Sequence[str]) -> None:
+        self.tape = tape
+        self.done = list(done)
+        self.reset = Reset("Act.", 0.0)
+
+    def step(self, action: str) -> Outcome:
+        self.tape.steps += 1
+        self.done.append(action)
+        return Outcome(" ".join(self.done), 0.0, action == "end", True)
+
+    def fork(self) -> Environment | None:
+        return TapeEpisode(self.tape, self.done) if self.tape.forks else None
+
+
+def host(tape: Tape) -> Host:
+    return Host(lambda: pytest.fail("it runs already"), tape)
+
+
+def restored(host: Host, actions: list[str], task: Task = TASKS[0]) -> list[str]:
+    """What the outcomes say, and that the episode goes on from there."""
+    slot, _, outcomes = host.restore(task, actions)
+    if not outcomes or not outcomes[-1].done:
+        assert host.step(slot, "on").observation == " ".join([*actions, "on"])
+    return [outcome.observation for outcome in outcomes]
+
+
+def test_a_branch_takes_only_the_steps_that_nobody_took() -> None:
+    tape = Tape()
+    one = host(tape)
+    assert restored(one, ["a", "b", "c"]) == ["a", "a b", "a b c"]
+    assert (tape.openings, tape.steps) == (1, 3 + 1)
+    assert restored(one, ["a", "b", "c"]) == ["a", "a b", "a b c"]
+    assert (tape.openings, tape.steps) == (1, 4 + 1)
+    assert restored(one, ["a", "b", "c", "d"]) == ["a", "a b", "a b c", "a b c d"]
+    assert (tape.openings, tape.steps) == (1, 5 + 1 + 1)
+    assert restored(one, ["a", "x"]) == ["a", "a x"]
+    assert (tape.openings, tape.steps) == (2, 7 + 2 + 1)
+
+
+def test_a_restore_ends_where_the_episode_does() -> None:
+    one = host(Tape())
+    assert restored(one, ["a", "end", "b"]) == ["a", "a end"]
+    assert restored(one, ["a", "end", "b"]) == ["a", "a end"]
+
+
+def test_a_world_that_cannot_fork_is_replayed_and_says_so_once(capfd: pytest.CaptureFixture[str]) -> None:
+    tape = Tape(forks=False)
+    one = host(tape)
+    for opening in (1, 2, 3):
+        assert restored(one, ["a", "b"]) == ["a", "a b"]
+        assert tape.openings == opening
+    assert capfd.readouterr().err.count("every prefix is replayed") == 1
+
+
+def test_the_tasks_of_longest_ago_go_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(snapshots, "_SNAPSHOTS", 10)
+    kept = Snapshots()
+    for number in range(200):
+        kept.keep(TASKS[number % 13], Snapshot((str(number),), (), TapeEpisode(Tape(), [])))
+        assert len(kept) <= 10
+        assert kept.nearest(TASKS[number % 13], [str(number)]) is not None
+    assert kept.nearest(TASKS[(199 - snapshots._TASKS) % 13], []) is None
+    for number in range(40):
+        kept.keep(TASKS[0], Snapshot((f"only {number}",), (), TapeEpisode(Tape(), [])))
+    assert len(kept) <= 10 and kept.nearest(TASKS[0], ["only 39"]) is not None
