@@ -6,10 +6,11 @@ import subprocess
 from collections.abc import Callable, Iterator
 from importlib import util
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from sandcli.envs.base import Outcome, WorldSettings
+from sandcli.envs.base import Outcome, Reset, WorldSettings
 from sandcli.envs.scienceworld import simulator as live
 from sandcli.envs.scienceworld import tasks as table
 from sandcli.envs.scienceworld.simulator import ScienceWorldEpisode, ScienceWorldSimulator
@@ -50,7 +51,9 @@ def follow(episode: ScienceWorldEpisode, actions: list[str]) -> list[Outcome]:
 
 
 def forked(episode: ScienceWorldEpisode) -> ScienceWorldEpisode:
-    return episode.fork()
+    fork = episode.fork()
+    assert fork is not None
+    return fork
 
 
 @pytest.mark.parametrize("name", list(table.TYPES))
@@ -69,6 +72,24 @@ def test_a_fork_goes_on_as_a_replay_does(simulator: ScienceWorldSimulator, name:
     assert [other for _, other in turns] == expected
     assert follow(forked(snapshot), rest) == expected
     assert follow(forked(forked(snapshot)), astray) == expected_astray
+
+
+@pytest.mark.parametrize("nonsense", ["", "look\x00\x1b[2J", "look around\nwait", "a" * 10_000, "\x01"])
+def test_nonsense_is_an_invalid_action(simulator: ScienceWorldSimulator, nonsense: str) -> None:
+    episode = simulator.open(Task(name="find-plant", variation=0))
+    outcome = episode.step(nonsense)
+    assert (outcome.score, outcome.done, outcome.valid) == (0.0, False, False)
+    assert episode.step("look around").valid
+
+
+def test_where_java_refuses_there_is_no_fork() -> None:
+    from py4j.protocol import Py4JJavaError
+
+    class Refusing:
+        def fork(self) -> None:
+            raise Py4JJavaError("a field is not open", SimpleNamespace(_target_id="o1", _gateway_client=None))
+
+    assert ScienceWorldEpisode(Refusing(), Reset("", 0.0)).fork() is None
 
 
 def test_the_classes_are_those_of_the_source(tmp_path: Path) -> None:

@@ -62,7 +62,7 @@ class Alfworld:
         return self._limit
 
     def same(self, observed: str, recorded: str) -> bool:
-        """Equal line by line."""
+        """Equal word by word."""
         return observed.split() == recorded.split()
 
     def adapted(self, task: Task, actions: list[str], observations: list[str]) -> tuple[list[str], list[str]]:

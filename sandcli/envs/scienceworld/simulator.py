@@ -89,9 +89,14 @@ class ScienceWorldEpisode:
         done = completed == "true" or points < 0
         return Outcome(observation, max(0, points) / 100, done, not observation.startswith(_UNKNOWN_ACTION))
 
-    def fork(self) -> "ScienceWorldEpisode":
-        """Another episode in the same state: a copy of the simulator's objects."""
-        return ScienceWorldEpisode(self._episode.fork(), self.reset)
+    def fork(self) -> "ScienceWorldEpisode | None":
+        """Another episode in the same state: a copy of the simulator's objects. None where Java does not allow that."""
+        from py4j.protocol import Py4JJavaError
+
+        try:
+            return ScienceWorldEpisode(self._episode.fork(), self.reset)
+        except Py4JJavaError:
+            return None
 
 
 def _launch(java: str) -> tuple[Any, Any]:
