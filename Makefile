@@ -41,7 +41,8 @@ demo: $(READY)  ## a whole iteration on the real ScienceWorld with a small real 
 	@$(SAND) report --run $(DEMO)
 
 demo-alfworld: $(ALFWORLD)  ## the same on ALFWorld, on small games that it makes
-	@test -d $(DEMO)-games || $(SAND) games make $(DEMO)-games --per-type 2
+	@test -f $(DEMO)-games/complete || $(SAND) games make $(DEMO)-games --per-type 2
+	@touch $(DEMO)-games/complete
 	@test -f $(DEMO)-alfworld/sand.toml || $(SAND) init --run $(DEMO)-alfworld \
 	  --set env.name=alfworld --set env.games=$(DEMO)-games --set env.step_limit=8 \
 	  --set env.tasks=pick_and_place_simple,look_at_obj_in_light --set collect.expert=planner \

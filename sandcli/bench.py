@@ -1,7 +1,7 @@
 """`sand bench env`: our environments against the stock ones, on this machine, in one run.
 
 Machines are shared and noisy, so times are taken in turns, stock and ours, and what counts is the ratio of the
-medians. Both do the same work: the same games, tasks and actions.
+medians (of the best rounds, for the pool). Both play the same games and tasks with the same actions.
 """
 
 import asyncio
@@ -15,11 +15,12 @@ from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
 
+from sandcli.envs.alfworld.files import TYPES
 from sandcli.envs.alfworld.world import Alfworld
 from sandcli.envs.base import Simulator, World, WorldSettings
 from sandcli.envs.host import Host
 from sandcli.envs.scienceworld.java import find_java
-from sandcli.envs.scienceworld.world import ScienceWorld
+from sandcli.envs.scienceworld.world import ScienceWorld, expand
 from sandcli.envs.workers import Pool
 from sandcli.progress import notice
 from sandcli.records import Task
@@ -33,7 +34,7 @@ _ROUNDS = 4
 
 
 class Ratio(NamedTuple):
-    """Seconds of the slower way over those of the faster one; `slow` and `fast` are medians in milliseconds."""
+    """Time of the slower way over that of the faster one; `slow` and `fast` are in milliseconds."""
 
     name: str
     ratio: float
@@ -62,12 +63,13 @@ def bench_environments(rounds: int) -> Iterator[Ratio]:
 
 
 def _alfworld(rounds: int) -> Iterator[Ratio]:
+    Alfworld().runtime()
     from sandcli.envs.alfworld.making import make_games
 
     restore, step, reset = _Times(), _Times(), _Times()
     with tempfile.TemporaryDirectory() as folder:
         notice("ALFWorld: making games")
-        list(make_games(Path(folder), per_type=1, seed=0))
+        list(make_games(Path(folder), per_type=-(-rounds // len(TYPES)), seed=0))
         settings = WorldSettings(games=folder)
         for task in Alfworld(settings).tasks("train")[:rounds]:
             notice(f"ALFWorld: {task.name}")
@@ -140,7 +142,8 @@ def _stock_scienceworld() -> Any:
 
 
 def _scienceworld_stock(env: Any, task: Task, actions: Sequence[str], step: _Times) -> float:
-    seconds, _ = _timed(lambda: (env.load(task.name, task.variation, "easy"), env.reset()))
+    simplified = expand("eto", task)
+    seconds, _ = _timed(lambda: (env.load(task.name, task.variation, simplified), env.reset()))
     for action in actions:
         taken, _ = _timed(partial(env.step, action))
         step.slow.append(taken)

@@ -10,9 +10,16 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sand"
 
 
-def keep(path: Path, content: bytes) -> None:
-    """Write a file of the cache, whole or not at all, for this user only."""
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+def keep(path: Path, content: bytes, mode: int = 0o600) -> None:
+    """Write a file, whole or not at all; unless `mode` says otherwise for this user only."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
-        file.write(content)
-    Path(file.name).replace(path)
+        try:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+            os.fchmod(file.fileno(), mode)
+            Path(file.name).replace(path)
+        except BaseException:
+            Path(file.name).unlink(missing_ok=True)
+            raise

@@ -304,6 +304,9 @@ def games_make(
     seed: Annotated[int, typer.Option(help="The same seed makes the same games.")] = 0,
 ) -> None:
     """Make small ALFWorld games, each solved and played to its end, where ALFWorld's own data is not at hand."""
+    from sandcli.envs.alfworld.world import Alfworld
+
+    Alfworld().runtime()
     from sandcli.envs.alfworld.making import make_games
 
     for game in make_games(out, per_type, seed):

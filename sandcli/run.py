@@ -33,7 +33,7 @@ ARTIFACTS: Mapping[Stage, str] = {
 DELIBERATIONS = "deliberations.jsonl"
 """D_delib, made by `synthesize` from expert.jsonl and thoughts.jsonl."""
 
-SCHEMA = "1"
+SCHEMA = "2"
 """Version of the record types; part of every identity."""
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from sandcli.errors import PrerequisiteError
 from sandcli.run import STAGES, Run
 from tests.helpers import SAND, contents, environment, fault, make_run, perform, sand
 
@@ -42,6 +43,15 @@ def cpu_seconds(command: list[str]) -> float:
     subprocess.run(command, env=environment(), check=True, capture_output=True)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+
+def test_games_and_benchmarks_say_what_alfworld_lacks(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    from sandcli.envs.alfworld.world import Alfworld
+
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(PrerequisiteError, match="ALFWorld needs alfworld") as caught:
+        Alfworld().runtime()
+    assert caught.value.fix == "make setup-alfworld"
 
 
 def test_importing_the_commands_imports_nothing_heavy() -> None:

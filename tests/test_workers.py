@@ -322,6 +322,20 @@ def test_no_worker_idles_while_another_is_full() -> None:
     pooled(task, workers=2)
 
 
+def test_a_task_that_cannot_be_played_fails_alone(tmp_path: Path) -> None:
+    fault(tmp_path, "unplayable", "fetch_0 take lamp")
+
+    async def task(pool: Pool) -> None:
+        other, session = await pool.restore(GARDEN), await pool.restore(KITCHEN, prefix(1))
+        process = pool._workers[0]._process.pid
+        with pytest.raises(MachineryError, match=r"^environment: there is no such lamp$"):
+            await session.step("take lamp")
+        assert pool._workers[0]._process.pid == process
+        assert (await other.step("look")).valid
+
+    pooled(task, tmp_path)
+
+
 def test_nothing_follows_the_end_of_an_episode() -> None:
     async def task(pool: Pool) -> None:
         session = await pool.restore(KITCHEN, prefix(4))

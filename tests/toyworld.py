@@ -2,8 +2,8 @@
 
 The `simplifications` setting carries what a test needs, as `name=value,...`:
 `pause` (seconds a step takes), `rules` (another version of the world) and `faults`, a folder of files that are each
-used up once. A fault file is named after what it does (`exit-1`, `hang-1`, `raise-1`, `differ-1`) and holds the task
-and the action that it waits for, such as `fetch_0 take lamp`.
+used up once. A fault file is named after what it does (`exit-1`, `hang-1`, `raise-1`, `unplayable-1`, `differ-1`) and
+holds the task and the action that it waits for, such as `fetch_0 take lamp`.
 """
 
 import os
@@ -12,7 +12,7 @@ from copy import copy
 from pathlib import Path
 
 from sandcli.envs.base import DEFAULTS, Environment, Outcome, Reset, WorldSettings, chosen_types
-from sandcli.errors import PrerequisiteError, UsageError
+from sandcli.errors import MachineryError, PrerequisiteError, UsageError
 from sandcli.records import Task
 
 SYSTEM = """You live in a house with a hall, a kitchen and a garden. Rooms are reached with `go to ROOM`.
@@ -178,6 +178,8 @@ def _suffer(kind: str) -> str:
             parent = os.getppid()
             while os.getppid() == parent:  # no process is left behind for longer than its parent lives
                 time.sleep(0.05)
+        case "unplayable":
+            raise MachineryError("environment", "there is no such lamp")
         case "raise":
             raise RuntimeError("a fault of the toy world")
     return " It flickers."

