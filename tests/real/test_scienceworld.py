@@ -170,6 +170,14 @@ def test_a_java_that_is_too_old_is_passed_over(tmp_path: Path, monkeypatch: pyte
         java.find_java()
 
 
+def test_a_java_that_talks_at_its_start_is_named(tmp_path: Path) -> None:
+    chatty = tmp_path / "java"
+    chatty.write_text(f'#!/bin/sh\necho "Picked up options"\nexec {java.find_java().path} "$@"\n')
+    chatty.chmod(0o755)
+    with pytest.raises(MachineryError, match=r"java did not start ScienceWorld: it printed .*Picked up options"):
+        ScienceWorldSimulator(str(chatty), partial(expand, "eto"))
+
+
 def test_no_java_at_all_names_the_mend(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("JAVA_HOME", "/nowhere")
     monkeypatch.setenv("PATH", "")
