@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from rich.table import Table
 
-from sandcli.errors import PrerequisiteError
+from sandcli.errors import SandError
 from sandcli.records import Failure
 from sandcli.run import ARTIFACTS, STAGES, Manifest
 from sandcli.stages.context import Context
@@ -43,8 +43,9 @@ def listing(context: Context) -> list[Item]:
         failures = dict(Counter(failure.reason for failure in context.run.failures(stage)))
         try:
             kind, recorded, todo, reasons = state(stage, context)
-        except PrerequisiteError as error:
-            items.append(Item(stage, ARTIFACTS[stage], "missing", 0, 0, failures, error.what))
+        except SandError as error:  # one stage that cannot be judged does not hide the others
+            there = any(path.exists() for path in (context.run.artifact(stage), context.run.journal(stage)))
+            items.append(Item(stage, ARTIFACTS[stage], "unclear" if there else "missing", 0, 0, failures, error.what))
             continue
         note = "; ".join(reasons)
         if kind == "wider":
@@ -56,7 +57,14 @@ def listing(context: Context) -> list[Item]:
 def table(items: Sequence[Item]) -> Table:
     """`sand status` for the terminal."""
     drawn = Table("stage", "artifact", "state", "recorded", "to do", "failed", "note")
-    colours = {"done": "green", "wider": "green", "partial": "yellow", "stale": "red", "missing": "dim"}
+    colours = {
+        "done": "green",
+        "wider": "green",
+        "partial": "yellow",
+        "stale": "red",
+        "unclear": "red",
+        "missing": "dim",
+    }
     for item in items:
         failed = ", ".join(f"{count} {reason}" for reason, count in item.failures.items())
         state = f"[{colours[item.state]}]{'done' if item.state == 'wider' else item.state}[/]"

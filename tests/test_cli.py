@@ -241,6 +241,9 @@ def test_a_corrupt_artifact_exits_with_2_and_names_the_line(tmp_path: Path) -> N
     ran = sand("sample", "--run", root)
     assert ran.returncode == 2
     assert error_of(ran)[0].startswith(f"{path}:2: not a valid record: ")
+    items = json.loads(sand("status", "--run", root, "--json").stdout)
+    assert [item["state"] for item in items] == ["unclear", *["missing"] * 7]
+    assert items[0]["note"].startswith(f"{path}:2: not a valid record: ")
 
 
 def test_an_error_of_ours_exits_with_70_and_a_traceback_only_with_debug(tmp_path: Path) -> None:
