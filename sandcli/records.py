@@ -29,8 +29,8 @@ class Task(Record, frozen=True, kw_only=True, omit_defaults=True):
 
     @property
     def key(self) -> Key:
-        """Its place among other tasks."""
-        return (self.name, self.variation or 0, self.game or "")
+        """Its place among the other tasks of its world."""
+        return (self.name, self.game or self.variation or 0)
 
 
 class Step(Record, frozen=True, kw_only=True):

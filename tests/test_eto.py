@@ -101,7 +101,7 @@ def test_what_is_no_list_of_rows_is_an_error(tmp_path: Path, content: object) ->
     ("bad", "why"),
     [
         ("text", "Expected `object`"),
-        ({"conversations": []}, "`id`"),
+        ({"conversations": []}, "neither an id nor a game_file"),
         ({"id": "b", "conversations": [{"from": "gpt", "value": 3}]}, "value"),
         ({"id": "b"}, "(b) holds no turn with an action"),
         (row(SAID[:3], "b"), "(b) holds no turn with an action"),
