@@ -9,6 +9,12 @@ ALFWORLD := .venv/.alfworld
 # Tests of ALFWorld say that they are left out where there is no compiler for it.
 COMPILED := $(if $(shell command -v c++),$(ALFWORLD))
 
+# What makes an iteration small enough for a bare CPU.
+SMALL := --set sample.n=3 --set agent.max_tokens=160 --set critique.max_tokens=80 --set synthesize.max_tokens=160 \
+  --set sft.epochs=3 --set sft.batch_size=2 --set sft.learning_rate=1e-4 \
+  --set train.epochs=2 --set train.batch_size=2 --set train.learning_rate=5e-5 \
+  --set eval.models=sft,model
+
 .PHONY: help setup setup-alfworld demo demo-alfworld iteration test check lint
 
 help:  ## list the targets
@@ -31,11 +37,7 @@ $(ALFWORLD): requirements-alfworld.lock $(READY)
 
 demo: $(READY)  ## a whole iteration on the real ScienceWorld with a small real model, on a bare CPU
 	@test -f $(DEMO)/sand.toml || $(SAND) init --run $(DEMO) \
-	  --set env.tasks=find-non-living-thing,lifespan-longest-lived --set env.step_limit=6 \
-	  --set sample.n=3 --set agent.max_tokens=160 --set critique.max_tokens=80 --set synthesize.max_tokens=160 \
-	  --set sft.epochs=3 --set sft.batch_size=2 --set sft.learning_rate=1e-4 \
-	  --set train.epochs=2 --set train.batch_size=2 --set train.learning_rate=5e-5 \
-	  --set eval.models=sft,model
+	  --set env.tasks=find-non-living-thing,lifespan-longest-lived --set env.step_limit=6 $(SMALL)
 	@$(MAKE) --no-print-directory iteration RUN=$(DEMO) COLLECT="--limit 4" EVAL="--limit 2"
 	@$(SAND) status --run $(DEMO)
 	@$(SAND) report --run $(DEMO)
@@ -45,11 +47,7 @@ demo-alfworld: $(ALFWORLD)  ## the same on ALFWorld, on small games that it make
 	@touch $(DEMO)-games/complete
 	@test -f $(DEMO)-alfworld/sand.toml || $(SAND) init --run $(DEMO)-alfworld \
 	  --set env.name=alfworld --set env.games=$(DEMO)-games --set env.step_limit=8 \
-	  --set env.tasks=pick_and_place_simple,look_at_obj_in_light --set collect.expert=planner \
-	  --set sample.n=3 --set agent.max_tokens=160 --set critique.max_tokens=80 --set synthesize.max_tokens=160 \
-	  --set sft.epochs=3 --set sft.batch_size=2 --set sft.learning_rate=1e-4 \
-	  --set train.epochs=2 --set train.batch_size=2 --set train.learning_rate=5e-5 \
-	  --set eval.models=sft,model
+	  --set env.tasks=pick_and_place_simple,look_at_obj_in_light --set collect.expert=planner $(SMALL)
 	@$(MAKE) --no-print-directory iteration RUN=$(DEMO)-alfworld COLLECT="--limit 3" EVAL="--limit 2"
 	@$(SAND) status --run $(DEMO)-alfworld
 	@$(SAND) report --run $(DEMO)-alfworld
