@@ -6,7 +6,8 @@ process border.
 """
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from itertools import zip_longest
 from typing import NamedTuple, Protocol
 
 from sandcli.errors import UsageError
@@ -102,6 +103,11 @@ class World(Protocol):
 
     def start(self) -> Simulator:
         """Start the live half."""
+
+
+def taking_turns(groups: Iterable[Iterable[Task]]) -> list[Task]:
+    """The first of every group, then the second of every group, and so on."""
+    return [task for row in zip_longest(*groups) for task in row if task is not None]
 
 
 def chosen_types(world: str, names: Sequence[str], known: Sequence[str], paper: Sequence[str]) -> list[str]:

@@ -4,13 +4,12 @@ from collections import OrderedDict
 from collections.abc import Callable
 from functools import cached_property
 from importlib import metadata, util
-from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from weakref import finalize
 
 from sandcli.envs.alfworld import files, grammars
-from sandcli.envs.base import DEFAULTS, Outcome, Reset, WorldSettings, chosen_types
+from sandcli.envs.base import DEFAULTS, Outcome, Reset, WorldSettings, chosen_types, taking_turns
 from sandcli.errors import PrerequisiteError, UsageError
 from sandcli.prompts import load
 from sandcli.records import Task
@@ -40,10 +39,12 @@ class Alfworld:
         """The playable games of a split, types taking turns, so that any first N cover as many types as possible."""
         if split not in files.SPLITS:
             raise UsageError(f"unknown split {split!r} of ALFWorld", "use train, seen or unseen")
-        games = [entry.game for entry in self._index if entry.playable]
-        inside = [game for game in games if game.startswith(f"{files.SPLITS[split]}/")]
-        rows = zip_longest(*([_task(g) for g in inside if files.goal_of(g).type == kind] for kind in self._types))
-        return [task for row in rows for task in row if task is not None]
+        games: dict[str, list[Task]] = {kind: [] for kind in self._types}
+        for entry in self._index:
+            task = _task(entry.game)
+            if entry.playable and task.name in games and entry.game.startswith(f"{files.SPLITS[split]}/"):
+                games[task.name].append(task)
+        return taking_turns(games.values())
 
     @cached_property
     def _index(self) -> list[files.Entry]:

@@ -4,10 +4,9 @@ import re
 from collections.abc import Sequence
 from functools import partial
 from importlib import metadata
-from itertools import zip_longest
 from typing import TYPE_CHECKING
 
-from sandcli.envs.base import DEFAULTS, WorldSettings, chosen_types
+from sandcli.envs.base import DEFAULTS, WorldSettings, chosen_types, taking_turns
 from sandcli.envs.scienceworld import tasks as table
 from sandcli.envs.scienceworld.java import find_java
 from sandcli.errors import UsageError
@@ -44,10 +43,9 @@ class ScienceWorld:
         """The tasks of a split, types taking turns, so that any first N cover as many types as possible."""
         if split not in ("train", "seen", "unseen"):
             raise UsageError(f"unknown split {split!r} of ScienceWorld", "use train, seen or unseen")
-        rows = zip_longest(
-            *([Task(name=name, variation=v) for v in self._variations(name, split)] for name in self._types)
+        return taking_turns(
+            [Task(name=name, variation=v) for v in self._variations(name, split)] for name in self._types
         )
-        return [task for row in rows for task in row if task is not None]
 
     def _variations(self, name: str, split: str) -> Sequence[int]:
         kind = table.TYPES[name]
