@@ -107,9 +107,9 @@ def test_where_the_stock_expert_wins_ours_does_and_sees_the_same(made: Path, lib
             if done:
                 break
         name = path.parent.relative_to(path.parents[3]).as_posix()
-        path_of_ours = handcoded(game, goal_of(name), "move", seed=0)
+        path_of_ours = handcoded(game, goal_of(name), seed=0)
         assert path_of_ours or not state.won
-        assert path_of_ours == handcoded(game, goal_of(name), "move", seed=0)
+        assert path_of_ours == handcoded(game, goal_of(name), seed=0)
 
 
 @pytest.mark.parametrize("kind", ["handcoded", "planner"])
@@ -130,7 +130,7 @@ def test_the_experts_win_on_a_recorded_game_of_the_older_grammar(tmp_path: Path,
     for path in paths:
         game = Game(read_game(path), library)
         name = path.parent.relative_to(path.parents[3]).as_posix()
-        for actions in (handcoded(game, goal_of(name), "put", 0), game.plan()):
+        for actions in (handcoded(game, goal_of(name), 0), game.plan()):
             position = game.start
             for action in actions:
                 position, _ = game.apply(position, game.commands(position)[action])

@@ -8,7 +8,7 @@ import random
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from sandcli.envs.alfworld.files import Goal, Verb
+from sandcli.envs.alfworld.files import Goal
 from sandcli.envs.alfworld.game import Game
 from sandcli.envs.alfworld.grammars import to_move, to_put
 
@@ -21,7 +21,7 @@ class _Fact(NamedTuple):
     names: tuple[str, ...]
 
 
-def handcoded(game: Game, goal: Goal, verb: Verb, seed: int) -> list[str]:
+def handcoded(game: Game, goal: Goal, seed: int) -> list[str]:
     """What ALFWorld's handcoded expert does until it wins or gives up. It draws at random where it is stuck: `seed`."""
     from alfworld.agents.expert import HandCodedAgentFailed, HandCodedAgentTimeout, HandCodedTWAgent
 
@@ -32,21 +32,21 @@ def handcoded(game: Game, goal: Goal, verb: Verb, seed: int) -> list[str]:
     state = random.getstate()
     random.seed(seed)
     try:
-        return _walk(game, agent, verb)
+        return _walk(game, agent)
     except (HandCodedAgentFailed, HandCodedAgentTimeout):
         return []
     finally:
         random.setstate(state)
 
 
-def _walk(game: Game, agent: Any, verb: Verb) -> list[str]:
+def _walk(game: Game, agent: Any) -> list[str]:
     """The expert wishes in the newer grammar, but its memory of what it holds only knows `put`.
 
     So it is told what it did in the older words; without that it carries the first of two objects for ever.
     """
     position, said, done, path = game.start, game.intro(), "", list[str]()
     while not game.won(position):
-        commands = {to_move(command) if verb == "put" else command: command for command in game.commands(position)}
+        commands = {to_move(c) if game.verb == "put" else c: c for c in game.commands(position)}
         wish = agent.act(_seen(game, position, said, sorted(commands)), 0, False, done) if done else "look"
         command = commands.get(wish, "look")
         done = to_put(command)

@@ -15,7 +15,7 @@ from alfworld.agents.utils.misc import Demangler
 from textworld.generator.game import EntityInfo
 from textworld.logic import Placeholder, Proposition, Signature, State, Type, TypeHierarchy, Variable
 
-from sandcli.envs.alfworld.files import GameFile
+from sandcli.envs.alfworld.files import GameFile, Verb
 from sandcli.envs.alfworld.grammar import Grammar, Scene
 from sandcli.envs.alfworld.translation import Translation, planning_task, translate
 from sandcli.errors import MachineryError
@@ -40,8 +40,9 @@ class Position(NamedTuple):
 
 
 class Operator(NamedTuple):
-    """What a command does: fast-downward's id, how many effects it has, its texts' rule and who takes part."""
+    """What a command does: fast-downward's name and id, how many effects it has, its text's rule, who takes part."""
 
+    name: bytes
     id: int
     effects: int
     command: str
@@ -81,6 +82,11 @@ class Game:
         kinds = self._translation.objects
         return _proposition(name, [Variable(argument, kinds[argument]) for argument in arguments])
 
+    @property
+    def verb(self) -> Verb:
+        """The grammar's word for laying a thing down."""
+        return self._file.verb
+
     def intro(self) -> str:
         """What the player reads first."""
         return self._grammar.render("#intro#", self._scene(self.start, {}))
@@ -117,7 +123,7 @@ class Game:
             for (parameter, kind), argument in zip(self._translation.actions[name], arguments, strict=False)
         }
         command = self._grammar.render(text.template, self._scene(position, mapping))
-        return Operator(raw.id, raw.nb_effect_atoms, command, text.feedback, mapping)
+        return Operator(raw._name, raw.id, raw.nb_effect_atoms, command, text.feedback, mapping)
 
     def apply(self, position: Position, operator: Operator) -> tuple[Position, str]:
         """The position after an admissible command, and what the player reads."""
@@ -147,20 +153,12 @@ class Game:
     def _spoken(self, plan: list[bytes]) -> list[str]:
         commands, position = [], self.start
         for name in plan:
-            self._library.set_state_id(position.number)
-            operator = self._named(name, position)
+            operator = next((one for one in self._applicable(position) if one.name == name), None)
+            if operator is None:
+                raise MachineryError("environment", f"the planner's step {name.decode()!r} is not possible when due")
             commands.append(operator.command)
             position, _ = self.apply(position, operator)
         return commands
-
-    def _named(self, name: bytes, position: Position) -> Operator:
-        """The applicable operator of this name; the first of several, as `commands` has it."""
-        raw = (fast_downward.Operator * self._library.get_applicable_operators_count())()
-        self._library.get_applicable_operators(raw)
-        found = next((operator for operator in raw if operator._name == name), None)
-        if found is None:
-            raise MachineryError("environment", f"the planner's step {name.decode()!r} is not possible where it is due")
-        return self._operator(found, position)
 
     def told(self, position: Position) -> list[tuple[str, ...]]:
         """Every fact, in the names that the player reads: the predicate, then its arguments. Sorted."""

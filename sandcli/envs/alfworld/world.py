@@ -138,7 +138,7 @@ class AlfworldSimulator:
         game = self._game(task)
         if kind == "planner":
             return game.plan()
-        return handcoded(game, files.goal_of(task.game or ""), files.read_game(self._path(task)).verb, seed)
+        return handcoded(game, files.goal_of(task.game or ""), seed)
 
     def _game(self, task: Task) -> "Game":
         from fast_downward import load_lib
