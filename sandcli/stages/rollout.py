@@ -23,7 +23,7 @@ from sandcli.records import End, Key, Rollout, Sample, Step, Trajectory
 from sandcli.run import Identity
 from sandcli.stages.context import digest
 from sandcli.stages.job import Do, Figures, Job, LeftOut, Unit
-from sandcli.stages.sample import STOP, Place, refuse_unlike
+from sandcli.stages.sample import STOP, Place, flagged
 from sandcli.store import read
 
 
@@ -64,12 +64,9 @@ class RolloutJob(Job[Branch, Rollout]):
     def plan(self) -> list[Unit[Branch]]:
         """Every candidate of every flagged step."""
         trajectories = {t.id: t for t in read(self.run.needs("collect"), Trajectory)}
-        samples = [s for s in read(self.run.needs("sample"), Sample) if s.deliberate and s.id in trajectories]
-        for sample in samples:
-            refuse_unlike(self.run, trajectories[sample.id], sample.step, sample.expert_action, "sample")
         return [
             Unit((sample.id, sample.step, branch.candidate), _digest(branch), branch)
-            for sample in samples
+            for sample in flagged(self.run, trajectories)
             for branch in branches(Place(trajectories[sample.id], sample.step), sample)
         ]
 

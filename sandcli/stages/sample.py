@@ -5,7 +5,7 @@ the drawn actions and the expert's are not all the same.
 """
 
 from collections import Counter
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from typing import NamedTuple
 
@@ -49,6 +49,14 @@ def refuse_unlike(run: Run, trajectory: Trajectory, step: int, action: str, stag
         f"{run.artifact(stage)} was made from other expert trajectories: {trajectory.id}, step {step}",
         f"sand {stage} --run {run.root} --force",
     )
+
+
+def flagged(run: Run, trajectories: Mapping[str, Trajectory]) -> list[Sample]:
+    """The samples of inconsistent steps (Eq. 4), each of which must speak of the trajectory that is there now."""
+    samples = [s for s in read(run.needs("sample"), Sample) if s.deliberate and s.id in trajectories]
+    for sample in samples:
+        refuse_unlike(run, trajectories[sample.id], sample.step, sample.expert_action, "sample")
+    return samples
 
 
 class SampleJob(Job[Place, Sample]):

@@ -22,7 +22,7 @@ from sandcli.records import Critique, Sample, Thought, Trajectory
 from sandcli.run import Identity, Stage
 from sandcli.stages.context import digest
 from sandcli.stages.job import Do, Figures, Job, LeftOut, Unit
-from sandcli.stages.sample import Place, refuse_unlike
+from sandcli.stages.sample import Place, flagged
 from sandcli.stages.writing import CONCLUSION, concluded, fault, told
 from sandcli.store import read, write_atomic
 
@@ -66,12 +66,9 @@ class SynthesizeJob(Job[Dilemma, Thought]):
         critiques: dict[tuple[str, int], list[Critique]] = {}
         for critique in read(self.run.needs("critique"), Critique):
             critiques.setdefault((critique.id, critique.step), []).append(critique)
-        samples = [s for s in read(self.run.needs("sample"), Sample) if s.deliberate and s.id in trajectories]
-        for sample in samples:
-            refuse_unlike(self.run, trajectories[sample.id], sample.step, sample.expert_action, "sample")
         return [
             Unit(sample.key, _digest(dilemma), dilemma)
-            for sample in samples
+            for sample in flagged(self.run, trajectories)
             if _judged(sample, critiques.get((sample.id, sample.step), []))
             for dilemma in [Dilemma(Place(trajectories[sample.id], sample.step), critiques[sample.id, sample.step])]
         ]
