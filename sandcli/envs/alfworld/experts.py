@@ -26,7 +26,8 @@ def handcoded(game: Game, goal: Goal, seed: int) -> list[str]:
     from alfworld.agents.expert import HandCodedAgentFailed, HandCodedAgentTimeout, HandCodedTWAgent
 
     agent = HandCodedTWAgent(max_steps=_MAX_STEPS)
-    agent.task_params = _parameters(goal)
+    wanted = {name: str(value).lower() if value else value for name, value in goal.parameters.items()}
+    agent.task_params = {"task_type": goal.type, **wanted}
     agent.policy = agent.get_task_policy(agent.task_params)(agent.task_params, max_steps=_MAX_STEPS)
     agent.observe(game.intro())
     state = random.getstate()
@@ -58,15 +59,3 @@ def _walk(game: Game, agent: Any) -> list[str]:
 def _seen(game: Game, position: Any, said: str, commands: list[str]) -> Mapping[str, Any]:
     facts = [_Fact(name, tuple(names)) for name, *names in game.told(position)]
     return {"feedback": said, "facts": facts, "admissible_commands": commands}
-
-
-def _parameters(goal: Goal) -> dict[str, Any]:
-    light = goal.type == "look_at_obj_in_light"
-    return {
-        "task_type": goal.type,
-        "object_target": goal.object.lower(),
-        "parent_target": "" if light else goal.receptacle.lower(),
-        "toggle_target": goal.receptacle.lower() if light else "",
-        "mrecep_target": goal.movable.lower(),
-        "object_sliced": False,
-    }

@@ -55,6 +55,18 @@ class Goal(NamedTuple):
     movable: str
     receptacle: str
 
+    @property
+    def parameters(self) -> dict[str, str | bool]:
+        """The same in the terms of ALFWorld's `traj_data.json`; the lamp of a look is what is toggled."""
+        light = self.type == "look_at_obj_in_light"
+        return {
+            "object_target": self.object,
+            "parent_target": "" if light else self.receptacle,
+            "toggle_target": self.receptacle if light else "",
+            "mrecep_target": self.movable,
+            "object_sliced": False,
+        }
+
 
 class Entry(msgspec.Struct, frozen=True):
     """What the index knows of a game; `game` is `SPLIT/FOLDER/TRIAL`."""

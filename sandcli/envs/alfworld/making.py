@@ -60,7 +60,7 @@ def _make(root: Path, split: str, kind: str, draw: random.Random, library: Any) 
     room = draw.choice(ROOMS[kind])
     chore = choose(kind, room, draw)
     trial = f"trial_T{draw.randrange(10**8):08}_{draw.randrange(10**6):06}_{draw.randrange(10**6):06}"
-    folder = f"{kind}-{chore.thing}-None-{chore.place or chore.lamp}-{draw.choice(room.scenes)}"
+    folder = f"{kind}-{chore.thing}-None-{chore.goal.receptacle}-{draw.choice(room.scenes)}"
     file = GameFile(
         pddl_domain=Path(ALFRED_PDDL_PATH).read_text(),
         grammar=_grammar(chore, draw),
@@ -75,7 +75,7 @@ def _make(root: Path, split: str, kind: str, draw: random.Random, library: Any) 
         "walkthrough": made.walkthrough,
     }
     folder_of_trial = root / FOLDER / made.game
-    about = {"task_id": trial, "task_type": kind, "pddl_params": _parameters(chore)}
+    about = {"task_id": trial, "task_type": kind, "pddl_params": chore.goal.parameters}
     # ALFWorld's own environment wants this one as well.
     keep(folder_of_trial / "traj_data.json", json.dumps(about).encode(), _READABLE)
     keep(folder_of_trial / FILE, json.dumps(content).encode(), _READABLE)
@@ -97,21 +97,10 @@ def _grammar(chore: Chore, draw: random.Random) -> str:
     state = random.getstate()
     random.seed(draw.randrange(2**32))
     try:
-        sentence = get_templated_task_desc({"task_type": chore.type, "pddl_params": _parameters(chore)})
+        sentence = get_templated_task_desc({"task_type": chore.type, "pddl_params": chore.goal.parameters})
     finally:
         random.setstate(state)
     return Path(ALFRED_TWL2_PATH).read_text().replace("UNKNOWN GOAL", sentence)
-
-
-def _parameters(chore: Chore) -> dict[str, Any]:
-    """A chore in the terms of ALFWorld's data."""
-    return {
-        "object_target": chore.thing,
-        "parent_target": chore.place,
-        "toggle_target": chore.lamp,
-        "mrecep_target": "",
-        "object_sliced": False,
-    }
 
 
 def _problem(trial: str, chore: Chore, room: Room, draw: random.Random) -> str:

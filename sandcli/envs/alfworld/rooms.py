@@ -8,6 +8,8 @@ from typing import NamedTuple
 
 from alfworld.gen import constants
 
+from sandcli.envs.alfworld.files import Goal
+
 
 class Room(NamedTuple):
     """A kind of room: its receptacles with their numbers, things that may lie about, and its scenes' numbers."""
@@ -24,6 +26,11 @@ class Chore(NamedTuple):
     thing: str
     place: str
     lamp: str
+
+    @property
+    def goal(self) -> Goal:
+        """The same as the name of a game's folder tells it."""
+        return Goal(self.type, self.thing, "", self.place or self.lamp)
 
     @property
     def copies(self) -> int:
