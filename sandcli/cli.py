@@ -32,7 +32,7 @@ app.add_typer(bench, name="bench")
 
 RunDir = Annotated[Path, typer.Option("--run", metavar="DIR", help="The run directory.")]
 Limit = Annotated[int | None, typer.Option(min=1, help="Only the first N trajectories (eval: tasks a split).")]
-EngineKind = Annotated[str | None, typer.Option(help="auto, transformers, or scripted (for tests).")]
+EngineKind = Annotated[str | None, typer.Option(help="auto, transformers, vllm, server, or scripted (for tests).")]
 Workers = Annotated[int | None, typer.Option(min=1, help="Environment processes.")]
 Seed = Annotated[int | None, typer.Option(help="The run's seed.")]
 Temperature = Annotated[float | None, typer.Option(min=0, help="Sampling temperature (paper: 1.0).")]

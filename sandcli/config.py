@@ -32,7 +32,9 @@ class Run(Table, frozen=True, kw_only=True):
 
     seed: Annotated[int, Meta(description="every unit's own seed is derived from it and the unit's key")] = 0
     workers: Annotated[int, Meta(ge=0, description="environment processes; 0: one a core, at most 8")] = 0
-    in_flight: Annotated[int, Meta(ge=1, description="units worked on at once")] = 16
+    in_flight: Annotated[
+        int, Meta(ge=0, description="units worked on at once; 0: twice what the engine decodes together")
+    ] = 0
     timeout: Annotated[float, Meta(gt=0, description="seconds that one call to an environment may take")] = 120.0
     retries: Annotated[int, Meta(ge=0, description="further attempts at a unit that machinery failed")] = 2
 
@@ -147,12 +149,30 @@ class Evaluating(Table, frozen=True, kw_only=True):
 
 
 class EngineSettings(Table, frozen=True, kw_only=True):
-    """What generates text."""
+    """What generates text; of no influence on what a run's artifacts depend on."""
 
-    kind: Annotated[Literal["auto", "transformers", "scripted"], Meta(description="auto chooses and says why")] = "auto"
-    script: Annotated[str, Meta(description="the rules of the scripted engine: a JSON file, for tests")] = ""
-    batch: Annotated[int, Meta(ge=1, description="sequences decoded together")] = 16
-    cache_gib: Annotated[float, Meta(ge=0, description="memory for reusable prefixes")] = 2.0
+    kind: Annotated[
+        Literal["auto", "transformers", "vllm", "server", "scripted"], Meta(description="auto chooses and says why")
+    ] = "auto"
+    batch: Annotated[
+        int, Meta(ge=0, description="sequences decoded together (server: requests a URL); 0: the engine's choice")
+    ] = 0
+    max_length: Annotated[int, Meta(ge=0, description="longest conversation in tokens; 0: the model's limit")] = 0
+    dtype: Annotated[
+        Literal["auto", "bfloat16", "float16", "float32"], Meta(description="auto: bfloat16 on a GPU, else float32")
+    ] = "auto"
+    cache_gib: Annotated[
+        float, Meta(ge=0, description="transformers: memory for reusable prefixes; vllm on a CPU: for all prefixes")
+    ] = 2.0
+    gpu_memory: Annotated[float, Meta(gt=0, le=1, description="vllm: share of each GPU's memory")] = 0.9
+    tensor_parallel: Annotated[int, Meta(ge=1, description="vllm: GPUs that one model is spread over")] = 1
+    data_parallel: Annotated[int, Meta(ge=1, description="vllm: copies of the model")] = 1
+    urls: Annotated[
+        list[str], Meta(description="server: OpenAI-compatible URLs; a key comes from OPENAI_API_KEY alone")
+    ] = msgspec.field(default_factory=list)
+    timeout: Annotated[float, Meta(gt=0, description="server: seconds that one request may take")] = 600.0
+    patience: Annotated[float, Meta(ge=0, description="server: seconds to wait for URLs that do not answer")] = 60.0
+    script: Annotated[str, Meta(description="scripted: the rules, a JSON file, for tests")] = ""
 
 
 class Settings(Table, frozen=True, kw_only=True):
@@ -279,7 +299,7 @@ def read_text(name: str, text: str, origin: str) -> Any:
     if name not in {known for known, *_ in _fields()}:
         _unknown(name, origin)
     if _hint(name).__origin__ == list[str]:
-        return [part.strip() for part in text.split(",")]
+        return [part.strip() for part in text.split(",") if part.strip()]
     try:
         return msgspec.convert(text, _hint(name), strict=False)
     except msgspec.ValidationError:

@@ -13,11 +13,10 @@ from typing import Any, NamedTuple
 
 from msgspec.structs import replace
 
+from sandcli.engines.adapters import adapter_base, is_adapter
 from sandcli.engines.loading import (
-    adapter_base,
     context_length,
     encode,
-    is_adapter,
     load_model,
     load_tokenizer,
     render,

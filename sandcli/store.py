@@ -1,9 +1,9 @@
 """Crash-safe JSONL: a journal while a stage is at work, a sealed file when it is done.
 
-A record is one durable unit: one `write` of one line, newline last, then `fsync`. A line without a newline was
-being written when the process died and is cut off; a line that does not decode is corruption and stops the
-program with file and line. Sealing sorts the records into canonical order and puts the file into place
-atomically, so the same records give the same bytes whatever the order they came in.
+A record is one durable unit: one line, newline last; those that are finished at the same time share one `write`
+and one `fsync`. A line without a newline was being written when the process died and is cut off; a line that does
+not decode is corruption and stops the program with file and line. Sealing sorts the records into canonical order and
+puts the file into place atomically, so the same records give the same bytes whatever the order they came in.
 """
 
 import contextlib
@@ -171,19 +171,23 @@ class Journal(Records[R]):
         with disk_space(self.path):
             return os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
 
-    def append(self, record: R) -> None:
-        """Record one unit. When this returns, the record survives a crash; when it raises, nothing was added."""
-        line = self._encode(record) + b"\n"
-        try:
-            with disk_space(self.path):
-                if os.write(self._file, line) != len(line):
-                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    def append(self, *records: R) -> None:
+        """Record some units. When this returns, they survive a crash; when it raises, only the first of them may."""
+        lines = [self._encode(record) + b"\n" for record in records]
+        with disk_space(self.path):
+            try:
+                written = os.write(self._file, b"".join(lines))
                 os.fsync(self._file)
-        except BaseException:
-            os.ftruncate(self._file, self._end)
-            raise
-        self._spans[record.key] = (self._end, len(line))
-        self._end += len(line)
+            except BaseException:
+                os.ftruncate(self._file, self._end)
+                raise
+            start = self._end
+            for record, line in zip(records, lines, strict=True):
+                if self._end + len(line) > start + written:
+                    os.ftruncate(self._file, self._end)
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+                self._spans[record.key] = (self._end, len(line))
+                self._end += len(line)
 
     def seal(self, path: Path) -> None:
         """Put the sorted records into place as the finished artifact, and drop the journal."""

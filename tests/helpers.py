@@ -18,7 +18,8 @@ from sandcli.run import Run, Stage
 from sandcli.stages.context import Context
 from sandcli.stages.job import Do, Job, LeftOut, Options, State, Summary, Unit, unit_name
 from sandcli.stages.registry import JSONL
-from sandcli.stages.work import inspect, work
+from sandcli.stages.survey import inspect
+from sandcli.stages.work import work
 from sandcli.starting import start_run
 
 REPO = Path(__file__).resolve().parent.parent

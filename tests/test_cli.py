@@ -112,7 +112,7 @@ def test_wrong_usage_exits_with_2(arguments: list[str]) -> None:
             {},
             ["collect", "--engine", "vlm"],
             "--engine: ",
-            "one of auto, transformers, scripted; it means: auto chooses",
+            "one of auto, transformers, vllm, server, scripted; it means: auto chooses",
         ),
         ({}, ["collect", "--from", "none.json"], "none.json: No such file", "give the path of a JSON file"),
     ],

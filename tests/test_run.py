@@ -156,7 +156,7 @@ def test_a_relative_model_is_meant_from_the_run_directory(tmp_path: Path) -> Non
         folder.mkdir(parents=True)
     (tmp_path / "it1" / "model" / "config.json").write_text("{}")
     policy = context(root, model__policy="../it1/model").policy()
-    assert policy.resolve() == tmp_path / "it1" / "model"
+    assert policy.folder.resolve() == tmp_path / "it1" / "model"
 
 
 def test_a_units_seed_depends_on_the_runs_seed_and_its_key_alone(tmp_path: Path) -> None:

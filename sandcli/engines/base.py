@@ -1,6 +1,7 @@
 """What a language model is to the rest of the program."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Literal, NamedTuple, Protocol
 
 from sandcli.react import Message
@@ -29,15 +30,53 @@ class Completion(NamedTuple):
 
 
 class Usage(NamedTuple):
-    """What an engine did so far: prompt tokens asked for, those taken from its cache, and tokens generated."""
+    """What an engine did so far.
 
-    prompt: int
-    cached: int
-    generated: int
+    Prompt tokens asked for, those of them that it had in its cache, and tokens generated. `batch` is how many
+    sequences were at work together, in the mean over its steps (over time, where the engine is a server).
+    """
+
+    prompt: int = 0
+    cached: int = 0
+    generated: int = 0
+    batch: float = 0.0
+
+
+class Setup(NamedTuple):
+    """How an engine is set up; each kind takes what concerns it.
+
+    `batch`: sequences decoded together, 0 for the engine's own choice. `cache_gib`: memory for keys and values.
+    `dtype`: auto is bfloat16 on a GPU and float32 elsewhere. `max_length`: tokens of the longest conversation, 0
+    for the model's own limit. `gpu_memory`: share of each GPU that vLLM takes. `lora_rank`: the largest adapter
+    that may be served beside a base model, 0 for none. `urls`: OpenAI-compatible servers. `timeout`: seconds that one
+    request to them may take; `patience`: seconds for which servers that do not answer are waited for.
+    """
+
+    batch: int = 0
+    cache_gib: float = 2.0
+    dtype: str = "auto"
+    max_length: int = 0
+    gpu_memory: float = 0.9
+    tensor_parallel: int = 1
+    data_parallel: int = 1
+    lora_rank: int = 0
+    urls: tuple[str, ...] = ()
+    timeout: float = 600.0
+    patience: float = 60.0
+
+
+class Model(NamedTuple):
+    """A model in a folder, and the name that the settings have for it: a path or a hub name."""
+
+    folder: Path
+    name: str
 
 
 class Engine(Protocol):
     """Generates text. Many awaits at once are welcome: batching is the engine's business."""
+
+    capacity: int
+    """Sequences that it can decode together; more requests than that wait inside it."""
 
     async def generate(self, messages: Sequence[Message], sampling: Sampling) -> list[Completion]:
         """`sampling.n` completions of a conversation.
@@ -47,8 +86,11 @@ class Engine(Protocol):
         engine failed.
         """
 
-    def usage(self) -> Usage:
-        """Token counts since the engine was opened."""
+    def beside(self, model: Model) -> "Engine | None":
+        """The same engine as another model, where it can serve that one too without loading a second time."""
 
-    def close(self) -> None:
+    def usage(self) -> Usage:
+        """What was done since the engine was opened, by all models in it."""
+
+    async def close(self) -> None:
         """Free the model."""

@@ -7,63 +7,15 @@ bound on memory.
 
 from collections import OrderedDict
 from collections.abc import Sequence
-from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from transformers.cache_utils import Cache, DynamicLayer
 
-
-class KeyValues(NamedTuple):
-    """Per layer, keys and values of one sequence: [heads, length, head size]."""
-
-    layers: list[tuple[Tensor, Tensor]]
-
-    @property
-    def length(self) -> int:
-        """Tokens covered."""
-        return self.layers[0][0].shape[1] if self.layers else 0
-
-    @property
-    def bytes(self) -> int:
-        """Memory held."""
-        return sum(k.nbytes + v.nbytes for k, v in self.layers)
-
-    def first(self, length: int) -> "KeyValues":
-        """The part that belongs to the first tokens, without a copy."""
-        return KeyValues([(k[:, :length], v[:, :length]) for k, v in self.layers])
-
-
-class _GrowingLayer(DynamicLayer):  # type: ignore[misc]
-    """A layer that grows in place: concatenation would copy every key and value on every token."""
-
-    _ROOM = 64
-
-    def update(self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
-        """Add positions; gives all keys and values so far."""
-        if not self.is_initialized:
-            self.lazy_initialization(key_states, value_states)
-            self._rooms = [key_states[:, :, :0], value_states[:, :, :0]]
-        start, end = self.get_seq_length(), self.get_seq_length() + key_states.shape[2]
-        for number, states in enumerate((key_states, value_states)):
-            if end > self._rooms[number].shape[2]:
-                self._rooms[number] = _with_room(self._rooms[number][:, :, :start], states.shape[2] + self._ROOM)
-            self._rooms[number][:, :, start:end] = states
-        self.keys, self.values = (room[:, :, :end] for room in self._rooms)
-        return self.keys, self.values
-
-
-def _with_room(states: Tensor, positions: int) -> Tensor:
-    return torch.nn.functional.pad(states, (0, 0, 0, positions))
-
-
-def growing_cache() -> Cache:
-    """An empty cache for a model whose layers attend to everything before them."""
-    return Cache(layer_class_to_replicate=_GrowingLayer)
+from sandcli.engines.ragged import KeyValues
 
 
 class PrefixCache:
-    """Finished sequences and their keys and values, found again by longest common prefix."""
+    """Sequences and their keys and values, found again by longest common prefix."""
 
     def __init__(self, limit: int) -> None:
         """`limit` in bytes."""
@@ -71,18 +23,18 @@ class PrefixCache:
         self._entries: OrderedDict[tuple[int, ...], tuple[Tensor, KeyValues]] = OrderedDict()
         self._bytes = 0
 
-    def find(self, ids: Sequence[int]) -> KeyValues | None:
-        """The longest known prefix of these tokens; None where not even the first is known."""
+    def find(self, ids: Sequence[int]) -> tuple[KeyValues, int] | None:
+        """What knows the longest prefix of these tokens, and its length; None where not even the first is known."""
         prompt = torch.tensor(ids)
         best, length = None, 0
         for known, (tokens, _) in self._entries.items():
-            common = _common(prompt, tokens)
+            common = common_prefix(prompt, tokens)
             if common > length:
                 best, length = known, common
         if best is None:
             return None
         self._entries.move_to_end(best)
-        return self._entries[best][1].first(length)
+        return self._entries[best][1], length
 
     def add(self, ids: Sequence[int], values: KeyValues) -> None:
         """Remember a sequence; those that it begins with are covered by it and forgotten."""
@@ -98,7 +50,8 @@ class PrefixCache:
         self._bytes -= self._entries.pop(key)[1].bytes
 
 
-def _common(a: Tensor, b: Tensor) -> int:
+def common_prefix(a: Tensor, b: Tensor) -> int:
+    """How many tokens two sequences begin with alike."""
     length = min(len(a), len(b))
     unlike = torch.nonzero(a[:length] != b[:length])
     return int(unlike[0]) if len(unlike) else length

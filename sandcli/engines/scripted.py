@@ -10,7 +10,7 @@ from pathlib import Path
 
 import msgspec
 
-from sandcli.engines.base import Completion, Sampling, Usage
+from sandcli.engines.base import Completion, Model, Sampling, Usage
 from sandcli.errors import MachineryError, UsageError
 from sandcli.react import Message
 
@@ -24,6 +24,8 @@ class Rule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 class ScriptedEngine:
     """Answers by rule; counts words as tokens."""
+
+    capacity = 64
 
     def __init__(self, rules: Sequence[Rule]) -> None:
         self._rules = rules
@@ -50,9 +52,13 @@ class ScriptedEngine:
         self._generated += sum(len(reply.split()) for reply in chosen)
         return [Completion(reply, len(reply.split()), "stop") for reply in chosen]
 
+    def beside(self, model: Model) -> "ScriptedEngine":
+        """The rules stand in for every model."""
+        return self
+
     def usage(self) -> Usage:
         """Words read and written."""
-        return Usage(self._prompt, 0, self._generated)
+        return Usage(self._prompt, 0, self._generated, 1.0)
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """Nothing to free."""

@@ -1,45 +1,46 @@
 """The embedded engine: Hugging Face transformers with continuous batching and reused prefixes.
 
-A thread of its own decodes all sequences at hand together, one token a step. Every few steps those that are
-finished leave and waiting requests join. A joining prompt is computed from the longest prefix that is known (see
-`kvcache`), logits of the last position only.
+A thread of its own takes all sequences at hand one step further together: those that decode by one token, those
+that are new by a piece of their prompt. Sequences join and leave at every step, and nothing is padded (see `ragged`).
+A prompt is computed from the longest prefix that is known (see `kvcache`).
 """
 
 import asyncio
 import queue
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
-from transformers.cache_utils import Cache
 
-from sandcli.engines.attention import GROUPED
-from sandcli.engines.base import Completion, Sampling, Usage
-from sandcli.engines.kvcache import KeyValues, PrefixCache, growing_cache
-from sandcli.engines.loading import context_length, load_model, load_tokenizer, prompt_ids
+from sandcli.engines.base import Completion, Model, Sampling, Setup, Usage
+from sandcli.engines.kvcache import PrefixCache, common_prefix
+from sandcli.engines.loading import context_length, load_model, load_tokenizer, prompt_ids, stop_ids
+from sandcli.engines.ragged import KeyValues, Ragged
 from sandcli.errors import ContextOverflow, MachineryError
 from sandcli.react import Message
 
-_STEPS_BETWEEN_CHANGES = 4
-"""Changing the batch copies all of its keys and values, which costs about one step."""
+_BATCH = 16
+"""Sequences decoded together where nothing is set; on two cores more of them gain little."""
 
-_GATHER_SECONDS = 0.02
-"""How long an idle engine waits for company once a request is there; a turn takes a hundred times as long."""
+_PIECE = 256
+"""Prompt tokens computed in one step: enough to keep the machine busy, few enough not to hold up who decodes."""
+
+_ALIKE = 32
+"""A prompt that shares so many more tokens with one in work than with what is known waits for that one's."""
 
 
-@dataclass
 class _Request:
     """A prompt and whoever waits for its completions."""
 
-    ids: list[int]
-    sampling: Sampling
-    loop: asyncio.AbstractEventLoop
-    answer: "asyncio.Future[list[Completion]]"
-    sequences: "list[_Sequence]" = field(default_factory=list)
+    def __init__(self, ids: list[int], sampling: Sampling) -> None:
+        self.ids = ids
+        self.sampling = sampling
+        self.tokens = torch.tensor(ids)
+        self.loop = asyncio.get_running_loop()
+        self.answer: asyncio.Future[list[Completion]] = self.loop.create_future()
+        self.sequences: list[_Sequence] = []
 
     def resolve(self, outcome: list[Completion] | MachineryError) -> None:
         """Answer from the engine's thread; whoever went away in the meantime is passed over."""
@@ -57,7 +58,7 @@ class _Request:
 
 
 class _Sequence:
-    """One completion in the making. `values` covers `ids` but the last token, which was not fed to the model yet."""
+    """One completion in the making. `values` covers the part of `ids` that was fed to the model already."""
 
     def __init__(self, request: _Request, number: int, values: KeyValues) -> None:
         self.request = request
@@ -68,21 +69,29 @@ class _Sequence:
         self.finish: Any = None
         self.generator = torch.Generator().manual_seed(request.sampling.seed + number)
 
+    @property
+    def missing(self) -> int:
+        """Tokens that the model has to be fed before it can say the next one."""
+        return len(self.ids) - self.values.length
+
 
 class TransformersEngine:
     """One causal language model in this process, on the GPU where there is one."""
 
-    def __init__(self, folder: Path, batch: int, cache_gib: float) -> None:
-        """Load the model. `batch` sequences decode together; `cache_gib` bounds the memory of known prefixes."""
-        self._tokenizer = load_tokenizer(folder)
-        self._model = load_model(folder).eval()
-        self._model.set_attn_implementation(GROUPED)
-        self._limit = context_length(self._model.config)
-        self._stops = _stop_ids(self._model, self._tokenizer)
-        self._batch = batch
-        self._cache = PrefixCache(int(cache_gib * 2**30))
-        self._usage = Usage(0, 0, 0)
-        self._queue: queue.Queue[_Request | None] = queue.Queue()
+    def __init__(self, model: Model, setup: Setup) -> None:
+        """Load the model. Raises `PrerequisiteError` where it does not fit into memory or cannot be run so."""
+        self.capacity = setup.batch or _BATCH
+        self._folder = model.folder
+        self._tokenizer = load_tokenizer(model.folder)
+        loaded = load_model(model.folder, setup.dtype).eval()
+        self._stops = stop_ids(model.folder, self._tokenizer)
+        self._model = Ragged(loaded)
+        self._limit = context_length(loaded.config, setup.max_length)
+        self._cache = PrefixCache(int(setup.cache_gib * 2**30))
+        self._usage, self._steps, self._fed = Usage(), 0, 0
+        self._arriving: queue.Queue[_Request | None] = queue.Queue()
+        self._waiting: list[_Request] = []
+        self._running: list[_Sequence] = []
         self._closing = False
         self._thread = threading.Thread(target=self._work, daemon=True)
         self._thread.start()
@@ -92,119 +101,102 @@ class TransformersEngine:
         ids = prompt_ids(self._tokenizer, messages)
         if len(ids) + sampling.max_tokens > self._limit:
             raise ContextOverflow(len(ids) + sampling.max_tokens, self._limit)
-        loop = asyncio.get_running_loop()
-        request = _Request(ids, sampling, loop, loop.create_future())
-        self._queue.put(request)
+        request = _Request(ids, sampling)
+        self._arriving.put(request)
         return await request.answer
+
+    def beside(self, model: Model) -> "TransformersEngine | None":
+        """See `Engine.beside`: adapters are merged into their base here, so that each is a model of its own."""
+        return self if model.folder == self._folder else None
 
     def usage(self) -> Usage:
         """See `Engine.usage`."""
-        return self._usage
+        return self._usage._replace(batch=self._fed / self._steps if self._steps else 0.0)
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """End the thread and free the model."""
         self._closing = True
-        self._queue.put(None)
-        self._thread.join()
+        self._arriving.put(None)
+        await asyncio.to_thread(self._thread.join)
         del self._model, self._cache
 
     @torch.inference_mode()  # type: ignore[untyped-decorator]
     def _work(self) -> None:
-        rows: list[_Sequence] = []
-        while True:
-            joining = self._waiting(len(rows))
-            if self._closing:
-                return
+        while not self._closing:
             try:
-                for request in joining:
-                    rows += self._begin(request)
-                rows = self._advance(rows)
+                self._admit()
+                if self._running:
+                    self._step()
             except Exception as error:  # whoever waits must hear of it, or would wait for ever
-                for request in (*joining, *(row.request for row in rows)):
+                for request in {*self._waiting, *(row.request for row in self._running)}:
                     request.resolve(MachineryError("engine", f"{type(error).__name__}: {error}"))
-                rows = []
+                self._waiting, self._running = [], []
 
-    def _waiting(self, rows: int) -> list[_Request]:
-        """The requests that join now: as many as fit beside `rows` sequences. An idle engine waits for the first."""
-        joining: list[_Request] = []
-        while rows < self._batch:
-            try:
-                request = self._queue.get(timeout=_GATHER_SECONDS) if rows else self._queue.get()
-            except queue.Empty:
+    def _admit(self) -> None:
+        """Let requests join as places get free; an idle engine waits for the first."""
+        idle = not (self._running or self._waiting)
+        while idle or not self._arriving.empty():
+            request, idle = self._arriving.get(), False
+            if request is not None:
+                self._waiting.append(request)
+        self._waiting = [request for request in self._waiting if not request.answer.cancelled()]
+        room = self.capacity - len(self._running)
+        room -= sum(row.request.sampling.n - 1 for row in self._running if not row.request.sequences)
+        for request in list(self._waiting):
+            if room <= 0:
                 break
-            if request is None:
-                break
-            joining.append(request)
-            rows += request.sampling.n
-        return joining
+            first = self._begun(request)
+            if first is not None:
+                self._waiting.remove(request)
+                self._running.append(first)
+                room -= request.sampling.n
 
-    def _begin(self, request: _Request) -> list[_Sequence]:
-        """Compute the prompt and draw the first token of each completion; those that go on are given back."""
-        logits, values = self._prefill(request.ids)
-        request.sequences = [_Sequence(request, number, values) for number in range(request.sampling.n)]
+    def _begun(self, request: _Request) -> _Sequence | None:
+        """A request's first sequence, from what is known of its prompt; None where another is about to know more."""
+        values, known = self._cache.find(request.ids[:-1]) or (self._model.empty(), 0)
+        for row in self._running:
+            if row.missing > 1 and common_prefix(row.request.tokens, request.tokens) > known + _ALIKE:
+                return None
+        self._count(prompt=len(request.ids), cached=known)
+        return _Sequence(request, 0, values.copy(known))
+
+    def _step(self) -> None:
+        """Feed every sequence what it is to read next, within the bound on prompt tokens; then let them speak."""
+        budget, rows, parts = _PIECE, [], []
+        for row in self._running:
+            count = min(row.missing, max(budget, 1)) if row.missing > 1 else 1
+            if row.missing > 1:
+                if budget <= 0:
+                    continue
+                budget -= count
+            start = row.values.length
+            rows.append(row)
+            parts.append((row.values, row.ids[start : start + count]))
+        logits, values = self._model.forward(parts)
+        self._steps, self._fed = self._steps + 1, self._fed + len(rows)
+        for row, grown, said in zip(rows, values, logits, strict=True):
+            row.values = grown
+            if row.missing == 0:
+                self._speak(row, said)
+        self._retire()
+
+    def _speak(self, row: _Sequence, logits: Tensor) -> None:
+        """Draw the next token; after a prompt, of every completion that was asked for."""
+        if row.generated:
+            self._extend(row, logits)
+            return
+        request = row.request
+        self._cache.add(request.ids, row.values)
+        others = [_Sequence(request, n, row.values.copy(len(request.ids))) for n in range(1, request.sampling.n)]
+        request.sequences = [row, *others]
+        self._running += others
         for sequence in request.sequences:
             self._extend(sequence, logits)
-        return self._retired(request.sequences)
-
-    def _prefill(self, ids: list[int]) -> tuple[Tensor, KeyValues]:
-        """Logits after the prompt and its keys and values, computed only from where no known prefix reaches."""
-        known = self._cache.find(ids[:-1])
-        start = known.length if known else 0
-        output = self._model(
-            input_ids=torch.tensor([ids[start:]], device=self._model.device),
-            past_key_values=_batched([known]) if known else growing_cache(),
-            use_cache=True,
-            logits_to_keep=1,
-        )
-        values = _row(output.past_key_values, 0, 0)
-        self._cache.add(ids, values)
-        self._count(prompt=len(ids), cached=start)
-        return output.logits[0, -1].float(), values
-
-    def _advance(self, rows: list[_Sequence]) -> list[_Sequence]:
-        """Decode until the batch should change; the sequences that go on are given back."""
-        if not rows:
-            return []
-        lengths = [row.values.length for row in rows]
-        cache, steps = _batched([row.values for row in rows]), 0
-        while not self._should_change(rows, steps):
-            self._step(rows, lengths, cache)
-            steps += 1
-        for number, row in enumerate(rows):
-            # A finished row keeps its place, and what it was fed there is not its own.
-            row.values = _row(cache, number, max(lengths) - lengths[number]).first(len(row.ids) - 1)
-        return self._retired(rows)
-
-    def _should_change(self, rows: list[_Sequence], steps: int) -> bool:
-        finished = sum(row.finish is not None for row in rows)
-        if finished == len(rows) or self._closing:
-            return True
-        room = finished > 0 or len(rows) < self._batch
-        useful = finished * 2 >= len(rows) or (room and not self._queue.empty())
-        return useful and steps >= _STEPS_BETWEEN_CHANGES
-
-    def _step(self, rows: list[_Sequence], lengths: list[int], cache: Cache) -> None:
-        """One token for every row; `lengths` are the rows' own at the start, before which they are padded."""
-        device, widest = self._model.device, max(lengths)
-        width = cache.get_seq_length() + 1
-        mask = torch.zeros(len(rows), width, dtype=torch.long, device=device)
-        for number, length in enumerate(lengths):
-            mask[number, widest - length :] = 1
-        output = self._model(
-            input_ids=torch.tensor([[row.ids[-1]] for row in rows], device=device),
-            attention_mask=mask,
-            position_ids=torch.tensor([[length + width - widest - 1] for length in lengths], device=device),
-            past_key_values=cache,
-            use_cache=True,
-        )
-        for row, logits in zip(rows, output.logits[:, -1].float().cpu(), strict=True):
-            if row.finish is None:
-                self._extend(row, logits)
 
     def _extend(self, sequence: _Sequence, logits: Tensor) -> None:
         """Draw the next token and see whether the completion ends with it."""
         sampling = sequence.request.sampling
-        token = _draw(logits.cpu(), sampling.temperature, sequence.generator)
+        token = _draw(logits, sampling.temperature, sequence.generator)
         sequence.ids.append(token)
         sequence.generated.append(token)
         if token in self._stops:
@@ -218,17 +210,16 @@ class TransformersEngine:
         elif len(sequence.generated) >= sampling.max_tokens:
             sequence.finish = "length"
 
-    def _retired(self, rows: Sequence[_Sequence]) -> list[_Sequence]:
-        """Answer the requests that are complete, and give back the rows that go on."""
-        for row in rows:
-            if row.finish is None:
-                continue
+    def _retire(self) -> None:
+        """Answer the requests that are complete; nobody waits any more for those that were cancelled."""
+        for row in [row for row in self._running if row.finish or row.request.answer.cancelled()]:
+            self._running.remove(row)
+            request = row.request
             self._count(generated=len(row.generated))
-            if row.request.sampling.n == 1:
+            if request.sampling.n == 1:
                 self._cache.add(row.ids, row.values)  # an episode goes on from here
-            if all(sequence.finish for sequence in row.request.sequences):
-                row.request.resolve([Completion(s.text, len(s.generated), s.finish) for s in row.request.sequences])
-        return [row for row in rows if row.finish is None]
+            if request.sequences and all(sequence.finish for sequence in request.sequences):
+                request.resolve([Completion(s.text, len(s.generated), s.finish) for s in request.sequences])
 
     def _count(self, prompt: int = 0, cached: int = 0, generated: int = 0) -> None:
         before = self._usage
@@ -238,32 +229,7 @@ class TransformersEngine:
 def _draw(logits: Tensor, temperature: float, generator: torch.Generator) -> int:
     if temperature == 0:
         return int(logits.argmax())
-    return int(torch.multinomial(torch.softmax(logits / temperature, -1), 1, generator=generator))
-
-
-def _batched(values: Sequence[KeyValues]) -> Cache:
-    """Several sequences as one cache, padded on the left to the longest."""
-    width = max(v.length for v in values)
-    cache = growing_cache()
-    for layer in range(len(values[0].layers)):
-        keys, vals = (torch.stack([_padded(v.layers[layer][part], width) for v in values]) for part in (0, 1))
-        cache.update(keys, vals, layer)
-    return cache
-
-
-def _padded(tensor: Tensor, width: int) -> Tensor:
-    return torch.nn.functional.pad(tensor, (0, 0, width - tensor.shape[1], 0))
-
-
-def _row(cache: Cache, row: int, padding: int) -> KeyValues:
-    """One sequence of a cache, copied so that the batch can be freed."""
-    return KeyValues(
-        [(layer.keys[row, :, padding:].clone(), layer.values[row, :, padding:].clone()) for layer in cache.layers]
-    )
-
-
-def _stop_ids(model: Any, tokenizer: Any) -> set[int]:
-    """Every token that ends a turn: the tokenizer's, and those that the model was published with."""
-    published = model.generation_config.eos_token_id
-    published = published if isinstance(published, list) else [published]
-    return {token for token in [tokenizer.eos_token_id, *published] if token is not None}
+    # By the inverse of the distribution function: torch.multinomial takes 2 ms for 49,152 words, this a tenth.
+    heights = torch.softmax(logits.double() / temperature, -1).cumsum(-1)
+    drawn = torch.rand(1, dtype=torch.double, generator=generator) * heights[-1]
+    return min(int(torch.searchsorted(heights, drawn)), len(heights) - 1)

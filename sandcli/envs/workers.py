@@ -9,6 +9,7 @@ What was observed on the way to a state, when its snapshot was made, is compared
 import asyncio
 import multiprocessing
 import signal
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -71,6 +72,11 @@ class Pool:
         self._world = build()
         self._workers = [_Worker(build, timeout) for _ in range(workers)]
         self._holders: OrderedDict[Task, list[_Worker]] = OrderedDict()
+
+    @property
+    def waited(self) -> float:
+        """Seconds that episodes waited for an answer, summed over all of them."""
+        return sum(worker.waited for worker in self._workers)
 
     async def __aenter__(self) -> "Pool":
         try:
@@ -248,13 +254,19 @@ class _Worker:
         self._restored = 0
         self.life = 0
         self.sessions = 0
+        self.waited = 0.0
 
     async def call(self, operation: str, *arguments: Any, life: int | None = None) -> tuple[int, Any]:
         """One request; gives the life of the process that answered, and its answer. (Re)starts the process.
 
         With `life`, only that process may answer: calls queue up, and it may be gone when this one's turn comes.
         """
-        return await asyncio.get_running_loop().run_in_executor(self._thread, self._call, operation, arguments, life)
+        started = time.monotonic()
+        try:
+            loop = asyncio.get_running_loop()
+            return await loop.run_in_executor(self._thread, self._call, operation, arguments, life)
+        finally:
+            self.waited += time.monotonic() - started
 
     def _call(self, operation: str, arguments: tuple[Any, ...], life: int | None) -> tuple[int, Any]:
         if life is not None and life != self.life:

@@ -5,13 +5,13 @@ out; or from a file in ETO's form, each trajectory replayed and its observations
 """
 
 from collections.abc import AsyncIterator, Iterable, Sequence
-from contextlib import ExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import NamedTuple
 
 from msgspec.structs import replace
 
-from sandcli.engines.base import Completion, Engine, Sampling
+from sandcli.engines.base import Completion, Engine, Model, Sampling
 from sandcli.envs.base import Outcome
 from sandcli.envs.workers import Pool, diverged
 from sandcli.errors import ContextOverflow, UsageError
@@ -68,7 +68,7 @@ class CollectJob(Job[Wanted, Trajectory]):
             settings |= {"file": fingerprint(self._source), "keep_diverged": str(self._keep_diverged)}
         elif self.context.settings.collect.thoughts == "base":
             settings |= {
-                "base": fingerprint(self.context.base()),
+                "base": fingerprint(self.context.base().folder),
                 "collect.max_tokens": str(self.context.settings.collect.max_tokens),
                 "prompt.think": text_digest(load("think")),
             }
@@ -87,6 +87,11 @@ class CollectJob(Job[Wanted, Trajectory]):
         if wanted and wanted not in known:
             raise UsageError(f"{self.context.world.name} has no expert {wanted!r}", f"use {' or '.join(known)}")
         return wanted or known[0]
+
+    def model(self) -> Model | None:
+        """pi_base, where it is to write thoughts."""
+        asked = self._source is None and self.context.settings.collect.thoughts == "base"
+        return self.context.base() if asked else None
 
     def plan(self) -> list[Unit[Wanted]]:
         """The rows of the file, or the world's training tasks."""
@@ -110,10 +115,9 @@ class CollectJob(Job[Wanted, Trajectory]):
     @asynccontextmanager
     async def opened(self) -> AsyncIterator[Do[Wanted, Trajectory]]:
         """Start the environments; load the base model where it is to write thoughts."""
-        with ExitStack() as stack:
-            engine = None
-            if self._source is None and self.context.settings.collect.thoughts == "base":
-                engine = stack.enter_context(self.context.engine(self.context.base()))
+        async with AsyncExitStack() as stack:
+            model = self.model()
+            engine = await stack.enter_async_context(self.context.engine(model)) if model else None
             async with self.context.pool() as pool:
 
                 async def do(unit: Unit[Wanted], earlier: Trajectory | None) -> Trajectory | LeftOut:

@@ -1,31 +1,35 @@
 """What every stage is given: the run, its settings, and the models and world that these name."""
 
 import hashlib
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
 from functools import cached_property, partial
 from pathlib import Path
 
 from sandcli.config import Settings, worker_count
 from sandcli.engines import choose, open_engine
-from sandcli.engines.base import Engine
+from sandcli.engines.adapters import adapter_base, is_adapter
+from sandcli.engines.base import Engine, Model, Setup
+from sandcli.engines.metered import Clock, Metered
 from sandcli.envs import world_builder
 from sandcli.envs.base import World, WorldSettings
 from sandcli.envs.workers import Pool
-from sandcli.errors import PrerequisiteError
+from sandcli.errors import PrerequisiteError, UsageError
 from sandcli.models import fingerprint, locate
 from sandcli.progress import notice
 from sandcli.records import Key
-from sandcli.run import SCHEMA, Run
+from sandcli.run import SCHEMA, Run, Spent, Stage
 
 
 class Context:
-    """A run with its settings; opens what they name."""
+    """A run with its settings; opens what they name, and knows what that took."""
 
     def __init__(self, run: Run, settings: Settings, limit: int | None = None) -> None:
         self.run = run
         self.settings = settings
         self.limit = limit
+        self.spent = Spent()
+        self._capacity = 0
 
     @cached_property
     def world(self) -> World:
@@ -39,23 +43,31 @@ class Context:
         settings = WorldSettings(env.simplifications, tuple(env.tasks), env.step_limit, games, env.translate)
         return world_builder(env.name, settings)
 
-    def base(self) -> Path:
+    def base(self) -> Model:
         """What speaks for pi_base."""
-        return self.scripted or self.base_folder()
+        return self.scripted or self.base_model()
 
-    def policy(self) -> Path:
+    def policy(self) -> Model:
         """What speaks for pi_k."""
-        return self.scripted or self.policy_folder()
+        return self.scripted or self.policy_model()
 
-    def base_folder(self) -> Path:
-        """The folder of pi_base."""
-        return locate(self._path(self.settings.model.base))
+    def base_model(self) -> Model:
+        """pi_base."""
+        return self.model(self.settings.model.base)
 
-    def policy_folder(self) -> Path:
-        """The folder of pi_k: the one that is set, or this run's sft/."""
-        if self.settings.model.policy:
-            return locate(self._path(self.settings.model.policy))
-        return self.run.needs("sft")
+    def policy_model(self) -> Model:
+        """pi_k: the one that is set, or this run's sft/."""
+        name = self.settings.model.policy
+        return self.model(name) if name else self.made("sft")
+
+    def model(self, name: str) -> Model:
+        """A model by its name in the settings."""
+        return Model(locate(self._path(name)), name)
+
+    def made(self, stage: Stage) -> Model:
+        """The model that a stage of this run made."""
+        folder = self.run.needs(stage)
+        return Model(folder, str(folder))
 
     def _path(self, name: str) -> str:
         """A relative path in sand.toml is meant from the run directory; a hub name stays what it is."""
@@ -63,7 +75,7 @@ class Context:
         return str(inside) if inside.exists() else name
 
     @cached_property
-    def scripted(self) -> Path | None:
+    def scripted(self) -> Model | None:
         """The rules that stand in for every model where the engine is scripted."""
         engine = self.settings.engine
         if engine.kind != "scripted":
@@ -71,7 +83,7 @@ class Context:
         script = Path(engine.script)
         if not script.is_file():
             raise PrerequisiteError(f"the scripted engine's rules {str(script)!r} are missing", "set engine.script")
-        return script
+        return Model(script, "scripted")
 
     def environment(self) -> dict[str, str]:
         """The part of an identity that comes from the world."""
@@ -86,23 +98,65 @@ class Context:
         text = ":".join(map(str, (self.settings.run.seed, *key)))
         return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big") >> 1
 
-    @contextmanager
-    def engine(self, folder: Path) -> Iterator[Engine]:
-        """The engine with a model loaded; freed afterwards."""
-        settings = self.settings.engine
-        choice = choose(settings.kind)
-        notice(f"engine: {choice.kind} ({choice.reason}), model {folder}")
-        engine = open_engine(choice.kind, folder, settings.batch, settings.cache_gib)
+    @asynccontextmanager
+    async def engine(self, model: Model) -> AsyncIterator[Engine]:
+        """The engine with a model loaded; freed afterwards, and what it did is added to `spent`."""
+        self._refuse_foreign(model)
+        setup = self.setup()
+        choice = choose(self.settings.engine.kind, setup)
+        notice(f"engine: {choice.kind} ({choice.reason}), model {model.folder}")
+        engine = Metered(await open_engine(choice.kind, model, setup, notice), Clock())
+        self._capacity = engine.capacity
         try:
             yield engine
         finally:
-            engine.close()
+            usage = engine.usage()
+            self.spent += Spent(
+                engine=choice.kind,
+                prompt=usage.prompt,
+                cached=usage.cached,
+                generated=usage.generated,
+                batch=usage.batch,
+                engine_wait=engine.clock.waited,
+                empty=engine.clock.empty,
+            )
+            await engine.close()
 
-    def pool(self) -> Pool:
-        """Worker processes with the world in them."""
+    def setup(self) -> Setup:
+        """How the settings want the engine set up."""
+        engine, tuned = self.settings.engine, (self.settings.sft, self.settings.train)
+        taken = {name: getattr(engine, name) for name in Setup._fields if hasattr(engine, name)}
+        ranks = [training.lora_rank for training in tuned if training.method == "lora"]
+        return Setup(**taken | {"urls": tuple(engine.urls), "lora_rank": max(ranks, default=0)})
+
+    def _refuse_foreign(self, model: Model) -> None:
+        """An adapter means nothing on another base than that which it was trained on."""
+        if not is_adapter(model.folder):
+            return
+        trained_on, base = locate(adapter_base(model.folder)), self.base_model().folder
+        if trained_on.resolve() != base.resolve() and fingerprint(trained_on) != fingerprint(base):
+            raise UsageError(
+                f"the adapter {model.folder} was trained on {trained_on}, and model.base is {base}",
+                "set model.base to the model that it was trained on",
+            )
+
+    @asynccontextmanager
+    async def pool(self) -> AsyncIterator[Pool]:
+        """Worker processes with the world in them; how long episodes waited for them is added to `spent`."""
         workers = worker_count(self.settings)
         notice(f"environment: {self.world.name} in {workers} worker processes, on {self.world.runtime()}")
-        return Pool(self._world_builder, workers, self.settings.run.timeout)
+        async with Pool(self._world_builder, workers, self.settings.run.timeout) as pool:
+            try:
+                yield pool
+            finally:
+                self.spent += Spent(environment_wait=pool.waited)
+
+    def in_flight(self, sequences: int) -> int:
+        """Units to work on at once, of which each asks the engine for so many sequences.
+
+        Twice what the engine takes: those that wait for an environment, or to be recorded, leave it no gap.
+        """
+        return self.settings.run.in_flight or max(2 * self._capacity // sequences, 4)
 
 
 def digest(*parts: object) -> str:
@@ -110,9 +164,6 @@ def digest(*parts: object) -> str:
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:12]
 
 
-def in_first(keys: Iterable[Key], limit: int | None) -> set[Key]:
-    """The keys that belong to the first `limit` trajectories; all where there is no limit."""
-    keys = list(keys)
-    ids = list(dict.fromkeys(key[0] for key in keys))[:limit]
-    kept = set(ids)
-    return {key for key in keys if key[0] in kept}
+def first_ids(keys: Iterable[Key], limit: int | None) -> set[str | int]:
+    """The first `limit` trajectories that keys speak of; all where there is no limit."""
+    return set(list(dict.fromkeys(key[0] for key in keys))[:limit])

@@ -1,10 +1,10 @@
 """`sand critique`: the frozen base model judges each candidate from what its rollout led to. (Method, step 4.)"""
 
-from collections.abc import AsyncIterator, Iterable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterable, Iterator
+from contextlib import asynccontextmanager, closing
 from typing import NamedTuple
 
-from sandcli.engines.base import Completion, Sampling
+from sandcli.engines.base import Completion, Model, Sampling
 from sandcli.errors import ContextOverflow
 from sandcli.models import fingerprint
 from sandcli.prompts import digest as text_digest
@@ -16,7 +16,7 @@ from sandcli.stages.context import digest
 from sandcli.stages.job import Do, Figures, Job, LeftOut, Unit
 from sandcli.stages.sample import Place, refuse_unlike
 from sandcli.stages.writing import sentences, told
-from sandcli.store import read
+from sandcli.store import Records, read
 
 _SENTENCES = 3
 
@@ -39,7 +39,7 @@ class CritiqueJob(Job[Case, Critique]):
         settings = self.context.settings.critique
         return Identity(
             settings={
-                "base": fingerprint(self.context.base()),
+                "base": fingerprint(self.context.base().folder),
                 "critique.max_tokens": str(settings.max_tokens),
                 "critique.shown_steps": str(settings.shown_steps),
                 "prompt.critique": text_digest(load("critique")),
@@ -48,24 +48,27 @@ class CritiqueJob(Job[Case, Critique]):
             scope={"limit": str(self.context.limit)},
         )
 
-    def plan(self) -> list[Unit[Case]]:
+    def model(self) -> Model:
+        """pi_base."""
+        return self.context.base()
+
+    def plan(self) -> Iterator[Unit[Case]]:
         """Every rollout."""
-        trajectories = {t.id: t for t in read(self.run.needs("collect"), Trajectory)}
-        for rollout in read(self.run.needs("rollout"), Rollout):
-            if rollout.expert and rollout.id in trajectories:
-                refuse_unlike(self.run, trajectories[rollout.id], rollout.step, rollout.action, "rollout")
-        return [
-            Unit(rollout.key, _digest(case), case)
-            for rollout in read(self.run.needs("rollout"), Rollout)
-            if rollout.id in trajectories
-            for case in [Case(Place(trajectories[rollout.id], rollout.step), rollout)]
-        ]
+        with closing(Records(self.run.needs("collect"), Trajectory)) as trajectories:
+            for rollout in read(self.run.needs("rollout"), Rollout):
+                if (rollout.id,) not in trajectories:
+                    continue
+                trajectory = trajectories.get((rollout.id,))
+                if rollout.expert:
+                    refuse_unlike(self.run, trajectory, rollout.step, rollout.action, "rollout")
+                case = Case(Place(trajectory, rollout.step), rollout)
+                yield Unit(rollout.key, _digest(case), case)
 
     @asynccontextmanager
     async def opened(self) -> AsyncIterator[Do[Case, Critique]]:
         """Load the base model."""
         settings = self.context.settings.critique
-        with self.context.engine(self.context.base()) as engine:
+        async with self.context.engine(self.model()) as engine:
 
             async def do(unit: Unit[Case], earlier: Critique | None) -> Critique | LeftOut:
                 rollout = unit.payload.rollout

@@ -2,11 +2,10 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Iterable
-from contextlib import asynccontextmanager
-from pathlib import Path
-from typing import Any, NamedTuple
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import NamedTuple
 
-from sandcli.engines.base import Engine, Sampling
+from sandcli.engines.base import Engine, Model, Sampling
 from sandcli.envs.workers import Pool
 from sandcli.episode import Limits, play
 from sandcli.models import fingerprint, locate
@@ -46,7 +45,7 @@ class EvalJob(Job[Trial, Episode]):
                 "prompt.instruction": text_digest(self.context.world.system),
                 **self.context.environment(),
             },
-            inputs={name: fingerprint(self._folder(name)) for name in evaluated.models},
+            inputs={name: fingerprint(self._named(name).folder) for name in evaluated.models},
             scope={
                 "splits": ",".join(evaluated.splits),
                 "tasks": ",".join(settings.env.tasks),
@@ -54,20 +53,24 @@ class EvalJob(Job[Trial, Episode]):
             },
         )
 
-    def _folder(self, model: str) -> Path:
+    def model(self) -> Model:
+        """The first of those that are evaluated."""
+        return self._named(self.context.settings.eval.models[0])
+
+    def _named(self, model: str) -> Model:
         match model:
             case "model":
-                return self.context.scripted or self.run.needs("train")
+                return self.context.scripted or self.context.made("train")
             case "sft":
-                return self.context.scripted or self.run.needs("sft")
+                return self.context.scripted or self.context.made("sft")
             case "base":
                 return self.context.base()
-        return self.context.scripted or locate(model)
+        return self.context.scripted or Model(locate(model), model)
 
     def plan(self) -> list[Unit[Trial]]:
         """The first tasks of every split, once a model; `--limit` counts tasks a split."""
         evaluated = self.context.settings.eval
-        prints = {model: fingerprint(self._folder(model)) for model in evaluated.models}
+        prints = {model: fingerprint(self._named(model).folder) for model in evaluated.models}
         tasks = {split: self.context.world.tasks(split)[: self.context.limit] for split in evaluated.splits}
         return [
             Unit((split, *task.key, model), prints[model], Trial(split, task, model))
@@ -79,17 +82,15 @@ class EvalJob(Job[Trial, Episode]):
     @asynccontextmanager
     async def opened(self) -> AsyncIterator[Do[Trial, Episode]]:
         """Start the environments; models are loaded one after the other."""
-        seats = _OneModel(self.context)
-        try:
-            async with self.context.pool() as pool:
+        async with AsyncExitStack() as stack:
+            seat = await stack.enter_async_context(_Seat(self.context, self.model()))
+            pool = await stack.enter_async_context(self.context.pool())
 
-                async def do(unit: Unit[Trial], earlier: Episode | None) -> Episode | LeftOut:
-                    async with seats.engine(self._folder(unit.payload.model)) as engine:
-                        return await self._episode(engine, pool, unit.payload)
+            async def do(unit: Unit[Trial], earlier: Episode | None) -> Episode | LeftOut:
+                async with seat.engine(self._named(unit.payload.model)) as engine:
+                    return await self._episode(engine, pool, unit.payload)
 
-                yield do
-        finally:
-            seats.close()
+            yield do
 
     async def _episode(self, engine: Engine, pool: Pool, trial: Trial) -> Episode:
         settings, world = self.context.settings, self.context.world
@@ -122,35 +123,40 @@ class EvalJob(Job[Trial, Episode]):
         return Figures(values=values, tokens=sum(episode.tokens for episode in episodes))
 
 
-class _OneModel:
-    """Holds one model at a time; who needs another waits until the last user of this one is done."""
+class _Seat:
+    """Holds one engine at a time; who needs another waits until the last user of this one is done."""
 
-    def __init__(self, context: Context) -> None:
+    def __init__(self, context: Context, first: Model) -> None:
         self._context = context
-        self._folder: Path | None = None
-        self._open: Any = None
-        self._engine: Engine | None = None
+        self._first = first
         self._users = 0
         self._changed = asyncio.Condition()
 
+    async def __aenter__(self) -> "_Seat":
+        await self._load(self._first)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._open.aclose()
+
+    async def _load(self, model: Model) -> None:
+        self._open = AsyncExitStack()
+        self._engine = await self._open.enter_async_context(self._context.engine(model))
+
     @asynccontextmanager
-    async def engine(self, folder: Path) -> AsyncIterator[Engine]:
+    async def engine(self, model: Model) -> AsyncIterator[Engine]:
+        """The engine as this model; an adapter is served beside its base, without a change."""
         async with self._changed:
-            await self._changed.wait_for(lambda: self._folder == folder or self._users == 0)
-            if self._folder != folder:
-                self.close()
-                self._open = self._context.engine(folder)
-                self._engine, self._folder = self._open.__enter__(), folder
+            await self._changed.wait_for(lambda: self._users == 0 or self._engine.beside(model) is not None)
+            engine = self._engine.beside(model)
+            if engine is None:
+                await self._open.aclose()
+                await self._load(model)
+                engine = self._engine
             self._users += 1
-        assert self._engine is not None
         try:
-            yield self._engine
+            yield engine
         finally:
             async with self._changed:
                 self._users -= 1
                 self._changed.notify_all()
-
-    def close(self) -> None:
-        if self._open is not None:
-            self._open.__exit__(None, None, None)
-            self._open = self._folder = None

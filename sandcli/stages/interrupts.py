@@ -28,6 +28,6 @@ class Interrupts:
     def _hear(self, number: int, frame: FrameType | None) -> None:
         if self.asked:
             console.show_cursor(True)
-            os._exit(Exit.INTERRUPTED)  # every record is already on disk, and workers notice that we are gone
+            os._exit(Exit.INTERRUPTED)  # what is recorded is on disk, and workers notice that we are gone
         self.asked = True
         notice("finishing what is in flight; interrupt again to stop at once (nothing recorded is lost)")

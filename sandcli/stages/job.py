@@ -7,14 +7,16 @@ from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
-from typing import Any, Generic, Literal, NamedTuple, Protocol, TypeVar
+from typing import Generic, Literal, NamedTuple, Protocol, TypeVar
 
 import msgspec
 
+from sandcli.engines.base import Model
 from sandcli.errors import Exit
 from sandcli.records import Failure, Key
 from sandcli.run import Identity, Manifest, Run, Stage
 from sandcli.stages.context import Context
+from sandcli.store import Records
 
 
 class HasKey(Protocol):
@@ -62,6 +64,9 @@ class Job(ABC, Generic[P, R]):
 
     stage: Stage
     record: type[R]
+    sequences = 1
+    """Sequences that a unit lets the engine decode at the same time."""
+
     may_hold_more = False
     """Whether the plan itself keeps to `limit` and to the tasks that are set, so that records outside it are fine.
     Otherwise the plan is all that the inputs hold, and a record outside it tells that an input changed."""
@@ -75,8 +80,12 @@ class Job(ABC, Generic[P, R]):
         """What the artifact depends on. Cheap: no simulator, no model."""
 
     @abstractmethod
-    def plan(self) -> list[Unit[P]]:
-        """Every unit that the inputs define, in canonical order. Pure."""
+    def plan(self) -> Iterable[Unit[P]]:
+        """Every unit that the inputs define, in canonical order. Pure, and lazy: there may be a great many."""
+
+    def model(self) -> Model | None:
+        """The model that does the work, if any does; of several the first."""
+        return None
 
     @abstractmethod
     def opened(self) -> AbstractAsyncContextManager["Do[P, R]"]:
@@ -90,7 +99,7 @@ class Job(ABC, Generic[P, R]):
         """Whether a record is all that is asked for now."""
         return True
 
-    def completed(self, records: Iterable[R]) -> None:
+    def completed(self, records: Records[R]) -> None:
         """Make what else belongs to the artifact, before it is sealed."""
 
 
@@ -107,12 +116,14 @@ class State(NamedTuple):
     """A stage's artifact held against what is asked for.
 
     `stale`: made from something else, and `reasons` says what. `wider`: finished, and more is asked for now.
+    `todo` counts units, `first` is the first of them.
     """
 
     kind: Literal["missing", "partial", "wider", "done", "stale"]
     recorded: int
-    todo: list[Unit[Any]]
+    todo: int
     reasons: list[str]
+    first: Key | None = None
 
 
 class Summary(NamedTuple):

@@ -1,7 +1,7 @@
 """Every stage by name, for the commands that speak of all of them."""
 
 from sandcli.run import Stage
-from sandcli.stages import tuning, work
+from sandcli.stages import survey, tuning, work
 from sandcli.stages.collect import CollectJob
 from sandcli.stages.context import Context
 from sandcli.stages.critique import CritiqueJob
@@ -36,4 +36,4 @@ def state(stage: Stage, context: Context) -> State:
     """How a stage's artifact stands against today's settings and inputs."""
     if stage in TUNING:
         return tuning.inspect(TUNING[stage](context))
-    return work.inspect(JSONL[stage](context))
+    return survey.inspect(JSONL[stage](context))

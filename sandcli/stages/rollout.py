@@ -6,13 +6,13 @@ rest of the expert trajectory, which is verified by replay.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import asynccontextmanager
 from typing import NamedTuple
 
 import msgspec
 
-from sandcli.engines.base import Engine, Sampling
+from sandcli.engines.base import Engine, Model, Sampling
 from sandcli.envs.workers import Pool, Session
 from sandcli.episode import Limits, Played, play
 from sandcli.errors import MachineryError
@@ -24,7 +24,6 @@ from sandcli.run import Identity
 from sandcli.stages.context import digest
 from sandcli.stages.job import Do, Figures, Job, LeftOut, Unit
 from sandcli.stages.sample import STOP, Place, flagged
-from sandcli.store import read
 
 
 class Branch(NamedTuple):
@@ -48,7 +47,7 @@ class RolloutJob(Job[Branch, Rollout]):
         settings = self.context.settings
         return Identity(
             settings={
-                "policy": fingerprint(self.context.policy()),
+                "policy": fingerprint(self.model().folder),
                 "rollout.temperature": str(settings.rollout.temperature),
                 "agent.max_tokens": str(settings.agent.max_tokens),
                 "agent.max_invalid": str(settings.agent.max_invalid),
@@ -61,14 +60,15 @@ class RolloutJob(Job[Branch, Rollout]):
             scope={"limit": str(self.context.limit)},
         )
 
-    def plan(self) -> list[Unit[Branch]]:
+    def model(self) -> Model:
+        """pi_k."""
+        return self.context.policy()
+
+    def plan(self) -> Iterator[Unit[Branch]]:
         """Every candidate of every flagged step."""
-        trajectories = {t.id: t for t in read(self.run.needs("collect"), Trajectory)}
-        return [
-            Unit((sample.id, sample.step, branch.candidate), _digest(branch), branch)
-            for sample in flagged(self.run, trajectories)
-            for branch in branches(Place(trajectories[sample.id], sample.step), sample)
-        ]
+        for sample, place in flagged(self.run):
+            for branch in branches(place, sample):
+                yield Unit((sample.id, sample.step, branch.candidate), _digest(branch), branch)
 
     def satisfied(self, unit: Unit[Branch], record: Rollout) -> bool:
         """More samples may have chosen the same action since."""
@@ -77,17 +77,16 @@ class RolloutJob(Job[Branch, Rollout]):
     @asynccontextmanager
     async def opened(self) -> AsyncIterator[Do[Branch, Rollout]]:
         """Load the policy and start the environments."""
-        with self.context.engine(self.context.policy()) as engine:
-            async with self.context.pool() as pool:
-                roller = _Roller(self, engine, pool)
+        async with self.context.engine(self.model()) as engine, self.context.pool() as pool:
+            roller = _Roller(self, engine, pool)
 
-                async def do(unit: Unit[Branch], earlier: Rollout | None) -> Rollout | LeftOut:
-                    branch = unit.payload
-                    if earlier is not None:
-                        return msgspec.structs.replace(earlier, count=branch.chosen)
-                    return await (roller.expert(branch) if branch.candidate == 0 else roller.policy(branch, unit.key))
+            async def do(unit: Unit[Branch], earlier: Rollout | None) -> Rollout | LeftOut:
+                branch = unit.payload
+                if earlier is not None:
+                    return msgspec.structs.replace(earlier, count=branch.chosen)
+                return await (roller.expert(branch) if branch.candidate == 0 else roller.policy(branch, unit.key))
 
-                yield do
+            yield do
 
     def figures(self, records: Iterable[Rollout]) -> Figures:
         """Rollouts and how they compare with the expert's."""

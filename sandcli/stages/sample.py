@@ -5,11 +5,11 @@ the drawn actions and the expert's are not all the same.
 """
 
 from collections import Counter
-from collections.abc import AsyncIterator, Iterable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterable, Iterator
+from contextlib import asynccontextmanager, closing
 from typing import NamedTuple
 
-from sandcli.engines.base import Sampling
+from sandcli.engines.base import Model, Sampling
 from sandcli.errors import ContextOverflow, PrerequisiteError
 from sandcli.models import fingerprint
 from sandcli.prompts import digest as text_digest
@@ -18,7 +18,7 @@ from sandcli.records import Candidate, Draw, Sample, Step, Trajectory
 from sandcli.run import Identity, Run, Stage
 from sandcli.stages.context import digest
 from sandcli.stages.job import Do, Figures, Job, LeftOut, Unit
-from sandcli.store import read
+from sandcli.store import Records, read
 
 STOP = ("\nObservation:",)
 """An agent that goes on to invent the world's answer is stopped there."""
@@ -51,12 +51,14 @@ def refuse_unlike(run: Run, trajectory: Trajectory, step: int, action: str, stag
     )
 
 
-def flagged(run: Run, trajectories: Mapping[str, Trajectory]) -> list[Sample]:
-    """The samples of inconsistent steps (Eq. 4), each of which must speak of the trajectory that is there now."""
-    samples = [s for s in read(run.needs("sample"), Sample) if s.deliberate and s.id in trajectories]
-    for sample in samples:
-        refuse_unlike(run, trajectories[sample.id], sample.step, sample.expert_action, "sample")
-    return samples
+def flagged(run: Run) -> Iterator[tuple[Sample, Place]]:
+    """The inconsistent steps (Eq. 4), each of which must speak of the expert trajectory that is there now."""
+    with closing(Records(run.needs("collect"), Trajectory)) as trajectories:
+        for sample in read(run.needs("sample"), Sample):
+            if sample.deliberate and (sample.id,) in trajectories:
+                trajectory = trajectories.get((sample.id,))
+                refuse_unlike(run, trajectory, sample.step, sample.expert_action, "sample")
+                yield sample, Place(trajectory, sample.step)
 
 
 class SampleJob(Job[Place, Sample]):
@@ -65,12 +67,17 @@ class SampleJob(Job[Place, Sample]):
     stage = "sample"
     record = Sample
 
+    @property
+    def sequences(self) -> int:  # type: ignore[override]
+        """N turns at once."""
+        return self.context.settings.sample.n
+
     def identity(self) -> Identity:
         """The policy, how it is sampled, and D_exp."""
         settings = self.context.settings
         return Identity(
             settings={
-                "policy": fingerprint(self.context.policy()),
+                "policy": fingerprint(self.model().folder),
                 "sample.temperature": str(settings.sample.temperature),
                 "agent.max_tokens": str(settings.agent.max_tokens),
                 "run.seed": str(settings.run.seed),
@@ -80,17 +87,16 @@ class SampleJob(Job[Place, Sample]):
             scope={"n": str(settings.sample.n), "limit": str(self.context.limit)},
         )
 
-    def plan(self) -> list[Unit[Place]]:
+    def model(self) -> Model:
+        """pi_k."""
+        return self.context.policy()
+
+    def plan(self) -> Iterator[Unit[Place]]:
         """Every step of every expert trajectory."""
-        return [
-            Unit(
-                (trajectory.id, t),
-                digest(trajectory.instruction, trajectory.steps[:t], step.action),
-                Place(trajectory, t),
-            )
-            for trajectory in read(self.run.needs("collect"), Trajectory)
-            for t, step in enumerate(trajectory.steps)
-        ]
+        for trajectory in read(self.run.needs("collect"), Trajectory):
+            for t, step in enumerate(trajectory.steps):
+                seen = digest(trajectory.instruction, trajectory.steps[:t], step.action)
+                yield Unit((trajectory.id, t), seen, Place(trajectory, t))
 
     def satisfied(self, unit: Unit[Place], record: Sample) -> bool:
         """Enough turns were drawn, or none can be."""
@@ -100,7 +106,7 @@ class SampleJob(Job[Place, Sample]):
     async def opened(self) -> AsyncIterator[Do[Place, Sample]]:
         """Load the policy."""
         settings, system = self.context.settings, self.context.world.system
-        with self.context.engine(self.context.policy()) as engine:
+        async with self.context.engine(self.model()) as engine:
 
             async def do(unit: Unit[Place], earlier: Sample | None) -> Sample | LeftOut:
                 place = unit.payload

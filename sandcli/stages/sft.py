@@ -7,4 +7,4 @@ from sandcli.stages.tuning import Tuning
 def sft_job(context: Context) -> Tuning:
     """From the base model, on expert.jsonl, with the settings of [sft]."""
     data = context.run.needs("collect")
-    return Tuning(context, "sft", context.base_folder(), data, context.settings.sft)
+    return Tuning(context, "sft", context.base_model().folder, data, context.settings.sft)

@@ -1,6 +1,7 @@
 """One process's turn at a stage: many units at once, each journalled as it is done, failures retried and listed."""
 
 import asyncio
+from collections.abc import Iterator
 from typing import Any, Generic
 
 from sandcli.errors import MachineryError
@@ -22,52 +23,67 @@ class Shift(Generic[P, R]):
         self._job = job
         self._journal = journal
         self._patient = patient
+        self._interrupts = Interrupts()
         self.failures: list[Failure] = []
         self.left_out: dict[str, str] = {}
         self.interrupted = False
         self.unfinished = False
         self._in_a_row = 0
 
-    def run(self, todo: list[Unit[P]], recorded: int) -> None:
-        """Do the units. An interrupt ends it early, after what is in flight."""
-        total = recorded + len(todo)
-        with Bar(self._job.stage, total, recorded).shown() as bar, Interrupts() as self._interrupts:
-            asyncio.run(self._all(todo, bar))
+    def run(self, units: Iterator[Unit[P]], todo: int, recorded: int) -> None:
+        """Do the units, of which there are `todo`. An interrupt ends it early, after what is in flight."""
+        with Bar(self._job.stage, recorded + todo, recorded).shown() as self._bar, self._interrupts:
+            asyncio.run(self._all(units))
         self.interrupted = self._interrupts.asked
 
-    async def _all(self, todo: list[Unit[P]], bar: Bar) -> None:
-        pending: set[asyncio.Task[None]] = set()
-        source = iter(todo)
+    async def _all(self, units: Iterator[Unit[P]]) -> None:
+        """As many lanes as units may be in flight, each taking the next as soon as it is done with one."""
         async with self._job.opened() as do:
+            self._done: asyncio.Queue[R | LeftOut | None] = asyncio.Queue()
+            recording = asyncio.create_task(self._record())
+            width = self._job.context.in_flight(self._job.sequences)
+            lanes = [asyncio.create_task(self._lane(units, do)) for _ in range(width)]
             try:
-                while True:
-                    self._hire(source, pending, do)
-                    if not pending:
-                        break
-                    finished, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
-                    for error in [task.exception() for task in finished]:
-                        if error is not None:
-                            raise error
-                        bar.advance()
+                working = asyncio.gather(*lanes)
+                either: set[asyncio.Future[Any]] = {working, recording}
+                await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+                if not recording.done():  # otherwise the disk is full, or the like
+                    await working
             finally:
-                for task in pending:
-                    task.cancel()
-                await asyncio.gather(*pending, return_exceptions=True)
-        self.unfinished = bool(self.failures) or next(source, None) is not None
+                for lane in lanes:
+                    lane.cancel()
+                await asyncio.gather(*lanes, working, return_exceptions=True)
+                self._done.put_nowait(None)
+                await recording
+        self.unfinished = bool(self.failures) or next(units, None) is not None
 
-    def _hire(self, source: Any, pending: set["asyncio.Task[None]"], do: Do[P, R]) -> None:
-        while len(pending) < self._job.context.settings.run.in_flight and not self._stopping():
-            unit = next(source, None)
+    async def _lane(self, units: Iterator[Unit[P]], do: Do[P, R]) -> None:
+        while not self._stopping():
+            unit = next(units, None)
             if unit is None:
                 return
-            pending.add(asyncio.create_task(self._one(unit, do)))
+            await self._one(unit, do)
+            await asyncio.sleep(0)  # an engine that answers at once would never let the others have a turn
 
     def _stopping(self) -> bool:
         hopeless = self._in_a_row >= _GIVE_UP_AFTER and not self._patient
         return self._interrupts.asked or hopeless
 
+    async def _record(self) -> None:
+        """Put on disk what is done. Nobody waits for it: what comes while the disk is busy shares the next write."""
+        ended = False
+        while not ended:
+            finished = [await self._done.get()]
+            while not self._done.empty():
+                finished.append(self._done.get_nowait())
+            records = [item for item in finished if item is not None and not isinstance(item, LeftOut)]
+            if records:
+                await asyncio.to_thread(self._journal.append, *records)
+            ended = None in finished
+            self._bar.advance(len(finished) - ended)
+
     async def _one(self, unit: Unit[P], do: Do[P, R]) -> None:
-        """Do one unit, with retries; what comes of it is on disk before anything else happens."""
+        """Do one unit, with retries."""
         earlier = self._journal.get(unit.key) if unit.key in self._journal else None
         attempts = 1 + self._job.context.settings.run.retries
         for attempt in range(1, attempts + 1):
@@ -82,11 +98,11 @@ class Shift(Generic[P, R]):
         self._in_a_row = 0
         if isinstance(result, LeftOut):
             self.left_out[unit_name(unit.key)] = result.reason
-        else:
-            self._journal.append(result)
+        self._done.put_nowait(result)
 
     def _failed(self, unit: Unit[P], error: MachineryError, attempts: int) -> None:
         self._in_a_row += error.reason in ("engine", "environment", "timeout")
         failure = Failure(unit=list(unit.key), reason=error.reason, detail=error.detail, attempts=attempts)
         self.failures.append(failure)
+        self._bar.advance()
         self._job.run.set_failures(self._job.stage, self.failures)

@@ -6,13 +6,13 @@ the thoughts of D_exp, h_t = (h_{t-1}, z_t, a_t, o_t).
 """
 
 import random
-from collections.abc import AsyncIterator, Iterable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterable, Iterator
+from contextlib import asynccontextmanager, closing
 from typing import NamedTuple
 
 import msgspec
 
-from sandcli.engines.base import Completion, Engine, Sampling
+from sandcli.engines.base import Completion, Engine, Model, Sampling
 from sandcli.errors import ContextOverflow
 from sandcli.models import fingerprint
 from sandcli.prompts import digest as text_digest
@@ -24,7 +24,7 @@ from sandcli.stages.context import digest
 from sandcli.stages.job import Do, Figures, Job, LeftOut, Unit
 from sandcli.stages.sample import Place, flagged
 from sandcli.stages.writing import CONCLUSION, concluded, fault, told
-from sandcli.store import read, write_atomic
+from sandcli.store import Records, read, write_atomic
 
 _RETRY_TEMPERATURE = 0.7
 """The first attempt is greedy, as in the paper; asking again the same way would give the same answer."""
@@ -49,7 +49,7 @@ class SynthesizeJob(Job[Dilemma, Thought]):
         names: tuple[Stage, ...] = ("collect", "sample", "critique")
         return Identity(
             settings={
-                "base": fingerprint(self.context.base()),
+                "base": fingerprint(self.context.base().folder),
                 "synthesize.max_tokens": str(settings.synthesize.max_tokens),
                 "synthesize.attempts": str(settings.synthesize.attempts),
                 "critique.shown_steps": str(settings.critique.shown_steps),
@@ -60,23 +60,23 @@ class SynthesizeJob(Job[Dilemma, Thought]):
             scope={"limit": str(self.context.limit)},
         )
 
-    def plan(self) -> list[Unit[Dilemma]]:
+    def model(self) -> Model:
+        """pi_base."""
+        return self.context.base()
+
+    def plan(self) -> Iterator[Unit[Dilemma]]:
         """Every flagged step whose candidates all have a critique."""
-        trajectories = {t.id: t for t in read(self.run.needs("collect"), Trajectory)}
-        critiques: dict[tuple[str, int], list[Critique]] = {}
-        for critique in read(self.run.needs("critique"), Critique):
-            critiques.setdefault((critique.id, critique.step), []).append(critique)
-        return [
-            Unit(sample.key, _digest(dilemma), dilemma)
-            for sample in flagged(self.run, trajectories)
-            if _judged(sample, critiques.get((sample.id, sample.step), []))
-            for dilemma in [Dilemma(Place(trajectories[sample.id], sample.step), critiques[sample.id, sample.step])]
-        ]
+        with closing(Records(self.run.needs("critique"), Critique)) as critiques:
+            for sample, place in flagged(self.run):
+                judged = _judged(sample, critiques)
+                if judged:
+                    dilemma = Dilemma(place, judged)
+                    yield Unit(sample.key, _digest(dilemma), dilemma)
 
     @asynccontextmanager
     async def opened(self) -> AsyncIterator[Do[Dilemma, Thought]]:
         """Load the base model."""
-        with self.context.engine(self.context.base()) as engine:
+        async with self.context.engine(self.model()) as engine:
 
             async def do(unit: Unit[Dilemma], earlier: Thought | None) -> Thought | LeftOut:
                 return await self._deliberate(engine, unit)
@@ -113,12 +113,11 @@ class SynthesizeJob(Job[Dilemma, Thought]):
             tokens=tokens,
         )
 
-    def completed(self, records: Iterable[Thought]) -> None:
+    def completed(self, records: Records[Thought]) -> None:
         """Write D_delib: every trajectory that was sampled, deliberations in place."""
-        thoughts = {(record.id, record.step): record.thought for record in records if record.thought}
         sampled = {sample.id for sample in read(self.run.needs("sample"), Sample)}
         trajectories = (t for t in read(self.run.needs("collect"), Trajectory) if t.id in sampled)
-        lines = (msgspec.json.encode(deliberated(t, thoughts)) + b"\n" for t in trajectories)
+        lines = (msgspec.json.encode(deliberated(t, _thoughts(t, records))) + b"\n" for t in trajectories)
         write_atomic(self.run.deliberations, lines)
 
     def figures(self, records: Iterable[Thought]) -> Figures:
@@ -134,12 +133,16 @@ class SynthesizeJob(Job[Dilemma, Thought]):
         return figures
 
 
-def deliberated(trajectory: Trajectory, thoughts: dict[tuple[str, int], str]) -> Trajectory:
+def _thoughts(trajectory: Trajectory, records: Records[Thought]) -> dict[int, str]:
+    keys = [(trajectory.id, t) for t in range(len(trajectory.steps))]
+    found = [records.get(key) for key in keys if key in records]
+    return {record.step: record.thought for record in found if record.thought}
+
+
+def deliberated(trajectory: Trajectory, thoughts: dict[int, str]) -> Trajectory:
     """The trajectory with its deliberations, e~; a step without one stays as it was."""
     steps = [
-        msgspec.structs.replace(step, thought=thoughts[trajectory.id, t], deliberated=True)
-        if (trajectory.id, t) in thoughts
-        else step
+        msgspec.structs.replace(step, thought=thoughts[t], deliberated=True) if t in thoughts else step
         for t, step in enumerate(trajectory.steps)
     ]
     return msgspec.structs.replace(trajectory, steps=steps)
@@ -176,9 +179,12 @@ async def _write(engine: Engine, messages: list[Message], sampling: Sampling) ->
     return Completion(f"{said}{decided}", first[0].tokens + second.tokens, second.finish)
 
 
-def _judged(sample: Sample, critiques: list[Critique]) -> bool:
-    """Whether there is a critique of every candidate, and of nothing else."""
-    return [normalise(c.action) for c in critiques] == [c.action for c in sample.candidates]
+def _judged(sample: Sample, critiques: Records[Critique]) -> list[Critique]:
+    """The critiques of a step's candidates; none where there is not one of each, and of nothing else."""
+    keys = [(sample.id, sample.step, number) for number in range(len(sample.candidates) + 1)]
+    found = [critiques.get(key) for key in keys if key in critiques]
+    whole = [normalise(critique.action) for critique in found] == [c.action for c in sample.candidates]
+    return found if whole else []
 
 
 def _digest(dilemma: Dilemma) -> str:

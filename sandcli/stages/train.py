@@ -11,4 +11,4 @@ def train_job(context: Context) -> Tuning:
     if not context.run.deliberations.exists():
         fix = f"sand synthesize --run {context.run.root} --force"
         raise PrerequisiteError(f"{context.run.deliberations} is missing", fix)
-    return Tuning(context, "train", context.policy_folder(), context.run.deliberations, context.settings.train)
+    return Tuning(context, "train", context.policy_model().folder, context.run.deliberations, context.settings.train)

@@ -52,10 +52,10 @@ def inspect(job: Tuning) -> State:
     made = part or run.manifest(job.stage)
     sealed = run.artifact(job.stage).exists() and part is None
     if not sealed and part is None:
-        return State("missing", 0, [], [])
+        return State("missing", 0, 0, [])
     unknown = [f"{run.artifact(job.stage)} has no manifest"]
     reasons = differences(made.identity, job.identity()) if made else unknown
-    return State("stale" if reasons else "done" if sealed else "partial", int(sealed), [], reasons)
+    return State("stale" if reasons else "done" if sealed else "partial", int(sealed), 0, reasons)
 
 
 def tune(job: Tuning, options: Options) -> Summary:

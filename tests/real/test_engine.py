@@ -3,11 +3,13 @@
 import asyncio
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from transformers import AutoModelForCausalLM
 
-from sandcli.engines.base import Completion, Sampling
+from sandcli.engines.base import Completion, Model, Sampling, Setup
 from sandcli.engines.loading import prompt_ids
 from sandcli.engines.transformers import TransformersEngine
 from sandcli.errors import ContextOverflow, UsageError
@@ -23,9 +25,15 @@ PROMPTS = [
 
 @pytest.fixture(scope="module")
 def engine(smollm: Path) -> Iterator[TransformersEngine]:
-    loaded = TransformersEngine(smollm, batch=8, cache_gib=1.0)
+    loaded = TransformersEngine(Model(smollm, ""), Setup(batch=8, cache_gib=1.0))
     yield loaded
-    loaded.close()
+    asyncio.run(loaded.close())
+
+
+@pytest.fixture(scope="module")
+def reference(smollm: Path) -> Any:
+    """The model as transformers runs it itself."""
+    return AutoModelForCausalLM.from_pretrained(smollm, dtype=torch.float32).eval()
 
 
 def ask(engine: TransformersEngine, prompts: list[list[Message]], sampling: Sampling) -> list[list[Completion]]:
@@ -35,16 +43,43 @@ def ask(engine: TransformersEngine, prompts: list[list[Message]], sampling: Samp
     return asyncio.run(together())
 
 
-def plain(engine: TransformersEngine, prompt: list[Message], tokens: int) -> str:
+def plain(engine: TransformersEngine, reference: Any, prompt: list[Message], tokens: int) -> str:
     ids = torch.tensor([prompt_ids(engine._tokenizer, prompt)])
     with torch.inference_mode():
-        output = engine._model.generate(ids, max_new_tokens=tokens, do_sample=False)
+        output = reference.generate(ids, max_new_tokens=tokens, do_sample=False)
     return str(engine._tokenizer.decode(output[0, ids.shape[1] :], skip_special_tokens=True))
 
 
-def test_a_greedy_batch_equals_plain_generation(engine: TransformersEngine) -> None:
+def test_a_greedy_batch_equals_plain_generation(engine: TransformersEngine, reference: Any) -> None:
     answers = ask(engine, PROMPTS, Sampling(max_tokens=24))
-    assert [answer[0].text for answer in answers] == [plain(engine, prompt, 24) for prompt in PROMPTS]
+    assert [answer[0].text for answer in answers] == [plain(engine, reference, prompt, 24) for prompt in PROMPTS]
+
+
+def test_a_long_prompt_is_computed_in_pieces_while_others_decode(engine: TransformersEngine, reference: Any) -> None:
+    long = [Message("user", "Read this: " + "the red apple is in the bowl. " * 150 + "What is in the bowl?")]
+    answers = ask(engine, [PROMPTS[2], long], Sampling(max_tokens=24))
+    assert [answer[0].text for answer in answers] == [plain(engine, reference, p, 24) for p in (PROMPTS[2], long)]
+
+
+def test_a_shared_beginning_is_computed_once(engine: TransformersEngine) -> None:
+    shared = Message("system", "You are a gardener who knows every plant. " * 20)
+    prompts = [[shared, Message("user", f"What is plant {number}?")] for number in range(4)]
+    before = engine.usage()
+    ask(engine, prompts, Sampling(max_tokens=2))
+    after = engine.usage()
+    beginning = len(prompt_ids(engine._tokenizer, [shared, Message("user", "What is plant")])) - 10
+    assert after.prompt - before.prompt - (after.cached - before.cached) < beginning + 4 * 40
+
+
+def test_who_goes_away_leaves_the_others_in_peace(engine: TransformersEngine) -> None:
+    async def one_leaves() -> list[Completion]:
+        gone = asyncio.create_task(engine.generate(PROMPTS[2], Sampling(max_tokens=400)))
+        stays = asyncio.create_task(engine.generate(PROMPTS[0], Sampling(max_tokens=12)))
+        await asyncio.sleep(0.3)
+        gone.cancel()
+        return await stays
+
+    assert asyncio.run(one_leaves()) == ask(engine, PROMPTS[:1], Sampling(max_tokens=12))[0]
 
 
 def test_more_requests_than_places_all_get_their_own_answer(engine: TransformersEngine) -> None:
@@ -95,4 +130,4 @@ def test_a_model_without_a_chat_template_is_refused(tiny: Path, tmp_path: Path) 
         if file.name != "chat_template.jinja":
             (bare / file.name).write_bytes(file.read_bytes())
     with pytest.raises(UsageError, match="no chat template"):
-        TransformersEngine(bare, batch=1, cache_gib=0.1)
+        TransformersEngine(Model(bare, ""), Setup())

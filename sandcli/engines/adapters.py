@@ -1,0 +1,14 @@
+"""Model folders that hold a PEFT adapter instead of whole weights."""
+
+import json
+from pathlib import Path
+
+
+def is_adapter(folder: Path) -> bool:
+    """Whether a model folder holds an adapter."""
+    return (folder / "adapter_config.json").exists()
+
+
+def adapter_base(folder: Path) -> str:
+    """The model that an adapter was trained on: a folder, or a hub name."""
+    return str(json.loads((folder / "adapter_config.json").read_text())["base_model_name_or_path"])

@@ -1,0 +1,46 @@
+"""Any engine, with a clock on it: how long its callers waited, and how often it had nothing to say."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from sandcli.engines.base import Completion, Engine, Model, Sampling, Usage
+from sandcli.react import Message
+
+
+@dataclass
+class Clock:
+    """`waited` is in seconds, summed over all callers; `empty` counts blank completions."""
+
+    waited: float = 0.0
+    empty: int = 0
+
+
+class Metered:
+    """Passes everything on; the engines beside it share its clock."""
+
+    def __init__(self, engine: Engine, clock: Clock) -> None:
+        self._engine = engine
+        self.clock = clock
+        self.capacity = engine.capacity
+
+    async def generate(self, messages: Sequence[Message], sampling: Sampling) -> list[Completion]:
+        """See `Engine.generate`."""
+        started = time.monotonic()
+        completions = await self._engine.generate(messages, sampling)
+        self.clock.waited += time.monotonic() - started
+        self.clock.empty += sum(not completion.text.strip() for completion in completions)
+        return completions
+
+    def beside(self, model: Model) -> "Metered | None":
+        """See `Engine.beside`."""
+        other = self._engine.beside(model)
+        return None if other is None else Metered(other, self.clock)
+
+    def usage(self) -> Usage:
+        """See `Engine.usage`."""
+        return self._engine.usage()
+
+    async def close(self) -> None:
+        """See `Engine.close`."""
+        await self._engine.close()

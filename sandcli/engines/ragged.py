@@ -1,0 +1,145 @@
+"""Attention for sequences of different lengths in one forward pass, without padding.
+
+The new tokens of all sequences stand in one row; every other operation of a transformer works on tokens one by
+one and does not care. Attention alone takes the row apart: each sequence attends to its own keys and values,
+which grow in place. A prompt that is computed in pieces and a sequence that gains one token are the same to it.
+"""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn.functional import scaled_dot_product_attention
+from transformers import AttentionInterface
+
+from sandcli.errors import PrerequisiteError
+
+RAGGED = "sand_ragged"
+"""The name under which models take this attention."""
+
+_ROOM = 64
+"""Positions that a sequence's memory grows by, so that not every token copies all keys and values."""
+
+
+class KeyValues(NamedTuple):
+    """Keys and values of one sequence: [layer, key or value, group, position, size]; the first `length` are there.
+
+    What is there never changes. One owner may write after it, in place; whoever else goes on from here takes a copy.
+    """
+
+    states: Tensor
+    length: int
+
+    @property
+    def bytes(self) -> int:
+        """Memory held."""
+        return int(self.states.nbytes)
+
+    def copy(self, length: int) -> "KeyValues":
+        """The first tokens' part, to be written after."""
+        return KeyValues(_with_room(self.states[:, :, :, :length], _ROOM), length)
+
+    def grown(self, tokens: int) -> "KeyValues":
+        """The same with room for more tokens."""
+        missing = self.length + tokens - self.states.shape[3]
+        return self if missing <= 0 else self._replace(states=_with_room(self.states, missing + _ROOM))
+
+
+def _with_room(states: Tensor, positions: int) -> Tensor:
+    return torch.nn.functional.pad(states, (0, 0, 0, positions))
+
+
+class Segment(NamedTuple):
+    """A sequence's part of a forward pass: some new tokens after those in `values`, which has room for them."""
+
+    values: KeyValues
+    tokens: int
+    mask: Tensor | None
+
+    @property
+    def end(self) -> int:
+        """Tokens of the sequence after this pass."""
+        return self.values.length + self.tokens
+
+
+def segment(values: KeyValues, count: int, heads: int) -> Segment:
+    """`heads`: query heads that share a key head; they are attended to as further positions, see below."""
+    if count == 1:
+        return Segment(values, 1, None)  # one position sees everything before it
+    start, device = values.length, values.states.device
+    mask = torch.ones(count, start + count, dtype=torch.bool, device=device).tril(start)
+    return Segment(values, count, mask.repeat(heads, 1))
+
+
+def ragged_attention(
+    module: Any,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    *,
+    segments: Sequence[Segment],
+    scaling: float | None = None,
+    **_: Any,
+) -> tuple[Tensor, None]:
+    """Query [1, heads, tokens, size]; key and value [1, groups, tokens, size]; the tokens of all segments in turn."""
+    _, heads, tokens, size = query.shape
+    output = query.new_empty(1, tokens, heads, size)
+    at = 0
+    for values, count, mask in segments:
+        end, here = values.length + count, slice(at, at + count)
+        keys, vals = values.states[module.layer_idx]
+        keys[:, values.length : end] = key[0, :, here]
+        vals[:, values.length : end] = value[0, :, here]
+        # The query heads of a group attend to the same keys, so that these need not be copied for every head.
+        grouped = query[0, :, here].reshape(1, key.shape[1], -1, size)
+        attended = scaled_dot_product_attention(
+            grouped, keys[None, :, :end], vals[None, :, :end], attn_mask=mask, scale=scaling
+        )
+        output[0, here] = attended.view(heads, count, size).transpose(0, 1)
+        at += count
+    return output, None
+
+
+AttentionInterface.register(RAGGED, ragged_attention)
+
+
+class Ragged:
+    """A causal language model that is fed segments."""
+
+    def __init__(self, model: Any) -> None:
+        """Raises `PrerequisiteError` for a model whose layers do not attend to everything before them."""
+        config = model.config
+        if set(getattr(config, "layer_types", None) or ["full_attention"]) != {"full_attention"}:
+            raise PrerequisiteError(
+                f"{config.model_type} has layers of another kind than full attention", "use --engine vllm or server"
+            )
+        model.set_attn_implementation(RAGGED)
+        self._model = model
+        self._heads = config.num_attention_heads // config.num_key_value_heads
+        size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+        self._shape = (config.num_hidden_layers, 2, config.num_key_value_heads, 0, size)
+
+    @property
+    def config(self) -> Any:
+        """The model's configuration."""
+        return self._model.config
+
+    def empty(self) -> KeyValues:
+        """The keys and values of no tokens."""
+        return KeyValues(torch.empty(self._shape, dtype=self._model.dtype, device=self._model.device), 0)
+
+    def forward(self, parts: Sequence[tuple[KeyValues, Sequence[int]]]) -> tuple[Tensor, list[KeyValues]]:
+        """Feed each sequence its new tokens; logits after the last of each, and its keys and values with them."""
+        segments = [segment(values.grown(len(ids)), len(ids), self._heads) for values, ids in parts]
+        device = self._model.device
+        ends = torch.tensor([s.tokens for s in segments]).cumsum(0) - 1
+        output = self._model(
+            input_ids=torch.tensor([[token for _, ids in parts for token in ids]], device=device),
+            position_ids=torch.cat([torch.arange(s.values.length, s.end) for s in segments])[None].to(device),
+            segments=segments,
+            use_cache=False,
+            logits_to_keep=ends.to(device),
+        )
+        return output.logits[0].float().cpu(), [s.values._replace(length=s.end) for s in segments]
