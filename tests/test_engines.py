@@ -1,0 +1,175 @@
+"""Which engine is taken, what it is told, and what is counted of its work."""
+
+import asyncio
+import importlib.util
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sandcli.doctor import examine
+from sandcli.engines import choose
+from sandcli.engines.base import Completion, Model, Sampling, Setup
+from sandcli.engines.metered import Clock, Metered
+from sandcli.engines.scripted import Rule, ScriptedEngine
+from sandcli.errors import UsageError
+from sandcli.react import Message
+from sandcli.run import Run, Spent
+from sandcli.stages import history
+from sandcli.stages.job import Options
+from tests.helpers import context, job, make_run, perform
+
+
+def test_auto_takes_servers_that_are_set() -> None:
+    assert choose("auto", Setup(urls=("http://127.0.0.1:1",))) == ("server", "engine.urls is set")
+
+
+@pytest.mark.parametrize(("vllm", "gpu", "kind"), [(True, True, "vllm"), (True, False, ""), (False, True, "")])
+def test_auto_takes_vllm_where_it_is_and_a_gpu(
+    monkeypatch: pytest.MonkeyPatch, vllm: bool, gpu: bool, kind: str
+) -> None:
+    import torch
+
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: object() if vllm else None)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
+    assert choose("auto", Setup()).kind == (kind or "transformers")
+
+
+def test_what_is_set_is_taken() -> None:
+    assert choose("vllm", Setup(urls=("http://127.0.0.1:1",))) == ("vllm", "as set")
+
+
+def test_the_engine_table_reaches_the_engine(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", engine__batch=3, engine__gpu_memory=0.5, engine__urls="http://a,http://b")
+    assert context(run).setup() == Setup(batch=3, gpu_memory=0.5, urls=("http://a", "http://b"))
+    assert context(run, train__method="lora", train__lora_rank=8).setup().lora_rank == 8
+
+
+@pytest.mark.parametrize(("sequences", "expected"), [(1, 128), (5, 25), (1000, 4)])
+def test_twice_what_the_engine_takes_is_in_flight(tmp_path: Path, sequences: int, expected: int) -> None:
+    loaded = context(make_run(tmp_path / "run"))
+
+    async def opened() -> int:
+        async with loaded.engine(loaded.base()):
+            return loaded.in_flight(sequences)
+
+    assert asyncio.run(opened()) == expected
+    assert context(tmp_path / "run", run__in_flight=7).in_flight(sequences) == 7
+
+
+def test_an_adapter_of_another_base_is_refused(tmp_path: Path) -> None:
+    for name in ("base", "other", "adapter"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.json").write_text(json.dumps({"model_type": name}))
+    written = {"base_model_name_or_path": str(tmp_path / "other")}
+    (tmp_path / "adapter" / "adapter_config.json").write_text(json.dumps(written))
+    run = make_run(tmp_path / "run", engine__kind="transformers", model__base=str(tmp_path / "base"))
+    loaded = context(run)
+
+    async def opened() -> None:
+        async with loaded.engine(loaded.model(str(tmp_path / "adapter"))):
+            raise AssertionError("not to be reached")
+
+    with pytest.raises(UsageError, match=r"adapter was trained on .*other, and model.base is .*base"):
+        asyncio.run(opened())
+
+
+class Silent:
+    """An engine that has nothing to say."""
+
+    capacity = 1
+
+    async def generate(self, messages: Any, sampling: Sampling) -> list[Completion]:
+        await asyncio.sleep(0.01)
+        return [Completion(" \n", 2, "stop")] * sampling.n
+
+    def beside(self, model: Model) -> "Silent | None":
+        return self if model.name == "twin" else None
+
+    def usage(self) -> Any:
+        raise NotImplementedError
+
+    async def close(self) -> None: ...
+
+
+def test_blank_completions_and_waiting_are_counted_beside_it_too() -> None:
+    clock = Clock()
+    metered = Metered(Silent(), clock)
+    twin = metered.beside(Model(Path(), "twin"))
+    assert twin is not None
+    assert metered.beside(Model(Path(), "stranger")) is None
+    asyncio.run(twin.generate([Message("user", "Hm?")], Sampling(n=3)))
+    asyncio.run(metered.generate([Message("user", "Hm?")], Sampling()))
+    assert clock.empty == 4
+    assert clock.waited >= 0.02
+
+
+def test_what_was_spent_adds_up_and_batches_count_by_their_tokens() -> None:
+    both = Spent(engine="a", units=1, generated=10, batch=2.0) + Spent(units=2, generated=30, batch=6.0, cached=5)
+    assert both == Spent(engine="a", units=3, generated=40, batch=5.0, cached=5)
+    assert Spent() + Spent() == Spent()
+
+
+def test_figures_tell_rates_and_shares() -> None:
+    spent = Spent(seconds=2, prompt=200, cached=150, generated=50, batch=3.25, engine_wait=3, environment_wait=1)
+    assert spent.figures() == {
+        "generated tokens a second": 25.0,
+        "prompt tokens": 200,
+        "prefix cache hit rate": 0.75,
+        "mean batch": 3.2,
+        "share of time waiting for environments": 0.25,
+    }
+    assert Spent(empty=3).figures() == {"empty completions": 3}
+
+
+def test_a_manifest_tells_what_its_stage_took_also_after_a_failure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = make_run(tmp_path / "run")
+    perform("collect", root, limit=2)
+    rules = ScriptedEngine.load(tmp_path / "rules.json")
+    monkeypatch.setattr(ScriptedEngine, "load", lambda path: ScriptedEngine([Rule(when="(House 1.)", replies=["Hm"])]))
+    perform("sample", root)
+    part = Run(root).manifest("sample", part=True)
+    assert part is not None
+    monkeypatch.setattr(ScriptedEngine, "load", lambda path: rules)
+    summary = perform("sample", root)
+    assert summary.manifest is not None
+    assert part.spent.units == 4
+    assert summary.manifest.spent.units == 8
+    assert summary.manifest.spent.generated > part.spent.generated > 0
+
+
+def test_a_dry_run_judges_by_what_was_done_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    root = make_run(tmp_path / "run")
+    perform("collect", root, limit=2)
+    unknown = perform("sample", root, options=Options(dry_run=True)).message
+    assert unknown.endswith(
+        '8 to do; first ["fetch_0",0]; no estimate: nothing like it was done on this machine before'
+    )
+    history.remember(job("sample", root), Spent(units=4, seconds=600, generated=1000))
+    history.remember(job("rollout", root), Spent(units=4, seconds=1, generated=1))
+    told = perform("sample", root, options=Options(dry_run=True)).message
+    assert told.endswith("; about 2,000 generated tokens and 20 min 0 s, judged by 4 units done here before")
+    (tmp_path / "sand" / "history.jsonl").write_text("of another version\n")
+    assert perform("sample", root, options=Options(dry_run=True)).message == unknown
+
+
+@pytest.mark.parametrize(("seconds", "said"), [(0.4, "0 min 0 s"), (61, "1 min 1 s"), (7320, "2 h 2 min")])
+def test_durations_are_said_as_people_say_them(seconds: float, said: str) -> None:
+    assert history.duration(seconds) == said
+
+
+def test_the_doctor_tells_how_to_get_each_engine(monkeypatch: pytest.MonkeyPatch) -> None:
+    import importlib.metadata
+
+    def missing(name: str) -> str:
+        raise importlib.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(importlib.metadata, "version", missing)
+    monkeypatch.delenv("SAND_ENGINE_URLS", raising=False)
+    fixes = {check.what: check.fix for check in examine()}
+    assert fixes["engine vllm"] in ("make setup-vllm", "pip install vllm")
+    assert "engine.urls" in fixes["engine server"]
