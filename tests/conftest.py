@@ -1,10 +1,18 @@
-"""The real model, and a tiny one of the same family for what needs training to be fast."""
+"""The real model, a tiny one of the same family for what needs training to be fast, and servers of the tests' own."""
 
+import json
+import ssl
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from sandcli.engines.base import Model
 from sandcli.models import EMBEDDED, locate
+
+if TYPE_CHECKING:
+    from tests.servers import Behaviour, Serve
 
 
 @pytest.fixture(scope="session")
@@ -15,7 +23,7 @@ def smollm() -> Path:
 
 @pytest.fixture(scope="session")
 def tiny(smollm: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A randomly initialised Llama with the embedded model's tokenizer: 1.6 million weights."""
+    """A randomly initialised Llama with the embedded model's tokenizer: 3 million weights."""
     import torch
     from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
@@ -23,11 +31,11 @@ def tiny(smollm: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     tokenizer = AutoTokenizer.from_pretrained(smollm)
     config = LlamaConfig(
         vocab_size=len(tokenizer),
-        hidden_size=32,
-        intermediate_size=64,
+        hidden_size=64,
+        intermediate_size=128,
         num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
+        num_attention_heads=2,  # vLLM takes heads of 32 and more
+        num_key_value_heads=1,
         max_position_embeddings=2048,
         tie_word_embeddings=True,
         bos_token_id=tokenizer.bos_token_id,
@@ -37,3 +45,49 @@ def tiny(smollm: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     LlamaForCausalLM(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def words(tmp_path_factory: pytest.TempPathFactory) -> Model:
+    """A tokenizer that knows a few words, and the settings of a model of 512 tokens; no weights."""
+    from tokenizers import Tokenizer
+    from tokenizers.models import WordLevel
+    from tokenizers.pre_tokenizers import WhitespaceSplit
+    from transformers import PreTrainedTokenizerFast
+
+    known = ["?", "<system>", "<user>", "<assistant>", "you", "act", "find", "the", "lamp", "Thought:"]
+    tokenizer = Tokenizer(WordLevel({word: number for number, word in enumerate(known)}, unk_token="?"))
+    tokenizer.pre_tokenizer = WhitespaceSplit()
+    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="?")
+    fast.chat_template = (
+        "{% for m in messages %}<{{ m.role }}> {{ m.content }} {% endfor %}"
+        "{% if add_generation_prompt %}<assistant> {% endif %}"
+    )
+    folder = tmp_path_factory.mktemp("models") / "policy"
+    fast.save_pretrained(folder)
+    (folder / "config.json").write_text(json.dumps({"model_type": "llama", "max_position_embeddings": 512}))
+    return Model(folder, "policy")
+
+
+@pytest.fixture(scope="session")
+def certificates() -> ssl.SSLContext:
+    """What every client reads at its start, which would take most of the time of these tests."""
+    return ssl.create_default_context()
+
+
+@pytest.fixture
+def serve(monkeypatch: pytest.MonkeyPatch, certificates: ssl.SSLContext) -> "Iterator[Serve]":
+    """Starts servers that answer as they are told, and ends them."""
+    from tests.servers import FakeServer
+
+    monkeypatch.setattr(ssl, "create_default_context", lambda **options: certificates)
+    servers: list[FakeServer] = []
+
+    def start(*behaviours: "Behaviour", **card: Any) -> FakeServer:
+        servers.append(FakeServer(**card))
+        servers[-1].behaviours.extend(behaviours)
+        return servers[-1]
+
+    yield start
+    for server in servers:
+        server.stop()

@@ -32,8 +32,9 @@ class Completion(NamedTuple):
 class Usage(NamedTuple):
     """What an engine did so far.
 
-    Prompt tokens asked for, those of them that it had in its cache, and tokens generated. `batch` is how many
-    sequences were at work together, in the mean over its steps (over time, where the engine is a server).
+    Prompt tokens asked for (each of n completions counts its prompt), those of them that it had in its cache, and
+    tokens generated. `batch` is how many sequences were at work together, in the mean over its steps (over
+    time, where the engine is a server).
     """
 
     prompt: int = 0
@@ -45,11 +46,12 @@ class Usage(NamedTuple):
 class Setup(NamedTuple):
     """How an engine is set up; each kind takes what concerns it.
 
-    `batch`: sequences decoded together, 0 for the engine's own choice. `cache_gib`: memory for keys and values.
-    `dtype`: auto is bfloat16 on a GPU and float32 elsewhere. `max_length`: tokens of the longest conversation, 0
-    for the model's own limit. `gpu_memory`: share of each GPU that vLLM takes. `lora_rank`: the largest adapter
-    that may be served beside a base model, 0 for none. `urls`: OpenAI-compatible servers. `timeout`: seconds that one
-    request to them may take; `patience`: seconds for which servers that do not answer are waited for.
+    `batch`: sequences decoded together by each copy of the model, 0 for the engine's own choice. `cache_gib`: memory
+    for keys and values; with 0 none are reused. `dtype`: auto is bfloat16 on a GPU and float32 elsewhere.
+    `max_length`: tokens of the longest conversation, 0 for the model's own limit. `gpu_memory`: share of each GPU that
+    vLLM takes. `lora_rank`: the largest adapter that may be served beside a base model, 0 for none. `urls`:
+    OpenAI-compatible servers. `timeout`: seconds that one request to them may take; `patience`: seconds for which
+    servers that do not answer are waited for.
     """
 
     batch: int = 0
@@ -73,7 +75,10 @@ class Model(NamedTuple):
 
 
 class Engine(Protocol):
-    """Generates text. Many awaits at once are welcome: batching is the engine's business."""
+    """Generates text, in the event loop that it was opened in.
+
+    Many awaits at once are welcome: batching is the engine's business.
+    """
 
     capacity: int
     """Sequences that it can decode together; more requests than that wait inside it."""

@@ -18,8 +18,9 @@ from sandcli.errors import PrerequisiteError
 RAGGED = "sand_ragged"
 """The name under which models take this attention."""
 
-_ROOM = 64
-"""Positions that a sequence's memory grows by, so that not every token copies all keys and values."""
+_ROOM = 256
+"""Memory is taken for multiples of so many positions: not every token copies all keys and values, and what one
+sequence frees fits the next, where odd sizes would leave holes that no one else can use."""
 
 
 class KeyValues(NamedTuple):
@@ -38,16 +39,18 @@ class KeyValues(NamedTuple):
 
     def copy(self, length: int) -> "KeyValues":
         """The first tokens' part, to be written after."""
-        return KeyValues(_with_room(self.states[:, :, :, :length], _ROOM), length)
+        return KeyValues(_with_room(self.states[:, :, :, :length], length), length)
 
     def grown(self, tokens: int) -> "KeyValues":
         """The same with room for more tokens."""
-        missing = self.length + tokens - self.states.shape[3]
-        return self if missing <= 0 else self._replace(states=_with_room(self.states, missing + _ROOM))
+        length = self.length + tokens
+        return self if length <= self.states.shape[3] else self._replace(states=_with_room(self.states, length))
 
 
-def _with_room(states: Tensor, positions: int) -> Tensor:
-    return torch.nn.functional.pad(states, (0, 0, 0, positions))
+def _with_room(states: Tensor, length: int) -> Tensor:
+    """A copy that has room for so many positions."""
+    room = -(-length // _ROOM) * _ROOM
+    return torch.nn.functional.pad(states, (0, 0, 0, room - states.shape[3]))
 
 
 class Segment(NamedTuple):

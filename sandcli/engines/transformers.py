@@ -190,6 +190,7 @@ class TransformersEngine:
         others = [_Sequence(request, n, row.values.copy(len(request.ids))) for n in range(1, request.sampling.n)]
         request.sequences = [row, *others]
         self._running += others
+        self._count(prompt=len(others) * len(request.ids), cached=len(others) * len(request.ids))
         for sequence in request.sequences:
             self._extend(sequence, logits)
 
@@ -220,6 +221,7 @@ class TransformersEngine:
                 self._cache.add(row.ids, row.values)  # an episode goes on from here
             if request.sequences and all(sequence.finish for sequence in request.sequences):
                 request.resolve([Completion(s.text, len(s.generated), s.finish) for s in request.sequences])
+                request.sequences = []  # they know the request: such a ring would keep their memory for long
 
     def _count(self, prompt: int = 0, cached: int = 0, generated: int = 0) -> None:
         before = self._usage

@@ -1,0 +1,232 @@
+"""vLLM's engine on a tiny model: exact against plain generation, adapters beside their base."""
+
+import asyncio
+import functools
+import importlib.util
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import torch
+
+from sandcli.engines.base import Completion, Model, Sampling, Setup
+from sandcli.engines.loading import load_model, load_tokenizer, prompt_ids
+from sandcli.engines.vllm import VllmEngine
+from sandcli.errors import ContextOverflow, MachineryError
+from sandcli.react import Message
+
+pytestmark = [
+    pytest.mark.real,
+    pytest.mark.skipif(importlib.util.find_spec("vllm") is None, reason="vllm is not installed: make setup-vllm"),
+]
+
+SETUP = Setup(cache_gib=0.5, lora_rank=5)
+
+PROMPTS = [
+    [Message("system", "You answer in a few words."), Message("user", f"Name {things}.")]
+    for things in ("a colour", "two animals that live in the sea", "three tools of a carpenter and what each is for")
+]
+
+LONG = [Message("user", "You are in a hallway. " * 100)]
+
+FREE = Sampling(n=2, temperature=1.0, max_tokens=12, seed=3)
+
+
+@pytest.fixture(scope="module")
+def runner() -> Iterator[asyncio.Runner]:
+    with asyncio.Runner() as loop:
+        yield loop
+
+
+@pytest.fixture(scope="module")
+def lively(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny model with larger weights: as it comes, it repeats the last token of any prompt."""
+    folder = tmp_path_factory.mktemp("models") / "lively"
+    model = load_model(tiny)
+    with torch.no_grad():
+        for weight in model.model.layers.parameters():
+            weight.mul_(10 if weight.dim() > 1 else 1)
+    model.save_pretrained(folder)
+    load_tokenizer(tiny).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def engine(lively: Path, runner: asyncio.Runner) -> Iterator[VllmEngine]:
+    opened = runner.run(VllmEngine.open(Model(lively, "tiny"), SETUP))
+    yield opened
+    runner.run(opened.close())
+
+
+@pytest.fixture(scope="module")
+def adapter(lively: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A LoRA adapter that changes what the model says."""
+    return lora(lively, tmp_path_factory.mktemp("models") / "adapter", rank=5)
+
+
+def lora(base: Path, folder: Path, rank: int) -> Path:
+    from peft import LoraConfig, get_peft_model
+
+    config = LoraConfig(r=rank, target_modules=["q_proj", "v_proj", "down_proj"], task_type="CAUSAL_LM")
+    model = get_peft_model(load_model(base), config)
+    torch.manual_seed(1)
+    for name, weight in model.named_parameters():
+        if "lora_" in name:
+            torch.nn.init.normal_(weight, std=0.3)
+    model.save_pretrained(folder)
+    load_tokenizer(base).save_pretrained(folder)
+    return folder
+
+
+def ask(
+    runner: asyncio.Runner, engine: VllmEngine, prompts: list[list[Message]], sampling: Sampling
+) -> list[list[Completion]]:
+    async def together() -> list[list[Completion]]:
+        return await asyncio.gather(*(engine.generate(prompt, sampling) for prompt in prompts))
+
+    return runner.run(together())
+
+
+def plain(folder: Path, prompt: list[Message], tokens: int) -> str:
+    """What transformers says, without any engine."""
+    return str(loaded(folder)[0].decode(plain_ids(folder, prompt, tokens), skip_special_tokens=True))
+
+
+@functools.cache
+def loaded(folder: Path) -> tuple[Any, Any]:
+    return load_tokenizer(folder), load_model(folder).eval()
+
+
+def plain_ids(folder: Path, prompt: list[Message], tokens: int) -> list[int]:
+    tokenizer, model = loaded(folder)
+    ids = torch.tensor([prompt_ids(tokenizer, prompt)])
+    with torch.inference_mode():
+        output = model.generate(ids, max_new_tokens=tokens, do_sample=False)
+    return list(output[0, ids.shape[1] :].tolist())
+
+
+def test_a_greedy_batch_equals_plain_generation(engine: VllmEngine, runner: asyncio.Runner, lively: Path) -> None:
+    answers = ask(runner, engine, PROMPTS, Sampling(max_tokens=24))
+    assert [answer[0].text for answer in answers] == [plain(lively, prompt, 24) for prompt in PROMPTS]
+    assert answers[0][0].tokens == 24 and answers[0][0].finish == "length"
+
+
+def test_greedy_completions_of_one_prompt_are_all_the_same(engine: VllmEngine, runner: asyncio.Runner) -> None:
+    (answer,) = ask(runner, engine, PROMPTS[:1], Sampling(n=3, max_tokens=6))
+    assert len(answer) == 3 and len(set(answer)) == 1
+
+
+def test_a_larger_n_extends_a_smaller_one(engine: VllmEngine, runner: asyncio.Runner) -> None:
+    (five,) = ask(runner, engine, PROMPTS[:1], FREE._replace(n=5))
+    (last,) = ask(runner, engine, PROMPTS[:1], FREE._replace(seed=6))
+    assert len({completion.text for completion in five}) == 5
+    assert five[3:] == last
+
+
+def test_what_shares_the_batch_changes_nothing(engine: VllmEngine, runner: asyncio.Runner) -> None:
+    alone = [ask(runner, engine, [prompt], FREE)[0] for prompt in PROMPTS]
+    assert ask(runner, engine, PROMPTS * 8, FREE) == alone * 8  # 48 sequences in 16 places
+    assert engine.usage().batch > 2
+
+
+def test_generation_ends_before_a_stop_string(engine: VllmEngine, runner: asyncio.Runner) -> None:
+    (free,) = ask(runner, engine, [PROMPTS[2]], Sampling(max_tokens=24))
+    stop = free[0].text[10:14]
+    (stopped,) = ask(runner, engine, [PROMPTS[2]], Sampling(max_tokens=24, stop=(stop,)))
+    assert stopped[0].finish == "stop"
+    assert stopped[0].text == free[0].text[: free[0].text.index(stop)]
+
+
+def test_generation_ends_at_any_token_that_ends_a_turn(
+    engine: VllmEngine, runner: asyncio.Runner, lively: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert engine._stops == [engine._tokenizer.eos_token_id]
+    tokens = plain_ids(lively, PROMPTS[0], 8)
+    monkeypatch.setattr(engine, "_stops", [tokens[3]])
+    (stopped,) = ask(runner, engine, PROMPTS[:1], Sampling(max_tokens=8))
+    assert stopped == [Completion(engine._tokenizer.decode(tokens[:3]), 4, "stop")]
+
+
+def test_an_assistant_message_at_the_end_is_continued(engine: VllmEngine, runner: asyncio.Runner, lively: Path) -> None:
+    prompt = [Message("user", "Count to five."), Message("assistant", "1, 2, 3,")]
+    (answer,) = ask(runner, engine, [prompt], Sampling(max_tokens=8))
+    assert answer[0].text == plain(lively, prompt, 8)
+
+
+def test_a_context_that_would_overflow_is_an_error_of_its_own(engine: VllmEngine, runner: asyncio.Runner) -> None:
+    with pytest.raises(ContextOverflow, match="2048"):
+        ask(runner, engine, [PROMPTS[0]], Sampling(max_tokens=2048))
+
+
+def test_a_conversation_that_goes_on_is_not_computed_again(engine: VllmEngine, runner: asyncio.Runner) -> None:
+    (answer,) = ask(runner, engine, [LONG], Sampling(max_tokens=12))
+    before = engine.usage()
+    longer = [*LONG, Message("assistant", answer[0].text), Message("user", "You are in the kitchen.")]
+    ask(runner, engine, [longer], Sampling(max_tokens=4))
+    after, asked = engine.usage(), len(prompt_ids(engine._tokenizer, longer))
+    assert after.prompt - before.prompt == asked
+    assert after.cached - before.cached >= len(prompt_ids(engine._tokenizer, LONG)) - 128  # whole blocks only
+    assert after.generated - before.generated == 4
+
+
+def test_an_adapter_answers_beside_its_base(
+    engine: VllmEngine, runner: asyncio.Runner, lively: Path, adapter: Path
+) -> None:
+    view = engine.beside(Model(adapter, "adapter"))
+    assert view is not None and view.capacity == engine.capacity
+
+    async def both() -> list[list[list[Completion]]]:
+        greedy = Sampling(max_tokens=16)
+        return await asyncio.gather(
+            *(asyncio.gather(*(which.generate(prompt, greedy) for prompt in PROMPTS)) for which in (view, engine))
+        )
+
+    adapted, bare = ([answer[0].text for answer in answers] for answers in runner.run(both()))
+    assert adapted == [plain(adapter, prompt, 16) for prompt in PROMPTS]
+    assert bare == [plain(lively, prompt, 16) for prompt in PROMPTS]
+    assert adapted != bare
+    runner.run(view.close())
+    assert ask(runner, view, PROMPTS[:1], Sampling(max_tokens=4)) and view.usage() == engine.usage()
+
+
+def test_only_what_fits_is_served_beside(engine: VllmEngine, lively: Path, smollm: Path, tmp_path: Path) -> None:
+    assert engine.beside(Model(lively, "tiny")) is not None
+    assert engine.beside(Model(smollm, "other")) is None
+    assert engine.beside(Model(lora(lively, tmp_path / "eight", rank=8), "fits")) is not None
+    assert engine.beside(Model(lora(lively, tmp_path / "nine", rank=9), "too large")) is None
+
+
+def test_a_cancelled_request_takes_nothing_else_with_it(engine: VllmEngine, runner: asyncio.Runner) -> None:
+    alone = ask(runner, engine, [PROMPTS[1]], FREE)
+
+    async def one_goes() -> list[Completion]:
+        leaving = asyncio.create_task(engine.generate(PROMPTS[0], Sampling(n=4, temperature=1.0, max_tokens=1900)))
+        staying = asyncio.create_task(engine.generate(PROMPTS[1], FREE))
+        await asyncio.sleep(0.2)
+        leaving.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await leaving
+        return await staying
+
+    assert [runner.run(one_goes())] == alone
+    before = engine.usage().generated
+    ask(runner, engine, [PROMPTS[1]], FREE)
+    assert engine.usage().generated - before < 100  # nobody works on what was cancelled
+
+
+def test_nothing_is_left_running_after_close(engine: VllmEngine, runner: asyncio.Runner) -> None:
+    assert any("EngineCore" in process.name() for process in psutil.Process().children(recursive=True))
+
+    async def leave_while_waiting() -> None:
+        waiting = asyncio.create_task(engine.generate(PROMPTS[0], Sampling(max_tokens=1900)))
+        await asyncio.sleep(0.2)
+        await engine.close()
+        with pytest.raises(MachineryError, match="closed"):
+            await waiting
+
+    runner.run(leave_while_waiting())
+    assert not [p for p in psutil.Process().children(recursive=True) if "EngineCore" in p.name()]
+    with pytest.raises(MachineryError, match="closed"):
+        ask(runner, engine, PROMPTS[:1], FREE)

@@ -1,0 +1,322 @@
+"""The engine on servers: right answers from servers that misbehave, and no secrets told."""
+
+import asyncio
+import base64
+import threading
+import time
+
+import pytest
+
+from sandcli.engines.base import Completion, Model, Sampling, Usage
+from sandcli.errors import ContextOverflow, MachineryError, PrerequisiteError, UsageError
+from sandcli.react import Message
+from tests.servers import (
+    HELLO,
+    IDS,
+    PROMPT,
+    SIMPLE,
+    Behaviour,
+    Serve,
+    after,
+    answered,
+    answers,
+    echoes_the_seed,
+    fails,
+    half,
+    late,
+    opened,
+    page,
+    reset,
+    run,
+    says,
+    trickle,
+    until,
+)
+
+pytestmark = pytest.mark.filterwarnings("error")
+
+
+def test_a_request_holds_the_tokens_of_our_own_template_and_nothing_is_left_to_the_servers_defaults(
+    words: Model, serve: Serve
+) -> None:
+    server = serve()
+    sampling = Sampling(temperature=0.7, max_tokens=9, seed=4, stop=("Observation:",))
+    completions, _, _ = answered(words, server, sampling=sampling)
+    assert completions == [HELLO]
+    assert [request.body for request in server.requests] == [
+        {
+            "model": "policy",
+            "prompt": IDS,
+            "max_tokens": 9,
+            "temperature": 0.7,
+            "top_p": 1.0,
+            "top_k": -1,
+            "min_p": 0.0,
+            "repetition_penalty": 1.0,
+            "seed": 4,
+            "stop": ["Observation:"],
+        }
+    ]
+
+
+def test_an_assistant_message_at_the_end_is_continued(words: Model, serve: Serve) -> None:
+    server = serve()
+
+    async def task() -> None:
+        async with opened(words, server) as (engine, _):
+            await engine.generate([*PROMPT, Message("assistant", "Thought: find")], Sampling(max_tokens=4))
+
+    run(task)
+    assert server.requests[0].body["prompt"] == [*IDS, 9, 6]
+
+
+def test_every_completion_has_a_seed_of_its_own_and_a_larger_n_extends_a_smaller_one(
+    words: Model, serve: Serve
+) -> None:
+    server = serve()
+    server.usual = echoes_the_seed
+    completions, _, _ = answered(words, server, sampling=Sampling(n=3, temperature=1.0, seed=5))
+    assert [completion.text for completion in completions] == [f"drawn with {seed}" for seed in (5, 6, 7)]
+    assert not any("n" in request.body for request in server.requests)
+
+
+def test_text_after_a_stop_string_is_cut_off_and_a_cut_text_is_complete(words: Model, serve: Serve) -> None:
+    server = serve(says("go on\nObservation: a\nEnd", finish="length", tokens=9))
+    completions, _, _ = answered(words, server, sampling=Sampling(stop=("End", "\nObservation:")))
+    assert completions == [Completion("go on", 9, "stop")]
+
+
+@pytest.mark.parametrize(
+    ("text", "finish", "expected"),
+    [("", "stop", Completion("", 1, "stop")), ("on", "length", Completion("on", 1, "length"))],
+)
+def test_how_a_completion_ended_is_told(
+    words: Model, serve: Serve, text: str, finish: str, expected: Completion
+) -> None:
+    assert answered(words, serve(says(text, finish, tokens=1)), sampling=Sampling(max_tokens=1))[0] == [expected]
+
+
+def test_a_completion_that_the_server_had_no_room_for_is_a_context_that_overflows(words: Model, serve: Serve) -> None:
+    with pytest.raises(ContextOverflow, match="18 tokens do not fit into the model's 17"):
+        answered(words, serve(says("on and", "length", tokens=9)), sampling=Sampling(max_tokens=10))
+
+
+@pytest.mark.parametrize(
+    "behaviour",
+    [
+        fails(500),
+        fails(503),
+        fails(429),
+        late(1.0, says("too late")),
+        trickle,
+        half,
+        reset,
+        page,
+        answers(200, b'{"choices": ['),
+        answers(200, {"choices": [], "usage": {"completion_tokens": 0}}),
+        answers(200, {"object": "text_completion"}),
+        answers(200, ["hello"]),
+        says("hel", finish="abort"),
+    ],
+    ids=[
+        "500",
+        "503",
+        "429",
+        "hangs",
+        "trickle",
+        "half",
+        "reset",
+        "html",
+        "cut-json",
+        "no-choices",
+        "no-fields",
+        "list",
+        "abort",
+    ],
+)
+def test_a_request_that_fails_is_tried_again(words: Model, serve: Serve, behaviour: Behaviour) -> None:
+    server = serve(behaviour)
+    completions, engine, _ = answered(words, server, timeout=0.4)
+    assert completions == [HELLO]
+    assert len(server.requests) == 2
+    assert engine.usage()[:3] == Usage(len(IDS), 0, 3)[:3]
+
+
+def test_a_slow_first_byte_is_waited_for(words: Model, serve: Serve) -> None:
+    server = serve(late(0.5, says("hello")))
+    assert answered(words, server)[0] == [HELLO]
+    assert len(server.requests) == 1
+
+
+def test_a_failed_request_goes_to_another_server_and_one_failure_drives_nobody_out(words: Model, serve: Serve) -> None:
+    servers = serve(fails(500)), serve()
+
+    async def task() -> None:
+        async with opened(words, *servers) as (engine, notices):
+            assert await engine.generate(PROMPT, SIMPLE) == [HELLO]
+            assert [len(server.requests) for server in servers] == [1, 1]
+            assert notices == []
+
+    run(task)
+
+
+def test_what_failed_last_is_told_when_the_patience_is_over(words: Model, serve: Serve) -> None:
+    server = serve(fails(500), fails(503, "the engine is dead"))
+    server.usual = fails(503, "the engine is dead")
+    began = time.monotonic()
+    with pytest.raises(MachineryError) as caught:
+        answered(words, server, patience=0.8)
+    assert 0.8 < time.monotonic() - began < 3
+    assert (caught.value.reason, caught.value.detail) == (
+        "engine",
+        f"{server.url} answers with 503 the engine is dead",
+    )
+
+
+def test_a_request_that_the_server_refuses_is_not_tried_again(words: Model, serve: Serve) -> None:
+    server = serve(fails(422, "no seeds " * 100))
+    with pytest.raises(MachineryError, match=r"refuses a request: 422 no seeds no seeds .*\.\.\.$") as caught:
+        answered(words, server)
+    assert len(server.requests) == 1
+    assert len(caught.value.detail) < 400
+
+
+@pytest.mark.parametrize(
+    ("said", "limit"),
+    [
+        ("This model's maximum context length is 40 tokens. However, you requested 41 tokens.", 40),
+        ("The input (41 tokens) is longer than the model's context length (40 tokens).", 40),
+        ("the request exceeds the available context size, try increasing it", 512),
+    ],
+)
+def test_a_refusal_for_length_is_a_context_that_overflows(words: Model, serve: Serve, said: str, limit: int) -> None:
+    with pytest.raises(ContextOverflow) as caught:
+        answered(words, serve(fails(400, said)), sampling=Sampling(max_tokens=33))
+    assert caught.value.detail == f"41 tokens do not fit into the model's {limit}"
+
+
+@pytest.mark.parametrize(
+    ("card", "setup", "limit"),
+    [
+        ({}, {}, 512),
+        ({"max_model_len": 900}, {}, 900),
+        ({"max_model_len": 900}, {"max_length": 50}, 50),
+        ({"max_model_len": 40}, {"max_length": 50}, 40),
+    ],
+)
+def test_a_context_that_would_overflow_is_not_sent(
+    words: Model, serve: Serve, card: dict[str, int], setup: dict[str, int], limit: int
+) -> None:
+    server = serve(**card)
+    assert answered(words, server, sampling=Sampling(max_tokens=limit - len(IDS)), **setup)[0] == [HELLO]
+    with pytest.raises(ContextOverflow, match=f"{limit + 1} tokens do not fit into the model's {limit}"):
+        answered(words, server, sampling=Sampling(max_tokens=limit - len(IDS) + 1), **setup)
+    assert len(server.requests) == 1
+
+
+def test_more_requests_than_places_wait_inside(words: Model, serve: Serve) -> None:
+    server, ready = serve(), threading.Event()
+    server.usual = after(ready, says("hello"))
+
+    async def task() -> None:
+        async with opened(words, server, batch=4) as (engine, _):
+            assert engine.capacity == 4
+            asking = asyncio.create_task(engine.generate(PROMPT, Sampling(n=10)))
+            await until(lambda: len(server.requests) == 4)
+            await asyncio.sleep(0.2)
+            assert len(server.requests) == 4
+            ready.set()
+            assert await asking == [HELLO] * 10
+
+    run(task)
+
+
+def test_usage_counts_tokens_and_the_mean_batch_while_there_is_work(words: Model, serve: Serve) -> None:
+    server = serve(*[late(0.3, says("hello", tokens=5, cached=4))] * 3)
+
+    async def task() -> None:
+        async with opened(words, server) as (engine, _):
+            assert engine.usage() == Usage()
+            await engine.generate(PROMPT, Sampling(n=3))
+            await asyncio.sleep(0.3)  # time without work does not count
+            await engine.generate(PROMPT, SIMPLE)
+            usage = engine.usage()
+            assert usage[:3] == (4 * len(IDS), 12, 18)
+            assert 2.5 < usage.batch <= 3
+
+    run(task)
+
+
+def test_who_goes_away_leaves_nothing_behind(words: Model, serve: Serve) -> None:
+    server, ready = serve(), threading.Event()
+    server.behaviours.extend([after(ready, says("late"))] * 3)
+
+    async def task() -> None:
+        async with opened(words, server, batch=3) as (engine, _):
+            asking = asyncio.create_task(engine.generate(PROMPT, Sampling(n=5)))
+            await until(lambda: len(server.requests) == 3)
+            asking.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await asking
+            assert await engine.generate(PROMPT, Sampling(n=3)) == [HELLO] * 3
+            assert len(server.requests) == 6
+            assert engine.usage()[:3] == (3 * len(IDS), 0, 9)
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+
+    run(task)
+    ready.set()
+
+
+def test_the_other_completions_are_given_up_with_the_one_that_failed(words: Model, serve: Serve) -> None:
+    ready = threading.Event()
+    server = serve(after(ready, says("hello")), fails(422))
+
+    async def task() -> None:
+        async with opened(words, server) as (engine, _):
+            began = time.monotonic()
+            with pytest.raises(MachineryError):
+                await engine.generate(PROMPT, Sampling(n=2))
+            assert time.monotonic() - began < 2
+            assert asyncio.all_tasks() == {asyncio.current_task()}
+
+    run(task)
+    ready.set()
+
+
+def test_secrets_are_sent_and_never_told(
+    words: Model, serve: Serve, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("DEBUG")
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-secret")
+    keyed, named = serve(), serve()
+    leak = fails(500, "sk-secret and hush are no good")
+    keyed.behaviours.append(leak)
+    named.behaviours.append(leak)
+    url = named.url.replace("http://", "http://me:hush@")
+    told: list[str] = []
+    for server, address in ((keyed, keyed.url), (named, url)):
+        assert answered(words, address)[0] == [HELLO]
+        server.usual = leak
+        with pytest.raises(MachineryError) as failed:
+            answered(words, address, patience=0.2)
+        server.listing = leak
+        with pytest.raises(PrerequisiteError) as absent:
+            answered(words, address, patience=0.2)
+        told += [failed.value.detail, absent.value.what]
+    assert {request.authorization for request in keyed.requests} == {"Bearer sk-secret"}
+    assert {request.authorization for request in named.requests} == {f"Basic {base64.b64encode(b'me:hush').decode()}"}
+    assert [line.split()[0] for line in told] == [keyed.url] * 2 + [named.url] * 2
+    assert not any("sk-secret" in line or "me:hush" in line for line in [*told, caplog.text])
+    assert not any("hush" in line for line in told[2:])
+    with pytest.raises(UsageError) as malformed:
+        answered(words, "http//me:hush@host")
+    assert "hush" not in malformed.value.what
+
+
+def test_without_a_key_the_servers_get_a_harmless_one(
+    words: Model, serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    server = serve()
+    answered(words, server)
+    assert server.requests[0].authorization == "Bearer none"
