@@ -338,7 +338,7 @@ def bench_rollout(
     run: Annotated[
         Path | None, typer.Option("--run", metavar="DIR", help="A run, for its policy, world and settings.")
     ] = None,
-    episodes: Annotated[int, typer.Option(min=1, help="Branches that are rolled out.")] = 64,
+    episodes: Annotated[int, typer.Option(min=1, help="Branches that are rolled out.")] = 48,
     engine: EngineKind = None,
     as_json: Json = False,
 ) -> None:

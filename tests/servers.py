@@ -170,10 +170,10 @@ class FakeServer:
 
     def stop(self) -> None:
         """Connections are refused from here on."""
-        if self._listener is not None:
-            self._listener.shutdown()
-            self._listener.server_close()
-            self._listener = None
+        listener, self._listener = self._listener, None
+        if listener is not None:
+            listener.shutdown()
+            listener.server_close()
 
 
 Serve = Callable[..., FakeServer]

@@ -19,6 +19,7 @@ import tempfile
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -37,11 +38,8 @@ from sandcli.run import Run
 from sandcli.stages.context import Context
 from sandcli.stages.sample import STOP
 
-_TURNS = 5
-"""Turns of an episode after its candidate."""
-
 _TOKENS = 64
-"""The longest turn."""
+"""The longest turn where no run says otherwise: a base model that was not tuned goes on and on."""
 
 _SEQUENTIAL = 4
 """One branch in so many is done the sequential way."""
@@ -93,7 +91,7 @@ def chosen(run: Path | None, engine: str | None) -> Iterator[tuple[Context, Mode
         yield context, context.policy()
         return
     with tempfile.TemporaryDirectory() as folder:
-        flags["env.tasks"] = ["find-non-living-thing", "lifespan-longest-lived"]
+        flags |= {"env.tasks": ["find-non-living-thing", "lifespan-longest-lived"], "agent.max_tokens": _TOKENS}
         context = Context(Run(Path(folder)), resolve(Path(folder), os.environ, flags).settings)
         yield context, context.base()
 
@@ -173,18 +171,21 @@ async def _begun(context: Context, pool: Pool, branch: Branch) -> tuple[Session,
     return session, conversation(context.world.system, branch.instruction, [*branch.prefix, first])
 
 
-def _sampling(branch: Branch, turn: int) -> Sampling:
-    return Sampling(1, 1.0, _TOKENS, branch.number * _TURNS + turn, STOP)
+def _sampling(context: Context, branch: Branch, turn: int) -> Sampling:
+    seed = context.seed("bench", branch.number, turn)
+    return Sampling(1, context.settings.rollout.temperature, context.settings.agent.max_tokens, seed, STOP)
 
 
-def _over(session: Session) -> bool:
-    return bool(session.outcomes) and session.outcomes[-1].done
+def _limits(context: Context, branch: Branch) -> Limits:
+    steps = context.world.step_limit(branch.task) - len(branch.prefix) - 1
+    return Limits(steps, context.settings.agent.max_invalid)
 
 
 async def _episode(context: Context, engine: Engine, pool: Pool, branch: Branch) -> None:
     session, history = await _begun(context, pool, branch)
-    if not _over(session):
-        await play(engine, session, history, lambda turn: _sampling(branch, turn), Limits(_TURNS, _TURNS))
+    if not session.outcomes[-1].done:
+        sampling = partial(_sampling, context, branch)
+        await play(engine, session, history, sampling, _limits(context, branch))
     await session.close()
 
 
@@ -193,20 +194,39 @@ async def _sequential(context: Context, engine: Engine, pool: Pool, branches: Se
         await _episode(context, engine, pool, branch)
 
 
+@dataclass
+class _Player:
+    """One episode in a batch that goes in lockstep."""
+
+    branch: Branch
+    session: Session
+    messages: list[Message]
+    limits: Limits
+    taken: int = 0
+    invalid: int = 0
+
+    @property
+    def plays(self) -> bool:
+        over = self.session.outcomes[-1].done or self.taken >= self.limits.steps
+        return not over and self.invalid < self.limits.invalid
+
+    async def take(self, text: str) -> None:
+        step, _, valid = await take(self.session, text)
+        self.messages += turn_messages(step)
+        self.taken, self.invalid = self.taken + 1, 0 if valid else self.invalid + 1
+
+
 async def _lockstep(context: Context, engine: Engine, pool: Pool, branches: Sequence[Branch]) -> None:
+    async def player(branch: Branch) -> _Player:
+        return _Player(branch, *await _begun(context, pool, branch), _limits(context, branch))
+
     for start in range(0, len(branches), engine.capacity):
-        batch = branches[start : start + engine.capacity]
-        begun = await asyncio.gather(*(_begun(context, pool, branch) for branch in batch))
-        going = [(branch, *there) for branch, there in zip(batch, begun, strict=True)]
-        for turn in range(_TURNS):
-            going = [(branch, session, said) for branch, session, said in going if not _over(session)]
-            answers = await asyncio.gather(*(engine.generate(said, _sampling(b, turn)) for b, _, said in going))
-            taken = await asyncio.gather(
-                *(take(session, answer.text) for (_, session, _), (answer,) in zip(going, answers, strict=True))
-            )
-            for (_, _, said), (step, _, _) in zip(going, taken, strict=True):
-                said += turn_messages(step)
-        await asyncio.gather(*(session.close() for session, _ in begun))
+        batch = await asyncio.gather(*map(player, branches[start : start + engine.capacity]))
+        while playing := [player for player in batch if player.plays]:
+            asked = ((p.messages, _sampling(context, p.branch, p.taken)) for p in playing)
+            answers = await asyncio.gather(*(engine.generate(*request) for request in asked))
+            await asyncio.gather(*(p.take(answer.text) for p, (answer,) in zip(playing, answers, strict=True)))
+        await asyncio.gather(*(player.session.close() for player in batch))
 
 
 async def _in_lanes(width: int, calls: Iterator[Awaitable[Any]]) -> None:

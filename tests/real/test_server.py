@@ -35,13 +35,13 @@ DRAWN = Sampling(n=4, temperature=1.0, max_tokens=16, seed=7)
 class VLLM:
     """A server process of its own."""
 
-    def __init__(self, model: Path) -> None:
+    def __init__(self, model: Path, name: str, logs: Path) -> None:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self._port = free.getsockname()[1]
         self.url = f"http://127.0.0.1:{self._port}/v1"
-        self._model = model
-        self._log = model.parent / f"{self._port}.log"
+        self._model, self._name = model, name
+        self._log = logs / f"{self._port}.log"
         self.start()
 
     def start(self) -> None:
@@ -50,7 +50,7 @@ class VLLM:
         module = [sys.executable, "-m", "vllm.entrypoints.openai.api_server"]
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
-                [*module, "--model", str(self._model), "--served-model-name", "policy", *where, *options.split()],
+                [*module, "--model", str(self._model), "--served-model-name", self._name, *where, *options.split()],
                 env=os.environ | ENVIRONMENT,
                 stdout=log,
                 stderr=log,
@@ -105,7 +105,7 @@ def model(smollm: Path, tmp_path_factory: pytest.TempPathFactory) -> Model:
 
 @pytest.fixture(scope="module")
 def server(model: Model) -> Iterator[VLLM]:
-    started = VLLM(model.folder)
+    started = VLLM(model.folder, model.name, model.folder.parent)
     yield started
     started.kill()
 
@@ -207,7 +207,7 @@ def test_a_server_of_another_model_is_told_from_ours(model: Model, server: VLLM)
 
 
 def test_requests_survive_the_death_of_a_server_and_fail_when_none_is_left(model: Model, server: VLLM) -> None:
-    second = VLLM(model.folder)
+    second = VLLM(model.folder, model.name, model.folder.parent)
     sampling = Sampling(n=8, temperature=1.0, max_tokens=300, seed=3)
     notices: list[str] = []
 
