@@ -14,13 +14,8 @@ from typing import Any, NamedTuple
 from msgspec.structs import replace
 
 from sandcli.engines.adapters import adapter_base, is_adapter
-from sandcli.engines.loading import (
-    context_length,
-    encode,
-    load_model,
-    load_tokenizer,
-    render,
-)
+from sandcli.engines.loading import load_model
+from sandcli.engines.tokens import context_length, encode, load_tokenizer, render
 from sandcli.errors import SandError, UsageError
 from sandcli.react import Message, conversation
 from sandcli.records import Trajectory

@@ -18,7 +18,7 @@ import openai
 from sandcli.engines.adapters import adapter_base, is_adapter
 from sandcli.engines.base import Completion, Model, Sampling, Setup, Usage
 from sandcli.engines.fleet import Fleet
-from sandcli.engines.loading import context_length, load_tokenizer, prompt_ids
+from sandcli.engines.tokens import context_length, load_tokenizer, prompt_ids
 from sandcli.engines.urls import FIRST_PAUSE, LONGEST_PAUSE, Server, Unusable, reason
 from sandcli.errors import ContextOverflow, MachineryError
 from sandcli.react import Message

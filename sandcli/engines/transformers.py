@@ -16,8 +16,9 @@ from torch import Tensor
 
 from sandcli.engines.base import Completion, Model, Sampling, Setup, Usage
 from sandcli.engines.kvcache import PrefixCache, common_prefix
-from sandcli.engines.loading import context_length, load_model, load_tokenizer, prompt_ids, stop_ids
+from sandcli.engines.loading import load_model
 from sandcli.engines.ragged import KeyValues, Ragged
+from sandcli.engines.tokens import context_length, load_tokenizer, prompt_ids, stop_ids
 from sandcli.errors import ContextOverflow, MachineryError
 from sandcli.react import Message
 

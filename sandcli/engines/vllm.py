@@ -11,7 +11,7 @@ from typing import Any
 
 from sandcli.engines.adapters import is_adapter
 from sandcli.engines.base import Completion, Model, Sampling, Setup, Usage
-from sandcli.engines.loading import load_tokenizer, prompt_ids, stop_ids
+from sandcli.engines.tokens import load_tokenizer, prompt_ids, stop_ids
 from sandcli.engines.vllm_core import Core
 from sandcli.errors import ContextOverflow, MachineryError, PrerequisiteError
 from sandcli.react import Message

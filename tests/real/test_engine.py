@@ -10,7 +10,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from sandcli.engines.base import Completion, Model, Sampling, Setup
-from sandcli.engines.loading import prompt_ids
+from sandcli.engines.tokens import prompt_ids
 from sandcli.engines.transformers import TransformersEngine
 from sandcli.errors import ContextOverflow, UsageError
 from sandcli.react import Message

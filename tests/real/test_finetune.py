@@ -11,7 +11,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from sandcli.engines.loading import load_model, load_tokenizer, prompt_ids, render
+from sandcli.engines.loading import load_model
+from sandcli.engines.tokens import load_tokenizer, prompt_ids, render
 from sandcli.errors import UsageError
 from sandcli.finetune import IGNORED, Hooks, Recipe, fit, last_checkpoint, prepare, tokenise, training_messages
 from sandcli.react import conversation

@@ -15,8 +15,9 @@ import pytest
 import torch
 
 from sandcli.engines.base import Completion, Model, Sampling, Setup
-from sandcli.engines.loading import load_model, load_tokenizer, prompt_ids
+from sandcli.engines.loading import load_model
 from sandcli.engines.server import ServerEngine
+from sandcli.engines.tokens import load_tokenizer, prompt_ids
 from sandcli.errors import ContextOverflow, MachineryError, PrerequisiteError
 from sandcli.react import Message
 

@@ -12,7 +12,8 @@ import pytest
 import torch
 
 from sandcli.engines.base import Completion, Model, Sampling, Setup
-from sandcli.engines.loading import load_model, load_tokenizer, prompt_ids
+from sandcli.engines.loading import load_model
+from sandcli.engines.tokens import load_tokenizer, prompt_ids
 from sandcli.engines.vllm import VllmEngine
 from sandcli.errors import ContextOverflow, MachineryError
 from sandcli.react import Message

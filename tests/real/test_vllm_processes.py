@@ -15,7 +15,7 @@ import pytest
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from sandcli.engines.base import Model, Setup
-from sandcli.engines.loading import load_tokenizer
+from sandcli.engines.tokens import load_tokenizer
 from sandcli.engines.vllm import VllmEngine
 from sandcli.errors import PrerequisiteError
 from sandcli.react import Message

@@ -1,0 +1,73 @@
+"""Conversations as tokens: the one way in which they become so, and where a model stops and ends.
+
+Training and inference both render through here, so that the policy sees at inference what it was trained on.
+"""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from transformers import AutoTokenizer
+from transformers.utils.logging import disable_progress_bar
+
+from sandcli.engines.adapters import adapter_base, is_adapter
+from sandcli.errors import UsageError
+from sandcli.react import Message
+
+disable_progress_bar()  # a stage shows its own progress
+
+_DATE = "26 Jul 2024"
+"""Llama-3.1's template writes a date into the system turn; a fixed one keeps every prompt the same."""
+
+
+def load_tokenizer(folder: Path) -> Any:
+    """The tokenizer of a model folder. Raises `UsageError` where it has no chat template."""
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    if not tokenizer.chat_template:
+        raise UsageError(
+            f"the model in {folder} has no chat template",
+            "use an instruction-tuned model, or add chat_template.jinja",
+        )
+    return tokenizer
+
+
+def context_length(config: Any, bound: int = 0) -> int:
+    """The most tokens that a model reads and writes in one conversation; `bound` 0 is none."""
+    limit = int(config.max_position_embeddings)
+    return min(limit, bound) if bound else limit
+
+
+def stop_ids(folder: Path, tokenizer: Any) -> set[int]:
+    """Every token that ends a turn: the tokenizer's, and those that the model was published with."""
+    folder = Path(adapter_base(folder)) if is_adapter(folder) else folder
+    file = folder / "generation_config.json"
+    published = json.loads(file.read_text()).get("eos_token_id") if file.exists() else None
+    published = published if isinstance(published, list) else [published]
+    return {token for token in [tokenizer.eos_token_id, *published] if token is not None}
+
+
+def render(tokenizer: Any, messages: Sequence[Message], answer: bool) -> str:
+    """The conversation as the model's own text; `answer` opens the assistant's next turn."""
+    return str(
+        tokenizer.apply_chat_template(
+            [message._asdict() for message in messages],
+            tokenize=False,
+            add_generation_prompt=answer,
+            date_string=_DATE,
+        )
+    )
+
+
+def encode(tokenizer: Any, text: str) -> list[int]:
+    """Rendered text as token ids; the text already holds every special token."""
+    return list(tokenizer(text, add_special_tokens=False)["input_ids"])
+
+
+def prompt_ids(tokenizer: Any, messages: Sequence[Message]) -> list[int]:
+    """The tokens of a prompt; where the last message is the assistant's, the model is to continue it."""
+    if messages[-1].role == "assistant":
+        text = render(tokenizer, messages[:-1], answer=True) + messages[-1].content
+    else:
+        text = render(tokenizer, messages, answer=True)
+    return encode(tokenizer, text)
