@@ -269,11 +269,16 @@ def config(run: RunDir, as_json: Json = False) -> None:
     """Show every setting in force and where it came from."""
     from rich.table import Table
 
-    from sandcli.config import resolve
+    from sandcli.config import resolve, without_password
     from sandcli.run import Run
 
     Run(run).must_exist()
-    settings = resolve(run, os.environ, {}).listing()
+    settings = [
+        setting._replace(value=[without_password(url) for url in setting.value])
+        if isinstance(setting.value, list)
+        else setting
+        for setting in resolve(run, os.environ, {}).listing()
+    ]
     if as_json:
         print(json.dumps([setting._asdict() for setting in settings]))
         return

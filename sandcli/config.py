@@ -33,7 +33,7 @@ class Run(Table, frozen=True, kw_only=True):
     seed: Annotated[int, Meta(description="every unit's own seed is derived from it and the unit's key")] = 0
     workers: Annotated[int, Meta(ge=0, description="environment processes; 0: one a core, at most 8")] = 0
     in_flight: Annotated[
-        int, Meta(ge=0, description="units worked on at once; 0: twice what the engine decodes together")
+        int, Meta(ge=0, description="units worked on at once; 0: enough to keep engine and environments busy")
     ] = 0
     timeout: Annotated[float, Meta(gt=0, description="seconds that one call to an environment may take")] = 120.0
     retries: Annotated[int, Meta(ge=0, description="further attempts at a unit that machinery failed")] = 2
@@ -149,13 +149,14 @@ class Evaluating(Table, frozen=True, kw_only=True):
 
 
 class EngineSettings(Table, frozen=True, kw_only=True):
-    """What generates text; of no influence on what a run's artifacts depend on."""
+    """What generates text; of no influence on what artifacts depend on, but for `max_length`."""
 
     kind: Annotated[
         Literal["auto", "transformers", "vllm", "server", "scripted"], Meta(description="auto chooses and says why")
     ] = "auto"
     batch: Annotated[
-        int, Meta(ge=0, description="sequences decoded together (server: requests a URL); 0: the engine's choice")
+        int,
+        Meta(ge=0, description="sequences decoded together (server: requests a URL, in all); 0: the engine's choice"),
     ] = 0
     max_length: Annotated[int, Meta(ge=0, description="longest conversation in tokens; 0: the model's limit")] = 0
     dtype: Annotated[
@@ -191,6 +192,11 @@ class Settings(Table, frozen=True, kw_only=True):
     train: Training = Training()
     eval: Evaluating = Evaluating()
     engine: EngineSettings = EngineSettings()
+
+
+def without_password(url: str) -> str:
+    """A URL as it may be shown."""
+    return re.sub(r"//[^/@]*@", "//***@", url)
 
 
 class Setting(NamedTuple):

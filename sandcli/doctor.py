@@ -12,6 +12,7 @@ from typing import NamedTuple
 from rich.table import Table
 
 from sandcli.cache import cache_folder
+from sandcli.config import without_password
 from sandcli.envs.alfworld.world import Alfworld
 from sandcli.envs.scienceworld.java import find_java
 from sandcli.errors import PrerequisiteError
@@ -75,7 +76,7 @@ def _vllm() -> Check:
 
 def _server() -> Check:
     """What the environment says of servers; a run's own sand.toml may say more."""
-    urls = os.environ.get("SAND_ENGINE_URLS")
+    urls = ", ".join(map(without_password, os.environ.get("SAND_ENGINE_URLS", "").split(",")))
     key = "a key is set" if os.environ.get("OPENAI_API_KEY") else "no key is set"
     found = f"{urls}, {key}" if urls else f"no URL in SAND_ENGINE_URLS, {key}"
     fix = "" if urls else "vllm serve MODEL, then engine.urls = [...] in sand.toml"

@@ -3,6 +3,7 @@
 import asyncio
 import importlib.util
 import json
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,10 @@ from sandcli.errors import UsageError
 from sandcli.react import Message
 from sandcli.run import Run, Spent
 from sandcli.stages import history
+from sandcli.stages.context import Context
+from sandcli.stages.evaluate import Seat
 from sandcli.stages.job import Options
-from tests.helpers import context, job, make_run, perform
+from tests.helpers import context, job, make_run, perform, sand
 
 
 def test_auto_takes_servers_that_are_set() -> None:
@@ -73,6 +76,42 @@ def test_an_adapter_of_another_base_is_refused(tmp_path: Path) -> None:
 
     with pytest.raises(UsageError, match=r"adapter was trained on .*other, and model.base is .*base"):
         asyncio.run(opened())
+
+
+def test_an_evaluation_changes_models_when_the_last_user_is_done(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded: list[str] = []
+
+    class One(ScriptedEngine):
+        """Serves one model, and `twin` beside it."""
+
+        def beside(self, model: Model) -> "One | None":  # type: ignore[override]
+            return self if model.name == "twin" else None
+
+    @asynccontextmanager
+    async def opened(_: Any, model: Model) -> Any:
+        loaded.append(model.name)
+        yield One([])
+        loaded.append(f"{model.name} freed")
+
+    monkeypatch.setattr(Context, "engine", opened)
+    first, second, twin = (Model(Path(name), name) for name in ("first", "second", "twin"))
+
+    async def task() -> None:
+        async with Seat(context(make_run(tmp_path / "run")), first) as seat:
+
+            async def use(model: Model) -> None:
+                async with seat.engine(model):
+                    await asyncio.sleep(0.01)
+
+            await asyncio.gather(use(first), use(second), use(twin), use(first))
+            await use(first)
+
+    asyncio.run(task())
+    assert loaded[:3] == ["first", "first freed", "second"]
+    assert loaded.count("first") == 2
+    assert loaded[-1] == "first freed"
 
 
 class Silent:
@@ -173,3 +212,14 @@ def test_the_doctor_tells_how_to_get_each_engine(monkeypatch: pytest.MonkeyPatch
     fixes = {check.what: check.fix for check in examine()}
     assert fixes["engine vllm"] in ("make setup-vllm", "pip install vllm")
     assert "engine.urls" in fixes["engine server"]
+
+
+def test_a_password_in_a_url_is_not_shown(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("SAND_ENGINE_URLS", "http://me:sesame@127.0.0.1:1")
+    told = str([check.found for check in examine()])
+    assert "http://***@127.0.0.1:1" in told
+    assert "sesame" not in told
+    make_run(tmp_path / "run", engine__urls="http://me:sesame@127.0.0.1:1")
+    shown = sand("config", "--run", tmp_path / "run", "--json").stdout
+    assert "http://***@127.0.0.1:1" in shown
+    assert "sesame" not in shown

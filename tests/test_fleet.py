@@ -319,8 +319,8 @@ def test_an_engine_that_does_not_open_leaves_nothing_behind(words: Model, serve:
 
 def test_an_engine_serves_what_else_its_servers_offer(words: Model, serve: Serve, tmp_path: Path) -> None:
     adapter, untrained = (Path(shutil.copytree(words.folder, tmp_path / name)) for name in ("adapter", "untrained"))
-    one, two = serve(max_model_len=50), serve(model="base")
-    cards = [{"id": "policy", "max_model_len": 50}, {"id": "lora", "root": str(adapter), "parent": "policy"}]
+    one, two = serve(max_model_len=512), serve(model="base")
+    cards = [{"id": "policy", "max_model_len": 512}, {"id": "lora", "root": str(adapter), "parent": "policy"}]
     one.listing = answers(200, {"data": cards})
 
     async def task() -> None:
@@ -330,8 +330,8 @@ def test_an_engine_serves_what_else_its_servers_offer(words: Model, serve: Serve
             assert engine.beside(Model(tmp_path, "stranger")) is None
             lora, base = engine.beside(Model(adapter, "trained")), engine.beside(Model(untrained, "base"))
             assert lora is not None and base is not None
-            with pytest.raises(ContextOverflow, match="the model's 50"):
-                await lora.generate(PROMPT, Sampling(max_tokens=43))
+            with pytest.raises(ContextOverflow, match="the model's 512"):
+                await lora.generate(PROMPT, Sampling(max_tokens=505))
             for each in (engine, lora, base):
                 await each.generate(PROMPT, Sampling(max_tokens=9))
             assert [request.body["model"] for request in one.requests] == ["policy", "lora"]

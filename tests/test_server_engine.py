@@ -199,9 +199,8 @@ def test_a_refusal_for_length_is_a_context_that_overflows(words: Model, serve: S
     ("card", "setup", "limit"),
     [
         ({}, {}, 512),
-        ({"max_model_len": 900}, {}, 900),
+        ({"max_model_len": 900}, {}, 512),
         ({"max_model_len": 900}, {"max_length": 50}, 50),
-        ({"max_model_len": 40}, {"max_length": 50}, 40),
     ],
 )
 def test_a_context_that_would_overflow_is_not_sent(
@@ -212,6 +211,20 @@ def test_a_context_that_would_overflow_is_not_sent(
     with pytest.raises(ContextOverflow, match=f"{limit + 1} tokens do not fit into the model's {limit}"):
         answered(words, server, sampling=Sampling(max_tokens=limit - len(IDS) + 1), **setup)
     assert len(server.requests) == 1
+
+
+def test_a_server_with_less_context_than_the_model_is_refused(words: Model, serve: Serve) -> None:
+    with pytest.raises(PrerequisiteError, match="conversations of 400 tokens, and the model 512") as caught:
+        answered(words, serve(max_model_len=400))
+    assert "engine.max_length = 400" in caught.value.fix
+
+
+@pytest.mark.parametrize("status", [401, 403, 404])
+def test_a_server_that_became_another_is_left_for_one_that_did_not(words: Model, serve: Serve, status: int) -> None:
+    changed, well = serve(), serve()
+    changed.usual = fails(status)
+    for _ in range(3):
+        assert answered(words, changed, well)[0] == [HELLO]
 
 
 def test_more_requests_than_places_wait_inside(words: Model, serve: Serve) -> None:

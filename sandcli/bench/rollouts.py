@@ -6,9 +6,10 @@ The work is that of `sand rollout`: branches off experts' paths, each played to 
   computed from its beginning; on a part of the branches, for it is slow;
 - lockstep: a batch of episodes takes every turn together, and ends when the longest does;
 - ours, as `sand rollout` does it;
-- engine: the requests of ours, all at hand from the start, with no environment.
+- engine: the requests of ours, at hand from the start, with no environment.
 
-Every way begins with a freshly opened engine. What counts is generated tokens a second: the texts differ a little, as
+Every way begins with a freshly opened engine (servers alone keep what they know from way to way, which flatters the
+later ones against the first). What counts is generated tokens a second: the texts differ a little, as
 a model's floats depend on what shares its batch.
 """
 

@@ -27,8 +27,10 @@ class Metered:
     async def generate(self, messages: Sequence[Message], sampling: Sampling) -> list[Completion]:
         """See `Engine.generate`."""
         started = time.monotonic()
-        completions = await self._engine.generate(messages, sampling)
-        self.clock.waited += time.monotonic() - started
+        try:
+            completions = await self._engine.generate(messages, sampling)
+        finally:
+            self.clock.waited += time.monotonic() - started
         self.clock.empty += sum(not completion.text.strip() for completion in completions)
         return completions
 

@@ -100,12 +100,26 @@ def ragged_attention(
         attended = scaled_dot_product_attention(
             grouped, keys[None, :, :end], vals[None, :, :end], attn_mask=mask, scale=scaling
         )
-        output[0, here] = attended.view(heads, count, size).transpose(0, 1)
+        output[0, here] = attended.reshape(heads, count, size).transpose(0, 1)
         at += count
     return output, None
 
 
 AttentionInterface.register(RAGGED, ragged_attention)
+
+
+def _unlike(config: Any) -> str:
+    """What a model has that this attention does not know, and would silently get wrong."""
+    layers = getattr(config, "layer_types", None)
+    if set(layers or ["full_attention"]) != {"full_attention"}:
+        return "layers of another kind than full attention"
+    window = getattr(config, "sliding_window", None)
+    if window and not layers and window < config.max_position_embeddings:
+        return f"attention that sees {window} tokens back only"
+    rope = (getattr(config, "rope_parameters", None) or {}).get("rope_type")
+    if rope in ("dynamic", "longrope"):
+        return f"{rope} positions, which depend on how long the longest sequence is"
+    return ""
 
 
 class Ragged:
@@ -114,15 +128,14 @@ class Ragged:
     def __init__(self, model: Any) -> None:
         """Raises `PrerequisiteError` for a model whose layers do not attend to everything before them."""
         config = model.config
-        if set(getattr(config, "layer_types", None) or ["full_attention"]) != {"full_attention"}:
-            raise PrerequisiteError(
-                f"{config.model_type} has layers of another kind than full attention", "use --engine vllm or server"
-            )
+        if unlike := _unlike(config):
+            raise PrerequisiteError(f"{config.model_type} has {unlike}", "use --engine vllm or server")
         model.set_attn_implementation(RAGGED)
         self._model = model
-        self._heads = config.num_attention_heads // config.num_key_value_heads
+        groups = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+        self._heads = config.num_attention_heads // groups
         size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-        self._shape = (config.num_hidden_layers, 2, config.num_key_value_heads, 0, size)
+        self._shape = (config.num_hidden_layers, 2, groups, 0, size)
 
     @property
     def config(self) -> Any:

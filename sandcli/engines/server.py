@@ -20,7 +20,7 @@ from sandcli.engines.base import Completion, Model, Sampling, Setup, Usage
 from sandcli.engines.fleet import Fleet
 from sandcli.engines.tokens import context_length, load_tokenizer, prompt_ids
 from sandcli.engines.urls import FIRST_PAUSE, LONGEST_PAUSE, Server, Unusable, reason
-from sandcli.errors import ContextOverflow, MachineryError
+from sandcli.errors import ContextOverflow, MachineryError, PrerequisiteError
 from sandcli.react import Message
 
 _CAPACITY = 32
@@ -105,8 +105,8 @@ class ServerEngine:
         self._model = model
         self._setup = setup
         self._tokenizer = load_tokenizer(model.folder)
-        limits = (fleet.context(model) or _own_limit(model), setup.max_length)
-        self._limit = min(limit for limit in limits if limit)
+        self._limit = _limit(model, setup.max_length)
+        _refuse_shorter(fleet.context(model), self._limit)
         self.capacity = (setup.batch or _CAPACITY) * fleet.size(model)
         self._places = asyncio.Semaphore(self.capacity)
 
@@ -206,6 +206,8 @@ class ServerEngine:
         said = server.quote(error)
         if error.status_code == 429 or error.status_code >= 500:
             return _Failed(f"answers with {said}")
+        if error.status_code in (401, 403, 404):  # it was restarted as something else, which a probe will tell
+            return _Failed(f"answers with {said}", connection=True)
         too_long = _TOO_LONG.search(said)
         if error.status_code == 400 and too_long:
             return ContextOverflow(tokens, int(too_long[1] or self._limit))
@@ -253,9 +255,18 @@ def _completion(answer: _Answer, prompt: int, sampling: Sampling) -> Completion:
     return Completion(choice.text, tokens, "length")
 
 
-def _own_limit(model: Model) -> int:
-    """The context of a model by its own settings; an adapter has its base's."""
+def _limit(model: Model, bound: int) -> int:
+    """The context of a model by its own settings, within a bound; an adapter has its base's."""
     from transformers import AutoConfig
 
     source = adapter_base(model.folder) if is_adapter(model.folder) else model.folder
-    return context_length(AutoConfig.from_pretrained(source))
+    return context_length(AutoConfig.from_pretrained(source), bound)
+
+
+def _refuse_shorter(offered: int | None, wanted: int) -> None:
+    """An episode that ends for want of a server's context would be taken for the agent's doing."""
+    if offered is not None and offered < wanted:
+        raise PrerequisiteError(
+            f"the servers take conversations of {offered} tokens, and the model {wanted}",
+            f"start them with --max-model-len {wanted}, or set engine.max_length = {offered} in sand.toml",
+        )

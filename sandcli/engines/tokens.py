@@ -9,13 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from transformers import AutoTokenizer
-from transformers.utils.logging import disable_progress_bar
 
 from sandcli.engines.adapters import adapter_base, is_adapter
 from sandcli.errors import UsageError
 from sandcli.react import Message
-
-disable_progress_bar()  # a stage shows its own progress
 
 _DATE = "26 Jul 2024"
 """Llama-3.1's template writes a date into the system turn; a fixed one keeps every prompt the same."""

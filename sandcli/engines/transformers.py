@@ -6,6 +6,8 @@ A prompt is computed from the longest prefix that is known (see `kvcache`).
 """
 
 import asyncio
+import contextlib
+import gc
 import queue
 import threading
 from collections.abc import Sequence
@@ -54,7 +56,7 @@ class _Request:
             else:
                 self.answer.set_result(outcome)
 
-        if not self.loop.is_closed():
+        with contextlib.suppress(RuntimeError):  # the loop is closed, and nobody waits any more
             self.loop.call_soon_threadsafe(deliver)
 
 
@@ -102,6 +104,8 @@ class TransformersEngine:
         ids = prompt_ids(self._tokenizer, messages)
         if len(ids) + sampling.max_tokens > self._limit:
             raise ContextOverflow(len(ids) + sampling.max_tokens, self._limit)
+        if self._closing:
+            raise MachineryError("engine", "the engine was closed")
         request = _Request(ids, sampling)
         self._arriving.put(request)
         return await request.answer
@@ -120,6 +124,8 @@ class TransformersEngine:
         self._arriving.put(None)
         await asyncio.to_thread(self._thread.join)
         del self._model, self._cache
+        gc.collect()
+        torch.cuda.empty_cache()  # else the next model would find no free memory
 
     @torch.inference_mode()  # type: ignore[untyped-decorator]
     def _work(self) -> None:
@@ -129,9 +135,14 @@ class TransformersEngine:
                 if self._running:
                     self._step()
             except Exception as error:  # whoever waits must hear of it, or would wait for ever
-                for request in {*self._waiting, *(row.request for row in self._running)}:
-                    request.resolve(MachineryError("engine", f"{type(error).__name__}: {error}"))
-                self._waiting, self._running = [], []
+                self._give_up(f"{type(error).__name__}: {error}")
+        self._give_up("the engine was closed")
+
+    def _give_up(self, why: str) -> None:
+        """Tell everybody who waits."""
+        for request in {*self._waiting, *(row.request for row in self._running)}:
+            request.resolve(MachineryError("engine", why))
+        self._waiting, self._running = [], []
 
     def _admit(self) -> None:
         """Let requests join as places get free; an idle engine waits for the first."""
@@ -156,7 +167,7 @@ class TransformersEngine:
         """A request's first sequence, from what is known of its prompt; None where another is about to know more."""
         values, known = self._cache.find(request.ids[:-1]) or (self._model.empty(), 0)
         for row in self._running:
-            if row.missing > 1 and common_prefix(row.request.tokens, request.tokens) > known + _ALIKE:
+            if not row.generated and common_prefix(row.request.tokens, request.tokens) > known + _ALIKE:
                 return None
         self._count(prompt=len(request.ids), cached=known)
         return _Sequence(request, 0, values.copy(known))
@@ -165,11 +176,10 @@ class TransformersEngine:
         """Feed every sequence what it is to read next, within the bound on prompt tokens; then let them speak."""
         budget, rows, parts = _PIECE, [], []
         for row in self._running:
-            count = min(row.missing, max(budget, 1)) if row.missing > 1 else 1
-            if row.missing > 1:
-                if budget <= 0:
-                    continue
-                budget -= count
+            count = min(row.missing, budget) if row.missing > 1 else 1
+            if not count:
+                continue
+            budget -= count if row.missing > 1 else 0
             start = row.values.length
             rows.append(row)
             parts.append((row.values, row.ids[start : start + count]))
@@ -218,11 +228,11 @@ class TransformersEngine:
             self._running.remove(row)
             request = row.request
             self._count(generated=len(row.generated))
-            if request.sampling.n == 1:
-                self._cache.add(row.ids, row.values)  # an episode goes on from here
+            values, row.values = row.values, self._model.empty()  # others of its request may go on for long
             if request.sequences and all(sequence.finish for sequence in request.sequences):
                 request.resolve([Completion(s.text, len(s.generated), s.finish) for s in request.sequences])
-                request.sequences = []  # they know the request: such a ring would keep their memory for long
+            if request.sampling.n == 1:
+                self._cache.add(row.ids, values)  # an episode goes on from here
 
     def _count(self, prompt: int = 0, cached: int = 0, generated: int = 0) -> None:
         before = self._usage

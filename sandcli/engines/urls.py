@@ -44,7 +44,6 @@ class Unusable(Exception):
 
     def __init__(self, why: str, fix: str = START, final: bool = False) -> None:
         super().__init__(why)
-        self.why = why
         self.fix = fix
         self.final = final
 
@@ -108,7 +107,8 @@ class Server:
     def __init__(self, address: Address, timeout: float) -> None:
         key = os.environ.get("OPENAI_API_KEY")
         self.url = address.url
-        self._secrets = [secret for secret in (key, address.password) if secret]
+        secrets = (key, address.password, *(value.removeprefix("Basic ") for value in address.headers.values()))
+        self._secrets = [secret for secret in secrets if secret]
         self._probe_seconds = min(_PROBE_SECONDS, timeout)
         self.client = openai.AsyncOpenAI(
             base_url=f"{address.url}/v1",

@@ -86,6 +86,8 @@ class Pool:
             if isinstance(error, _WorkerDied):
                 raise MachineryError(error.reason, f"the environment does not start: {error}") from error
             raise
+        for worker in self._workers:
+            worker.waited = 0.0  # starting is not what episodes wait for
         return self
 
     async def __aexit__(

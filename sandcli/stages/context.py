@@ -1,7 +1,7 @@
 """What every stage is given: the run, its settings, and the models and world that these name."""
 
 import hashlib
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import cached_property, partial
 from pathlib import Path
@@ -17,7 +17,6 @@ from sandcli.envs.workers import Pool
 from sandcli.errors import PrerequisiteError, UsageError
 from sandcli.models import fingerprint, locate
 from sandcli.progress import notice
-from sandcli.records import Key
 from sandcli.run import SCHEMA, Run, Spent, Stage
 
 
@@ -90,6 +89,11 @@ class Context:
         """The part of an identity that comes from the world."""
         return {f"env.{name}": version for name, version in self.world.versions().items()} | {"schema": SCHEMA}
 
+    def context(self) -> dict[str, str]:
+        """The part of an identity that comes from a bound on conversations: what exceeds it ends an episode."""
+        bound = self.settings.engine.max_length
+        return {"engine.max_length": str(bound)} if bound else {}
+
     def inputs(self, *paths: Path) -> dict[str, str]:
         """Hashes of artifacts, by name."""
         return {path.name: fingerprint(path) for path in paths}
@@ -157,14 +161,9 @@ class Context:
 
         Twice what the engine takes: those that wait for an environment, or to be recorded, leave it no gap.
         """
-        return self.settings.run.in_flight or max(2 * self._capacity // sequences, 4)
+        return self.settings.run.in_flight or max(2 * self._capacity // sequences, 2 * worker_count(self.settings))
 
 
 def digest(*parts: object) -> str:
     """A short hash of what a unit depends on."""
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:12]
-
-
-def first_ids(keys: Iterable[Key], limit: int | None) -> set[str | int]:
-    """The first `limit` trajectories that keys speak of; all where there is no limit."""
-    return set(list(dict.fromkeys(key[0] for key in keys))[:limit])

@@ -43,6 +43,7 @@ class CritiqueJob(Job[Case, Critique]):
                 "critique.max_tokens": str(settings.max_tokens),
                 "critique.shown_steps": str(settings.shown_steps),
                 "prompt.critique": text_digest(load("critique")),
+                **self.context.context(),
             },
             inputs=self.context.inputs(self.run.needs("collect"), self.run.needs("rollout")),
             scope={"limit": str(self.context.limit)},

@@ -2,13 +2,13 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Iterable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, closing
 from typing import NamedTuple
 
 from sandcli.engines.base import Engine, Model, Sampling
 from sandcli.envs.workers import Pool
 from sandcli.episode import Limits, play
-from sandcli.models import fingerprint, locate
+from sandcli.models import fingerprint
 from sandcli.prompts import digest as text_digest
 from sandcli.react import conversation
 from sandcli.records import Episode, Task
@@ -17,6 +17,8 @@ from sandcli.run import Identity
 from sandcli.stages.context import Context
 from sandcli.stages.job import Do, Figures, Job, LeftOut, Unit
 from sandcli.stages.sample import STOP
+from sandcli.stages.survey import open_units
+from sandcli.store import Records
 
 
 class Trial(NamedTuple):
@@ -44,6 +46,7 @@ class EvalJob(Job[Trial, Episode]):
                 "env.step_limit": str(settings.env.step_limit),
                 "prompt.instruction": text_digest(self.context.world.system),
                 **self.context.environment(),
+                **self.context.context(),
             },
             inputs={name: fingerprint(self._named(name).folder) for name in evaluated.models},
             scope={
@@ -65,7 +68,7 @@ class EvalJob(Job[Trial, Episode]):
                 return self.context.scripted or self.context.made("sft")
             case "base":
                 return self.context.base()
-        return self.context.scripted or Model(locate(model), model)
+        return self.context.scripted or self.context.model(model)
 
     def plan(self) -> list[Unit[Trial]]:
         """The first tasks of every split, once a model; `--limit` counts tasks a split."""
@@ -83,7 +86,7 @@ class EvalJob(Job[Trial, Episode]):
     async def opened(self) -> AsyncIterator[Do[Trial, Episode]]:
         """Start the environments; models are loaded one after the other."""
         async with AsyncExitStack() as stack:
-            seat = await stack.enter_async_context(_Seat(self.context, self.model()))
+            seat = await stack.enter_async_context(Seat(self.context, self._first()))
             pool = await stack.enter_async_context(self.context.pool())
 
             async def do(unit: Unit[Trial], earlier: Episode | None) -> Episode | LeftOut:
@@ -91,6 +94,12 @@ class EvalJob(Job[Trial, Episode]):
                     return await self._episode(engine, pool, unit.payload)
 
             yield do
+
+    def _first(self) -> Model:
+        """The first model that has something to do."""
+        with closing(Records(self.run.journal(self.stage), Episode)) as records:
+            unit = next(open_units(self, records), None)
+        return self._named(unit.payload.model) if unit else self.model()
 
     async def _episode(self, engine: Engine, pool: Pool, trial: Trial) -> Episode:
         settings, world = self.context.settings, self.context.world
@@ -123,16 +132,17 @@ class EvalJob(Job[Trial, Episode]):
         return Figures(values=values, tokens=sum(episode.tokens for episode in episodes))
 
 
-class _Seat:
+class Seat:
     """Holds one engine at a time; who needs another waits until the last user of this one is done."""
 
     def __init__(self, context: Context, first: Model) -> None:
         self._context = context
         self._first = first
         self._users = 0
+        self._beside: dict[Model, Engine | None] = {}
         self._changed = asyncio.Condition()
 
-    async def __aenter__(self) -> "_Seat":
+    async def __aenter__(self) -> "Seat":
         await self._load(self._first)
         return self
 
@@ -142,13 +152,20 @@ class _Seat:
     async def _load(self, model: Model) -> None:
         self._open = AsyncExitStack()
         self._engine = await self._open.enter_async_context(self._context.engine(model))
+        self._beside = {model: self._engine}
+
+    def _served(self, model: Model) -> Engine | None:
+        """The engine that is open as this model, where it can be."""
+        if model not in self._beside:
+            self._beside[model] = self._engine.beside(model)
+        return self._beside[model]
 
     @asynccontextmanager
     async def engine(self, model: Model) -> AsyncIterator[Engine]:
         """The engine as this model; an adapter is served beside its base, without a change."""
         async with self._changed:
-            await self._changed.wait_for(lambda: self._users == 0 or self._engine.beside(model) is not None)
-            engine = self._engine.beside(model)
+            await self._changed.wait_for(lambda: self._users == 0 or self._served(model) is not None)
+            engine = self._served(model)
             if engine is None:
                 await self._open.aclose()
                 await self._load(model)

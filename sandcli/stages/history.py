@@ -4,6 +4,7 @@ Kept in the user's cache, a line a stage that was worked at. What counts as alik
 engine, and the size of the model; a policy's weights change with every iteration, its speed does not.
 """
 
+import contextlib
 import time
 from pathlib import Path
 
@@ -43,8 +44,9 @@ def remember(job: Job[P, R], spent: Spent) -> None:
     if not spent.units:
         return
     entry = Entry(_kind(job), spent, time.strftime("%Y-%m-%dT%H:%M:%S%z"))
-    lines = [msgspec.json.encode(e) for e in [*_entries(), entry][-_REMEMBERED:]]
-    keep(_file(), b"\n".join(lines) + b"\n")
+    with contextlib.suppress(OSError):  # a full cache is no reason to fail
+        lines = [msgspec.json.encode(e) for e in [*_entries(), entry][-_REMEMBERED:]]
+        keep(_file(), b"\n".join(lines) + b"\n")
 
 
 def estimate(job: Job[P, R], units: int) -> str:

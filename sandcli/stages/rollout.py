@@ -55,6 +55,7 @@ class RolloutJob(Job[Branch, Rollout]):
                 "run.seed": str(settings.run.seed),
                 "prompt.instruction": text_digest(self.context.world.system),
                 **self.context.environment(),
+                **self.context.context(),
             },
             inputs=self.context.inputs(self.run.needs("collect"), self.run.needs("sample")),
             scope={"limit": str(self.context.limit)},

@@ -82,6 +82,7 @@ class SampleJob(Job[Place, Sample]):
                 "agent.max_tokens": str(settings.agent.max_tokens),
                 "run.seed": str(settings.run.seed),
                 "prompt.instruction": text_digest(self.context.world.system),
+                **self.context.context(),
             },
             inputs=self.context.inputs(self.run.needs("collect")),
             scope={"n": str(settings.sample.n), "limit": str(self.context.limit)},

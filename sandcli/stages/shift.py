@@ -28,6 +28,7 @@ class Shift(Generic[P, R]):
         self.left_out: dict[str, str] = {}
         self.interrupted = False
         self.unfinished = False
+        self.recorded = 0
         self._in_a_row = 0
 
     def run(self, units: Iterator[Unit[P]], todo: int, recorded: int) -> None:
@@ -79,6 +80,7 @@ class Shift(Generic[P, R]):
             records = [item for item in finished if item is not None and not isinstance(item, LeftOut)]
             if records:
                 await asyncio.to_thread(self._journal.append, *records)
+                self.recorded += len(records)
             ended = None in finished
             self._bar.advance(len(finished) - ended)
 

@@ -55,6 +55,7 @@ class SynthesizeJob(Job[Dilemma, Thought]):
                 "critique.shown_steps": str(settings.critique.shown_steps),
                 "run.seed": str(settings.run.seed),
                 "prompt.deliberate": text_digest(load("deliberate")),
+                **self.context.context(),
             },
             inputs=self.context.inputs(*(self.run.needs(name) for name in names)),
             scope={"limit": str(self.context.limit)},

@@ -52,8 +52,8 @@ def _nothing_to_do(job: Job[P, R], state: State, digests: dict[str, str]) -> Sum
     if manifest is not None and state.kind == "stale":
         manifest.accepted = _accepted(job, state)
         manifest.identity, manifest.artifact = job.identity(), fingerprint(job.run.artifact(job.stage))
-        _note_units(job, digests)
         job.run.finish(manifest)
+        _note_units(job, digests)
     path = job.run.artifact(job.stage)
     return Summary(job.stage, Exit.DONE, f"{path} is complete: nothing to do", manifest, [])
 
@@ -65,7 +65,7 @@ def _note_units(job: Job[P, R], digests: dict[str, str]) -> None:
 
 def _produce(job: Job[P, R], state: State, digests: dict[str, str], options: Options) -> Summary:
     sealed, part = job.run.artifact(job.stage), job.run.journal(job.stage)
-    earlier = job.run.manifest(job.stage, part=True)
+    earlier = job.run.manifest(job.stage, part=True) or job.run.manifest(job.stage)
     if sealed.exists() and not part.exists():
         unseal(sealed, part)
     identity, accepted = job.identity(), _accepted(job, state)
@@ -95,11 +95,11 @@ def _produce(job: Job[P, R], state: State, digests: dict[str, str], options: Opt
 
 def _shift(job: Job[P, R], journal: Journal[R], state: State, options: Options) -> Shift[P, R]:
     """Do what is open, and count what it took."""
-    started, before = time.monotonic(), len(journal)
+    started = time.monotonic()
     shift = Shift(job, journal, patient=options.accept_failures)
     if state.todo:
         shift.run(open_units(job, journal), state.todo, state.recorded)
-    job.context.spent += Spent(units=len(journal) - before, seconds=time.monotonic() - started)
+    job.context.spent += Spent(units=shift.recorded, seconds=time.monotonic() - started)
     return shift
 
 

@@ -3,16 +3,18 @@
 import asyncio
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, Qwen2Config, Qwen2ForCausalLM
 
 from sandcli.engines.base import Completion, Model, Sampling, Setup
-from sandcli.engines.tokens import prompt_ids
+from sandcli.engines.ragged import KeyValues
+from sandcli.engines.tokens import load_tokenizer, prompt_ids
 from sandcli.engines.transformers import TransformersEngine
-from sandcli.errors import ContextOverflow, UsageError
+from sandcli.errors import ContextOverflow, MachineryError, PrerequisiteError, UsageError
 from sandcli.react import Message
 
 pytestmark = pytest.mark.real
@@ -71,6 +73,45 @@ def test_a_shared_beginning_is_computed_once(engine: TransformersEngine) -> None
     assert after.prompt - before.prompt - (after.cached - before.cached) < beginning + 4 * 40
 
 
+def test_a_fault_is_told_to_who_waits_and_the_next_request_works(
+    engine: TransformersEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: Any) -> None:
+        raise RuntimeError("out of order")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(engine._model, "forward", broken)
+        with pytest.raises(MachineryError, match="RuntimeError: out of order"):
+            ask(engine, PROMPTS[:1], Sampling(max_tokens=2))
+    assert ask(engine, PROMPTS[:1], Sampling(max_tokens=2))[0][0].tokens > 0
+
+
+def test_a_closed_engine_says_so(tiny: Path) -> None:
+    closed = TransformersEngine(Model(tiny, ""), Setup())
+
+    async def waits() -> None:
+        waiting = asyncio.create_task(closed.generate(PROMPTS[0], Sampling(max_tokens=1500)))
+        await asyncio.sleep(0.2)
+        await closed.close()
+        with pytest.raises(MachineryError, match="closed"):
+            await waiting
+        with pytest.raises(MachineryError, match="closed"):
+            await closed.generate(PROMPTS[0], Sampling())
+
+    asyncio.run(waits())
+
+
+@pytest.mark.parametrize("known", [1, 255, 256, 300])
+def test_what_is_taken_from_the_cache_is_a_copy(known: int) -> None:
+    owner = KeyValues(torch.arange(2 * 512.0).reshape(1, 2, 1, 512, 1), 512)
+    taken = owner.copy(known)
+    taken.grown(1).states[:, :, :, known] = -1.0
+    taken.states[:, :, :, 0] = -2.0
+    assert owner.states[0, 0, 0, :2, 0].tolist() == [0.0, 1.0]
+    assert -1.0 not in owner.states
+    assert taken.states.shape[3] % 256 == 0
+
+
 def test_who_goes_away_leaves_the_others_in_peace(engine: TransformersEngine) -> None:
     async def one_leaves() -> list[Completion]:
         gone = asyncio.create_task(engine.generate(PROMPTS[2], Sampling(max_tokens=400)))
@@ -121,6 +162,30 @@ def test_generation_ends_before_a_stop_string(engine: TransformersEngine) -> Non
 def test_a_context_that_would_overflow_is_an_error_of_its_own(engine: TransformersEngine) -> None:
     with pytest.raises(ContextOverflow, match="8192"):
         ask(engine, [[Message("user", "word " * 9000)]], Sampling(max_tokens=4))
+
+
+def test_a_model_that_does_not_fit_into_memory_is_refused(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(available=2**20))
+    with pytest.raises(PrerequisiteError, match=r"needs 0\.0 GiB in float32, and 0\.0 GiB are free"):
+        TransformersEngine(Model(tiny, ""), Setup())
+
+
+def test_a_model_with_sliding_windows_is_refused(tiny: Path, tmp_path: Path) -> None:
+    config = Qwen2Config(
+        vocab_size=len(load_tokenizer(tiny)),
+        hidden_size=32,
+        intermediate_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        use_sliding_window=True,
+        sliding_window=16,
+        max_window_layers=1,
+    )
+    Qwen2ForCausalLM(config).save_pretrained(tmp_path)
+    load_tokenizer(tiny).save_pretrained(tmp_path)
+    with pytest.raises(PrerequisiteError, match="qwen2 has layers of another kind than full attention"):
+        TransformersEngine(Model(tmp_path, ""), Setup())
 
 
 def test_a_model_without_a_chat_template_is_refused(tiny: Path, tmp_path: Path) -> None:

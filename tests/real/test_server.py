@@ -112,7 +112,7 @@ def server(model: Model) -> Iterator[VLLM]:
 
 
 def setup(*servers: VLLM, patience: float = 300.0) -> Setup:
-    return Setup(urls=tuple(server.url for server in servers), patience=patience)
+    return Setup(urls=tuple(server.url for server in servers), patience=patience, max_length=512)
 
 
 def ask(model: Model, server: VLLM, prompts: list[list[Message]], *samplings: Sampling) -> list[list[Completion]]:
