@@ -284,3 +284,12 @@ def test_one_step_is_shown_whole(tmp_path: Path) -> None:
     unknown = sand("show", "--run", root, "fetch_00")
     assert (unknown.returncode, error_of(unknown)[1]) == (2, "did you mean fetch_0?")
     assert sand("show", "--run", root, "fetch_0", "--step", "9").returncode == 2
+
+
+def test_the_four_ways_of_rolling_out_are_compared(tmp_path: Path) -> None:
+    make_run(tmp_path / "run")
+    ran = sand("bench", "rollout", "--run", tmp_path / "run", "--episodes", "8", "--json")
+    assert ran.returncode == 0, ran.stderr
+    found = json.loads(ran.stdout.splitlines()[-1])
+    assert list(found) == ["vs_sequential", "vs_lockstep", "vs_engine", "prefix_hit_rate"]
+    assert min(found["vs_sequential"], found["vs_lockstep"], found["vs_engine"]) > 0

@@ -31,29 +31,20 @@ from sandcli.config import Scalar, resolve
 from sandcli.engines.base import Completion, Engine, Model, Sampling, Usage
 from sandcli.envs.base import World
 from sandcli.envs.workers import Pool, Session
-from sandcli.episode import Limits, play, take
+from sandcli.episode import Limits, take
 from sandcli.progress import notice
-from sandcli.react import Message, conversation, turn_messages
-from sandcli.records import Step, Task
+from sandcli.react import Message, turn_messages
+from sandcli.records import Key, Step, Task, Trajectory
 from sandcli.run import Run
 from sandcli.stages.context import Context
-from sandcli.stages.sample import STOP
+from sandcli.stages.rollout import Branch, Roller, limits, sampling
+from sandcli.stages.sample import Place
 
 _TOKENS = 64
 """The longest turn where no run says otherwise: a base model that was not tuned goes on and on."""
 
 _SEQUENTIAL = 4
 """One branch in so many is done the sequential way."""
-
-
-class Branch(NamedTuple):
-    """An action at a state of an expert's path; `number` seeds its episode."""
-
-    number: int
-    task: Task
-    instruction: str
-    prefix: list[Step]
-    action: str
 
 
 class Way(NamedTuple):
@@ -128,7 +119,7 @@ async def _measured(
     notice(f"{name}: {len(branches)} branches")
     context = context if reuse else _without_reuse(context)
     async with context.engine(model) as engine, context.pool() as pool:
-        for task in dict.fromkeys(branch.task for branch in branches):
+        for task in dict.fromkeys(branch.place.trajectory.task for branch in branches):
             await (await pool.restore(task)).close()  # the simulator's first steps are not yet compiled
         started = time.monotonic()
         await do(context, engine, pool, branches)
@@ -150,49 +141,35 @@ async def _branches(context: Context, count: int) -> list[Branch]:
     draw = random.Random(0)
     async with context.pool() as pool:
         for task in context.world.tasks("train"):
-            actions = await pool.expert(task, context.world.experts[0], 0)
-            reset, outcomes = await pool.replay(task, actions)
-            steps = [
-                Step(thought="", action=action, observation=outcome.observation, score=outcome.score)
-                for action, outcome in zip(actions, outcomes, strict=False)
-            ]
-            for at in range(len(steps)):
-                for action in draw.sample(actions, min(2, len(actions))):
-                    branches.append(Branch(len(branches), task, reset.instruction, steps[:at], action))
+            trajectory = await _demonstrated(context, pool, task)
+            for step in range(len(trajectory.steps)):
+                for action in draw.sample(trajectory.actions, min(2, len(trajectory.steps))):
+                    branches.append(Branch(Place(trajectory, step), len(branches), action, "", 1))
             if len(branches) >= count:
                 break
     return branches[:count]
 
 
-async def _begun(context: Context, pool: Pool, branch: Branch) -> tuple[Session, list[Message]]:
-    """The episode after its candidate, and the conversation up to there."""
-    session = await pool.restore(branch.task, branch.prefix)
-    outcome = await session.step(branch.action)
-    first = Step(thought="", action=branch.action, observation=outcome.observation, score=outcome.score)
-    return session, conversation(context.world.system, branch.instruction, [*branch.prefix, first])
+async def _demonstrated(context: Context, pool: Pool, task: Task) -> Trajectory:
+    actions = await pool.expert(task, context.world.experts[0], 0)
+    reset, outcomes = await pool.replay(task, actions)
+    steps = [
+        Step(thought="", action=action, observation=outcome.observation, score=outcome.score)
+        for action, outcome in zip(actions, outcomes, strict=False)
+    ]
+    return Trajectory(
+        id=str(task), env="", task=task, instruction=reset.instruction, steps=steps, reward=1, success=True, source=""
+    )
 
 
-def _sampling(context: Context, branch: Branch, turn: int) -> Sampling:
-    seed = context.seed("bench", branch.number, turn)
-    return Sampling(1, context.settings.rollout.temperature, context.settings.agent.max_tokens, seed, STOP)
-
-
-def _limits(context: Context, branch: Branch) -> Limits:
-    steps = context.world.step_limit(branch.task) - len(branch.prefix) - 1
-    return Limits(steps, context.settings.agent.max_invalid)
-
-
-async def _episode(context: Context, engine: Engine, pool: Pool, branch: Branch) -> None:
-    session, history = await _begun(context, pool, branch)
-    if not session.outcomes[-1].done:
-        sampling = partial(_sampling, context, branch)
-        await play(engine, session, history, sampling, _limits(context, branch))
-    await session.close()
+def _key(branch: Branch) -> Key:
+    return (branch.place.trajectory.id, branch.place.step, branch.candidate)
 
 
 async def _sequential(context: Context, engine: Engine, pool: Pool, branches: Sequence[Branch]) -> None:
+    roller = Roller(context, engine, pool)
     for branch in branches:
-        await _episode(context, engine, pool, branch)
+        await roller.policy(branch, _key(branch))
 
 
 @dataclass
@@ -218,13 +195,16 @@ class _Player:
 
 
 async def _lockstep(context: Context, engine: Engine, pool: Pool, branches: Sequence[Branch]) -> None:
+    roller = Roller(context, engine, pool)
+
     async def player(branch: Branch) -> _Player:
-        return _Player(branch, *await _begun(context, pool, branch), _limits(context, branch))
+        session, first = await roller.begun(branch)
+        return _Player(branch, session, roller.history(branch, first), limits(context, branch.place))
 
     for start in range(0, len(branches), engine.capacity):
         batch = await asyncio.gather(*map(player, branches[start : start + engine.capacity]))
         while playing := [player for player in batch if player.plays]:
-            asked = ((p.messages, _sampling(context, p.branch, p.taken)) for p in playing)
+            asked = ((p.messages, sampling(context, _key(p.branch), p.taken)) for p in playing)
             answers = await asyncio.gather(*(engine.generate(*request) for request in asked))
             await asyncio.gather(*(p.take(answer.text) for p, (answer,) in zip(playing, answers, strict=True)))
         await asyncio.gather(*(player.session.close() for player in batch))
@@ -245,12 +225,12 @@ class _Recording:
         self._requests: list[tuple[list[Message], Sampling]] = []
 
     async def ours(self, context: Context, engine: Engine, pool: Pool, branches: Sequence[Branch]) -> None:
-        noted = _Noted(engine, self._requests)
-        calls = (_episode(context, noted, pool, branch) for branch in branches)
+        roller = Roller(context, _Noted(engine, self._requests), pool)
+        calls = (roller.policy(branch, _key(branch)) for branch in branches)
         await _in_lanes(context.in_flight(1), calls)
 
     async def engine(self, context: Context, engine: Engine, pool: Pool, branches: Sequence[Branch]) -> None:
-        calls = (engine.generate(messages, sampling) for messages, sampling in self._requests)
+        calls = (engine.generate(messages, drawn) for messages, drawn in self._requests)
         await _in_lanes(2 * context.in_flight(1), calls)
 
 

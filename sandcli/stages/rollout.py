@@ -8,6 +8,7 @@ rest of the expert trajectory, which is verified by replay.
 import asyncio
 from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import NamedTuple
 
 import msgspec
@@ -18,10 +19,10 @@ from sandcli.episode import Limits, Played, play
 from sandcli.errors import MachineryError
 from sandcli.models import fingerprint
 from sandcli.prompts import digest as text_digest
-from sandcli.react import conversation, is_deliberation, normalise
+from sandcli.react import Message, conversation, is_deliberation, normalise
 from sandcli.records import End, Key, Rollout, Sample, Step, Trajectory
 from sandcli.run import Identity
-from sandcli.stages.context import digest
+from sandcli.stages.context import Context, digest
 from sandcli.stages.job import Do, Figures, Job, LeftOut, Unit
 from sandcli.stages.sample import STOP, Place, flagged
 
@@ -79,7 +80,7 @@ class RolloutJob(Job[Branch, Rollout]):
     async def opened(self) -> AsyncIterator[Do[Branch, Rollout]]:
         """Load the policy and start the environments."""
         async with self.context.engine(self.model()) as engine, self.context.pool() as pool:
-            roller = _Roller(self, engine, pool)
+            roller = Roller(self.context, engine, pool)
 
             async def do(unit: Unit[Branch], earlier: Rollout | None) -> Rollout | LeftOut:
                 branch = unit.payload
@@ -127,11 +128,23 @@ def _digest(branch: Branch) -> str:
     return digest(trajectory.task, trajectory.instruction, steps, branch.action, branch.thought)
 
 
-class _Roller:
+def sampling(context: Context, key: Key, turn: int) -> Sampling:
+    """How pi_k draws a turn of the rollout of a unit."""
+    seed = context.seed("rollout", *key, turn)
+    return Sampling(1, context.settings.rollout.temperature, context.settings.agent.max_tokens, seed, STOP)
+
+
+def limits(context: Context, place: Place) -> Limits:
+    """What is left of an episode after the candidate."""
+    steps = context.world.step_limit(place.trajectory.task) - place.step - 1
+    return Limits(steps, context.settings.agent.max_invalid)
+
+
+class Roller:
     """Executes branches."""
 
-    def __init__(self, job: RolloutJob, engine: Engine, pool: Pool) -> None:
-        self._context = job.context
+    def __init__(self, context: Context, engine: Engine, pool: Pool) -> None:
+        self._context = context
         self._engine = engine
         self._pool = pool
         self._replays: dict[str, asyncio.Task[End]] = {}
@@ -158,31 +171,37 @@ class _Roller:
 
     async def policy(self, branch: Branch, key: Key) -> Rollout:
         """Execute the candidate after the expert's prefix and let the policy go on."""
-        session = await self._pool.restore(branch.place.trajectory.task, branch.place.prefix)
+        session, first = await self.begun(branch)
         try:
-            outcome = await session.step(branch.action)
-            first = Step(
-                thought=branch.thought,
-                action=branch.action,
-                observation=outcome.observation,
-                score=outcome.score,
-                deliberated=is_deliberation(branch.thought),
-            )
-            rest = Played([], "done", 0) if outcome.done else await self._continue(branch, session, first, key)
+            rest = Played([], "done", 0)
+            if not session.outcomes[-1].done:
+                history = self.history(branch, first)
+                draw = partial(sampling, self._context, key)
+                rest = await play(self._engine, session, history, draw, limits(self._context, branch.place))
             return _record(branch, [first, *rest.steps], session.best, rest.end, rest.tokens)
         finally:
             await session.close()
 
-    async def _continue(self, branch: Branch, session: Session, first: Step, key: Key) -> Played:
-        settings, world, place = self._context.settings, self._context.world, branch.place
+    async def begun(self, branch: Branch) -> tuple[Session, Step]:
+        """The environment after the candidate, and the candidate's own step."""
+        session = await self._pool.restore(branch.place.trajectory.task, branch.place.prefix)
+        try:
+            outcome = await session.step(branch.action)
+        except BaseException:
+            await session.close()
+            raise
+        return session, Step(
+            thought=branch.thought,
+            action=branch.action,
+            observation=outcome.observation,
+            score=outcome.score,
+            deliberated=is_deliberation(branch.thought),
+        )
 
-        def sampling(turn: int) -> Sampling:
-            seed = self._context.seed("rollout", *key, turn)
-            return Sampling(1, settings.rollout.temperature, settings.agent.max_tokens, seed, STOP)
-
-        limits = Limits(world.step_limit(place.trajectory.task) - place.step - 1, settings.agent.max_invalid)
-        history = conversation(world.system, place.trajectory.instruction, [*place.prefix, first])
-        return await play(self._engine, session, history, sampling, limits)
+    def history(self, branch: Branch, first: Step) -> list[Message]:
+        """The conversation up to the policy's first own turn."""
+        trajectory = branch.place.trajectory
+        return conversation(self._context.world.system, trajectory.instruction, [*branch.place.prefix, first])
 
 
 def _record(branch: Branch, steps: list[Step], reward: float, end: End, tokens: int) -> Rollout:
