@@ -12,10 +12,18 @@ import torch
 
 from sandcli.engines.adapters import adapter_base, is_adapter
 from sandcli.engines.base import Model, Setup, Usage
+from sandcli.engines.tokens import context_length
 from sandcli.engines.vllm_host import Log, apart
 from sandcli.errors import MachineryError, PrerequisiteError
 
 _BATCH_ON_GPU, _BATCH_ON_CPU = 256, 16
+
+_BLOCK = 32
+"""Tokens that are cached together on a CPU, the least that it takes well: with vLLM's own 128, a fifth of a short
+prompt would be computed anew."""
+
+_TOGETHER = 2048
+"""Prompt tokens of one step on a CPU; a longer prompt has one to itself."""
 
 _CACHE_GIB = 1
 """Memory for keys and values on a CPU where nothing is to be reused: those at work need some all the same."""
@@ -157,7 +165,7 @@ class Core:
 
         if is_adapter(model.folder):
             self.adapter(model.folder)
-        arguments = AsyncEngineArgs(model=self.base, **_arguments(setup), **_lora_arguments(self._rank))
+        arguments = AsyncEngineArgs(model=self.base, **_arguments(self.base, setup), **_lora_arguments(self._rank))
         return AsyncLLM.from_engine_args(arguments, stat_loggers=[lambda config, index: self._counts])
 
     def _failure(self, error: Exception) -> str:
@@ -180,7 +188,7 @@ def _plainly(error: str) -> str:
     return re.split(r"\. | \[type=", line)[0]
 
 
-def _arguments(setup: Setup) -> dict[str, Any]:
+def _arguments(base: str, setup: Setup) -> dict[str, Any]:
     cpu = not torch.cuda.is_available()
     own = {
         "dtype": "float32" if cpu and setup.dtype == "auto" else setup.dtype,
@@ -194,8 +202,21 @@ def _arguments(setup: Setup) -> dict[str, Any]:
         "disable_log_stats": True,
         "seed": 0,
     }
-    room = int((setup.cache_gib or _CACHE_GIB) * 2**30)
-    return {**own, "enforce_eager": True, "kv_cache_memory_bytes": room} if cpu else own
+    return {**own, **_arguments_on_cpu(base, setup)} if cpu else own
+
+
+def _arguments_on_cpu(base: str, setup: Setup) -> dict[str, Any]:
+    from transformers import AutoConfig
+
+    longest = context_length(AutoConfig.from_pretrained(base), setup.max_length)
+    return {
+        "enforce_eager": True,
+        "kv_cache_memory_bytes": int((setup.cache_gib or _CACHE_GIB) * 2**30),
+        "block_size": _BLOCK,
+        # A prompt that is computed in pieces makes vLLM rewind its random generator, which a CPU's cannot do: it dies.
+        "enable_chunked_prefill": False,
+        "max_num_batched_tokens": max(longest, _TOGETHER),
+    }
 
 
 def _lora_arguments(rank: int) -> dict[str, Any]:
