@@ -217,6 +217,12 @@ def test_a_cancelled_request_takes_nothing_else_with_it(engine: VllmEngine, runn
     assert engine.usage().generated - before < 100  # nobody works on what was cancelled
 
 
+def test_many_long_prompts_with_seeds_are_answered(runner: asyncio.Runner, engine: VllmEngine) -> None:
+    prompts = [[Message("user", f"{number} " * 400)] for number in range(12)]
+    sampling = Sampling(temperature=1.0, max_tokens=4, seed=1)
+    assert all(completion.tokens > 0 for (completion,) in ask(runner, engine, prompts, sampling))
+
+
 def test_nothing_is_left_running_after_close(engine: VllmEngine, runner: asyncio.Runner) -> None:
     assert any("EngineCore" in process.name() for process in psutil.Process().children(recursive=True))
 
@@ -231,9 +237,3 @@ def test_nothing_is_left_running_after_close(engine: VllmEngine, runner: asyncio
     assert not [p for p in psutil.Process().children(recursive=True) if "EngineCore" in p.name()]
     with pytest.raises(MachineryError, match="closed"):
         ask(runner, engine, PROMPTS[:1], FREE)
-
-
-def test_many_long_prompts_with_seeds_are_answered(runner: asyncio.Runner, engine: VllmEngine) -> None:
-    prompts = [[Message("user", f"{number} " * 400)] for number in range(12)]
-    sampling = Sampling(temperature=1.0, max_tokens=4, seed=1)
-    assert all(completion.tokens > 0 for (completion,) in ask(runner, engine, prompts, sampling))
