@@ -79,7 +79,7 @@ def _server() -> Check:
     urls = ", ".join(map(without_password, os.environ.get("SAND_ENGINE_URLS", "").split(",")))
     key = "a key is set" if os.environ.get("OPENAI_API_KEY") else "no key is set"
     found = f"{urls}, {key}" if urls else f"no URL in SAND_ENGINE_URLS, {key}"
-    fix = "" if urls else "vllm serve MODEL, then engine.urls = [...] in sand.toml"
+    fix = "" if urls else "start one, then SAND_ENGINE_URLS=http://127.0.0.1:8000 or engine.urls in sand.toml"
     return Check("engine server", True, found, fix)
 
 

@@ -190,8 +190,10 @@ def test_a_dry_run_judges_by_what_was_done_before(tmp_path: Path, monkeypatch: p
     )
     history.remember(job("sample", root), Spent(units=4, seconds=600, generated=1000))
     history.remember(job("rollout", root), Spent(units=4, seconds=1, generated=1))
+    wider = perform("sample", root, options=Options(dry_run=True), sample__n=10).message
+    assert "about 4,000 generated tokens and 40 min 0 s" in wider
     told = perform("sample", root, options=Options(dry_run=True)).message
-    assert told.endswith("; about 2,000 generated tokens and 20 min 0 s, judged by 4 units done here before")
+    assert told.endswith("; about 2,000 generated tokens and 20 min 0 s, judged by what was done here before")
     (tmp_path / "sand" / "history.jsonl").write_text("of another version\n")
     assert perform("sample", root, options=Options(dry_run=True)).message == unknown
 

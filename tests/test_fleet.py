@@ -186,7 +186,8 @@ def test_with_no_server_at_all_it_is_said_how_to_start_one(words: Model) -> None
         answered(words, *urls, patience=0.5)
     assert 0.5 < time.monotonic() - began < 2
     assert caught.value.what == "; ".join(f"{url} does not answer (connection refused)" for url in urls)
-    assert caught.value.fix == f"start one: vllm serve {words.folder} --served-model-name policy"
+    module = "python -m vllm.entrypoints.openai.api_server"
+    assert caught.value.fix == f"start one: {module} --model {words.folder} --served-model-name policy"
 
 
 @pytest.mark.parametrize(

@@ -41,6 +41,11 @@ class Fleet:
 
         Raises `PrerequisiteError` where none does.
         """
+        if not self._servers:
+            raise PrerequisiteError(
+                "engine.urls is empty",
+                "set it in sand.toml, or SAND_ENGINE_URLS=http://127.0.0.1:8000 (commas between)",
+            )
         self._models.append(model)
         deadline = time.monotonic() + patience
         await asyncio.gather(*(self._wait_for(server, deadline) for server in self._servers))
@@ -48,7 +53,7 @@ class Fleet:
         if not self.that_serve(model):
             what = "; ".join(f"{server.url} {trouble}" for server, trouble in troubles)
             fix = next((trouble.fix for _, trouble in troubles if trouble.final), START)
-            raise PrerequisiteError(what or "engine.urls is empty", fix.format(folder=model.folder, name=model.name))
+            raise PrerequisiteError(what, fix.format(folder=model.folder, name=model.name))
         for server, trouble in troubles:
             self._notice(f"{server.url} {trouble}: it is left out{'' if trouble.final else ' until it answers'}")
             if not trouble.final:

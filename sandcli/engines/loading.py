@@ -6,12 +6,12 @@ from typing import Any
 
 import psutil
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from transformers import AutoModelForCausalLM
 from transformers.utils.logging import disable_progress_bar
 
 from sandcli.engines.adapters import adapter_base, is_adapter
-from sandcli.errors import PrerequisiteError
+from sandcli.errors import PrerequisiteError, UsageError
 
 disable_progress_bar()  # a stage shows its own progress
 
@@ -50,5 +50,8 @@ def _must_fit(folder: Path, dtype: str, gpu: bool) -> None:
 
 
 def _weights(file: Path) -> int:
-    with safe_open(file, framework="pt") as tensors:
-        return sum(math.prod(tensors.get_slice(name).get_shape()) for name in tensors.keys())  # noqa: SIM118
+    try:
+        with safe_open(file, framework="pt") as tensors:
+            return sum(math.prod(tensors.get_slice(name).get_shape()) for name in tensors.keys())  # noqa: SIM118
+    except SafetensorError as error:
+        raise UsageError(f"{file} holds no whole weights: {error}", "copy the model there again") from None

@@ -18,7 +18,7 @@ import openai
 from sandcli.engines.base import Model
 from sandcli.errors import UsageError
 
-START = "start one: vllm serve {folder} --served-model-name {name}"
+START = "start one: python -m vllm.entrypoints.openai.api_server --model {folder} --served-model-name {name}"
 _NAME = "serve it under its name: --served-model-name {name} (vLLM, SGLang), --alias {name} (llama.cpp)"
 _ADDRESS = "is the port right, and is /v1 where the API is?"
 _KEY = "set OPENAI_API_KEY"

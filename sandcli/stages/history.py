@@ -17,9 +17,8 @@ from sandcli.engines.base import Model
 from sandcli.run import Spent, Stage
 from sandcli.stages.job import Job, P, R
 
-_REMEMBERED = 500
 _TAKEN = 5
-"""How many of the latest runs alike are taken together."""
+"""How many of the latest runs alike are kept and taken together."""
 
 
 class Kind(msgspec.Struct, frozen=True):
@@ -43,22 +42,26 @@ def remember(job: Job[P, R], spent: Spent) -> None:
     """Note what a stage took, where it did anything."""
     if not spent.units:
         return
-    entry = Entry(_kind(job), spent, time.strftime("%Y-%m-%dT%H:%M:%S%z"))
+    done = msgspec.structs.replace(spent, units=spent.units * job.sequences)  # N turns cost N times one
+    entry = Entry(_kind(job), done, time.strftime("%Y-%m-%dT%H:%M:%S%z"))
     with contextlib.suppress(OSError):  # a full cache is no reason to fail
-        lines = [msgspec.json.encode(e) for e in [*_entries(), entry][-_REMEMBERED:]]
+        alike = [known for known in _entries() if known.kind == entry.kind]
+        others = [known for known in _entries() if known.kind != entry.kind]
+        lines = [msgspec.json.encode(e) for e in [*others, *alike[1 - _TAKEN :], entry]]
         keep(_file(), b"\n".join(lines) + b"\n")
 
 
 def estimate(job: Job[P, R], units: int) -> str:
     """What so many units will take, as the end of a sentence."""
     kind = _kind(job)
-    alike = [entry.spent for entry in _entries() if entry.kind == kind][-_TAKEN:]
+    alike = [entry.spent for entry in _entries() if entry.kind == kind]
     if not alike:
         return "; no estimate: nothing like it was done on this machine before"
     spent = sum(alike[1:], alike[0])
-    tokens, seconds = (round(units * figure / spent.units) for figure in (spent.generated, spent.seconds))
+    share = units * job.sequences / spent.units
+    tokens, seconds = round(share * spent.generated), share * spent.seconds
     generated = f"{tokens:,} generated tokens and " if kind.engine != "none" else ""
-    return f"; about {generated}{duration(seconds)}, judged by {spent.units} units done here before"
+    return f"; about {generated}{duration(seconds)}, judged by what was done here before"
 
 
 def duration(seconds: float) -> str:

@@ -1,6 +1,7 @@
 """The embedded engine on the real small model: exact against plain generation, whatever shares the batch."""
 
 import asyncio
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -168,6 +169,14 @@ def test_a_model_that_does_not_fit_into_memory_is_refused(tiny: Path, monkeypatc
     monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(available=2**20))
     with pytest.raises(PrerequisiteError, match=r"needs 0\.0 GiB in float32, and 0\.0 GiB are free"):
         TransformersEngine(Model(tiny, ""), Setup())
+
+
+def test_weights_that_were_cut_off_are_told_by_their_file(tiny: Path, tmp_path: Path) -> None:
+    for file in tiny.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    os.truncate(tmp_path / "model.safetensors", 1000)
+    with pytest.raises(UsageError, match=r"model\.safetensors holds no whole weights"):
+        TransformersEngine(Model(tmp_path, ""), Setup())
 
 
 def test_a_model_with_sliding_windows_is_refused(tiny: Path, tmp_path: Path) -> None:
