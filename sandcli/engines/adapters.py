@@ -9,6 +9,11 @@ def is_adapter(folder: Path) -> bool:
     return (folder / "adapter_config.json").exists()
 
 
+def weights_of(folder: Path) -> str:
+    """Where the weights under a model folder are: in itself, or, of an adapter, in its base."""
+    return adapter_base(folder) if is_adapter(folder) else str(folder)
+
+
 def adapter_base(folder: Path) -> str:
     """The model that an adapter was trained on: a folder, or a hub name."""
     return str(json.loads((folder / "adapter_config.json").read_text())["base_model_name_or_path"])

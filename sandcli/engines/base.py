@@ -21,6 +21,11 @@ class Sampling(NamedTuple):
     stop: tuple[str, ...] = ()
 
 
+def stop_at(text: str, stop: Sequence[str]) -> int | None:
+    """Where the first of the stop strings begins; None where there is none."""
+    return min((at for at in map(text.find, stop) if at >= 0), default=None)
+
+
 class Completion(NamedTuple):
     """`tokens` counts all generated tokens. `finish`: `stop` (ended by itself), or `length` (cut by max_tokens)."""
 

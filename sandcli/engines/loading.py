@@ -10,7 +10,7 @@ from safetensors import SafetensorError, safe_open
 from transformers import AutoModelForCausalLM
 from transformers.utils.logging import disable_progress_bar
 
-from sandcli.engines.adapters import adapter_base, is_adapter
+from sandcli.engines.adapters import is_adapter, weights_of
 from sandcli.errors import PrerequisiteError, UsageError
 
 disable_progress_bar()  # a stage shows its own progress
@@ -25,12 +25,12 @@ def load_model(folder: Path, dtype: str = "auto", training: bool = False) -> Any
     gpu = torch.cuda.is_available()
     if dtype == "auto":
         dtype = "bfloat16" if gpu and not training else "float32"
-    source = adapter_base(folder) if is_adapter(folder) else str(folder)
+    source = weights_of(folder)
     _must_fit(Path(source), dtype, gpu)
     model = AutoModelForCausalLM.from_pretrained(
         source, dtype=getattr(torch, dtype), device_map="cuda" if gpu else None
     )
-    if source == str(folder):
+    if not is_adapter(folder):
         return model
     from peft import PeftModel
 

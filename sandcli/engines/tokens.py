@@ -10,8 +10,8 @@ from typing import Any
 
 from transformers import AutoTokenizer
 
-from sandcli.engines.adapters import adapter_base, is_adapter
-from sandcli.errors import UsageError
+from sandcli.engines.adapters import weights_of
+from sandcli.errors import ContextOverflow, UsageError
 from sandcli.react import Message
 
 _DATE = "26 Jul 2024"
@@ -37,8 +37,7 @@ def context_length(config: Any, bound: int = 0) -> int:
 
 def stop_ids(folder: Path, tokenizer: Any) -> set[int]:
     """Every token that ends a turn: the tokenizer's, and those that the model was published with."""
-    folder = Path(adapter_base(folder)) if is_adapter(folder) else folder
-    file = folder / "generation_config.json"
+    file = Path(weights_of(folder)) / "generation_config.json"
     published = json.loads(file.read_text()).get("eos_token_id") if file.exists() else None
     published = published if isinstance(published, list) else [published]
     return {token for token in [tokenizer.eos_token_id, *published] if token is not None}
@@ -68,3 +67,11 @@ def prompt_ids(tokenizer: Any, messages: Sequence[Message]) -> list[int]:
     else:
         text = render(tokenizer, messages, answer=True)
     return encode(tokenizer, text)
+
+
+def fitting_ids(tokenizer: Any, messages: Sequence[Message], max_tokens: int, limit: int) -> list[int]:
+    """The same, where there is room for the answer. Raises `ContextOverflow` where prompt and answer exceed `limit`."""
+    ids = prompt_ids(tokenizer, messages)
+    if len(ids) + max_tokens > limit:
+        raise ContextOverflow(len(ids) + max_tokens, limit)
+    return ids

@@ -16,12 +16,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sandcli.engines.base import Completion, Model, Sampling, Setup, Usage
+from sandcli.engines.base import Completion, Model, Sampling, Setup, Usage, stop_at
 from sandcli.engines.kvcache import PrefixCache, common_prefix
 from sandcli.engines.loading import load_model
 from sandcli.engines.ragged import KeyValues, Ragged
-from sandcli.engines.tokens import context_length, load_tokenizer, prompt_ids, stop_ids
-from sandcli.errors import ContextOverflow, MachineryError
+from sandcli.engines.tokens import context_length, fitting_ids, load_tokenizer, stop_ids
+from sandcli.errors import MachineryError
 from sandcli.react import Message
 
 _BATCH = 16
@@ -101,9 +101,7 @@ class TransformersEngine:
 
     async def generate(self, messages: Sequence[Message], sampling: Sampling) -> list[Completion]:
         """See `Engine.generate`."""
-        ids = prompt_ids(self._tokenizer, messages)
-        if len(ids) + sampling.max_tokens > self._limit:
-            raise ContextOverflow(len(ids) + sampling.max_tokens, self._limit)
+        ids = fitting_ids(self._tokenizer, messages, sampling.max_tokens, self._limit)
         if self._closing:
             raise MachineryError("engine", "the engine was closed")
         request = _Request(ids, sampling)
@@ -215,8 +213,8 @@ class TransformersEngine:
             sequence.finish = "stop"
             return
         sequence.text = self._tokenizer.decode(sequence.generated, skip_special_tokens=True)
-        cut = min((at for at in map(sequence.text.find, sampling.stop) if at >= 0), default=-1)
-        if cut >= 0:
+        cut = stop_at(sequence.text, sampling.stop)
+        if cut is not None:
             sequence.text = sequence.text[:cut]
             sequence.finish = "stop"
         elif len(sequence.generated) >= sampling.max_tokens:

@@ -11,9 +11,9 @@ from typing import Any
 
 from sandcli.engines.adapters import is_adapter
 from sandcli.engines.base import Completion, Model, Sampling, Setup, Usage
-from sandcli.engines.tokens import load_tokenizer, prompt_ids, stop_ids
+from sandcli.engines.tokens import fitting_ids, load_tokenizer, stop_ids
 from sandcli.engines.vllm_core import Core
-from sandcli.errors import ContextOverflow, MachineryError, PrerequisiteError
+from sandcli.errors import MachineryError, PrerequisiteError
 from sandcli.react import Message
 
 
@@ -58,9 +58,7 @@ class VllmEngine:
 
     async def generate(self, messages: Sequence[Message], sampling: Sampling) -> list[Completion]:
         """See `Engine.generate`."""
-        ids = prompt_ids(self._tokenizer, messages)
-        if len(ids) + sampling.max_tokens > self._core.limit:
-            raise ContextOverflow(len(ids) + sampling.max_tokens, self._core.limit)
+        ids = fitting_ids(self._tokenizer, messages, sampling.max_tokens, self._core.limit)
         outputs = await self._core.ask(ids, self._parameters(sampling), self._adapter)
         completions = [_completion(output) for output in outputs]
         return completions if sampling.temperature else completions * sampling.n

@@ -12,7 +12,7 @@ import msgspec
 
 from sandcli.cache import cache_folder, keep
 from sandcli.engines import choose
-from sandcli.engines.adapters import adapter_base, is_adapter
+from sandcli.engines.adapters import weights_of
 from sandcli.engines.base import Model
 from sandcli.run import Spent, Stage
 from sandcli.stages.job import Job, P, R
@@ -77,8 +77,7 @@ def _kind(job: Job[P, R]) -> Kind:
 
 
 def _weight(model: Model) -> int:
-    folder = Path(adapter_base(model.folder)) if is_adapter(model.folder) else model.folder
-    return sum(file.stat().st_size for file in folder.glob("*.safetensors"))
+    return sum(file.stat().st_size for file in Path(weights_of(model.folder)).glob("*.safetensors"))
 
 
 def _entries() -> list[Entry]:
