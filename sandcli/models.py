@@ -1,6 +1,7 @@
 """Which folder a model's name means, and what identifies its content."""
 
 import fcntl
+import functools
 import hashlib
 import importlib.util
 import shutil
@@ -55,6 +56,7 @@ def _file_hash(file: Path) -> str:
     return value
 
 
+@functools.cache  # a stage asks for its model again and again, and the hub is far
 def _from_hub(name: str) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError

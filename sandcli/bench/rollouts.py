@@ -34,9 +34,11 @@ from sandcli.envs.workers import Pool, Session
 from sandcli.episode import Limits, take
 from sandcli.progress import notice
 from sandcli.react import Message, turn_messages
-from sandcli.records import Key, Step, Task, Trajectory
+from sandcli.records import Key, Task
 from sandcli.run import Run
+from sandcli.stages.collect import CollectJob
 from sandcli.stages.context import Context
+from sandcli.stages.job import LeftOut
 from sandcli.stages.rollout import Branch, Roller, limits, sampling
 from sandcli.stages.sample import Place
 
@@ -141,25 +143,15 @@ async def _branches(context: Context, count: int) -> list[Branch]:
     draw = random.Random(0)
     async with context.pool() as pool:
         for task in context.world.tasks("train"):
-            trajectory = await _demonstrated(context, pool, task)
+            trajectory = await CollectJob(context).demonstrated(pool, None, task)
+            if isinstance(trajectory, LeftOut):
+                continue
             for step in range(len(trajectory.steps)):
                 for action in draw.sample(trajectory.actions, min(2, len(trajectory.steps))):
                     branches.append(Branch(Place(trajectory, step), len(branches), action, "", 1))
             if len(branches) >= count:
                 break
     return branches[:count]
-
-
-async def _demonstrated(context: Context, pool: Pool, task: Task) -> Trajectory:
-    actions = await pool.expert(task, context.world.experts[0], 0)
-    reset, outcomes = await pool.replay(task, actions)
-    steps = [
-        Step(thought="", action=action, observation=outcome.observation, score=outcome.score)
-        for action, outcome in zip(actions, outcomes, strict=False)
-    ]
-    return Trajectory(
-        id=str(task), env="", task=task, instruction=reset.instruction, steps=steps, reward=1, success=True, source=""
-    )
 
 
 def _key(branch: Branch) -> Key:

@@ -137,11 +137,6 @@ class Ragged:
         size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
         self._shape = (config.num_hidden_layers, 2, groups, 0, size)
 
-    @property
-    def config(self) -> Any:
-        """The model's configuration."""
-        return self._model.config
-
     def empty(self) -> KeyValues:
         """The keys and values of no tokens."""
         return KeyValues(torch.empty(self._shape, dtype=self._model.dtype, device=self._model.device), 0)

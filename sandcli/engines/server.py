@@ -15,10 +15,10 @@ from collections.abc import Callable, Hashable, Sequence
 import msgspec
 import openai
 
-from sandcli.engines.adapters import adapter_base, is_adapter
+from sandcli.engines.adapters import weights_of
 from sandcli.engines.base import Completion, Model, Sampling, Setup, Usage
 from sandcli.engines.fleet import Fleet
-from sandcli.engines.tokens import context_length, load_tokenizer, prompt_ids
+from sandcli.engines.tokens import context_length, fitting_ids, load_tokenizer
 from sandcli.engines.urls import FIRST_PAUSE, LONGEST_PAUSE, Server, Unusable, reason
 from sandcli.errors import ContextOverflow, MachineryError, PrerequisiteError
 from sandcli.react import Message
@@ -127,9 +127,7 @@ class ServerEngine:
 
     async def generate(self, messages: Sequence[Message], sampling: Sampling) -> list[Completion]:
         """See `Engine.generate`."""
-        ids = prompt_ids(self._tokenizer, messages)
-        if len(ids) + sampling.max_tokens > self._limit:
-            raise ContextOverflow(len(ids) + sampling.max_tokens, self._limit)
+        ids = fitting_ids(self._tokenizer, messages, sampling.max_tokens, self._limit)
         conversation = tuple(messages[:_ALIKE])
         singles = [sampling._replace(n=1, seed=sampling.seed + number) for number in range(sampling.n)]
         tasks = [asyncio.create_task(self._complete(ids, single, conversation)) for single in singles]
@@ -259,8 +257,7 @@ def _limit(model: Model, bound: int) -> int:
     """The context of a model by its own settings, within a bound; an adapter has its base's."""
     from transformers import AutoConfig
 
-    source = adapter_base(model.folder) if is_adapter(model.folder) else model.folder
-    return context_length(AutoConfig.from_pretrained(source), bound)
+    return context_length(AutoConfig.from_pretrained(weights_of(model.folder)), bound)
 
 
 def _refuse_shorter(offered: int | None, wanted: int) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from sandcli.engines.adapters import adapter_base, is_adapter
+from sandcli.engines.adapters import adapter_base, is_adapter, weights_of
 from sandcli.engines.base import Model, Setup, Usage
 from sandcli.engines.tokens import context_length
 from sandcli.engines.vllm_host import Log, apart
@@ -78,7 +78,7 @@ class Core:
         vLLM's processes end with the thread that this is called in. Raises `PrerequisiteError` where vLLM refuses.
         """
         adapter = is_adapter(model.folder)
-        self.base = adapter_base(model.folder) if adapter else str(model.folder)
+        self.base = weights_of(model.folder)
         self._names = _names(model)
         self._rank = _rank_class(max(setup.lora_rank, _rank(model.folder) if adapter else 0))
         self._adapters: dict[Path, Any] = {}

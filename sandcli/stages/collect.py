@@ -123,11 +123,11 @@ class CollectJob(Job[Wanted, Trajectory]):
                 async def do(unit: Unit[Wanted], earlier: Trajectory | None) -> Trajectory | LeftOut:
                     if unit.payload.row is not None:
                         return await self._replayed(pool, unit.payload.task, unit.payload.row)
-                    return await self._demonstrated(pool, engine, unit.payload.task)
+                    return await self.demonstrated(pool, engine, unit.payload.task)
 
                 yield do
 
-    async def _demonstrated(self, pool: Pool, engine: Engine | None, task: Task) -> Trajectory | LeftOut:
+    async def demonstrated(self, pool: Pool, engine: Engine | None, task: Task) -> Trajectory | LeftOut:
         """The expert's path, executed; left out where it does not reach the full score."""
         actions = await pool.expert(task, self._expert, self.context.seed("expert", str(task)))
         if not actions:

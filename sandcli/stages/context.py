@@ -115,16 +115,8 @@ class Context:
         try:
             yield engine
         finally:
-            usage = engine.usage()
-            self.spent += Spent(
-                engine=choice.kind,
-                prompt=usage.prompt,
-                cached=usage.cached,
-                generated=usage.generated,
-                batch=usage.batch,
-                engine_wait=engine.clock.waited,
-                empty=engine.clock.empty,
-            )
+            waited, empty = engine.clock.waited, engine.clock.empty
+            self.spent += Spent(engine=choice.kind, engine_wait=waited, empty=empty, **engine.usage()._asdict())
             await engine.close()
 
     def setup(self) -> Setup:
