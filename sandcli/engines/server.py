@@ -16,7 +16,7 @@ import msgspec
 import openai
 
 from sandcli.engines.adapters import weights_of
-from sandcli.engines.base import Completion, Model, Sampling, Setup, Usage
+from sandcli.engines.base import Completion, Model, Sampling, Setup, Usage, stop_at
 from sandcli.engines.fleet import Fleet
 from sandcli.engines.tokens import context_length, fitting_ids, load_tokenizer
 from sandcli.engines.urls import FIRST_PAUSE, LONGEST_PAUSE, Server, Unusable, reason
@@ -245,7 +245,7 @@ def _completion(answer: _Answer, prompt: int, sampling: Sampling) -> Completion:
     choice, tokens = answer.choices[0], answer.usage.completion_tokens
     if choice.finish_reason not in ("stop", "length"):
         raise _Failed(f"broke a completion off ({choice.finish_reason})")
-    cut = min((at for at in map(choice.text.find, sampling.stop) if at >= 0), default=None)
+    cut = stop_at(choice.text, sampling.stop)
     if choice.finish_reason == "stop" or cut is not None:
         return Completion(choice.text[:cut], tokens, "stop")
     if tokens < sampling.max_tokens:
