@@ -34,6 +34,10 @@ RunDir = Annotated[Path, typer.Option("--run", metavar="DIR", help="The run dire
 Limit = Annotated[int | None, typer.Option(min=1, help="Only the first N trajectories (eval: tasks a split).")]
 EngineKind = Annotated[str | None, typer.Option(help="auto, transformers, vllm, server, or scripted (for tests).")]
 Workers = Annotated[int | None, typer.Option(min=1, help="Environment processes.")]
+Processes = Annotated[
+    int | None,
+    typer.Option(min=1, help="Processes that train together, one a GPU. Not needed under torchrun or Slurm."),
+]
 Seed = Annotated[int | None, typer.Option(help="The run's seed.")]
 Temperature = Annotated[float | None, typer.Option(min=0, help="Sampling temperature (paper: 1.0).")]
 Force = Annotated[bool, typer.Option("--force", help="Move what is there aside and redo the stage.")]
@@ -105,6 +109,7 @@ def collect(
 def sft(
     run: RunDir,
     limit: Limit = None,
+    nproc: Processes = None,
     seed: Seed = None,
     force: Force = False,
     accept_stale: Stale = False,
@@ -112,7 +117,8 @@ def sft(
     as_json: Json = False,
 ) -> None:
     """Fine-tune the base model on D_exp: the policy before iteration 1."""
-    _stage("sft", run, _common(None, None, seed), limit, _options(force, accept_stale, False, dry_run), as_json)
+    flags = {"trainer.nproc": nproc, **_common(None, None, seed)}
+    _stage("sft", run, flags, limit, _options(force, accept_stale, False, dry_run), as_json)
 
 
 @app.command()
@@ -191,6 +197,7 @@ def synthesize(
 def train(
     run: RunDir,
     limit: Limit = None,
+    nproc: Processes = None,
     seed: Seed = None,
     force: Force = False,
     accept_stale: Stale = False,
@@ -198,7 +205,8 @@ def train(
     as_json: Json = False,
 ) -> None:
     """Fine-tune the policy on D_delib: the next policy."""
-    _stage("train", run, _common(None, None, seed), limit, _options(force, accept_stale, False, dry_run), as_json)
+    flags = {"trainer.nproc": nproc, **_common(None, None, seed)}
+    _stage("train", run, flags, limit, _options(force, accept_stale, False, dry_run), as_json)
 
 
 @app.command("eval")
@@ -405,6 +413,8 @@ def _report(summary: "Summary", run: Path, as_json: bool) -> None:
     from sandcli.progress import console
     from sandcli.status import NEXT, failures_table, summary_table
 
+    if not summary.message:
+        return  # a process that followed another one, which has told everything
     if as_json:
         import msgspec
 

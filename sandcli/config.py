@@ -124,7 +124,10 @@ class Synthesising(Table, frozen=True, kw_only=True):
 class Training(Table, frozen=True, kw_only=True):
     """Fine-tuning; the same for [sft] and [train]."""
 
-    method: Annotated[Literal["full", "lora"], Meta(description="all weights, or a PEFT adapter")] = "full"
+    method: Annotated[
+        Literal["full", "lora", "qlora"],
+        Meta(description="all weights, a PEFT adapter, or one on weights of 4 bits (needs bitsandbytes)"),
+    ] = "full"
     lora_rank: Annotated[int, Meta(ge=1, description="rank of the adapter")] = 16
     learning_rate: Annotated[float, Meta(gt=0, description="peak of the cosine schedule (paper: 1e-5)")] = 1e-5
     epochs: Annotated[int, Meta(ge=1, description="paper: 3; 1 from iteration 2 on")] = 3
@@ -134,7 +137,24 @@ class Training(Table, frozen=True, kw_only=True):
         Literal["drop", "cut"],
         Meta(description="leave longer trajectories out, or cut whole steps from the end"),
     ] = "drop"
+
+
+class Trainer(Table, frozen=True, kw_only=True):
+    """How `sand sft` and `sand train` compute; of no influence on what they aim at."""
+
+    nproc: Annotated[
+        int, Meta(ge=1, description="processes that train together, one a GPU; batch_size counts those of all")
+    ] = 1
+    shard: Annotated[
+        bool, Meta(description="spread weights, gradients and optimiser over the GPUs (FSDP) instead of copying them")
+    ] = False
+    device_batch: Annotated[
+        int, Meta(ge=1, description="trajectories a GPU computes at once, unpadded; above 1 needs flash-attention")
+    ] = 1
     checkpoint_minutes: Annotated[float, Meta(ge=0, description="time between checkpoints to resume from")] = 10.0
+    report_to: Annotated[
+        list[str], Meta(description="tensorboard, wandb or others of transformers' integrations, beside the JSONL log")
+    ] = msgspec.field(default_factory=list)
 
 
 class Evaluating(Table, frozen=True, kw_only=True):
@@ -190,6 +210,7 @@ class Settings(Table, frozen=True, kw_only=True):
     synthesize: Synthesising = Synthesising()
     sft: Training = Training()
     train: Training = Training()
+    trainer: Trainer = Trainer()
     eval: Evaluating = Evaluating()
     engine: EngineSettings = EngineSettings()
 

@@ -144,6 +144,10 @@ class Run:
         """A file about a stage: `json` (manifest), `json.part`, `units.json`, `failures.jsonl`, `lock`."""
         return self.root / "manifests" / f"{stage}.{kind}"
 
+    def log(self, stage: Stage) -> Path:
+        """What a training run tells of every step."""
+        return self.root / "logs" / f"{stage}.jsonl"
+
     def must_exist(self) -> None:
         """Raise `PrerequisiteError` where there is no run directory."""
         if not self.root.is_dir():
@@ -215,7 +219,7 @@ class Run:
         moved = []
         stamp = time.strftime("%Y%m%dT%H%M%S")
         folder = self.root / "aside" / f"{stage}-{stamp}-{time.monotonic_ns() % 10**6}"
-        for path in [self.artifact(stage), self.journal(stage), *self._extras(stage)]:
+        for path in [self.artifact(stage), self.journal(stage), self.log(stage), *self._extras(stage)]:
             if path.exists():
                 aside = folder / path.name
                 aside.parent.mkdir(parents=True, exist_ok=True)

@@ -165,7 +165,7 @@ def _thought(thought: Thought) -> Panel:
 def _tokens(context: Context, trajectory: Trajectory) -> Iterator[RenderableType]:
     """The trajectory as it is trained on: tokens with loss in colour."""
     from sandcli.engines.tokens import load_tokenizer
-    from sandcli.finetune import IGNORED, tokenise, training_messages
+    from sandcli.finetune.rows import IGNORED, tokenise, training_messages
 
     tokenizer = load_tokenizer(context.base_model().folder)
     row = tokenise(tokenizer, training_messages(context.world.system, trajectory))

@@ -10,7 +10,7 @@ class Grid(NamedTuple):
     title: str
     header: list[str]
     rows: list[list[str]]
-    notes: list[str] = []
+    notes: tuple[str, ...] = ()
 
 
 class Figure(NamedTuple):

@@ -123,7 +123,7 @@ class Context:
         """How the settings want the engine set up."""
         engine, tuned = self.settings.engine, (self.settings.sft, self.settings.train)
         taken = {name: getattr(engine, name) for name in Setup._fields if hasattr(engine, name)}
-        ranks = [training.lora_rank for training in tuned if training.method == "lora"]
+        ranks = [training.lora_rank for training in tuned if training.method != "full"]
         return Setup(**taken | {"urls": tuple(engine.urls), "lora_rank": max(ranks, default=0)})
 
     def _refuse_foreign(self, model: Model) -> None:

@@ -2,11 +2,15 @@
 
 import os
 import signal
+import time
 from types import FrameType
 from typing import Any
 
 from sandcli.errors import Exit
 from sandcli.progress import console, notice
+
+_ONCE = 0.5
+"""Seconds within which signals count as one: a launcher passes on what the terminal has told everybody already."""
 
 
 class Interrupts:
@@ -14,6 +18,7 @@ class Interrupts:
 
     def __init__(self) -> None:
         self.asked = False
+        self._first = 0.0
         self._before: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> "Interrupts":
@@ -26,8 +31,10 @@ class Interrupts:
             signal.signal(number, handler)
 
     def _hear(self, number: int, frame: FrameType | None) -> None:
+        if self.asked and time.monotonic() - self._first < _ONCE:
+            return
         if self.asked:
             console.show_cursor(True)
             os._exit(Exit.INTERRUPTED)  # what is recorded is on disk, and workers notice that we are gone
-        self.asked = True
+        self.asked, self._first = True, time.monotonic()
         notice("finishing what is in flight; interrupt again to stop at once (nothing recorded is lost)")

@@ -3,18 +3,22 @@
 import shutil
 import time
 from pathlib import Path
+from statistics import median
 from typing import Literal, NamedTuple
 
-from sandcli.config import Training
+from msgspec import structs
+
+from sandcli.config import Training as Aims
 from sandcli.errors import Exit, Interrupted, UsageError
+from sandcli.finetune.recipe import Fitted, Means, Recipe, Spec
 from sandcli.models import fingerprint
-from sandcli.progress import Bar, notice
+from sandcli.progress import notice
 from sandcli.prompts import digest as text_digest
 from sandcli.records import Trajectory
 from sandcli.run import SCHEMA, Identity, Manifest, differences
 from sandcli.stages.context import Context
-from sandcli.stages.interrupts import Interrupts
 from sandcli.stages.job import Options, State, Summary
+from sandcli.stages.team import Team, Training
 from sandcli.store import fsync_folder, read
 
 
@@ -25,15 +29,11 @@ class Tuning(NamedTuple):
     stage: Literal["sft", "train"]
     start: Path
     data: Path
-    training: Training
+    training: Aims
 
     def identity(self) -> Identity:
         """The model it starts from, the data, and the recipe."""
-        settings = {
-            name: str(getattr(self.training, name))
-            for name in self.training.__struct_fields__
-            if name != "checkpoint_minutes"
-        }
+        settings = {name: str(getattr(self.training, name)) for name in self.training.__struct_fields__}
         settings |= {
             "start": fingerprint(self.start),
             "data": fingerprint(self.data),
@@ -59,7 +59,20 @@ def inspect(job: Tuning) -> State:
 
 
 def tune(job: Tuning, options: Options) -> Summary:
-    """Train, unless the model is there already; goes on from the last checkpoint of an interrupted run."""
+    """Train, unless the model is there already; goes on from the last checkpoint of an interrupted run.
+
+    Where a launcher started several processes the first one does all this, and the others train with it.
+    """
+    with Team() as team:
+        if team.follows:
+            training = team.share(None)
+            if training is not None:
+                training.run()
+            return Summary(job.stage, Exit.DONE, "", None, [])
+        return _lead(job, options, team)
+
+
+def _lead(job: Tuning, options: Options, team: Team) -> Summary:
     run = job.context.run
     run.must_exist()
     with run.locked(job.stage):
@@ -73,7 +86,7 @@ def tune(job: Tuning, options: Options) -> Summary:
             return Summary(job.stage, Exit.DONE, f"{job.stage}: {state.kind}", None, [], forecast=True)
         if state.recorded:
             return _kept(job, state)
-        return _train(job, state)
+        return _train(job, state, team)
 
 
 def _kept(job: Tuning, state: State) -> Summary:
@@ -85,34 +98,55 @@ def _kept(job: Tuning, state: State) -> Summary:
     return Summary(job.stage, Exit.DONE, f"{run.artifact(job.stage)} is complete: nothing to do", manifest, [])
 
 
-def _train(job: Tuning, state: State) -> Summary:
-    from sandcli.finetune import Hooks, Recipe, fit
-
+def _train(job: Tuning, state: State, team: Team) -> Summary:
     run, started = job.context.run, time.monotonic()
-    trajectories = list(read(job.data, Trajectory))[: job.context.limit]
-    if not trajectories:
+    if next(iter(read(job.data, Trajectory)), None) is None:
         raise UsageError(f"{job.data} holds no trajectory", "collect some: other tasks, a larger --limit")
-    fields = {name: getattr(job.training, name) for name in job.training.__struct_fields__}
-    recipe = Recipe(**fields, seed=job.context.settings.run.seed)
-    identity = job.identity()
+    identity, work = job.identity(), run.journal(job.stage)
     run.begin(job.stage, identity)
-    notice(f"training {recipe.method} from {job.start} on {len(trajectories)} trajectories")
-    work, model, bar = run.journal(job.stage), run.artifact(job.stage), Bar(job.stage, 0, 0)
     if state.kind == "missing":
         shutil.rmtree(work, ignore_errors=True)  # left by a run that was thrown away
-    with Interrupts() as interrupts, bar.shown():
-        hooks = Hooks(bar.restart, bar.advance, lambda: interrupts.asked)
-        fitted, prepared = fit(job.start, job.context.world.system, trajectories, recipe, work, hooks)
+    notice(f"training {job.training.method} from {job.start} on {job.data}")
+    fitted = _fitted(job, team)
     if not fitted.finished:
         raise Interrupted(job.stage)
+    model = run.artifact(job.stage)
     shutil.rmtree(model, ignore_errors=True)  # a kill came between the model and its manifest
     (work / "result").rename(model)
     fsync_folder(model.parent)
-    manifest = Manifest(stage=job.stage, identity=identity, tokens=fitted.tokens, loss=fitted.loss)
-    manifest.counts = {"trajectories": len(prepared.rows), "too_long": len(prepared.too_long), "steps": fitted.steps}
-    manifest.figures = {"first_loss": fitted.loss[0][1], "last_loss": fitted.loss[-1][1]}
-    manifest.left_out, manifest.accepted = prepared.too_long, state.reasons
-    manifest.seconds = round(time.monotonic() - started, 1)
+    manifest = _manifest(job, fitted, identity)
+    manifest.accepted, manifest.seconds = state.reasons, round(time.monotonic() - started, 1)
     run.finish(manifest)
     shutil.rmtree(work)
-    return Summary(job.stage, Exit.DONE, f"{model}: {fitted.steps} steps", manifest, [])
+    return Summary(
+        job.stage, Exit.DONE, f"{model}: {fitted.steps} steps; the log is {run.log(job.stage)}", manifest, []
+    )
+
+
+def _fitted(job: Tuning, team: Team) -> Fitted:
+    """Train: in processes that are started now, with those that a launcher started, or alone."""
+    run, settings = job.context.run, job.context.settings
+    recipe = Recipe(**structs.asdict(job.training), seed=settings.run.seed)
+    how = structs.asdict(settings.trainer)
+    processes = how.pop("nproc")
+    means = Means(**how | {"report_to": tuple(settings.trainer.report_to)})
+    spec = Spec(job.start, job.context.world.system, recipe, means, run.journal(job.stage), run.log(job.stage))
+    training = Training(job.stage, spec, job.data, job.context.limit)
+    if processes > 1 and team.size == 1:
+        return training.launched(processes)
+    team.share(training)
+    return training.run()
+
+
+def _manifest(job: Tuning, fitted: Fitted, identity: Identity) -> Manifest:
+    size, log = fitted.size, fitted.log
+    manifest = Manifest(stage=job.stage, identity=identity, tokens=size.tokens, left_out=size.too_long)
+    manifest.loss = [(entry.step, entry.loss) for entry in log]
+    manifest.counts = {"trajectories": size.trajectories, "too_long": len(size.too_long), "steps": fitted.steps}
+    manifest.figures = {
+        "first_loss": log[0].loss,
+        "last_loss": log[-1].loss,
+        "tokens_a_second": median(entry.tokens_a_second for entry in log),
+        "memory_gib": max(entry.memory_gib for entry in log),
+    }
+    return manifest

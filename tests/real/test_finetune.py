@@ -6,7 +6,6 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import pytest
@@ -14,14 +13,16 @@ import pytest
 from sandcli.engines.loading import load_model
 from sandcli.engines.tokens import load_tokenizer, prompt_ids, render
 from sandcli.errors import UsageError
-from sandcli.finetune import IGNORED, Hooks, Recipe, fit, last_checkpoint, prepare, tokenise, training_messages
+from sandcli.finetune.recipe import Fitted, Hooks, Logged, Means, Recipe, Spec
+from sandcli.finetune.rows import IGNORED, prepare, tokenise, training_messages
+from sandcli.finetune.trainer import fit, last_checkpoint
 from sandcli.react import conversation
 from sandcli.records import Step, Task, Trajectory
 
 pytestmark = pytest.mark.real
 
 SYSTEM = "You act in a text world."
-HOOKS = Hooks(lambda total, done: None, lambda: None, lambda: False)
+HOOKS = Hooks(lambda size: None, lambda total, done: None, lambda: None, lambda: False)
 RECIPE = Recipe(
     method="full",
     lora_rank=4,
@@ -30,9 +31,15 @@ RECIPE = Recipe(
     batch_size=1,
     max_length=0,
     too_long="drop",
-    checkpoint_minutes=60,
     seed=0,
 )
+MEANS = Means(checkpoint_minutes=60)
+
+
+def train(
+    start: Path, trajectories: list[Trajectory], recipe: Recipe, work: Path, means: Means = MEANS, hooks: Hooks = HOOKS
+) -> Fitted:
+    return fit(Spec(start, SYSTEM, recipe, means, work, work / "log.jsonl"), trajectories, hooks)
 
 
 def trajectory(name: str, steps: int) -> Trajectory:
@@ -103,16 +110,16 @@ def test_what_is_too_long_is_reported(smollm: Path, rule: str, rows: int, report
 @pytest.mark.parametrize(("method", "share"), [("full", 0.8), ("lora", 0.99)])
 def test_training_learns_and_the_result_loads(tiny: Path, tmp_path: Path, method: str, share: float) -> None:
     recipe = RECIPE._replace(method=method, epochs=8, learning_rate=1e-2)
-    fitted, prepared = fit(tiny, SYSTEM, [trajectory("a", 3), trajectory("b", 4)], recipe, tmp_path, HOOKS)
-    assert fitted.finished and fitted.steps == 16 and len(prepared.rows) == 2
-    assert fitted.loss[-1][1] < share * fitted.loss[0][1]
+    fitted = train(tiny, [trajectory("a", 3), trajectory("b", 4)], recipe, tmp_path)
+    assert fitted.finished and fitted.steps == 16 and fitted.size.trajectories == 2
+    assert fitted.log[-1].loss < share * fitted.log[0].loss
     assert load_model(tmp_path / "result").num_parameters() == load_model(tiny).num_parameters()
 
 
 def test_an_adapter_is_trained_on(tiny: Path, tmp_path: Path) -> None:
     recipe = RECIPE._replace(method="lora", epochs=1)
-    fit(tiny, SYSTEM, [trajectory("a", 3)], recipe, tmp_path / "first", HOOKS)
-    fitted, _ = fit(tmp_path / "first" / "result", SYSTEM, [trajectory("a", 3)], recipe, tmp_path / "second", HOOKS)
+    train(tiny, [trajectory("a", 3)], recipe, tmp_path / "first")
+    fitted = train(tmp_path / "first" / "result", [trajectory("a", 3)], recipe, tmp_path / "second")
     assert fitted.finished
     assert (tmp_path / "second" / "result" / "adapter_config.json").exists()
 
@@ -131,15 +138,21 @@ def test_a_killed_training_goes_on_from_its_checkpoint(tiny: Path, tmp_path: Pat
     resumed, started_at = _fitted(tiny, tmp_path / "killed")
     assert started_at == int(kept.name.split("-")[1])
     assert resumed.finished and resumed.steps == whole.steps
-    assert [step for step, _ in resumed.loss] == [step for step, _ in whole.loss]
-    assert [loss for _, loss in resumed.loss] == pytest.approx([loss for _, loss in whole.loss], rel=1e-4)
+    assert [entry.step for entry in resumed.log] == [entry.step for entry in whole.log]
+    assert losses(resumed) == pytest.approx(losses(whole), rel=1e-4)
+    written = (tmp_path / "killed" / "log.jsonl").read_bytes().splitlines()
+    assert [msgspec.json.decode(line, type=Logged) for line in written] == resumed.log
 
 
-def _fitted(tiny: Path, work: Path) -> tuple[Any, int]:
+def losses(fitted: Fitted) -> list[float]:
+    return [entry.loss for entry in fitted.log]
+
+
+def _fitted(tiny: Path, work: Path) -> tuple[Fitted, int]:
     begun: list[int] = []
     hooks = HOOKS._replace(planned=lambda total, done: begun.append(done))
-    recipe = RECIPE._replace(checkpoint_minutes=0)
-    fitted, _ = fit(tiny, SYSTEM, [trajectory("a", 3), trajectory("b", 4)], recipe, work, hooks)
+    trajectories = [trajectory("a", 3), trajectory("b", 4)]
+    fitted = train(tiny, trajectories, RECIPE, work, Means(checkpoint_minutes=0), hooks)
     return fitted, begun[0]
 
 

@@ -1,0 +1,85 @@
+"""Trajectories as masked tokens.
+
+The loss falls on the agent's turns and their end token only. We tokenise ourselves, piece by piece, and assert
+that the pieces are the tokens of the whole text: no template needs special tags, and nothing is cut silently.
+"""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from sandcli.engines.tokens import encode, render
+from sandcli.errors import UsageError
+from sandcli.react import Message, conversation
+from sandcli.records import Trajectory
+
+IGNORED = -100
+"""The label of a token that carries no loss."""
+
+
+class Row(NamedTuple):
+    """One trajectory as the trainer sees it: token ids, and labels that are `IGNORED` outside the agent's turns."""
+
+    input_ids: list[int]
+    labels: list[int]
+
+
+class Prepared(NamedTuple):
+    """Rows to train on, and what happened to trajectories that were too long, by id."""
+
+    rows: list[Row]
+    too_long: dict[str, str]
+
+
+def tokenise(tokenizer: Any, messages: Sequence[Message]) -> Row:
+    """A conversation with loss on the assistant's turns, each up to and with its end token.
+
+    Raises `UsageError` where the template rewrites what was said before: a policy trained so would never see its
+    training context again.
+    """
+    ids: list[int] = []
+    labels: list[int] = []
+    done = ""
+    for number, message in enumerate(messages):
+        if message.role != "assistant":
+            continue
+        opened = render(tokenizer, messages[:number], answer=True)
+        closed = render(tokenizer, messages[: number + 1], answer=False)
+        said = closed[len(opened) :].rstrip("\n")
+        if not opened.startswith(done) or not closed.startswith(opened + message.content):
+            raise UsageError("the chat template rewrites earlier turns", "use a model whose template keeps them")
+        context, turn = encode(tokenizer, opened[len(done) :]), encode(tokenizer, said)
+        ids += context + turn
+        labels += [IGNORED] * len(context) + turn
+        done = opened + said
+    if ids != encode(tokenizer, done):
+        raise AssertionError("the pieces of a conversation are not the tokens of the whole")
+    return Row(ids, labels)
+
+
+def prepare(tokenizer: Any, system: str, trajectories: Sequence[Trajectory], limit: int, too_long: str) -> Prepared:
+    """All rows; a trajectory of more than `limit` tokens is dropped, or cut by whole steps from its end."""
+    rows: list[Row] = []
+    report: dict[str, str] = {}
+    for trajectory in trajectories:
+        row = tokenise(tokenizer, training_messages(system, trajectory))
+        ends = _ends(row) if len(row.input_ids) > limit else []
+        kept = sum(end <= limit for end in ends) if too_long == "cut" else 0
+        if not ends:
+            rows.append(row)
+        elif kept:
+            rows.append(Row(row.input_ids[: ends[kept - 1]], row.labels[: ends[kept - 1]]))
+        if ends:
+            what = f"cut to {kept} of {len(ends)} steps" if kept else "left out"
+            report[trajectory.id] = f"{what}: {len(row.input_ids)} tokens, and {limit} are allowed"
+    return Prepared(rows, report)
+
+
+def _ends(row: Row) -> list[int]:
+    """Where the agent's turns end."""
+    after = [*row.labels[1:], IGNORED]
+    return [n for n, (label, next_) in enumerate(zip(row.labels, after, strict=True), 1) if next_ == IGNORED != label]
+
+
+def training_messages(system: str, trajectory: Trajectory) -> list[Message]:
+    """The conversation that is trained on; it ends with the agent's last turn."""
+    return conversation(system, trajectory.instruction, trajectory.steps)[:-1]

@@ -1,0 +1,92 @@
+"""What watches over a training run: counts steps, keeps the log, saves checkpoints, stops when it must."""
+
+import math
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import psutil
+import torch
+from transformers import TrainerCallback
+
+from sandcli.finetune.recipe import Hooks, Logged
+
+COMPLETE = "complete"
+"""A checkpoint without this file was being written when the process died."""
+
+
+class Watch(TrainerCallback):  # type: ignore[misc]
+    """The trainer's callback in each process; `log` is the file of the first one, None in the others."""
+
+    def __init__(self, minutes: float, hooks: Hooks, log: Path | None) -> None:
+        self._minutes, self._hooks, self._log = minutes, hooks, log
+        self._saved = time.monotonic()
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """After a kill the log may hold steps that the last checkpoint does not know."""
+        if self._log is not None:
+            self._log.parent.mkdir(parents=True, exist_ok=True)
+            self._log.write_bytes(b"".join(map(_line, logged(state.log_history))))
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Decide together: a process that stopped alone would leave the others waiting for it."""
+        self._hooks.stepped()
+        stop = self._hooks.agreed(self._hooks.stop())
+        due = self._hooks.agreed(time.monotonic() - self._saved >= self._minutes * 60)
+        last = state.global_step >= state.max_steps
+        control.should_save = (due or stop) and not last
+        control.should_training_stop |= stop
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
+        """Note the step; a loss that is not a number ends the training, and no checkpoint is made of it."""
+        entries = logged(state.log_history[-1:])
+        if entries and self._log is not None:
+            with self._log.open("ab") as file:
+                file.write(_line(entries[0]))
+        if entries and not math.isfinite(entries[0].loss):
+            control.should_training_stop, control.should_save = True, False
+
+    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Mark the checkpoint as whole."""
+        self._saved = time.monotonic()
+        if self._log is not None:
+            (Path(args.output_dir) / f"checkpoint-{state.global_step}" / COMPLETE).touch()
+
+
+class Meter:
+    """Speed and memory of the first process since it was last read."""
+
+    def __init__(self, tokens: Sequence[int]) -> None:
+        """`tokens`: how many each step of the run computes."""
+        self._tokens = tokens
+        self._read = time.monotonic()
+
+    def read(self, step: int) -> dict[str, float]:
+        """What the log tells beside the loss, after a step."""
+        now = time.monotonic()
+        seconds, self._read = now - self._read, now
+        memory = torch.cuda.max_memory_allocated() if torch.cuda.is_available() else psutil.Process().memory_info().rss
+        return {"tokens_a_second": round(self._tokens[step - 1] / seconds, 1), "memory_gib": round(memory / 2**30, 2)}
+
+
+def logged(history: Sequence[Mapping[str, Any]]) -> list[Logged]:
+    """The trainer's own notes as records."""
+    return [
+        Logged(
+            step=entry["step"],
+            epoch=round(entry["epoch"], 3),
+            loss=float(entry["loss"]),
+            learning_rate=float(entry["learning_rate"]),
+            gradient_norm=float(entry.get("grad_norm", 0.0)),
+            tokens_a_second=entry["tokens_a_second"],
+            memory_gib=entry["memory_gib"],
+        )
+        for entry in history
+        if "loss" in entry
+    ]
+
+
+def _line(entry: Logged) -> bytes:
+    return msgspec.json.encode(entry) + b"\n"

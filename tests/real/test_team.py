@@ -1,0 +1,101 @@
+"""Processes that train together: started by `--nproc`, by torchrun, interrupted, and failing."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.helpers import REPO, environment, make_run, perform, sand
+
+pytestmark = pytest.mark.real
+
+TORCHRUN = (
+    sys.executable,
+    "-m",
+    "torch.distributed.run",
+    "--standalone",
+    "--nproc-per-node",
+    "2",
+    "-m",
+    "--",
+    "sandcli",
+)
+
+
+def prepared(tiny: Path, folder: Path, **settings: str | int | float) -> Path:
+    """A run on the toy world with expert trajectories, ready for `sand sft`."""
+    values = {"sft__learning_rate": 1e-3, "sft__batch_size": 4, "sft__epochs": 4, **settings}
+    run = make_run(folder, model__base=str(tiny), env__tasks="fetch,carry", **values)
+    perform("collect", run, limit=5)
+    return run
+
+
+def losses(run: Path) -> list[float]:
+    return [json.loads(line)["loss"] for line in (run / "logs" / "sft.jsonl").read_text().splitlines()]
+
+
+@pytest.fixture(scope="module")
+def alone(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> list[float]:
+    """The loss of every step of one process that trains by itself; 5 rows in batches of 4."""
+    run = prepared(tiny, tmp_path_factory.mktemp("alone") / "run")
+    done = sand("sft", "--run", run)
+    assert done.returncode == 0, done.stderr
+    assert "5 trajectories" in done.stderr
+    return losses(run)
+
+
+def test_two_processes_learn_as_one(tiny: Path, tmp_path: Path, alone: list[float]) -> None:
+    run = prepared(tiny, tmp_path / "run")
+    done = sand("sft", "--run", run, "--nproc", "2")
+    assert done.returncode == 0, done.stderr
+    assert len(alone) == 8 and alone[-1] < alone[0]
+    assert losses(run) == pytest.approx(alone, rel=1e-4)
+    assert done.stderr.count("5 trajectories") == 1
+    assert "nothing to do" in sand("sft", "--run", run).stderr
+
+
+def test_a_launcher_that_is_there_already_is_used(tiny: Path, tmp_path: Path, alone: list[float]) -> None:
+    run = prepared(tiny, tmp_path / "run")
+    for said in ("8 steps", "nothing to do"):
+        done = subprocess.run(
+            [*TORCHRUN, "sft", "--run", str(run)],
+            cwd=REPO,
+            env=environment(),
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, done.stderr
+        assert done.stderr.count(said) == 1
+    assert losses(run) == pytest.approx(alone, rel=1e-4)
+
+
+def test_an_interrupted_team_goes_on_where_it_was(tiny: Path, tmp_path: Path, alone: list[float]) -> None:
+    run = prepared(tiny, tmp_path / "run")
+    command = [sys.executable, "-m", "sandcli", "sft", "--run", str(run), "--nproc", "2"]
+    child = subprocess.Popen(
+        command, cwd=REPO, env=environment(), stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    log, deadline = run / "logs" / "sft.jsonl", time.monotonic() + 120
+    while not (log.exists() and log.read_bytes().count(b"\n") >= 2) and time.monotonic() < deadline:
+        time.sleep(0.005)
+    os.killpg(child.pid, signal.SIGINT)  # as a terminal does: all of them hear it
+    _, said = child.communicate(timeout=100)
+    assert child.returncode == 130, said
+    assert "Traceback" not in said
+    assert 2 <= len(losses(run)) < 8
+    resumed = sand("sft", "--run", run, "--nproc", "2")
+    assert resumed.returncode == 0, resumed.stderr
+    assert losses(run) == pytest.approx(alone, rel=1e-3)
+
+
+def test_what_goes_wrong_in_a_process_is_told_once(tiny: Path, tmp_path: Path) -> None:
+    run = prepared(tiny, tmp_path / "run", sft__max_length=10)
+    done = sand("sft", "--run", run, "--nproc", "2")
+    assert done.returncode == 2
+    assert "error: there is no trajectory to train on" in done.stderr and "Traceback" not in done.stderr
+    assert done.stderr.count("error:") == 1
