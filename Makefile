@@ -2,6 +2,7 @@
 
 PYTHON ?= python3.11
 RUN    ?= runs/it1
+ITERATIONS ?= 3
 DEMO   := runs/demo
 SAND   := .venv/bin/sand
 READY  := .venv/.ready
@@ -10,13 +11,18 @@ VLLM   := .venv/.vllm
 # Tests of ALFWorld say that they are left out where there is no compiler for it.
 COMPILED := $(if $(shell command -v c++),$(ALFWORLD))
 
+# An ablation (method.without in sand.toml) needs less before it synthesizes.
+WITHOUT = $(shell sed -n 's/^without = "\(.*\)".*/\1/p' $(RUN)/sand.toml 2>/dev/null)
+NEEDS_critique := samples.jsonl
+NEEDS_sampling := expert.jsonl
+
 # What makes an iteration small enough for a bare CPU.
 SMALL := --set sample.n=3 --set agent.max_tokens=160 --set critique.max_tokens=80 --set synthesize.max_tokens=160 \
   --set sft.epochs=3 --set sft.batch_size=2 --set sft.learning_rate=1e-4 \
   --set train.epochs=2 --set train.batch_size=2 --set train.learning_rate=5e-5 \
   --set eval.models=sft,model
 
-.PHONY: help setup setup-alfworld setup-vllm demo demo-alfworld iteration test check lint
+.PHONY: help setup setup-alfworld setup-vllm demo demo-alfworld iteration experiment experiment-small test check lint
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' Makefile | sed 's/:.*##/:/' | sort
@@ -80,7 +86,7 @@ $(RUN)/rollouts.jsonl: $(RUN)/samples.jsonl
 $(RUN)/critiques.jsonl: $(RUN)/rollouts.jsonl
 	$(SAND) critique --run $(RUN) $(CRITIQUE)
 
-$(RUN)/thoughts.jsonl: $(RUN)/critiques.jsonl
+$(RUN)/thoughts.jsonl: $(RUN)/$(or $(NEEDS_$(WITHOUT)),critiques.jsonl) | $(RUN)/sft
 	$(SAND) synthesize --run $(RUN) $(SYNTHESIZE)
 
 $(RUN)/model: $(RUN)/thoughts.jsonl
@@ -88,6 +94,20 @@ $(RUN)/model: $(RUN)/thoughts.jsonl
 
 $(RUN)/eval.jsonl: $(RUN)/model
 	$(SAND) eval --run $(RUN) $(EVAL)
+
+# Every part of it is made once and kept, so a run that was stopped goes on where it was.
+experiment: $(READY)  ## SFT and ITERATIONS (3) iterations in RUN/it1, it2, ...: make experiment RUN=runs/x INIT="--preset NAME"
+	@test -f $(RUN)/it1/sand.toml || $(SAND) init --run $(RUN)/it1 --set eval.models=base,sft,model $(INIT)
+	@$(MAKE) --no-print-directory iteration RUN=$(RUN)/it1
+	@for n in $$(seq 2 $(ITERATIONS)); do \
+	  test -f $(RUN)/it$$n/sand.toml || $(SAND) init --run $(RUN)/it$$n --from $(RUN)/it$$((n - 1)) || exit; \
+	  $(MAKE) --no-print-directory iteration RUN=$(RUN)/it$$n || exit; \
+	done
+	@$(SAND) report $$(seq -f "$(RUN)/it%g" $(ITERATIONS))
+
+experiment-small:  ## SFT against one iteration of SmolLM2-135M, 120 held-out episodes a side; half an hour on 2 cores
+	@$(MAKE) --no-print-directory experiment RUN=runs/small ITERATIONS=1 INIT="--preset scienceworld-smollm2-135m" \
+	  COLLECT="--limit 36" EVAL="--limit 60"
 
 test: $(READY) $(COMPILED)  ## every test, the real simulator and the real small model included
 	.venv/bin/python -m pytest

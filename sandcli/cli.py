@@ -62,12 +62,15 @@ def options(
 def init(
     run: RunDir,
     previous: Annotated[Path | None, typer.Option("--from", help="Start the iteration after this run.")] = None,
+    preset: Annotated[
+        str | None, typer.Option(help="The paper's settings, such as scienceworld-llama3.1-8b; a wrong name lists all.")
+    ] = None,
     settings: Annotated[list[str] | None, typer.Option("--set", metavar="TABLE.KEY=VALUE", help="A setting.")] = None,
 ) -> None:
     """Make a run directory with its sand.toml."""
     from sandcli.starting import start_run
 
-    start_run(run, previous, settings or [])
+    start_run(run, previous, settings or [], preset)
     after = "sample" if previous else "collect"
     _chat(f"made {run}; settings are in {run / 'sand.toml'}", f"sand {after} --run {run}")
 
@@ -102,7 +105,7 @@ def collect(
     flags = {"collect.thoughts": thoughts, "collect.expert": expert, **_common(engine, workers, seed)}
     context = _context(run, flags, limit)
     job = CollectJob(context, source, keep_diverged)
-    _report(work(job, _options(force, accept_stale, accept_failures, dry_run)), run, as_json)
+    _report(work(job, _options(force, accept_stale, accept_failures, dry_run)), context, as_json)
 
 
 @app.command()
@@ -179,6 +182,9 @@ def critique(
 @app.command()
 def synthesize(
     run: RunDir,
+    without: Annotated[
+        str | None, typer.Option(help="An ablation: sampling (the base model proposes the actions), or critique.")
+    ] = None,
     limit: Limit = None,
     engine: EngineKind = None,
     seed: Seed = None,
@@ -190,7 +196,7 @@ def synthesize(
 ) -> None:
     """Let the base model write one deliberation a flagged step, and make D_delib."""
     options = _options(force, accept_stale, accept_failures, dry_run)
-    _stage("synthesize", run, _common(engine, None, seed), limit, options, as_json)
+    _stage("synthesize", run, {"method.without": without, **_common(engine, None, seed)}, limit, options, as_json)
 
 
 @app.command()
@@ -382,7 +388,8 @@ def _stage(
 ) -> None:
     from sandcli.stages.registry import perform
 
-    _report(perform(stage, _context(run, flags, limit), options), run, as_json)
+    context = _context(run, flags, limit)
+    _report(perform(stage, context, options), context, as_json)
 
 
 def _context(run: Path, flags: "dict[str, Scalar | None]", limit: int | None) -> "Context":
@@ -409,12 +416,13 @@ def _listed(text: str | None) -> list[str] | None:
     return text.split(",") if text else None
 
 
-def _report(summary: "Summary", run: Path, as_json: bool) -> None:
+def _report(summary: "Summary", context: "Context", as_json: bool) -> None:
     from sandcli.progress import console
-    from sandcli.status import NEXT, failures_table, summary_table
+    from sandcli.status import failures_table, following, summary_table
 
     if not summary.message:
         return  # a process that followed another one, which has told everything
+    root = context.run.root
     if as_json:
         import msgspec
 
@@ -424,10 +432,10 @@ def _report(summary: "Summary", run: Path, as_json: bool) -> None:
     if summary.failures:
         console.print(failures_table(summary.failures))
     if summary.exit is Exit.DONE:
-        following = f"sand {summary.stage} --run {run}" if summary.forecast else NEXT[summary.stage].format(run=run)
-        _chat(summary.message, following)
+        again = summary.forecast and "done;" not in summary.message
+        _chat(summary.message, f"sand {summary.stage} --run {root}" if again else following(summary.stage, context))
         return
-    _chat(summary.message, f"sand {summary.stage} --run {run} (tries them again; --accept-failures goes on without)")
+    _chat(summary.message, f"sand {summary.stage} --run {root} (tries them again; --accept-failures goes on without)")
     raise typer.Exit(summary.exit)
 
 

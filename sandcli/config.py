@@ -30,6 +30,7 @@ class Table(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 class Run(Table, frozen=True, kw_only=True):
     """Settings of the whole run."""
 
+    iteration: Annotated[int, Meta(ge=1, description="which iteration this is; reports name their rows by it")] = 1
     seed: Annotated[int, Meta(description="every unit's own seed is derived from it and the unit's key")] = 0
     workers: Annotated[int, Meta(ge=0, description="environment processes; 0: one a core, at most 8")] = 0
     in_flight: Annotated[
@@ -66,6 +67,25 @@ class Env(Table, frozen=True, kw_only=True):
     translate: Annotated[
         bool, Meta(description="alfworld: recorded `put X in/on Y` becomes `move X to Y`, or back, as the games say it")
     ] = False
+
+
+class Method(Table, frozen=True, kw_only=True):
+    """Which form of the method."""
+
+    without: Annotated[
+        Literal["none", "sampling", "critique"],
+        Meta(
+            description="an ablation of the paper's Table 3: none, sampling (the base model proposes the alternatives "
+            "itself, at every step), critique (no rollouts)"
+        ),
+    ] = "none"
+    switch: Annotated[
+        Literal["never", "better", "shorter"],
+        Meta(
+            description="when a candidate's rollout replaces the rest of the expert trajectory: where it earned more "
+            "(the paper, on ALFWorld), or also where it earned as much in fewer steps"
+        ),
+    ] = "never"
 
 
 class Collect(Table, frozen=True, kw_only=True):
@@ -202,6 +222,7 @@ class Settings(Table, frozen=True, kw_only=True):
     run: Run = Run()
     model: Model = Model()
     env: Env = Env()
+    method: Method = Method()
     collect: Collect = Collect()
     agent: Agent = Agent()
     sample: Sampling = Sampling()

@@ -83,9 +83,20 @@ def turn_messages(step: Step) -> list[Message]:
 
 
 def deliberation_opening(actions: Sequence[str]) -> str:
-    """How every deliberation thought starts: `My options: (1) look around; (2) go to kitchen.`"""
+    """How every deliberation thought starts: `My options: (1) look around; (2) go to kitchen.`
+
+    With no actions it ends where the first is to be named.
+    """
+    if not actions:
+        return f"{_OPENING} (1)"
     options = "; ".join(f"({number}) {action}" for number, action in enumerate(actions, 1))
     return f"{_OPENING} {options}."
+
+
+def options_of(thought: str) -> list[str]:
+    """The actions that a deliberation lists at its start."""
+    listed = thought.lstrip().removeprefix(_OPENING).partition(".")[0]
+    return [normalise(part) for part in re.split(r";?\s*\(\d+\)\s+", listed) if normalise(part)]
 
 
 def is_deliberation(thought: str) -> bool:

@@ -154,7 +154,8 @@ class Thought(Record, frozen=True, kw_only=True):
     """A line of thoughts.jsonl: the deliberation of one flagged step.
 
     `thought` is empty where no attempt passed the checks; the step then keeps its original thought and
-    `rejected` lists, an entry an attempt, which check failed.
+    `rejected` lists, an entry an attempt, which check failed. `candidate` is the one that the step goes on with:
+    0, the expert's, unless the expert was switched.
     """
 
     id: str
@@ -163,6 +164,7 @@ class Thought(Record, frozen=True, kw_only=True):
     attempts: int
     rejected: list[str]
     tokens: int
+    candidate: int = 0
 
     @property
     def key(self) -> Key:

@@ -8,21 +8,24 @@ from typing import Any
 from sandcli.config import FILE, Scalar, read_text, resolve, template
 from sandcli.errors import UsageError
 from sandcli.models import fingerprint
+from sandcli.presets import preset_values
 from sandcli.run import SCHEMA, Identity, Manifest, Run
 from sandcli.stages.collect import TAKEN_OVER
 from sandcli.store import write_atomic
 
 
-def start_run(root: Path, previous: Path | None, assignments: list[str]) -> None:
+def start_run(root: Path, previous: Path | None, assignments: list[str], preset: str | None = None) -> None:
     """Make `root` with its sand.toml; with `previous`, D_exp is its D_delib and the policy its model.
 
-    Raises `UsageError` where `root` is a run already, or an assignment is not `table.key=value`.
+    Raises `UsageError` where `root` is a run already, an assignment is not `table.key=value`, or the preset unknown.
     """
     if (root / FILE).exists():
         raise UsageError(f"{root} is a run already", f"edit {root / FILE}, or choose another directory")
-    values: dict[str, Any] = _assigned(assignments)
+    values: dict[str, Any] = {**(preset_values(preset) if preset else {}), **_assigned(assignments)}
     if previous is not None:
         values = {**_carried(root, Run(previous)), **values}
+    elif values.get("env.name") == "alfworld" and values.get("method.without", "none") == "none":
+        values.setdefault("method.switch", "better")  # as the paper does there, and not on ScienceWorld
     resolve(root, {}, values)
     (root / "manifests").mkdir(parents=True, exist_ok=True)
     if previous is not None:
@@ -46,7 +49,8 @@ def _carried(root: Path, previous: Run) -> dict[str, Scalar]:
     values = {s.name: s.value for s in resolved.listing() if s.origin != "default"}
     values.pop("eval.models", None)  # such as sft, which the new run does not have
     policy = os.path.relpath(previous.needs("train"), root)  # runs can be moved together
-    return {**values, "model.policy": policy, "train.epochs": 1}
+    iteration = resolved.settings.run.iteration + 1
+    return {**values, "run.iteration": iteration, "model.policy": policy, "train.epochs": 1}
 
 
 def _take_over(run: Run, previous: Run) -> None:

@@ -6,22 +6,32 @@ from typing import NamedTuple
 
 from rich.table import Table
 
+from sandcli.config import Settings
 from sandcli.errors import SandError
 from sandcli.records import Failure
-from sandcli.run import ARTIFACTS, STAGES, Manifest
+from sandcli.run import ARTIFACTS, STAGES, Manifest, Stage
 from sandcli.stages.context import Context
 from sandcli.stages.registry import state
 
-NEXT = {
-    "collect": "sand sft --run {run}",
-    "sft": "sand sample --run {run}",
-    "sample": "sand rollout --run {run}",
-    "rollout": "sand critique --run {run}",
-    "critique": "sand synthesize --run {run}",
-    "synthesize": "sand train --run {run}",
-    "train": "sand eval --run {run}",
-    "eval": "sand init --run NEXT --from {run}",
+_LEFT_OUT: dict[str, set[Stage]] = {
+    "none": set(),
+    "critique": {"rollout", "critique"},
+    "sampling": {"sample", "rollout", "critique"},
 }
+"""Stages that an ablation goes without."""
+
+
+def part(settings: Settings) -> list[Stage]:
+    """The stages that a run consists of, in order."""
+    left_out = _LEFT_OUT[settings.method.without] | ({"sft"} if settings.model.policy else set())
+    return [stage for stage in STAGES if stage not in left_out]
+
+
+def following(stage: Stage, context: Context) -> str:
+    """The command that comes after a stage."""
+    root, stages = context.run.root, part(context.settings)
+    later = [name for name in stages if STAGES.index(name) > STAGES.index(stage)]
+    return f"sand {later[0]} --run {root}" if later else f"sand init --run NEXT --from {root}"
 
 
 class Item(NamedTuple):
@@ -39,7 +49,7 @@ class Item(NamedTuple):
 def listing(context: Context) -> list[Item]:
     """The state of every stage."""
     items = []
-    for stage in STAGES:
+    for stage in part(context.settings):
         failures = dict(Counter(failure.reason for failure in context.run.failures(stage)))
         try:
             kind, recorded, todo, reasons, _ = state(stage, context)

@@ -217,6 +217,7 @@ THOUGHTS = [
         "attempts": 2,
         "rejected": ["speaks of what the agent cannot know"],
         "tokens": 10 + 13 + 5,
+        "candidate": 0,
     },
     {
         "id": "carry_0",
@@ -229,6 +230,7 @@ THOUGHTS = [
             "contains an action line",
         ],
         "tokens": 9 + 7 + 11,
+        "candidate": 0,
     },
 ]
 

@@ -5,10 +5,8 @@ thoughts in place of the originals at flagged steps. Only then: the history that
 the thoughts of D_exp, h_t = (h_{t-1}, z_t, a_t, o_t).
 """
 
-import random
 from collections.abc import AsyncIterator, Iterable, Iterator
-from contextlib import asynccontextmanager, closing
-from typing import NamedTuple
+from contextlib import asynccontextmanager
 
 import msgspec
 
@@ -16,25 +14,19 @@ from sandcli.engines.base import Completion, Engine, Model, Sampling
 from sandcli.errors import ContextOverflow
 from sandcli.models import fingerprint
 from sandcli.prompts import digest as text_digest
-from sandcli.prompts import fill, load
-from sandcli.react import Message, deliberation_opening, normalise
-from sandcli.records import Critique, Sample, Thought, Trajectory
-from sandcli.run import Identity, Stage
+from sandcli.prompts import load
+from sandcli.react import Message, is_deliberation
+from sandcli.records import Rollout, Sample, Thought, Trajectory
+from sandcli.run import Identity
 from sandcli.stages.context import digest
+from sandcli.stages.dilemmas import Dilemma, dilemmas, options, question, replacements, way
 from sandcli.stages.job import Do, Figures, Job, LeftOut, Unit
-from sandcli.stages.sample import Place, flagged
-from sandcli.stages.writing import CONCLUSION, concluded, fault, told
+from sandcli.stages.switching import switched
+from sandcli.stages.writing import CONCLUSION, concluded, fault
 from sandcli.store import Records, read, write_atomic
 
 _RETRY_TEMPERATURE = 0.7
 """The first attempt is greedy, as in the paper; asking again the same way would give the same answer."""
-
-
-class Dilemma(NamedTuple):
-    """A flagged step with the critiques of all its candidates, the expert's first."""
-
-    place: Place
-    critiques: list[Critique]
 
 
 class SynthesizeJob(Job[Dilemma, Thought]):
@@ -45,8 +37,8 @@ class SynthesizeJob(Job[Dilemma, Thought]):
 
     def identity(self) -> Identity:
         """The base model, the prompt, how often it may try, and the critiques."""
-        settings = self.context.settings
-        names: tuple[Stage, ...] = ("collect", "sample", "critique")
+        settings, form = self.context.settings, way(self.context.settings.method)
+        switch = {"method.switch": settings.method.switch} if settings.method.switch != "never" else {}
         return Identity(
             settings={
                 "base": fingerprint(self.context.base().folder),
@@ -54,10 +46,11 @@ class SynthesizeJob(Job[Dilemma, Thought]):
                 "synthesize.attempts": str(settings.synthesize.attempts),
                 "critique.shown_steps": str(settings.critique.shown_steps),
                 "run.seed": str(settings.run.seed),
-                "prompt.deliberate": text_digest(load("deliberate")),
+                f"prompt.{form.prompt}": text_digest(load(form.prompt)),
+                **switch,
                 **self.context.context(),
             },
-            inputs=self.context.inputs(*(self.run.needs(name) for name in names)),
+            inputs=self.context.inputs(*(self.run.needs(stage) for stage in form.needs)),
             scope={"limit": str(self.context.limit)},
         )
 
@@ -66,13 +59,10 @@ class SynthesizeJob(Job[Dilemma, Thought]):
         return self.context.base()
 
     def plan(self) -> Iterator[Unit[Dilemma]]:
-        """Every flagged step whose candidates all have a critique."""
-        with closing(Records(self.run.needs("critique"), Critique)) as critiques:
-            for sample, place in flagged(self.run):
-                judged = _judged(sample, critiques)
-                if judged:
-                    dilemma = Dilemma(place, judged)
-                    yield Unit(sample.key, _digest(dilemma), dilemma)
+        """Every step to deliberate."""
+        for dilemma in dilemmas(self.run, self.context.settings.method):
+            place = dilemma.place
+            yield Unit((place.trajectory.id, place.step), _digest(dilemma), dilemma)
 
     @asynccontextmanager
     async def opened(self) -> AsyncIterator[Do[Dilemma, Thought]]:
@@ -86,8 +76,8 @@ class SynthesizeJob(Job[Dilemma, Thought]):
 
     async def _deliberate(self, engine: Engine, unit: Unit[Dilemma]) -> Thought:
         settings, place = self.context.settings, unit.payload.place
-        messages = question(unit.payload, self.context.seed("options", *unit.key), settings.critique.shown_steps)
-        actions = [critique.action for critique in unit.payload.critiques]
+        messages = question(unit.payload, settings, self.context.seed("options", *unit.key))
+        opening = messages[-1].content
         rejected: list[str] = []
         tokens, thought = 0, ""
         for attempt in range(settings.synthesize.attempts):
@@ -100,9 +90,12 @@ class SynthesizeJob(Job[Dilemma, Thought]):
                 rejected.append(str(error))
                 break
             tokens += written.tokens
-            why = fault(written.text, written.finish, place.expert.action, actions)
+            whole = f"{opening}{concluded(written.text)}"
+            why = fault(written.text, written.finish, unit.payload.action, options(unit.payload, whole))
+            if why is None and not is_deliberation(whole):
+                why = "lists no alternatives"
             if why is None:
-                thought = f"{messages[-1].content}{concluded(written.text)}"
+                thought = whole
                 break
             rejected.append(why)
         return Thought(
@@ -112,21 +105,32 @@ class SynthesizeJob(Job[Dilemma, Thought]):
             attempts=len(rejected) + bool(thought),
             rejected=rejected,
             tokens=tokens,
+            candidate=unit.payload.chosen,
         )
 
     def completed(self, records: Records[Thought]) -> None:
-        """Write D_delib: every trajectory that was sampled, deliberations in place."""
-        sampled = {sample.id for sample in read(self.run.needs("sample"), Sample)}
-        trajectories = (t for t in read(self.run.needs("collect"), Trajectory) if t.id in sampled)
-        lines = (msgspec.json.encode(deliberated(t, _thoughts(t, records))) + b"\n" for t in trajectories)
+        """Write D_delib: every trajectory that was looked at, switched where it was, deliberations in place."""
+        replaced = replacements(self.run, self.context.settings.method)
+        lines = (
+            msgspec.json.encode(deliberated(t, replaced.get(t.id), _thoughts(t, records))) + b"\n"
+            for t in self._looked_at(records)
+        )
         write_atomic(self.run.deliberations, lines)
+
+    def _looked_at(self, records: Records[Thought]) -> Iterator[Trajectory]:
+        sampled = "sample" in way(self.context.settings.method).needs
+        ids = {sample.id for sample in read(self.run.needs("sample"), Sample)} if sampled else set()
+        for trajectory in read(self.run.needs("collect"), Trajectory):
+            if trajectory.id in ids or (trajectory.id, 0) in records:
+                yield trajectory
 
     def figures(self, records: Iterable[Thought]) -> Figures:
         """How many steps got a deliberation, how many kept their original thought, and why."""
-        figures = Figures(counts={"flagged": 0, "deliberated": 0, "kept_original": 0})
+        figures = Figures(counts={"flagged": 0, "deliberated": 0, "kept_original": 0, "switched": 0})
         for record in records:
             figures.tokens += record.tokens
             figures.counts["flagged"] += 1
+            figures.counts["switched"] += record.candidate > 0
             figures.counts["deliberated" if record.thought else "kept_original"] += 1
             for reason in record.rejected:
                 name = f"rejected: {reason}"
@@ -140,32 +144,14 @@ def _thoughts(trajectory: Trajectory, records: Records[Thought]) -> dict[int, st
     return {record.step: record.thought for record in found if record.thought}
 
 
-def deliberated(trajectory: Trajectory, thoughts: dict[int, str]) -> Trajectory:
+def deliberated(trajectory: Trajectory, rollout: Rollout | None, thoughts: dict[int, str]) -> Trajectory:
     """The trajectory with its deliberations, e~; a step without one stays as it was."""
+    followed = switched(trajectory, rollout) if rollout else trajectory
     steps = [
         msgspec.structs.replace(step, thought=thoughts[t], deliberated=True) if t in thoughts else step
-        for t, step in enumerate(trajectory.steps)
+        for t, step in enumerate(followed.steps)
     ]
-    return msgspec.structs.replace(trajectory, steps=steps)
-
-
-def question(dilemma: Dilemma, seed: int, shown: int) -> list[Message]:
-    """What the base model is asked, with the opening that it has to go on from.
-
-    The candidates come in an order drawn from the seed: were the expert's always first, a reader could learn to
-    take the first.
-    """
-    place = dilemma.place
-    order = random.Random(seed).sample(dilemma.critiques, len(dilemma.critiques))
-    asked = fill(
-        "deliberate",
-        instruction=place.trajectory.instruction,
-        history=told(place.prefix, shown),
-        candidates="\n".join(f"({n}) {c.action}: {c.critique}" for n, c in enumerate(order, 1)),
-        action=place.expert.action,
-    )
-    opening = f'{deliberation_opening([c.action for c in order])} With "{order[0].action}" I'
-    return [*asked, Message("assistant", opening)]
+    return msgspec.structs.replace(followed, steps=steps)
 
 
 async def _write(engine: Engine, messages: list[Message], sampling: Sampling) -> Completion:
@@ -180,15 +166,7 @@ async def _write(engine: Engine, messages: list[Message], sampling: Sampling) ->
     return Completion(f"{said}{decided}", first[0].tokens + second.tokens, second.finish)
 
 
-def _judged(sample: Sample, critiques: Records[Critique]) -> list[Critique]:
-    """The critiques of a step's candidates; none where there is not one of each, and of nothing else."""
-    keys = [(sample.id, sample.step, number) for number in range(len(sample.candidates) + 1)]
-    found = [critiques.get(key) for key in keys if key in critiques]
-    whole = [normalise(critique.action) for critique in found] == [c.action for c in sample.candidates]
-    return found if whole else []
-
-
 def _digest(dilemma: Dilemma) -> str:
     place = dilemma.place
-    judged = [(c.action, c.critique) for c in dilemma.critiques]
-    return digest(place.trajectory.instruction, place.prefix, place.expert.action, judged)
+    weighed = [(option.action, option.critique) for option in dilemma.options]
+    return digest(place.trajectory.instruction, place.prefix, dilemma.action, weighed)

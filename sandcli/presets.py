@@ -1,0 +1,63 @@
+"""Settings by name: the paper's, for its two models and two worlds, and those of the small experiment."""
+
+import difflib
+
+from sandcli.config import Scalar
+from sandcli.errors import UsageError
+
+_WORLDS: dict[str, dict[str, Scalar]] = {
+    "scienceworld": {"env.name": "scienceworld", "env.tasks": ["paper"], "method.switch": "never"},
+    "alfworld": {"env.name": "alfworld", "env.tasks": ["paper"], "method.switch": "better"},
+}
+_MODELS: dict[str, str] = {
+    "llama3.1-8b": "meta-llama/Llama-3.1-8B-Instruct",
+    "qwen2.5-7b": "Qwen/Qwen2.5-7B-Instruct",
+}
+_PAPER: dict[str, Scalar] = {
+    "sample.n": 5,
+    "sample.temperature": 1.0,
+    "rollout.temperature": 1.0,
+    "sft.method": "full",
+    "sft.learning_rate": 1e-5,
+    "sft.epochs": 3,
+    "sft.batch_size": 64,
+    "train.method": "full",
+    "train.learning_rate": 1e-5,
+    "train.epochs": 3,
+    "train.batch_size": 64,
+    "trainer.shard": True,
+    "eval.splits": ["seen", "unseen"],
+}
+
+_SMALL: dict[str, Scalar] = {
+    "env.tasks": ["lifespan-longest-lived", "lifespan-shortest-lived", "find-non-living-thing"],
+    "collect.thoughts": "none",
+    "sample.n": 3,
+    "agent.max_tokens": 256,
+    "critique.max_tokens": 80,
+    "synthesize.max_tokens": 256,
+    "sft.batch_size": 4,
+    "sft.learning_rate": 1e-4,
+    "train.batch_size": 4,
+    "train.learning_rate": 1e-4,
+    "eval.models": ["base", "sft", "model"],
+}
+
+PRESETS: dict[str, dict[str, Scalar]] = {
+    **{
+        f"{world}-{model}": {"model.base": name, **settings, **_PAPER}
+        for world, settings in _WORLDS.items()
+        for model, name in _MODELS.items()
+    },
+    "scienceworld-smollm2-135m": _SMALL,
+}
+"""Settings by the name of their preset. Later iterations train one epoch: `sand init --from` sees to that."""
+
+
+def preset_values(name: str) -> dict[str, Scalar]:
+    """The settings of a preset. Raises `UsageError` for an unknown one, and lists them all."""
+    if name not in PRESETS:
+        close = difflib.get_close_matches(name, PRESETS, n=1)
+        hint = f"did you mean {close[0]}? There are: " if close else "use one of: "
+        raise UsageError(f"there is no preset {name!r}", hint + ", ".join(PRESETS))
+    return PRESETS[name]

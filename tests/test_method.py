@@ -1,0 +1,166 @@
+"""The options of the method: the expert switch, and the ablations of the paper's Table 3."""
+
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from sandcli.errors import UsageError
+from sandcli.records import Rollout, Step, Task, Trajectory
+from sandcli.stages.switching import switched, switches
+from tests.helpers import POLICY, Rules, asked, lines, make_run, perform, state, turn, write_rules
+
+DETOUR = ["go to kitchen", "look", "take lamp", "go to hall", "drop lamp"]
+SHORT = ["go to kitchen", "take lamp", "go to hall", "drop lamp"]
+
+
+def steps(*actions: str) -> list[Step]:
+    return [Step(thought="", action=action, observation="", score=0.0) for action in actions]
+
+
+def trajectory(reward: float = 0.5) -> Trajectory:
+    task = Task(name="fetch", variation=0)
+    return Trajectory(
+        id="a", env="toy", task=task, instruction="", steps=steps(*DETOUR), reward=reward, success=False, source="gold"
+    )
+
+
+def rollout(reward: float, step: int, *actions: str, candidate: int = 1) -> Rollout:
+    return Rollout(
+        id="a",
+        step=step,
+        candidate=candidate,
+        action=actions[0],
+        thought="",
+        expert=candidate == 0,
+        count=1,
+        steps=steps(*actions),
+        reward=reward,
+        success=reward == 1.0,
+        end="done",
+        tokens=0,
+    )
+
+
+@pytest.mark.parametrize(
+    ("rule", "reward", "actions", "taken"),
+    [
+        ("better", 0.75, ("take lamp",) * 9, True),
+        ("better", 0.5, ("take lamp",), False),
+        ("shorter", 0.5, ("take lamp",) * 3, True),
+        ("shorter", 0.5, ("take lamp",) * 4, False),
+        ("shorter", 0.25, ("take lamp",), False),
+        ("never", 1.0, ("take lamp",), False),
+        ("better", 1.0, ("take lamp", ""), False),
+    ],
+)
+def test_who_takes_the_experts_place(rule: Any, reward: float, actions: tuple[str, ...], taken: bool) -> None:
+    found = switches({"a": trajectory()}, [rollout(reward, 1, *actions)], rule)
+    assert ("a" in found) is taken
+
+
+def test_the_expert_itself_is_no_candidate() -> None:
+    assert not switches({"a": trajectory()}, [rollout(1.0, 1, "look", candidate=0)], "better")
+
+
+def test_of_several_the_best_then_the_shortest_then_the_earliest_is_taken() -> None:
+    good, better = rollout(0.75, 0, "look"), rollout(1.0, 2, "take lamp", "drop lamp")
+    shorter = rollout(1.0, 2, "take lamp", candidate=2)
+    assert switches({"a": trajectory()}, [good, better, shorter], "better")["a"] is shorter
+    early, late = rollout(1.0, 1, "look", "look"), rollout(1.0, 2, "look")
+    assert switches({"a": trajectory()}, [early, late], "better")["a"] is early
+
+
+def test_a_switched_trajectory_says_so() -> None:
+    after = switched(trajectory(), rollout(1.0, 1, *SHORT[1:]))
+    assert after.actions == SHORT and after.reward == 1.0 and after.success
+    assert after.source == "gold; from step 1 on candidate 1 instead of the expert"
+
+
+def straight() -> Rules:
+    """A policy that goes the short way, and a base model that says yes to everything."""
+    decides = [
+        {"when": f"So I will {action}.", "replies": [f" would waste a turn. So I will {action}."]} for action in DETOUR
+    ]
+    return [
+        *decides,
+        {"when": asked("critique"), "replies": [" advanced the task."]},
+        {"when": "lamp in hand.", "replies": [turn("There.", "drop lamp")]},
+        {"when": "Observation: You take the lamp.", "replies": [turn("Back.", "go to hall")]},
+        {"when": "Observation: This is the kitchen.", "replies": [turn("Mine.", "take lamp")]},
+        {"when": "Observation: You are in the kitchen.", "replies": [turn("Mine.", "take lamp")]},
+        {"when": POLICY, "replies": [turn("", "go to kitchen")]},
+    ]
+
+
+@pytest.fixture
+def detour(tmp_path: Path) -> Path:
+    """A run whose only expert trajectory looks around once too often."""
+    write_rules(tmp_path / "rules.json", straight())
+    run = make_run(tmp_path / "run", method__switch="shorter", sample__n=2)
+    perform("collect", run, limit=1)
+    known = msgspec.json.decode((run / "expert.jsonl").read_bytes(), type=Trajectory)
+    look = Step(thought="", action="look", observation="This is the kitchen. There is a lamp.", score=0.25)
+    longer = msgspec.structs.replace(known, steps=[known.steps[0], look, *known.steps[1:]])
+    (run / "expert.jsonl").write_bytes(msgspec.json.encode(longer) + b"\n")
+    return run
+
+
+def test_the_rest_of_a_trajectory_is_replaced(detour: Path) -> None:
+    for stage in ("sample", "rollout", "critique", "synthesize"):
+        perform(stage, detour)
+    (thought,) = lines(detour / "thoughts.jsonl")
+    assert (thought["step"], thought["candidate"]) == (1, 1)
+    assert thought["thought"].endswith("So I will take lamp.")
+    (after,) = lines(detour / "deliberations.jsonl")
+    assert [step["action"] for step in after["steps"]] == SHORT
+    assert [step["deliberated"] for step in after["steps"]] == [False, True, False, False]
+    assert after["steps"][1]["thought"] == thought["thought"]
+    assert "instead of the expert" in after["source"]
+
+
+def test_another_rule_makes_the_thoughts_stale(detour: Path) -> None:
+    for stage in ("sample", "rollout", "critique"):
+        perform(stage, detour)
+    perform("synthesize", detour, method__switch="never")
+    assert state("synthesize", detour, method__switch="never").kind == "done"
+    assert state("synthesize", detour).kind == "stale"
+
+
+def test_without_critique_the_actions_are_weighed_as_they_are(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", method__without="critique")
+    for stage in ("collect", "sample"):
+        perform(stage, run, limit=2)
+    perform("synthesize", run, limit=2)
+    flagged = [(s["id"], s["step"]) for s in lines(run / "samples.jsonl") if s["deliberate"]]
+    thoughts = lines(run / "thoughts.jsonl")
+    assert [(t["id"], t["step"]) for t in thoughts] == flagged
+    assert any(t["thought"] for t in thoughts)
+    assert not (run / "rollouts.jsonl").exists()
+
+
+def test_without_sampling_the_base_model_proposes_at_every_step(tmp_path: Path) -> None:
+    replies = {
+        "take lamp": [" look; (2) take lamp. With the first I lose time. So I will take lamp."],
+        "go to hall": [" go to hall. There is only one way. So I will go to hall."],
+    }
+    rules: Rules = [{"when": f"beside: {action}", "replies": said} for action, said in replies.items()]
+    rules.append({"when": asked("propose"), "replies": [" I do not know."]})
+    write_rules(tmp_path / "rules.json", rules)
+    run = make_run(tmp_path / "run", method__without="sampling")
+    perform("collect", run, limit=1)
+    perform("synthesize", run)
+    thoughts = lines(run / "thoughts.jsonl")
+    assert [t["step"] for t in thoughts] == [0, 1, 2, 3]
+    assert thoughts[1]["thought"].startswith("My options: (1) look; (2) take lamp.")
+    assert thoughts[2]["rejected"] == ["lists no alternatives"] * 3
+    (after,) = lines(run / "deliberations.jsonl")
+    assert [step["deliberated"] for step in after["steps"]] == [False, True, False, False]
+
+
+def test_a_switch_needs_rollouts(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", method__without="critique", method__switch="better")
+    perform("collect", run, limit=1)
+    with pytest.raises(UsageError, match="compares rollouts"):
+        perform("synthesize", run)
