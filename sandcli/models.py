@@ -4,6 +4,7 @@ import fcntl
 import functools
 import hashlib
 import importlib.util
+import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -40,6 +41,12 @@ def fingerprint(path: Path) -> str:
     for file in [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file()):
         digest.update(f"{file.relative_to(path) if file != path else ''}:{_file_hash(file)}\n".encode())
     return digest.hexdigest()[:16]
+
+
+def build(folder: Path) -> dict[str, object]:
+    """The architecture and the sizes of a whole model, which training does not change."""
+    config = json.loads((folder / "config.json").read_text())
+    return {part: config.get(part) for part in ("model_type", "vocab_size", "hidden_size", "num_hidden_layers")}
 
 
 def _file_hash(file: Path) -> str:

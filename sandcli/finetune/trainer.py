@@ -53,7 +53,7 @@ def fit(spec: Spec, trajectories: Sequence[Trajectory], hooks: Hooks) -> Fitted:
     with _writing(spec.work):
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
         log = logged(trainer.state.log_history)
-        _refuse_broken(log[-1].loss, log[-1].step, last_checkpoint(Path(config.output_dir)))
+        _refuse_broken(log[-1].loss, log[-1].step, Path(config.output_dir))
         finished = trainer.state.global_step >= trainer.state.max_steps
         if finished:
             _save(trainer, tokenizer, spec.work / "result", means.shard)
@@ -146,10 +146,13 @@ def _writing(work: Path) -> Iterator[None]:
         ) from error
 
 
-def _refuse_broken(loss: float, step: int, kept: Path | None) -> None:
+def _refuse_broken(loss: float, step: int, checkpoints: Path) -> None:
     if math.isfinite(loss):
         return
-    where = f"the checkpoint of step {_step(kept)} is kept in {kept}" if kept else "there was no checkpoint yet"
+    # What was saved just before holds the very weights that came to this.
+    shutil.rmtree(checkpoints / f"checkpoint-{step - 1}", ignore_errors=True)
+    kept = last_checkpoint(checkpoints)
+    where = f"the checkpoint of step {_step(kept)} is kept in {kept}" if kept else "there was no checkpoint before"
     raise SandError(f"the loss is {loss} at step {step}; {where}", "lower learning_rate and train again with --force")
 
 

@@ -8,14 +8,14 @@ from pathlib import Path
 
 from sandcli.config import Settings, worker_count
 from sandcli.engines import choose, open_engine
-from sandcli.engines.adapters import adapter_base, is_adapter
+from sandcli.engines.adapters import adapter_base, is_adapter, weights_of
 from sandcli.engines.base import Engine, Model, Setup
 from sandcli.engines.metered import Clock, Metered
 from sandcli.envs import world_builder as builder_of
 from sandcli.envs.base import World, WorldSettings
 from sandcli.envs.workers import Pool
 from sandcli.errors import PrerequisiteError, UsageError
-from sandcli.models import fingerprint, locate
+from sandcli.models import build, fingerprint, locate
 from sandcli.progress import notice
 from sandcli.run import SCHEMA, Run, Spent, Stage
 
@@ -53,12 +53,25 @@ class Context:
 
     def base_model(self) -> Model:
         """pi_base."""
-        return self.model(self.settings.model.base)
+        model = self.model(self.settings.model.base)
+        if is_adapter(model.folder):
+            raise UsageError(
+                f"model.base {model.name} is an adapter", "set model.base to a whole model, such as its base"
+            )
+        return model
 
     def policy_model(self) -> Model:
-        """pi_k: the one that is set, or this run's sft/."""
+        """pi_k: the one that is set, or this run's sft/. It descends from pi_base, so it is built like it."""
         name = self.settings.model.policy
-        return self.model(name) if name else self.made("sft")
+        policy, base = self.model(name) if name else self.made("sft"), self.base_model()
+        built, wanted = build(locate(weights_of(policy.folder))), build(base.folder)
+        unlike = [f"{part} {built[part]}, not {wanted[part]}" for part in wanted if built[part] != wanted[part]]
+        if unlike:
+            raise UsageError(
+                f"the policy {policy.folder} is no descendant of {base.name}: it has {', '.join(unlike)}",
+                "set model.base to the model that it was trained from, or model.policy to another",
+            )
+        return policy
 
     def model(self, name: str) -> Model:
         """A model by its name in the settings."""

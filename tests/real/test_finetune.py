@@ -1,6 +1,7 @@
 """Fine-tuning: masks on real templates, learning, nothing cut silently, and resumption after a kill."""
 
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -12,12 +13,13 @@ import pytest
 
 from sandcli.engines.loading import load_model
 from sandcli.engines.tokens import load_tokenizer, prompt_ids, render
-from sandcli.errors import UsageError
+from sandcli.errors import SandError, UsageError
 from sandcli.finetune.recipe import Fitted, Hooks, Logged, Means, Recipe, Spec
 from sandcli.finetune.rows import IGNORED, prepare, tokenise, training_messages
 from sandcli.finetune.trainer import fit, last_checkpoint
 from sandcli.react import conversation
 from sandcli.records import Step, Task, Trajectory
+from tests.helpers import environment, make_run, perform
 
 pytestmark = pytest.mark.real
 
@@ -154,6 +156,32 @@ def _fitted(tiny: Path, work: Path) -> tuple[Fitted, int]:
     trajectories = [trajectory("a", 3), trajectory("b", 4)]
     fitted = train(tiny, trajectories, RECIPE, work, Means(checkpoint_minutes=0), hooks)
     return fitted, begun[0]
+
+
+def test_a_loss_that_is_no_number_ends_the_training_and_spoils_no_checkpoint(tiny: Path, tmp_path: Path) -> None:
+    recipe = RECIPE._replace(learning_rate=1e30)
+    with pytest.raises(SandError, match="the loss is nan at step 3; the checkpoint of step 1 is kept"):
+        train(tiny, [trajectory("a", 3)], recipe, tmp_path, Means(checkpoint_minutes=0))
+    kept = last_checkpoint(tmp_path / "checkpoints")
+    assert kept is not None and kept.name == "checkpoint-1"
+    assert not (tmp_path / "result").exists()
+
+
+def test_a_disk_without_space_is_told_and_costs_nothing(tiny: Path, tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", model__base=str(tiny), sft__epochs=1, trainer__checkpoint_minutes=0.0)
+    perform("collect", run, limit=2)
+    command = [sys.executable, "-m", "sandcli", "sft", "--run", str(run), "--limit", "2"]
+    full = subprocess.run(command, env=environment(), capture_output=True, text=True, preexec_fn=small_files)
+    assert full.returncode == 3, full.stderr
+    assert "could not be written to" in full.stderr and "free some space" in full.stderr
+    assert "Traceback" not in full.stderr
+    assert not list((run / "sft.part" / "checkpoints").glob("checkpoint-*"))
+    assert subprocess.run(command, env=environment()).returncode == 0
+
+
+def small_files() -> None:
+    """No file of this process grows beyond a megabyte: a checkpoint of the tiny model does not fit."""
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2**20, 2**20))
 
 
 def test_a_trajectory_without_thoughts_trains_actions_alone(smollm: Path) -> None:
