@@ -383,6 +383,23 @@ def bench_rollout(
             _out(f"{name}: {value:g}")
 
 
+@bench.command("train")
+def bench_train(
+    run: RunDir,
+    steps: Annotated[int, typer.Option(min=2, help="Steps each way, one trajectory a step.")] = 12,
+    as_json: Json = False,
+) -> None:
+    """The training of `sand sft` against a plain TRL script on the same rows: tokens a second, and the masks."""
+    from sandcli.bench.training import bench_training
+
+    found = bench_training(_context(run, {}, None), steps)._asdict()
+    if as_json:
+        print(json.dumps(found))
+    else:
+        for name, value in found.items():
+            _out(f"{name.replace('_', ' ')}: {value}")
+
+
 def _stage(
     stage: "Stage", run: Path, flags: "dict[str, Scalar | None]", limit: int | None, options: Any, as_json: bool
 ) -> None:

@@ -2,6 +2,7 @@
 
 import difflib
 from collections.abc import Iterable, Iterator
+from itertools import groupby
 from textwrap import shorten
 from typing import TypeVar
 
@@ -170,7 +171,8 @@ def _tokens(context: Context, trajectory: Trajectory) -> Iterator[RenderableType
     tokenizer = load_tokenizer(context.base_model().folder)
     row = tokenise(tokenizer, training_messages(context.world.system, trajectory))
     text = Text()
-    for token, label in zip(row.input_ids, row.labels, strict=True):
-        text.append(tokenizer.decode([token]), style="dim" if label == IGNORED else "bold green")
+    pairs = zip(row.input_ids, row.labels, strict=True)
+    for silent, run in groupby(pairs, key=lambda pair: pair[1] == IGNORED):  # a letter may be several tokens
+        text.append(tokenizer.decode([token for token, _ in run]), style="dim" if silent else "bold green")
     trained = sum(label != IGNORED for label in row.labels)
     yield Panel(text, title=f"{len(row.labels)} tokens, {trained} with loss (green)", title_align="left")

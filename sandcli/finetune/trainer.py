@@ -46,7 +46,7 @@ def fit(spec: Spec, trajectories: Sequence[Trajectory], hooks: Hooks) -> Fitted:
     )
     config = _config(spec, batches)  # before the model: it tells transformers how weights are to be spread
     model = trainable(spec.start, recipe, "flash_attention_2" if config.padding_free else None)
-    trainer = _trainer(model, tokenizer, config, prepared.rows, batches)
+    trainer = _trainer(model, tokenizer, config, prepared.rows, batches, recipe.epochs)
     trainer.add_callback(Watch(means.checkpoint_minutes, hooks, spec.log if config.process_index == 0 else None))
     checkpoint = last_checkpoint(Path(config.output_dir))
     hooks.planned(batches.steps, _step(checkpoint))
@@ -112,10 +112,10 @@ def _config(spec: Spec, batches: Batches) -> Any:
     )
 
 
-def _trainer(model: Any, tokenizer: Any, config: Any, rows: Sequence[Row], batches: Batches) -> Any:
+def _trainer(model: Any, tokenizer: Any, config: Any, rows: Sequence[Row], batches: Batches, epochs: int) -> Any:
     empty = Row([tokenizer.eos_token_id], [IGNORED])
     data = Dataset.from_list([row._asdict() for row in [*rows, empty]])
-    meter = Meter(batches.tokens)
+    meter = Meter(batches.tokens, epochs)
 
     class Trainer(SFTTrainer):  # type: ignore[misc]
         """Tells every log, whoever keeps it, how fast and how large the training is."""

@@ -58,9 +58,9 @@ class Watch(TrainerCallback):  # type: ignore[misc]
 class Meter:
     """Speed and memory of the first process since it was last read."""
 
-    def __init__(self, tokens: Sequence[int]) -> None:
+    def __init__(self, tokens: Sequence[int], epochs: int) -> None:
         """`tokens`: how many each step of the run computes."""
-        self._tokens = tokens
+        self._tokens, self._epochs = tokens, epochs
         self._read = time.monotonic()
 
     def read(self, step: int) -> dict[str, float]:
@@ -68,7 +68,11 @@ class Meter:
         now = time.monotonic()
         seconds, self._read = now - self._read, now
         memory = torch.cuda.max_memory_allocated() if torch.cuda.is_available() else psutil.Process().memory_info().rss
-        return {"tokens_a_second": round(self._tokens[step - 1] / seconds, 1), "memory_gib": round(memory / 2**30, 2)}
+        return {
+            "passes": round(step * self._epochs / len(self._tokens), 3),
+            "tokens_a_second": round(self._tokens[step - 1] / seconds, 1),
+            "memory_gib": round(memory / 2**30, 2),
+        }
 
 
 def logged(history: Sequence[Mapping[str, Any]]) -> list[Logged]:
@@ -76,7 +80,7 @@ def logged(history: Sequence[Mapping[str, Any]]) -> list[Logged]:
     return [
         Logged(
             step=entry["step"],
-            epoch=round(entry["epoch"], 3),
+            epoch=entry["passes"],  # the trainer takes all epochs for one
             loss=float(entry["loss"]),
             learning_rate=float(entry["learning_rate"]),
             gradient_norm=float(entry.get("grad_norm", 0.0)),

@@ -1,0 +1,136 @@
+"""`sand bench train`: `sand sft`'s own training against a plain TRL script, on the same rows, in one run.
+
+The plain script is what TRL's documentation leads to: conversations as messages, a chat template that marks the
+assistant's turns, `assistant_only_loss`, one conversation at a time. Both train the same model for the same number
+of steps; the first step of each is not counted.
+"""
+
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import mean
+from typing import Any, NamedTuple
+
+import torch
+from datasets import Dataset
+from transformers import TrainerCallback
+from trl import SFTConfig, SFTTrainer
+
+from sandcli.engines.loading import load_model
+from sandcli.engines.tokens import load_tokenizer, render
+from sandcli.errors import UsageError
+from sandcli.finetune.recipe import Hooks, Means, Recipe, Spec
+from sandcli.finetune.rows import IGNORED, Row, prepare, training_messages
+from sandcli.finetune.trainer import fit
+from sandcli.react import Message
+from sandcli.records import Trajectory
+from sandcli.stages.context import Context
+from sandcli.store import read
+
+_MARKED = (
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n"
+    "{% if m.role == 'assistant' %}{% generation %}{{ m.content }}<|im_end|>{% endgeneration %}"
+    "{% else %}{{ m.content }}<|im_end|>{% endif %}\n{% endfor %}"
+)
+"""The template of the ChatML family, with the marks that TRL looks for."""
+
+
+class Compared(NamedTuple):
+    """Tokens a second of both, and whether both put the loss on the very same tokens."""
+
+    ours: float
+    plain: float
+    ratio: float
+    masks_identical: bool
+
+
+def bench_training(context: Context, steps: int) -> Compared:
+    """Train the base model of a run on its expert trajectories, both ways. Raises `UsageError` for too few of them."""
+    trajectories = list(read(context.run.needs("collect"), Trajectory))[:steps]
+    if len(trajectories) < max(2, steps):
+        raise UsageError(f"{steps} steps need as many trajectories", "collect more, or lower --steps")
+    start, system = context.base_model().folder, context.world.system
+    tokenizer = load_tokenizer(start)
+    rows = prepare(tokenizer, system, trajectories, 10**9, "drop").rows
+    conversations = [training_messages(system, trajectory) for trajectory in trajectories]
+    with tempfile.TemporaryDirectory() as folder:
+        seconds, masks = _plain(start, tokenizer, conversations, Path(folder) / "plain")
+        ours = _ours(start, system, trajectories, Path(folder) / "ours")
+    plain = sum(len(row.input_ids) for row in rows[1:]) / sum(seconds[1:])
+    same = all(map(_same, rows, masks))
+    return Compared(round(ours, 1), round(plain, 1), round(ours / plain, 2), same)
+
+
+def _same(ours: Row, plain: Row) -> bool:
+    """Whether two rows train the same tokens; what the template puts after the last turn carries no loss."""
+    length = len(ours.input_ids)
+    rest = set(plain.labels[length:])
+    return ours == Row(plain.input_ids[:length], plain.labels[:length]) and rest <= {IGNORED}
+
+
+def _ours(start: Path, system: str, trajectories: Sequence[Trajectory], work: Path) -> float:
+    recipe = Recipe("full", 0, 1e-5, epochs=1, batch_size=1, max_length=0, too_long="drop", seed=0)
+    hooks = Hooks(lambda size: None, lambda total, done: None, lambda: None, lambda: False)
+    spec = Spec(start, system, recipe, Means(), work, work / "log.jsonl")
+    return mean(entry.tokens_a_second for entry in fit(spec, trajectories, hooks).log[1:])
+
+
+def _plain(
+    start: Path, tokenizer: Any, conversations: Sequence[Sequence[Message]], work: Path
+) -> tuple[list[float], list[Row]]:
+    """The seconds of every step, and the rows that TRL made of the conversations."""
+    for messages in conversations:
+        marked = tokenizer.apply_chat_template(_dicts(messages), chat_template=_MARKED, tokenize=False)
+        if marked != render(tokenizer, messages, answer=False):
+            raise UsageError("the plain script knows the ChatML template only", "use the embedded model")
+    gpu, watch = torch.cuda.is_available(), _Stopwatch()
+    trainer = SFTTrainer(
+        model=load_model(start, training=True),
+        args=SFTConfig(
+            output_dir=str(work),
+            chat_template_path=_template_file(work),
+            assistant_only_loss=True,
+            max_length=None,
+            learning_rate=1e-5,
+            num_train_epochs=1,
+            per_device_train_batch_size=1,
+            train_sampling_strategy="sequential",
+            bf16=gpu,
+            use_cpu=not gpu,
+            gradient_checkpointing=gpu,
+            save_strategy="no",
+            report_to="none",
+            disable_tqdm=True,
+        ),
+        processing_class=load_tokenizer(start),
+        train_dataset=Dataset.from_list([{"messages": _dicts(messages)} for messages in conversations]),
+        callbacks=[watch],
+    )
+    rows = [Row(list(row["input_ids"]), list(row["labels"])) for row in trainer.train_dataset]
+    trainer.train()
+    return watch.seconds, rows
+
+
+def _template_file(work: Path) -> str:
+    work.mkdir(parents=True)
+    (work / "marked.jinja").write_text(_MARKED)
+    return str(work / "marked.jinja")
+
+
+def _dicts(messages: Sequence[Message]) -> list[dict[str, str]]:
+    return [message._asdict() for message in messages]
+
+
+class _Stopwatch(TrainerCallback):  # type: ignore[misc]
+    """The seconds of every step."""
+
+    def __init__(self) -> None:
+        self.seconds: list[float] = []
+        self._begun = 0.0
+
+    def on_step_begin(self, *_: Any, **__: Any) -> None:
+        self._begun = time.monotonic()
+
+    def on_step_end(self, *_: Any, **__: Any) -> None:
+        self.seconds.append(time.monotonic() - self._begun)
