@@ -17,7 +17,7 @@ from sandcli.errors import ContextOverflow, UsageError
 from sandcli.react import Message
 
 _TODAY = datetime(2024, 7, 26)
-"""The Llama templates write a date into the system turn, 3.3's today's; a fixed one keeps every prompt the same.
+"""The Llama templates write a date into the system turn, 3.2's today's; a fixed one keeps every prompt the same.
 
 It is the date that Llama-3.1's template falls back on.
 """
