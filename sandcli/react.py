@@ -77,8 +77,13 @@ def conversation(system: str, instruction: str, steps: Iterable[Step]) -> list[M
 
 
 def turn_messages(step: Step) -> list[Message]:
-    """One step as two messages: the agent's turn and the observation."""
-    said = render(step.thought, step.action) if step.action else step.thought
+    """One step as two messages: the agent's turn and the observation.
+
+    White space around the turn is left out: some chat templates trim it (Llama-3's), others keep it, and the turn
+    that is trained on must be the one that is read later.
+    """
+    thought, action = step.thought.strip(), step.action.strip()
+    said = render(thought, action) if action else thought
     return [Message("assistant", said), Message("user", observed(step.observation))]
 
 

@@ -70,6 +70,22 @@ def words(tmp_path_factory: pytest.TempPathFactory) -> Model:
 
 
 @pytest.fixture(scope="session")
+def families(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Model folders of all families, without weights, by the families' names."""
+    from tests.families import FAMILIES, publish
+
+    return {family.name: publish(family, tmp_path_factory.mktemp(family.name)) for family in FAMILIES}
+
+
+@pytest.fixture(scope="session")
+def tokenizers(families: dict[str, Path]) -> dict[str, Any]:
+    """The families' tokenizers."""
+    from sandcli.engines.tokens import load_tokenizer
+
+    return {name: load_tokenizer(folder) for name, folder in families.items()}
+
+
+@pytest.fixture(scope="session")
 def certificates() -> ssl.SSLContext:
     """What every client reads at its start, which would take most of the time of these tests."""
     return ssl.create_default_context()

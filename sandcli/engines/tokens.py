@@ -5,27 +5,36 @@ Training and inference both render through here, so that the policy sees at infe
 
 import json
 from collections.abc import Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from jinja2 import TemplateError
 from transformers import AutoTokenizer
 
 from sandcli.engines.adapters import weights_of
 from sandcli.errors import ContextOverflow, UsageError
 from sandcli.react import Message
 
-_DATE = "26 Jul 2024"
-"""Llama-3.1's template writes a date into the system turn; a fixed one keeps every prompt the same."""
+_TODAY = datetime(2024, 7, 26)
+"""The Llama templates write a date into the system turn, 3.2's today's; a fixed one keeps every prompt the same.
+
+It is the date that Llama-3.1's template falls back on.
+"""
+
+_SHAPE = [Message("system", "s"), Message("user", "u"), Message("assistant", "a"), Message("user", "u")]
+"""The kind of conversation that every model here must take."""
 
 
 def load_tokenizer(folder: Path) -> Any:
-    """The tokenizer of a model folder. Raises `UsageError` where it has no chat template."""
+    """The tokenizer of a model folder. Raises `UsageError` where it has no chat template, or one we cannot use."""
     tokenizer = AutoTokenizer.from_pretrained(folder)
     if not tokenizer.chat_template:
         raise UsageError(
             f"the model in {folder} has no chat template",
             "use an instruction-tuned model, or add chat_template.jinja",
         )
+    render(tokenizer, _SHAPE, answer=True)  # a template refuses roles by raising: here, before weights are loaded
     return tokenizer
 
 
@@ -44,15 +53,24 @@ def stop_ids(folder: Path, tokenizer: Any) -> set[int]:
 
 
 def render(tokenizer: Any, messages: Sequence[Message], answer: bool) -> str:
-    """The conversation as the model's own text; `answer` opens the assistant's next turn."""
-    return str(
-        tokenizer.apply_chat_template(
+    """The conversation as the model's own text; `answer` opens the assistant's next turn.
+
+    Raises `UsageError` where the template refuses it, as Gemma's does a system message.
+    """
+    try:
+        text = tokenizer.apply_chat_template(
             [message._asdict() for message in messages],
             tokenize=False,
             add_generation_prompt=answer,
-            date_string=_DATE,
+            date_string=_TODAY.strftime("%d %b %Y"),
+            strftime_now=_TODAY.strftime,  # what is given here goes before the function of that name in transformers
         )
-    )
+    except TemplateError as error:
+        raise UsageError(
+            f"the chat template of {tokenizer.name_or_path} refuses a conversation: {error}",
+            "use a model whose template takes a system message, as those of Llama-3.1, Qwen2.5 and SmolLM2 do",
+        ) from None
+    return str(text)
 
 
 def encode(tokenizer: Any, text: str) -> list[int]:

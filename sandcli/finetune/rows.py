@@ -1,13 +1,14 @@
 """Trajectories as masked tokens.
 
-The loss falls on the agent's turns and their end token only. We tokenise ourselves, piece by piece, and assert
+The loss falls on the agent's turns and their end token only. We tokenise ourselves, piece by piece, and check
 that the pieces are the tokens of the whole text: no template needs special tags, and nothing is cut silently.
 """
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
-from sandcli.engines.tokens import encode, render
+from sandcli.engines.tokens import encode, render, stop_ids
 from sandcli.errors import UsageError
 from sandcli.react import Message, conversation
 from sandcli.records import Trajectory
@@ -33,8 +34,8 @@ class Prepared(NamedTuple):
 def tokenise(tokenizer: Any, messages: Sequence[Message]) -> Row:
     """A conversation with loss on the assistant's turns, each up to and with its end token.
 
-    Raises `UsageError` where the template rewrites what was said before: a policy trained so would never see its
-    training context again.
+    Raises `UsageError` where the template rewrites what was said before, or where the tokens of a turn depend on what
+    follows: a policy trained so would never see its training context again.
     """
     ids: list[int] = []
     labels: list[int] = []
@@ -52,7 +53,10 @@ def tokenise(tokenizer: Any, messages: Sequence[Message]) -> Row:
         labels += [IGNORED] * len(context) + turn
         done = opened + said
     if ids != encode(tokenizer, done):
-        raise AssertionError("the pieces of a conversation are not the tokens of the whole")
+        raise UsageError(
+            "the pieces of a conversation are not the tokens of the whole",
+            "use a model whose chat template parts turns by special tokens",
+        )
     return Row(ids, labels)
 
 
@@ -83,3 +87,17 @@ def _ends(row: Row) -> list[int]:
 def training_messages(system: str, trajectory: Trajectory) -> list[Message]:
     """The conversation that is trained on; it ends with the agent's last turn."""
     return conversation(system, trajectory.instruction, trajectory.steps)[:-1]
+
+
+def refuse_endless(tokenizer: Any, row: Row, folder: Path) -> None:
+    """Raise `UsageError` where turns end with a token at which the model in `folder` does not stop.
+
+    A policy that learned to end its turns so would talk on to its limit.
+    """
+    end, stops = row.input_ids[-1], stop_ids(folder, tokenizer)
+    if end not in stops:
+        known = ", ".join(map(repr, tokenizer.convert_ids_to_tokens(sorted(stops)))) or "nowhere"
+        raise UsageError(
+            f"the template of {folder} ends a turn with {tokenizer.decode([end])!r}, and the model stops at {known}",
+            "use an instruction-tuned model, or add the token's id to eos_token_id in its generation_config.json",
+        )

@@ -19,7 +19,7 @@ from sandcli.engines.tokens import context_length, load_tokenizer
 from sandcli.errors import PrerequisiteError, SandError, UsageError
 from sandcli.finetune.batches import Batches, batched
 from sandcli.finetune.recipe import Fitted, Hooks, Size, Spec
-from sandcli.finetune.rows import IGNORED, Prepared, Row, prepare
+from sandcli.finetune.rows import IGNORED, Prepared, Row, prepare, refuse_endless
 from sandcli.finetune.watch import COMPLETE, Meter, Watch, logged
 from sandcli.finetune.weights import trainable
 from sandcli.records import Trajectory
@@ -38,6 +38,7 @@ def fit(spec: Spec, trajectories: Sequence[Trajectory], hooks: Hooks) -> Fitted:
     hooks.sized(size)
     if not prepared.rows:
         raise UsageError("there is no trajectory to train on", "collect more, or raise max_length")
+    refuse_endless(tokenizer, prepared.rows[0], spec.start)
     batches = batched(
         [len(row.input_ids) for row in prepared.rows],
         recipe,

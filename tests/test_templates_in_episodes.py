@@ -1,0 +1,164 @@
+"""What a policy reads in an episode is, token for token, what it was trained on, in every family.
+
+Observations and turns come with whatever white space and script they come with.
+"""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import Any, cast
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sandcli.engines.base import Completion, Sampling
+from sandcli.engines.tokens import encode, prompt_ids
+from sandcli.envs.base import Outcome
+from sandcli.envs.workers import Session
+from sandcli.episode import Limits, play, take
+from sandcli.finetune.rows import IGNORED, Row, tokenise, training_messages
+from sandcli.react import Message, conversation, parse
+from sandcli.records import Step, Task
+from tests.families import Family, every_family, step, trajectory
+from tests.toyworld import SYSTEM, ToyEpisode
+
+TURNS = [
+    "Thought: I look.\nAction: look",
+    "Action: go to kitchen",
+    "Thought: My options: (1) take lamp; (2) go to hall. With the lamp I … 💡\n\nSo I will take it.\nAction: take lamp",
+    "  \n Thought:  I was here before, \n\n\t and held it. \n\n  Action:  `Go to  hall`. \n\nObservation: made up",
+    "\n I do not know what to do. \n\n",
+    "Action: fly\t ",
+    " ",
+    "Thought: \nAction: look.",
+    "Thought: « voilà », e\u0301té 1234 日本\u2028語\u00a0\nAction: drop lamp\n",
+]
+"""One episode: bare actions, a deliberation, text in many scripts, stray white space, turns without action."""
+
+TEXTS = st.text(st.sampled_from(" \n\t\r\x0b\x1c\x85\xa0\u2028\u200bThAction:. e\u0301é日💡'(12)")) | st.text()
+SAID = TEXTS | st.tuples(TEXTS, TEXTS).map(lambda parts: f"Thought: {parts[0]}\nAction: {parts[1]}")
+
+
+class Told:
+    """An engine that says one text after the other, and keeps the tokens that it was given."""
+
+    def __init__(self, tokenizer: Any, texts: Sequence[str]) -> None:
+        self._tokenizer = tokenizer
+        self._texts = iter(texts)
+        self.prompts: list[list[int]] = []
+
+    async def generate(self, messages: Sequence[Message], sampling: Sampling) -> list[Completion]:
+        self.prompts.append(prompt_ids(self._tokenizer, messages))
+        return [Completion(next(self._texts), 1, "stop")]
+
+
+class House:
+    """The toy world as a session; `tell` turns its observations into what the agent is told."""
+
+    def __init__(self, tell: Callable[[str], str]) -> None:
+        self._tell = tell
+        self._episode = ToyEpisode(Task(name="fetch", variation=0), 0, None)
+        self.score = 0.0
+
+    async def step(self, action: str) -> Outcome:
+        outcome = self._episode.step(action)
+        return outcome._replace(observation=self._tell(outcome.observation))
+
+
+def read_as_trained(tokenizer: Any, prompts: Sequence[list[int]], row: Row) -> None:
+    """Every prompt is how the trained tokens begin, and there the loss begins."""
+    begins = [n for n, label in enumerate(row.labels) if label != IGNORED and row.labels[n - 1] == IGNORED]
+    assert [len(prompt) for prompt in prompts] == begins
+    for prompt in prompts:
+        assert row.input_ids[: len(prompt)] == prompt
+
+
+@every_family
+@pytest.mark.parametrize("around", [("", ""), ("", "\n"), (" \n\n", " \t\n\n"), ("\t", "\t")])
+def test_an_episode_reads_token_for_token_what_training_on_it_reads(
+    family: Family, tokenizers: dict[str, Any], around: tuple[str, str]
+) -> None:
+    tokenizer = tokenizers[family.name]
+    engine, house = Told(tokenizer, TURNS), House(lambda text: around[0] + text + around[1])
+    instruction = " Bring the lamp.\n"
+    begin = conversation(SYSTEM, instruction, [])
+    limits = Limits(len(TURNS), len(TURNS))
+    played = asyncio.run(play(cast(Any, engine), cast(Session, house), begin, lambda turn: Sampling(), limits))
+    assert [(step.action, step.deliberated) for step in played.steps] == [
+        ("look", False),
+        ("go to kitchen", False),
+        ("take lamp", True),
+        ("go to hall", False),
+        ("", False),
+        ("fly", False),
+        ("", False),
+        ("look", False),
+        ("drop lamp", False),
+    ]
+    row = tokenise(tokenizer, training_messages(SYSTEM, trajectory(played.steps, instruction)))
+    read_as_trained(tokenizer, engine.prompts, row)
+    for number, prompt in enumerate(engine.prompts):
+        assert prompt_ids(tokenizer, conversation(SYSTEM, instruction, played.steps[:number])) == prompt
+
+
+class Saying:
+    """A session that gives a list of observations."""
+
+    def __init__(self, observations: Sequence[str]) -> None:
+        self._observations = iter(observations)
+        self.score = 0.0
+
+    async def step(self, action: str) -> Outcome:
+        return Outcome(next(self._observations), 0.0, False, True)
+
+
+async def taken(said: Sequence[tuple[str, str]]) -> list[Step]:
+    session = cast(Session, Saying([observation for _, observation in said]))
+    return [(await take(session, text))[0] for text, _ in said]
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.tuples(SAID, TEXTS), min_size=6, max_size=8), TEXTS)
+def test_whatever_is_said_and_seen_is_read_as_it_was_trained_on(
+    tokenizers: dict[str, Any], said: list[tuple[str, str]], instruction: str
+) -> None:
+    steps = asyncio.run(taken(said))
+    for tokenizer in tokenizers.values():
+        row = tokenise(tokenizer, training_messages(SYSTEM, trajectory(steps, instruction)))
+        prompts = [prompt_ids(tokenizer, conversation(SYSTEM, instruction, steps[:n])) for n in range(len(steps))]
+        read_as_trained(tokenizer, prompts, row)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.builds(step, TEXTS, TEXTS, TEXTS), min_size=1, max_size=6))
+def test_records_that_others_wrote_are_read_as_they_are_trained_on(
+    tokenizers: dict[str, Any], steps: list[Step]
+) -> None:
+    for tokenizer in tokenizers.values():
+        row = tokenise(tokenizer, training_messages(SYSTEM, trajectory(steps)))
+        prompts = [prompt_ids(tokenizer, conversation(SYSTEM, "Bring the lamp.", steps[:n])) for n in range(len(steps))]
+        read_as_trained(tokenizer, prompts, row)
+
+
+def test_every_family_reads_the_same_turn() -> None:
+    said = [message.content for message in conversation("s", "u", [step(" \nI look. ", " look\t", "A hall.")])]
+    assert said[2] == "Thought: I look.\nAction: look" and parse(said[2]) == ("I look.", "look")
+    assert conversation("s", "u", [step("\n", "look", "")])[2].content == "Action: look"
+
+
+@every_family
+def test_training_takes_the_tokens_of_the_text_whichever_the_model_chose(
+    family: Family, tokenizers: dict[str, Any]
+) -> None:
+    """A model may spell a word in smaller tokens than the tokenizer does; the next turn reads the tokenizer's."""
+    tokenizer = tokenizers[family.name]
+    usual = encode(tokenizer, "Action: look")
+    spelled = [token for letter in "Action: look" for token in encode(tokenizer, letter)]
+    assert spelled != usual and tokenizer.decode(spelled) == tokenizer.decode(usual)
+    engine = Told(tokenizer, [tokenizer.decode(spelled), "Action: look"])
+    begin = conversation(SYSTEM, "Bring the lamp.", [])
+    house = cast(Session, House(str))
+    played = asyncio.run(play(cast(Any, engine), house, begin, lambda turn: Sampling(), Limits(2, 2)))
+    first, second = engine.prompts
+    assert second[len(first) :][: len(usual)] == usual
+    read_as_trained(tokenizer, engine.prompts, tokenise(tokenizer, training_messages(SYSTEM, trajectory(played.steps))))
