@@ -132,6 +132,13 @@ class Criticising(Table, frozen=True, kw_only=True):
         int,
         Meta(ge=2, description="steps of history and of rollout shown; the middle of longer ones is marked"),
     ] = 20
+    verdict: Annotated[
+        Literal["model", "reward"],
+        Meta(
+            description="who says whether an action advanced, hindered or did not affect the task: the base model (the "
+            "paper), or the rewards of the rollouts, where the base model is too small to tell"
+        ),
+    ] = "model"
 
 
 class Synthesising(Table, frozen=True, kw_only=True):
@@ -139,6 +146,13 @@ class Synthesising(Table, frozen=True, kw_only=True):
 
     max_tokens: Annotated[int, Meta(ge=1, description="longest deliberation")] = 384
     attempts: Annotated[int, Meta(ge=1, description="tries before a step keeps its original thought")] = 3
+    form: Annotated[
+        Literal["free", "guided"],
+        Meta(
+            description="free: in one go (the paper); guided: a sentence on every candidate in turn, then the rest, "
+            "where the base model is too small to keep to the form"
+        ),
+    ] = "free"
 
 
 class Training(Table, frozen=True, kw_only=True):

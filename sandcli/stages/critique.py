@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import asynccontextmanager, closing
 from typing import NamedTuple
 
+from sandcli.config import Criticising
 from sandcli.engines.base import Completion, Model, Sampling
 from sandcli.errors import ContextOverflow
 from sandcli.models import fingerprint
@@ -42,6 +43,7 @@ class CritiqueJob(Job[Case, Critique]):
                 "base": fingerprint(self.context.base().folder),
                 "critique.max_tokens": str(settings.max_tokens),
                 "critique.shown_steps": str(settings.shown_steps),
+                "critique.verdict": settings.verdict,
                 "prompt.critique": text_digest(load("critique")),
                 **self.context.context(),
             },
@@ -74,7 +76,7 @@ class CritiqueJob(Job[Case, Critique]):
             async def do(unit: Unit[Case], earlier: Critique | None) -> Critique | LeftOut:
                 rollout = unit.payload.rollout
                 sampling = Sampling(max_tokens=settings.max_tokens, stop=("\n",))
-                messages = question(unit.payload, settings.shown_steps)
+                messages = question(unit.payload, settings)
                 try:
                     (completion,) = await engine.generate(messages, sampling)
                 except ContextOverflow:  # the candidate is weighed without
@@ -98,9 +100,10 @@ class CritiqueJob(Job[Case, Critique]):
         return Figures(tokens=sum(record.tokens for record in records))
 
 
-def question(case: Case, shown: int) -> list[Message]:
+def question(case: Case, settings: Criticising) -> list[Message]:
     """What the base model is asked about one candidate, with the words that it has to go on from."""
     place, rollout = case
+    shown, verdict = settings.shown_steps, f" {_verdict(case)}, because" if settings.verdict == "reward" else ""
     asked = fill(
         "critique",
         instruction=place.trajectory.instruction,
@@ -110,7 +113,15 @@ def question(case: Case, shown: int) -> list[Message]:
         rollout=told(rollout.steps[1:], shown),
         ending=_ending(place, rollout),
     )
-    return [*asked, Message("assistant", f'With "{rollout.action}" I')]
+    return [*asked, Message("assistant", f'With "{rollout.action}" I{verdict}')]
+
+
+def _verdict(case: Case) -> str:
+    """What the rewards say: as much as the expert's, an end before that, or neither."""
+    place, rollout = case
+    if rollout.reward >= place.trajectory.reward:
+        return "advanced the task"
+    return "hindered the task" if rollout.end == "done" else "did not affect the task"
 
 
 def _ending(place: Place, rollout: Rollout) -> str:

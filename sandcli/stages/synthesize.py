@@ -15,7 +15,7 @@ from sandcli.errors import ContextOverflow
 from sandcli.models import fingerprint
 from sandcli.prompts import digest as text_digest
 from sandcli.prompts import load
-from sandcli.react import Message, is_deliberation
+from sandcli.react import Message, is_deliberation, options_of
 from sandcli.records import Rollout, Sample, Thought, Trajectory
 from sandcli.run import Identity
 from sandcli.stages.context import digest
@@ -44,6 +44,7 @@ class SynthesizeJob(Job[Dilemma, Thought]):
                 "base": fingerprint(self.context.base().folder),
                 "synthesize.max_tokens": str(settings.synthesize.max_tokens),
                 "synthesize.attempts": str(settings.synthesize.attempts),
+                "synthesize.form": settings.synthesize.form,
                 "critique.shown_steps": str(settings.critique.shown_steps),
                 "run.seed": str(settings.run.seed),
                 f"prompt.{form.prompt}": text_digest(load(form.prompt)),
@@ -78,6 +79,7 @@ class SynthesizeJob(Job[Dilemma, Thought]):
         settings, place = self.context.settings, unit.payload.place
         messages = question(unit.payload, settings, self.context.seed("options", *unit.key))
         opening = messages[-1].content
+        write = _write_guided if settings.synthesize.form == "guided" else _write
         rejected: list[str] = []
         tokens, thought = 0, ""
         for attempt in range(settings.synthesize.attempts):
@@ -85,7 +87,7 @@ class SynthesizeJob(Job[Dilemma, Thought]):
             temperature = _RETRY_TEMPERATURE if attempt else 0.0
             sampling = Sampling(1, temperature, settings.synthesize.max_tokens, seed, stop=("\n",))
             try:
-                written = await _write(engine, messages, sampling)
+                written = await write(engine, messages, sampling)
             except ContextOverflow as error:
                 rejected.append(str(error))
                 break
@@ -160,10 +162,26 @@ async def _write(engine: Engine, messages: list[Message], sampling: Sampling) ->
     if first[0].finish == "length" or CONCLUSION in first[0].text:
         return first[0]
     said = f"{first[0].text.rstrip()} {CONCLUSION}"
-    again = [*messages[:-1], Message("assistant", f"{messages[-1].content}{said}")]
-    (second,) = await engine.generate(again, sampling)
+    (second,) = await engine.generate(_continued(messages, said), sampling)
     decided = second.text.rstrip().rstrip(".") + "." * (second.finish == "stop")
     return Completion(f"{said}{decided}", first[0].tokens + second.tokens, second.finish)
+
+
+async def _write_guided(engine: Engine, messages: list[Message], sampling: Sampling) -> Completion:
+    """The same, with one sentence asked for on every option first."""
+    said, tokens = "", 0
+    sentence = sampling._replace(stop=(*sampling.stop, ". "))
+    for number, action in enumerate(options_of(messages[-1].content)):
+        said += f' With "{action}" I' if number else ""
+        (part,) = await engine.generate(_continued(messages, said), sentence)
+        tokens += part.tokens
+        said += f" {part.text.strip().rstrip('.')}."
+    rest = await _write(engine, _continued(messages, said), sampling)
+    return Completion(f"{said}{rest.text}", tokens + rest.tokens, rest.finish)
+
+
+def _continued(messages: list[Message], said: str) -> list[Message]:
+    return [*messages[:-1], Message("assistant", f"{messages[-1].content}{said}")]
 
 
 def _digest(dilemma: Dilemma) -> str:
