@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from datasets import Dataset
 from safetensors import SafetensorError
+from transformers.integrations import get_available_reporting_integrations
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from transformers.utils import is_flash_attn_2_available
 from trl import SFTConfig, SFTTrainer
@@ -85,6 +86,7 @@ def _config(spec: Spec, batches: Batches) -> Any:
             "trainer.device_batch above 1 needs a GPU and flash-attention",
             "pip install flash-attn, or leave it at 1: trajectories are never padded",
         )
+    _refuse_missing(means.report_to)
     if "tensorboard" in means.report_to:
         os.environ["TENSORBOARD_LOGGING_DIR"] = str(spec.log.with_suffix("") / "tensorboard")
     return SFTConfig(
@@ -111,6 +113,16 @@ def _config(spec: Spec, batches: Batches) -> Any:
         logging_nan_inf_filter=False,  # a loss that is not a number must show
         report_to=list(means.report_to) or "none",
     )
+
+
+def _refuse_missing(loggers: Sequence[str]) -> None:
+    there = get_available_reporting_integrations()
+    missing = [name for name in loggers if name not in there]
+    if missing:
+        raise PrerequisiteError(
+            f"trainer.report_to names {', '.join(missing)}, which is not installed",
+            f"pip install {' '.join(missing)}, or choose of: {', '.join(there) or 'none is installed'}",
+        )
 
 
 def _trainer(model: Any, tokenizer: Any, config: Any, rows: Sequence[Row], batches: Batches, epochs: int) -> Any:

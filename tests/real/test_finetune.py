@@ -13,7 +13,7 @@ import pytest
 
 from sandcli.engines.loading import load_model
 from sandcli.engines.tokens import load_tokenizer, prompt_ids, render
-from sandcli.errors import SandError, UsageError
+from sandcli.errors import PrerequisiteError, SandError, UsageError
 from sandcli.finetune.recipe import Fitted, Hooks, Logged, Means, Recipe, Spec
 from sandcli.finetune.rows import IGNORED, prepare, tokenise, training_messages
 from sandcli.finetune.trainer import fit, last_checkpoint
@@ -156,6 +156,22 @@ def _fitted(tiny: Path, work: Path) -> tuple[Fitted, int]:
     trajectories = [trajectory("a", 3), trajectory("b", 4)]
     fitted = train(tiny, trajectories, RECIPE, work, Means(checkpoint_minutes=0), hooks)
     return fitted, begun[0]
+
+
+def test_loggers_that_a_user_has_are_told_of_every_step(tiny: Path, tmp_path: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    fitted = train(tiny, [trajectory("a", 3)], RECIPE, tmp_path, Means(report_to=("tensorboard",)))
+    told = EventAccumulator(str(tmp_path / "log" / "tensorboard")).Reload()
+    for name in ("loss", "learning_rate", "tokens_a_second", "memory_gib"):
+        seen = [event.value for event in told.Scalars(f"train/{name}")]
+        assert seen == pytest.approx([getattr(entry, name) for entry in fitted.log], rel=1e-5)
+    assert [entry.epoch for entry in fitted.log] == [1.0, 2.0, 3.0, 4.0]
+
+
+def test_a_logger_that_is_not_there_is_named(tiny: Path, tmp_path: Path) -> None:
+    with pytest.raises(PrerequisiteError, match="names nonesuch, which is not installed"):
+        train(tiny, [trajectory("a", 3)], RECIPE, tmp_path, Means(report_to=("nonesuch",)))
 
 
 def test_a_loss_that_is_no_number_ends_the_training_and_spoils_no_checkpoint(tiny: Path, tmp_path: Path) -> None:
