@@ -180,7 +180,7 @@ class Trainer(Table, frozen=True, kw_only=True):
         int, Meta(ge=1, description="processes that train together, one a GPU; batch_size counts those of all")
     ] = 1
     shard: Annotated[
-        bool, Meta(description="spread weights, gradients and optimiser over the GPUs (FSDP) instead of copying them")
+        bool, Meta(description="spread weights, gradients and optimiser over several GPUs (FSDP), not copy them")
     ] = False
     device_batch: Annotated[
         int, Meta(ge=1, description="trajectories a GPU computes at once, unpadded; above 1 needs flash-attention")

@@ -18,24 +18,28 @@ disable_progress_bar()  # a stage shows its own progress
 
 
 def load_model(
-    folder: Path, dtype: str = "auto", training: bool = False, attention: str | None = None, quantised: bool = False
+    folder: Path,
+    dtype: str = "auto",
+    training: bool = False,
+    attention: str | None = None,
+    quantised: bool = False,
+    sharded: bool = False,
 ) -> Any:
     """The model of a folder, an adapter merged into its base; `auto` is bfloat16 on a GPU and float32 elsewhere.
 
     Weights that are trained stay in float32: at a learning rate of 1e-5 most updates would be rounded away.
-    `quantised` weights, of 4 bits, carry an adapter. Raises `PrerequisiteError` where there is not enough memory.
+    `quantised` weights, of 4 bits, carry an adapter; `sharded` ones are to be spread over GPUs later. Raises `PrerequisiteError` where there is not enough memory.
     """
     gpu = torch.cuda.is_available()
     if dtype == "auto":
         dtype = "bfloat16" if gpu and not training else "float32"
     source = weights_of(folder)
-    _must_fit(Path(source), 0.5 if quantised else getattr(torch, dtype).itemsize, gpu)
-    # Where several processes train together each has a GPU of its own; weights that are sharded come later.
-    spread = os.environ.get("ACCELERATE_USE_FSDP") == "true"
+    _must_fit(Path(source), 0.5 if quantised else getattr(torch, dtype).itemsize, gpu and not sharded)
+    own = {"": int(os.environ.get("LOCAL_RANK", "0"))}  # of several processes that train together each has a GPU
     model = AutoModelForCausalLM.from_pretrained(
         source,
         dtype=getattr(torch, dtype),
-        device_map={"": int(os.environ.get("LOCAL_RANK", "0"))} if gpu and not spread else None,
+        device_map=own if gpu and not sharded else None,
         attn_implementation=attention,
         quantization_config=_four_bits() if quantised else None,
     )

@@ -22,7 +22,7 @@ from sandcli.finetune.batches import Batches, batched
 from sandcli.finetune.recipe import Fitted, Hooks, Size, Spec
 from sandcli.finetune.rows import IGNORED, Prepared, Row, prepare, refuse_endless
 from sandcli.finetune.watch import COMPLETE, Meter, Watch, logged
-from sandcli.finetune.weights import trainable
+from sandcli.finetune.weights import Placed, trainable
 from sandcli.records import Trajectory
 
 
@@ -43,11 +43,12 @@ def fit(spec: Spec, trajectories: Sequence[Trajectory], hooks: Hooks) -> Fitted:
     batches = batched(
         [len(row.input_ids) for row in prepared.rows],
         recipe,
-        processes=int(os.environ.get("WORLD_SIZE", "1")),
+        processes=_processes(),
         device_batch=means.device_batch,
     )
-    config = _config(spec, batches)  # before the model: it tells transformers how weights are to be spread
-    model = trainable(spec.start, recipe, "flash_attention_2" if config.padding_free else None)
+    config = _config(spec, batches)
+    sharded = bool(config.fsdp)
+    model = trainable(spec.start, recipe, Placed("flash_attention_2" if config.padding_free else None, sharded))
     trainer = _trainer(model, tokenizer, config, prepared.rows, batches, recipe.epochs)
     trainer.add_callback(Watch(means.checkpoint_minutes, hooks, spec.log if config.process_index == 0 else None))
     checkpoint = last_checkpoint(Path(config.output_dir))
@@ -58,8 +59,13 @@ def fit(spec: Spec, trajectories: Sequence[Trajectory], hooks: Hooks) -> Fitted:
         _refuse_broken(log[-1].loss, log[-1].step, Path(config.output_dir))
         finished = trainer.state.global_step >= trainer.state.max_steps
         if finished:
-            _save(trainer, tokenizer, spec.work / "result", means.shard)
+            _save(trainer, tokenizer, spec.work / "result", sharded)
     return Fitted(log, trainer.state.global_step, size, finished)
+
+
+def _processes() -> int:
+    """How many train together, as their launcher says."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def _limit(spec: Spec) -> int:
@@ -80,6 +86,7 @@ def _size(prepared: Prepared) -> Size:
 def _config(spec: Spec, batches: Batches) -> Any:
     recipe, means = spec.recipe, spec.means
     gpu = torch.cuda.is_available()
+    sharded = means.shard and gpu and _processes() > 1
     packed = means.device_batch > 1
     if packed and not (gpu and is_flash_attn_2_available()):
         raise PrerequisiteError(
@@ -102,9 +109,9 @@ def _config(spec: Spec, batches: Batches) -> Any:
         seed=recipe.seed,
         bf16=gpu,
         use_cpu=not gpu,
-        gradient_checkpointing=gpu and not means.shard,
-        fsdp=True if means.shard else None,
-        fsdp_config={"activation_checkpointing": True, "cpu_ram_efficient_loading": True} if means.shard else None,
+        gradient_checkpointing=gpu and not sharded,
+        fsdp=True if sharded else None,
+        fsdp_config={"activation_checkpointing": True} if sharded else None,
         ddp_find_unused_parameters=False,
         save_strategy="steps",
         save_steps=batches.steps + 1,  # the watch decides when
