@@ -28,7 +28,8 @@ def load_model(
     """The model of a folder, an adapter merged into its base; `auto` is bfloat16 on a GPU and float32 elsewhere.
 
     Weights that are trained stay in float32: at a learning rate of 1e-5 most updates would be rounded away.
-    `quantised` weights, of 4 bits, carry an adapter; `sharded` ones are to be spread over GPUs later. Raises `PrerequisiteError` where there is not enough memory.
+    `quantised` weights, of 4 bits, carry an adapter; `sharded` ones are to be spread over GPUs later. Raises
+    `PrerequisiteError` where there is not enough memory.
     """
     gpu = torch.cuda.is_available()
     if dtype == "auto":
