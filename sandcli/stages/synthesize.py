@@ -15,14 +15,14 @@ from sandcli.errors import ContextOverflow
 from sandcli.models import fingerprint
 from sandcli.prompts import digest as text_digest
 from sandcli.prompts import load
-from sandcli.react import Message, is_deliberation, options_of
+from sandcli.react import Message, is_deliberation, normalise, options_of
 from sandcli.records import Rollout, Sample, Thought, Trajectory
 from sandcli.run import Identity
 from sandcli.stages.context import digest
 from sandcli.stages.dilemmas import Dilemma, dilemmas, options, question, replacements, way
 from sandcli.stages.job import Do, Figures, Job, LeftOut, Unit
 from sandcli.stages.switching import switched
-from sandcli.stages.writing import CONCLUSION, concluded, fault
+from sandcli.stages.writing import CONCLUSION, concluded, fault, judgement
 from sandcli.store import Records, read, write_atomic
 
 _RETRY_TEMPERATURE = 0.7
@@ -79,7 +79,7 @@ class SynthesizeJob(Job[Dilemma, Thought]):
         settings, place = self.context.settings, unit.payload.place
         messages = question(unit.payload, settings, self.context.seed("options", *unit.key))
         opening = messages[-1].content
-        write = _write_guided if settings.synthesize.form == "guided" else _write
+        guided = settings.synthesize.form == "guided"
         rejected: list[str] = []
         tokens, thought = 0, ""
         for attempt in range(settings.synthesize.attempts):
@@ -87,7 +87,10 @@ class SynthesizeJob(Job[Dilemma, Thought]):
             temperature = _RETRY_TEMPERATURE if attempt else 0.0
             sampling = Sampling(1, temperature, settings.synthesize.max_tokens, seed, stop=("\n",))
             try:
-                written = await write(engine, messages, sampling)
+                if guided:
+                    written = await _write_guided(engine, messages, unit.payload, sampling)
+                else:
+                    written = await _write(engine, messages, sampling)
             except ContextOverflow as error:
                 rejected.append(str(error))
                 break
@@ -167,12 +170,13 @@ async def _write(engine: Engine, messages: list[Message], sampling: Sampling) ->
     return Completion(f"{said}{decided}", first[0].tokens + second.tokens, second.finish)
 
 
-async def _write_guided(engine: Engine, messages: list[Message], sampling: Sampling) -> Completion:
-    """The same, with one sentence asked for on every option first."""
+async def _write_guided(engine: Engine, messages: list[Message], dilemma: Dilemma, sampling: Sampling) -> Completion:
+    """The same, with one sentence asked for on every option first, which begins as its critique judged."""
     said, tokens = "", 0
     sentence = sampling._replace(stop=(*sampling.stop, ". "))
+    critiques = {normalise(option.action): option.critique for option in dilemma.options}
     for number, action in enumerate(options_of(messages[-1].content)):
-        said += f' With "{action}" I' if number else ""
+        said += (f' With "{action}" I' if number else "") + judgement(critiques.get(action, ""))
         (part,) = await engine.generate(_continued(messages, said), sentence)
         tokens += part.tokens
         said += f" {part.text.strip().rstrip('.')}."

@@ -11,6 +11,9 @@ _HINDSIGHT = re.compile(r"\b(expert|rollouts?|critiques?|reward|feedback|hindsig
 CONCLUSION = "So I will"
 """How the last sentence of a deliberation begins; prompts/deliberate.md asks for it."""
 
+_VERDICT = re.compile(r"\b(advanced|hindered|did not affect)(?= the task)")
+_FORESEEN = {"advanced": "advance", "hindered": "hinder", "did not affect": "not affect"}
+
 _CONCLUDED = re.compile(rf"^.*?\b{CONCLUSION}\b[^.!?]*[.!?]", re.DOTALL)
 _RUN_LENGTH, _RUN_LIMIT = 6, 3
 """A text in which the same six words come three times goes round in circles."""
@@ -68,6 +71,12 @@ def fault(text: str, finish: str, expert: str, candidates: Sequence[str]) -> str
         return "speaks of what the agent cannot know"
     decided = _decided(thought.rpartition(CONCLUSION)[2], candidates)
     return None if decided == normalise(expert) else "does not end in the expert's action"
+
+
+def judgement(critique: str) -> str:
+    """A critique's verdict as a thought before the action may begin; nothing where it gives none."""
+    given = _VERDICT.search(critique)
+    return f" would {_FORESEEN[given[0]]} the task, because" if given else ""
 
 
 def _anonymous(text: str, candidates: Sequence[str]) -> str:
