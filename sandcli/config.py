@@ -37,6 +37,7 @@ class Run(Table, frozen=True, kw_only=True):
     ] = 0
     timeout: Annotated[float, Meta(gt=0, description="seconds that one call to an environment may take")] = 120.0
     retries: Annotated[int, Meta(ge=0, description="further attempts at a unit that machinery failed")] = 2
+    iteration: Annotated[int, Meta(ge=1, description="which iteration this is; reports name their rows by it")] = 1
 
 
 class Model(Table, frozen=True, kw_only=True):
@@ -66,6 +67,18 @@ class Env(Table, frozen=True, kw_only=True):
     translate: Annotated[
         bool, Meta(description="alfworld: recorded `put X in/on Y` becomes `move X to Y`, or back, as the games say it")
     ] = False
+
+
+class Method(Table, frozen=True, kw_only=True):
+    """The method itself."""
+
+    without: Annotated[
+        Literal["none", "sampling", "critique"],
+        Meta(
+            description="an ablation of the paper's Table 3: none, sampling (the base model proposes the alternatives "
+            "itself), critique (no rollouts)"
+        ),
+    ] = "none"
 
 
 class Collect(Table, frozen=True, kw_only=True):
@@ -182,6 +195,7 @@ class Settings(Table, frozen=True, kw_only=True):
     run: Run = Run()
     model: Model = Model()
     env: Env = Env()
+    method: Method = Method()
     collect: Collect = Collect()
     agent: Agent = Agent()
     sample: Sampling = Sampling()
