@@ -53,7 +53,7 @@ demo: $(READY)  ## a whole iteration on the real ScienceWorld with a small real 
 	  --set env.tasks=find-non-living-thing,lifespan-longest-lived --set env.step_limit=6 $(SMALL)
 	@$(MAKE) --no-print-directory iteration RUN=$(DEMO) COLLECT="--limit 4" EVAL="--limit 2"
 	@$(SAND) status --run $(DEMO)
-	@$(SAND) report --run $(DEMO)
+	@$(SAND) report $(DEMO)
 
 demo-alfworld: $(ALFWORLD)  ## the same on ALFWorld, on small games that it makes
 	@test -f $(DEMO)-games/complete || $(SAND) games make $(DEMO)-games --per-type 2
@@ -63,7 +63,7 @@ demo-alfworld: $(ALFWORLD)  ## the same on ALFWorld, on small games that it make
 	  --set env.tasks=pick_and_place_simple,look_at_obj_in_light --set collect.expert=planner $(SMALL)
 	@$(MAKE) --no-print-directory iteration RUN=$(DEMO)-alfworld COLLECT="--limit 3" EVAL="--limit 2"
 	@$(SAND) status --run $(DEMO)-alfworld
-	@$(SAND) report --run $(DEMO)-alfworld
+	@$(SAND) report $(DEMO)-alfworld
 
 iteration: $(READY) $(RUN)/eval.jsonl  ## one iteration in RUN (runs/it1), stage by stage: make iteration RUN=runs/it1
 

@@ -4,7 +4,7 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -30,6 +30,7 @@ bench = typer.Typer(help="What this machine does, against the stock ways; ratios
 app.add_typer(games, name="games")
 app.add_typer(bench, name="bench")
 
+Form = Literal["terminal", "markdown", "csv", "latex"]
 RunDir = Annotated[Path, typer.Option("--run", metavar="DIR", help="The run directory.")]
 Limit = Annotated[int | None, typer.Option(min=1, help="Only the first N trajectories (eval: tasks a split).")]
 EngineKind = Annotated[str | None, typer.Option(help="auto, transformers, vllm, server, or scripted (for tests).")]
@@ -233,23 +234,34 @@ def evaluate(
     flags = {"eval.splits": _listed(splits), "eval.models": _listed(models), **_common(engine, workers, None)}
     _stage("eval", run, flags, limit, _options(force, accept_stale, accept_failures, dry_run), as_json)
     if not dry_run and not as_json:
-        report(run)
+        report([run])
 
 
 @app.command()
-def report(run: RunDir, as_json: Json = False) -> None:
-    """Show what the evaluated episodes say, per model and split."""
-    from sandcli.records import Episode
-    from sandcli.report.tables import summarise, table
-    from sandcli.run import Run
-    from sandcli.store import read
+def report(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="The run directories.")],
+    form: Annotated[Form, typer.Option("--format", help="How the tables are printed.")] = "terminal",
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Write all tables (.md, .csv, .tex) and figures (.svg, .png).")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Draw the paper's Tables 2, 3 and 4 and Figures 3 and 4 from what was evaluated in one or more runs."""
+    from sandcli.progress import notice
+    from sandcli.reporting import on_terminal, report_on, write_files, written
 
-    rows = summarise(read(Run(run).needs("eval"), Episode))
+    made = report_on(runs, os.environ)
     if as_json:
-        estimates = ({"reward": row.reward._asdict(), "success": row.success._asdict()} for row in rows)
-        print(json.dumps([{**row._asdict(), **estimate} for row, estimate in zip(rows, estimates, strict=True)]))
+        print(json.dumps(made.plain()))
+    elif form == "terminal":
+        for part in on_terminal(made):
+            _out(part)
     else:
-        _out(table(rows))
+        print(written(made, form), end="")
+    for line in (*(f"warning: {warning}" for warning in made.warnings), *made.lacking):
+        notice(line)
+    if out is not None:
+        notice(f"wrote {len(write_files(made, out))} files to {out}")
 
 
 @app.command()

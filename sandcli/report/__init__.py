@@ -1,1 +1,1 @@
-"""What evaluated episodes say, in tables."""
+"""What evaluated episodes say: the paper's tables and figures. It is given data, and knows no run directory."""

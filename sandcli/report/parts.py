@@ -1,5 +1,6 @@
 """What a report is made of, whatever it is written as: tables whose cells are text, and drawn figures."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 
@@ -10,7 +11,7 @@ class Grid(NamedTuple):
     title: str
     header: list[str]
     rows: list[list[str]]
-    notes: tuple[str, ...] = ()
+    notes: Sequence[str] = ()
 
 
 class Figure(NamedTuple):

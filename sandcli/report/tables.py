@@ -1,98 +1,113 @@
-"""The numbers of the paper's tables from evaluated episodes. (Table 2: reward. Table 4: tokens. Figure 3: per step.)"""
+"""The paper's tables from our rows, the paper's beside them. (Tables 2: reward, 3: ablations, 4: tokens.)"""
 
-import math
-import random
-from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from collections.abc import Sequence
 
-from rich.table import Table
+from sandcli.report import paper
+from sandcli.report.estimates import RESAMPLES, Estimate, bootstrap
+from sandcli.report.scores import Row, Score, Suite, suites_of, worlds_of
+from sandcli.report.sheets import Cell, Line, Range, Sheet
 
-from sandcli.records import Episode
-
-_RESAMPLES = 2000
+INTERVALS = f"In parentheses: 95 % percentile bootstrap intervals over tasks ({RESAMPLES:,} resamples)."
 
 
-class Estimate(NamedTuple):
-    """A mean and its 95 % interval."""
-
-    mean: float
-    low: float
-    high: float
-
-    def __str__(self) -> str:
-        return f"{100 * self.mean:.1f} [{100 * self.low:.1f}, {100 * self.high:.1f}]"
-
-
-class Row(NamedTuple):
-    """One model on one split. Rates are averaged over tasks; `tokens` are generated tokens a task."""
-
-    model: str
-    split: str
-    tasks: int
-    reward: Estimate
-    success: Estimate
-    reward_per_step: float
-    deliberation_rate: float
-    tokens: float
+def table2(rows: Sequence[Row]) -> Sheet:
+    """Average reward x100 on every test set, and the average of the paper's four where all are there."""
+    suites = columns_of(rows)
+    ours = [Line(row.group, row.label, [*_rewards(row, suites), _average(row)]) for row in rows]
+    theirs = [
+        Line(line.base, line.label, [*_printed(line.rewards, suites), line.average], paper=True)
+        for line in paper.TABLE2
+        if paper.SUITES[0] in suites
+    ]
+    notes = [INTERVALS, tasks_note(rows)]
+    if theirs:
+        notes += [paper.TABLE2_NOTE, *_partial(rows)]
+    columns = [*map(str, suites), "average"]
+    return Sheet("table2", "Table 2: average reward x100", "agent", columns, [*ours, *theirs], notes)
 
 
-def summarise(episodes: Iterable[Episode]) -> list[Row]:
-    """One row for every model and split, in order of appearance."""
-    groups: dict[tuple[str, str], list[Episode]] = {}
-    for episode in episodes:
-        groups.setdefault((episode.model, episode.split), []).append(episode)
-    return [_row(model, split, group) for (model, split), group in groups.items()]
+def columns_of(rows: Sequence[Row]) -> list[Suite]:
+    """All that is evaluated, and the paper's four where one of its worlds is."""
+    found = suites_of(rows)
+    theirs = [suite for suite in paper.SUITES if {suite.world for suite in found} & {"ScienceWorld", "ALFWorld"}]
+    return [*theirs, *(suite for suite in found if suite not in theirs)]
 
 
-def _row(model: str, split: str, group: Sequence[Episode]) -> Row:
-    return Row(
-        model=model,
-        split=split,
-        tasks=len(group),
-        reward=bootstrap([episode.reward for episode in group]),
-        success=wilson(sum(episode.success for episode in group), len(group)),
-        reward_per_step=_mean([episode.reward / max(1, len(episode.steps)) for episode in group]),
-        deliberation_rate=_mean([episode.deliberated / max(1, len(episode.steps)) for episode in group]),
-        tokens=_mean([episode.tokens for episode in group]),
-    )
+def tasks_note(rows: Sequence[Row]) -> str:
+    """How many tasks the numbers are over."""
+    counts = []
+    for suite in suites_of(rows):
+        found = sorted({len(row.scores[suite]) for row in rows if suite in row.scores})
+        counts.append(f"{suite} {' or '.join(map(str, found))}")
+    return f"Tasks: {', '.join(counts)}."
 
 
-def bootstrap(values: Sequence[float]) -> Estimate:
-    """The mean with a percentile bootstrap interval; the resampling is seeded."""
-    rng = random.Random(0)
-    means = sorted(_mean(rng.choices(values, k=len(values))) for _ in range(_RESAMPLES))
-    return Estimate(_mean(values), means[int(0.025 * _RESAMPLES)], means[int(0.975 * _RESAMPLES)])
+def table3(rows: Sequence[Row]) -> Sheet | None:
+    """The ablations beside SFT and the iterations that they belong to; none where no ablation was evaluated."""
+    iterations = {(row.group, row.iteration) for row in rows if row.kind == "ablation"}
+    groups = {group for group, _ in iterations}
+    shown = [
+        row
+        for row in rows
+        if (row.kind == "sft" and row.group in groups)
+        or (row.kind in ("sand", "ablation") and (row.group, row.iteration) in iterations)
+    ]
+    if not iterations:
+        return None
+    suites = suites_of(shown)
+    lines = [Line(row.group, row.label, [*_rewards(row, suites), _average(row)]) for row in shown]
+    notes = [INTERVALS, tasks_note(shown), "The paper's own numbers of this table are not known here."]
+    title = "Table 3: ablations, average reward x100"
+    return Sheet("table3", title, "agent", [*map(str, suites), "average"], lines, notes)
 
 
-def wilson(successes: int, tasks: int) -> Estimate:
-    """A success rate with Wilson's score interval, which holds for few tasks and for rates of 0 and 1."""
-    z = 1.959964
-    rate = successes / tasks
-    centre = (rate + z * z / (2 * tasks)) / (1 + z * z / tasks)
-    half = z * math.sqrt(rate * (1 - rate) / tasks + z * z / (4 * tasks * tasks)) / (1 + z * z / tasks)
-    return Estimate(rate, max(0.0, centre - half), min(1.0, centre + half))
+def table4(rows: Sequence[Row]) -> Sheet | None:
+    """Average number of tokens generated in a task, by world; none where no held-out task was evaluated."""
+    worlds = worlds_of(rows)
+    ours = [Line(row.group, row.label, [_tokens(row.held_out(world)) for world in worlds]) for row in rows]
+    known = [paper.TABLE4.get(world) for world in worlds]
+    sft: list[Cell] = [tokens and tokens.sft for tokens in known]
+    iterations: list[Cell] = [tokens and Range(tokens.least, tokens.most) for tokens in known]
+    theirs = [
+        Line("both base models", "SFT", sft, paper=True),
+        Line("both base models", "SAND, iterations 1 to 3", iterations, paper=True),
+    ]
+    lines = [*(line for line in ours if any(line.cells)), *(theirs if any(known) else [])]
+    notes = [INTERVALS, "Over the seen and unseen tasks together."]
+    title = "Table 4: average generated tokens per task"
+    return Sheet("table4", title, "agent", worlds, lines, notes, decimals=0) if worlds else None
 
 
-def table(rows: Iterable[Row]) -> Table:
-    """The rows as a terminal table."""
-    drawn = Table(title="average over tasks, 95 % intervals")
-    drawn.add_column("model")
-    drawn.add_column("split")
-    for heading in ("tasks", "reward x100", "success %", "reward/step", "deliberation", "tokens/task"):
-        drawn.add_column(heading, justify="right")
-    for row in rows:
-        drawn.add_row(
-            row.model,
-            row.split,
-            str(row.tasks),
-            str(row.reward),
-            str(row.success),
-            f"{row.reward_per_step:.3f}",
-            f"{row.deliberation_rate:.2f}",
-            f"{row.tokens:.0f}",
-        )
-    return drawn
+def reward(scores: Sequence[Score] | None) -> Estimate | None:
+    """Average reward x100; none of no tasks."""
+    return bootstrap([score.reward for score in scores]).times(100) if scores else None
 
 
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values)
+def _rewards(row: Row, suites: Sequence[Suite]) -> list[Cell]:
+    return [reward(row.scores.get(suite)) for suite in suites]
+
+
+def _average(row: Row) -> Estimate | None:
+    groups = [[score.reward for score in row.scores.get(suite, [])] for suite in paper.SUITES]
+    return bootstrap(*groups).times(100) if all(groups) else None
+
+
+def _printed(rewards: Sequence[float], suites: Sequence[Suite]) -> list[Cell]:
+    known = dict(zip(paper.SUITES, rewards, strict=True))
+    return [known.get(suite) for suite in suites]
+
+
+def _partial(rows: Sequence[Row]) -> list[str]:
+    """Where our test sets are not the paper's."""
+    other = []
+    for suite, count in paper.TASKS.items():
+        found = sorted({len(row.scores[suite]) for row in rows if suite in row.scores})
+        if found not in ([], [count]):
+            other.append(f"{suite}: {' or '.join(map(str, found))} of {count}")
+    if not other:
+        return []
+    return [f"Not on all of the paper's tasks, so not to be held against its numbers ({', '.join(other)})."]
+
+
+def _tokens(scores: Sequence[Score]) -> Estimate | None:
+    return bootstrap([score.tokens for score in scores]) if scores else None

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager, closing
+from statistics import fmean
 from typing import NamedTuple
 
 from sandcli.engines.base import Engine, Model, Sampling
@@ -12,7 +13,6 @@ from sandcli.models import fingerprint
 from sandcli.prompts import digest as text_digest
 from sandcli.react import conversation
 from sandcli.records import Episode, Task
-from sandcli.report.tables import summarise
 from sandcli.run import Identity
 from sandcli.stages.context import Context
 from sandcli.stages.job import Do, Figures, Job, LeftOut, Unit
@@ -127,9 +127,12 @@ class EvalJob(Job[Trial, Episode]):
 
     def figures(self, records: Iterable[Episode]) -> Figures:
         """The average reward of every model and split."""
-        episodes = list(records)
-        values = {f"reward {row.model} {row.split}": round(row.reward.mean, 4) for row in summarise(episodes)}
-        return Figures(values=values, tokens=sum(episode.tokens for episode in episodes))
+        rewards: dict[str, list[float]] = {}
+        tokens = 0
+        for episode in records:
+            rewards.setdefault(f"reward {episode.model} {episode.split}", []).append(episode.reward)
+            tokens += episode.tokens
+        return Figures(values={name: round(fmean(found), 4) for name, found in rewards.items()}, tokens=tokens)
 
 
 class Seat:

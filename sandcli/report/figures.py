@@ -1,0 +1,172 @@
+"""Figures 3 and 4 of the paper, drawn from rows. The same numbers give the same bytes."""
+
+import io
+import textwrap
+from collections.abc import Sequence
+from statistics import fmean, median
+from typing import Any
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure as Drawing
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+
+from sandcli.report.bands import BANDS, Banded, banded
+from sandcli.report.estimates import bootstrap
+from sandcli.report.parts import Figure
+from sandcli.report.scores import Row, Suite, by_group, suites_of
+
+_STYLE: Any = {
+    "font.family": "DejaVu Sans",
+    "font.size": 8,
+    "axes.titlesize": 8,
+    "axes.linewidth": 0.6,
+    "axes.spines.top": False,
+    "xtick.major.width": 0.6,
+    "ytick.major.width": 0.6,
+    "svg.fonttype": "none",
+    "svg.hashsalt": "sand",
+}
+# Colours of Okabe and Ito, which the colour-blind can tell apart.
+_BAR, _LINE = "#56B4E9", "#B34700"
+_BAND = {"hard": "#D55E00", "medium": "#E69F00", "easy": "#009E73"}
+_DPI = 200
+_FEW = 40
+"""Up to so many tasks, each is drawn as a point too."""
+
+
+def figure3(rows: Sequence[Row]) -> Figure | None:
+    """Average reward per step as bars, average deliberation rate as a line; a panel a test set and base model."""
+    shown = [row for row in rows if row.kind in ("base", "sft", "sand")]
+    groups, suites = by_group(shown), suites_of(shown)
+    if not shown:
+        return None
+    with matplotlib.rc_context(_STYLE):
+        most = max(map(len, groups.values()))
+        size = (max(3.4, len(suites) * max(1.5, 0.45 * most + 0.4) + 0.9), 2.3 * len(groups) + 0.5)
+        drawing, panels = _panels(len(groups), len(suites), size)
+        top = max(_upper(row, suite) for row in shown for suite in row.scores)
+        for line, (group, members) in enumerate(groups.items()):
+            for column, suite in enumerate(suites):
+                panel = panels[line][column]
+                panel.set_title(f"{group}\n{suite}" if len(groups) > 1 else str(suite))
+                _bars(panel, members, suite, top, first=column == 0, last=column == len(suites) - 1)
+        handles = [
+            Patch(color=_BAR, label="reward per step"),
+            Line2D([], [], color=_LINE, marker="o", markersize=3, label="deliberation rate"),
+        ]
+        drawing.legend(handles=handles, loc="outside upper center", ncols=2, frameon=False)
+        return _finished(
+            drawing,
+            "figure3",
+            "Figure 3: reward and deliberation per step",
+            "Bars: final reward / number of steps, averaged over tasks, with 95 % bootstrap intervals (left axis). "
+            "Line: deliberated steps / steps, averaged over tasks (right axis).",
+        )
+
+
+def figure4(rows: Sequence[Row]) -> Figure | None:
+    """Deliberation rate per task in three difficulty bands, a panel an iteration; none without a base model's row."""
+    shown = [part for part in banded(rows) if part.row.kind == "sand"]
+    if not shown:
+        return None
+    lines = list(dict.fromkeys((part.row.group, part.world) for part in shown))
+    most = max(sum((part.row.group, part.world) == line for part in shown) for line in lines)
+    several = len({group for group, _ in lines}) > 1
+    with matplotlib.rc_context(_STYLE):
+        drawing, panels = _panels(len(lines), most, (max(3.0, 2.1 * most + 0.5), 2.3 * len(lines) + 0.3))
+        for number, line in enumerate(lines):
+            parts = [part for part in shown if (part.row.group, part.world) == line]
+            for column, panel in enumerate(panels[number]):
+                panel.set_visible(column < len(parts))
+            for column, part in enumerate(parts):
+                where = f"{part.row.group}, {part.world}" if several else part.world
+                panels[number][column].set_title(f"{where}\n{_wrapped(part.row.label, 26)}")
+                _violins(panels[number][column], part, first=column == 0)
+        return _finished(
+            drawing,
+            "figure4",
+            "Figure 4: deliberation by difficulty",
+            "Deliberation rate of each task, by tertiles of the base model's reward on the same tasks. "
+            "Line: median; points: tasks, where there are few.",
+        )
+
+
+def _panels(lines: int, columns: int, size: tuple[float, float]) -> tuple[Drawing, Any]:
+    drawing = Drawing(figsize=size, layout="constrained")
+    return drawing, drawing.subplots(lines, columns, squeeze=False)
+
+
+def _upper(row: Row, suite: Suite) -> float:
+    return bootstrap([score.reward_per_step for score in row.scores[suite]]).high
+
+
+def _bars(panel: Axes, rows: Sequence[Row], suite: Suite, top: float, first: bool, last: bool) -> None:
+    there = [(at, row.scores[suite]) for at, row in enumerate(rows) if suite in row.scores]
+    for at, scores in there:
+        mean, low, high = bootstrap([score.reward_per_step for score in scores])
+        panel.bar(at, mean, 0.6, color=_BAR, linewidth=0)
+        panel.errorbar(at, mean, [[mean - low], [high - mean]], color="#333333", linewidth=0.7, capsize=1.5)
+    panel.set_xticks(range(len(rows)), [_tick(row) for row in rows])
+    panel.set_xlim(-0.6, len(rows) - 0.4)
+    panel.set_ylim(0, 1.08 * top or 1)
+    panel.set_ylabel("reward per step" if first else "")
+    panel.tick_params(axis="y", labelleft=first)
+    rates = panel.twinx()
+    points = [fmean(score.deliberation_rate for score in scores) for _, scores in there]
+    rates.plot([at for at, _ in there], points, color=_LINE, marker="o", markersize=3, linewidth=1, clip_on=False)
+    rates.set_ylim(0, 1)
+    rates.set_ylabel("deliberation rate" if last else "")
+    rates.tick_params(axis="y", labelright=last)
+
+
+def _tick(row: Row) -> str:
+    return _wrapped(row.label.replace("SAND, iteration", "it."), 10)
+
+
+def _wrapped(label: str, width: int) -> str:
+    return "\n".join(textwrap.wrap(label, width))
+
+
+def _violins(panel: Axes, part: Banded, first: bool) -> None:
+    for at, band in enumerate(BANDS):
+        rates = [score.deliberation_rate for score in part.scores[band]]
+        if rates:
+            _violin(panel, at, rates, _BAND[band])
+    ticks = [f"{band}\nn = {len(part.scores[band])}" for band in BANDS]
+    panel.set_xticks(range(len(BANDS)), ticks)
+    panel.set_xlim(-0.6, len(BANDS) - 0.4)
+    panel.set_ylim(-0.03, 1.03)
+    panel.set_ylabel("deliberation rate" if first else "")
+    panel.tick_params(axis="y", labelleft=first)
+    panel.spines["right"].set_visible(False)
+
+
+def _violin(panel: Axes, at: int, rates: Sequence[float], colour: str) -> None:
+    """One band; equal rates have no density, so they are points and a median alone."""
+    if len(set(rates)) > 1:
+        drawn: Any = panel.violinplot([rates], [at], widths=0.75, showextrema=False)
+        for body in drawn["bodies"]:
+            body.set(facecolor=colour, edgecolor=colour, alpha=0.35, linewidth=0.6)
+    if len(rates) <= _FEW or len(set(rates)) == 1:
+        panel.scatter(_spread(at, rates), sorted(rates), s=5, color=colour, linewidths=0, zorder=3)
+    panel.hlines(median(rates), at - 0.2, at + 0.2, color="#222222", linewidth=1.4, zorder=4)
+
+
+def _spread(at: int, rates: Sequence[float]) -> list[float]:
+    """Places side by side for equal rates, in their order."""
+    found = []
+    for rate in sorted(set(rates)):
+        count = min(rates.count(rate), _FEW)
+        found += [
+            at + 0.5 * ((number % count) - (count - 1) / 2) / max(count, 12) for number in range(rates.count(rate))
+        ]
+    return found
+
+
+def _finished(drawing: Drawing, name: str, title: str, caption: str) -> Figure:
+    png, svg = io.BytesIO(), io.StringIO()
+    drawing.savefig(png, format="png", dpi=_DPI, metadata={"Software": None})
+    drawing.savefig(svg, format="svg", metadata={"Date": None, "Creator": None})
+    return Figure(name, title, caption, svg.getvalue(), png.getvalue())

@@ -1,0 +1,153 @@
+"""Tables as text: for the terminal, Markdown, LaTeX (booktabs) and CSV."""
+
+import csv
+import io
+import re
+import textwrap
+from collections.abc import Mapping, Sequence
+
+from rich.text import Text
+
+from sandcli.report.parts import Grid
+from sandcli.report.sheets import NONE, Sheet, flat
+
+_GAP = 2
+_NUMBER = re.compile(r"[-+]?\d[\d,.]*( \(.*\)|-[\d,.]*)?")
+_MARKDOWN = re.compile(r"([\\`*_|<>\[\]~&%#$])")
+_LATEX: Mapping[str, str] = {
+    **{character: f"\\{character}" for character in "&%$#_{}"},
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+}
+
+
+def numeric(grid: Grid) -> list[bool]:
+    """Which columns hold numbers alone, and stand right."""
+    columns = zip(*grid.rows, strict=True) if grid.rows else ((name,) for name in grid.header)
+    return [all(cell == NONE or _NUMBER.fullmatch(cell) for cell in column) for column in columns]
+
+
+def terminal(grid: Grid, width: int) -> Text:
+    """The table in `width` columns: a section a base model; intervals go below their numbers where it gets narrow."""
+    cells = [[[cell] for cell in row[2:]] for row in grid.rows]
+    widths = _widths(grid, cells)
+    if _total(widths) + _longest(grid) > width:
+        cells = [[_stacked(cell) for cell in row[2:]] for row in grid.rows]
+        widths = _widths(grid, cells)
+    first = max(12, min(_longest(grid), width - _total(widths)))
+    right = numeric(grid)[2:]
+    drawn = Text(grid.title + "\n", style="bold", no_wrap=True, overflow="ignore", end="")
+    headings = [
+        textwrap.wrap(name, size, break_long_words=False) for name, size in zip(grid.header[2:], widths, strict=True)
+    ]
+    _lay(drawn, [textwrap.wrap(grid.header[1], first), *headings], [first, *widths], right, "bold", above=True)
+    group = ""
+    for row, numbers in zip(grid.rows, cells, strict=True):
+        if row[0] != group:
+            group = row[0]
+            drawn.append(f"{group}\n", style="not bold italic cyan")
+        _lay(drawn, [textwrap.wrap(row[1], first), *numbers], [first, *widths], right, "not bold")
+    for note in grid.notes:
+        drawn.append(textwrap.fill(note, width) + "\n", style="not bold dim")
+    return drawn
+
+
+def _stacked(cell: str) -> list[str]:
+    """The number, and its interval below it."""
+    number, _, interval = cell.partition(" (")
+    return [number, interval.removesuffix(")")] if interval else [cell]
+
+
+def _widths(grid: Grid, cells: Sequence[Sequence[Sequence[str]]]) -> list[int]:
+    """As wide as the widest line of a cell, or the longest word of the heading."""
+    return [
+        max(
+            *(len(word) for word in heading.split()),
+            *(len(line) for row in cells for line in row[at]),
+            0,
+        )
+        for at, heading in enumerate(grid.header[2:])
+    ]
+
+
+def _total(widths: Sequence[int]) -> int:
+    return sum(widths) + _GAP * len(widths)
+
+
+def _longest(grid: Grid) -> int:
+    return max(len(name) for name in (grid.header[1], *(row[1] for row in grid.rows)))
+
+
+def _lay(
+    drawn: Text,
+    cells: Sequence[Sequence[str]],
+    widths: Sequence[int],
+    right: Sequence[bool],
+    style: str,
+    above: bool = False,
+) -> None:
+    """One row of the table, of as many lines as its tallest cell; headings stand at the bottom."""
+    height = max(map(len, cells))
+    for line in range(height):
+        parts = []
+        for cell, width, flush in zip(cells, widths, [False, *right], strict=True):
+            at = line - (height - len(cell)) if above else line
+            text = cell[at] if 0 <= at < len(cell) else ""
+            parts.append(text.rjust(width) if flush else text.ljust(width))
+        drawn.append((" " * _GAP).join(parts).rstrip() + "\n", style=f"{style} dim" if line and not above else style)
+
+
+def markdown(grid: Grid) -> str:
+    """A table of GitHub's Markdown, title above and notes below."""
+    rule = ["---:" if flush else "---" for flush in numeric(grid)]
+    rows = [[_marked(cell) for cell in row] for row in (grid.header, *grid.rows)]
+    lines = ["| " + " | ".join(row) + " |" for row in (rows[0], rule, *rows[1:])]
+    notes = [f"\n{_marked(note)}" for note in grid.notes]
+    return "\n".join([f"**{_marked(grid.title)}**\n", *lines, *notes]) + "\n"
+
+
+def latex(grid: Grid) -> str:
+    """A booktabs table; base models are headings within it. It needs `\\usepackage{booktabs}`."""
+    shape = "".join("r" if flush else "l" for flush in numeric(grid)[1:])
+    lines = [
+        r"\begin{table}",
+        r"\centering",
+        rf"\caption{{{_tex(grid.title)}}}",
+        rf"\label{{tab:{grid.name}}}",
+        rf"\begin{{tabular}}{{{shape}}}",
+        r"\toprule",
+        _tex_row(grid.header[1:]),
+    ]
+    group = None
+    for row in grid.rows:
+        if row[0] != group:
+            group = row[0]
+            lines += [r"\midrule", rf"\multicolumn{{{len(shape)}}}{{l}}{{\textit{{{_tex(group)}}}}} \\"]
+        lines.append(_tex_row(row[1:]))
+    notes = [rf"\par{{\footnotesize {_tex(note)}}}" for note in grid.notes]
+    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", *notes, r"\end{table}"]) + "\n"
+
+
+def comma_separated(sheet: Sheet) -> str:
+    """The numbers as they are, bounds of intervals in columns of their own; empty where there is nothing."""
+    written = io.StringIO()
+    csv.writer(written, lineterminator="\n").writerows(flat(sheet))
+    return written.getvalue()
+
+
+def _marked(text: str) -> str:
+    return _MARKDOWN.sub(r"\\\1", text)
+
+
+def _tex(text: str) -> str:
+    if _NUMBER.fullmatch(text):
+        signed = re.sub(r"(?<!\d)([-+])(?=\d)", r"$\1$", text)
+        return re.sub(r"(?<=\d)-(?=\d)", "--", signed)
+    return "".join(_LATEX.get(character, character) for character in text)
+
+
+def _tex_row(cells: Sequence[str]) -> str:
+    return " & ".join(map(_tex, cells)) + r" \\"

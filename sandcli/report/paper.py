@@ -1,0 +1,47 @@
+"""The numbers that the paper prints, to stand beside ours. Rewards are x100, tokens are a task's."""
+
+from typing import NamedTuple
+
+from sandcli.report.scores import Suite
+
+SUITES = (
+    Suite("ScienceWorld", "seen"),
+    Suite("ScienceWorld", "unseen"),
+    Suite("ALFWorld", "seen"),
+    Suite("ALFWorld", "unseen"),
+)
+"""The columns of Table 2."""
+
+TASKS = dict(zip(SUITES, (194, 211, 140, 134), strict=True))
+
+
+class Rewards(NamedTuple):
+    """A row of Table 2: average rewards on `SUITES`, and their average as it is printed."""
+
+    base: str
+    label: str
+    rewards: tuple[float, float, float, float]
+    average: float
+
+
+TABLE2 = (
+    Rewards("Llama-3.1-8B", "SFT", (75.6, 65.1, 79.3, 71.6), 72.9),
+    Rewards("Llama-3.1-8B", "SAND, iteration 1", (86.6, 77.5, 92.9, 91.8), 86.0),
+    Rewards("Llama-3.1-8B", "SAND, iteration 2", (88.7, 78.2, 94.3, 94.0), 88.8),
+    Rewards("Llama-3.1-8B", "SAND, iteration 3", (85.7, 79.1, 94.3, 96.3), 88.9),
+    Rewards("Qwen2.5-7B", "SFT", (69.2, 60.8, 72.1, 75.4), 69.4),
+    Rewards("Qwen2.5-7B", "SAND, iteration 3", (84.0, 69.0, 90.7, 94.8), 84.6),
+)
+
+TABLE2_NOTE = "The paper prints 86.0 as Llama-3.1-8B's average after iteration 1; its four numbers average 87.2."
+
+
+class Tokens(NamedTuple):
+    """Table 4 for one world: after SFT, and the least and most of the iterations."""
+
+    sft: int
+    least: int
+    most: int
+
+
+TABLE4 = {"ScienceWorld": Tokens(800, 2254, 2522), "ALFWorld": Tokens(498, 1146, 1314)}

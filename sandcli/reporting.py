@@ -1,0 +1,155 @@
+"""`sand report`: read evaluated runs and draw the paper's tables and figures from them."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from rich.console import Console
+from rich.text import Text
+
+from sandcli.config import FILE, Settings, resolve
+from sandcli.errors import PrerequisiteError
+from sandcli.records import Episode, Trajectory
+from sandcli.report.bands import banded
+from sandcli.report.compare import warnings
+from sandcli.report.details import differences, difficulty, steps, success, types
+from sandcli.report.formats import comma_separated, latex, markdown, terminal
+from sandcli.report.parts import Figure, Grid
+from sandcli.report.rows import rows_of
+from sandcli.report.scores import Evaluation, Row, Score
+from sandcli.report.sheets import Sheet, grid, plain
+from sandcli.report.tables import table2, table3, table4
+from sandcli.run import Run
+from sandcli.store import read, write_atomic
+
+_WORLDS = {"scienceworld": "ScienceWorld", "alfworld": "ALFWorld"}
+
+
+class Report(NamedTuple):
+    """Everything that is said of some runs.
+
+    `warnings` tell where numbers are not comparable, `lacking` what could not be drawn and what brings it.
+    """
+
+    rows: list[Row]
+    sheets: list[Sheet]
+    warnings: list[str]
+    lacking: list[str]
+
+    @property
+    def grids(self) -> list[Grid]:
+        """The tables as text."""
+        return [grid(sheet) for sheet in self.sheets]
+
+    def figures(self) -> list[Figure]:
+        """Figures 3 and 4, as far as they can be drawn; takes a second or two."""
+        from sandcli.report.figures import figure3, figure4
+
+        return [figure for figure in (figure3(self.rows), figure4(self.rows)) if figure is not None]
+
+    def plain(self) -> dict[str, Any]:
+        """All numbers, for `--json`."""
+        tables = {sheet.name: plain(sheet) for sheet in self.sheets}
+        return {**tables, "warnings": self.warnings, "lacking": self.lacking}
+
+
+def report_on(roots: Sequence[Path], environment: Mapping[str, str]) -> Report:
+    """The report on run directories. Raises `PrerequisiteError` for one that is none, or has nothing evaluated."""
+    evaluations = [read_run(root, environment) for root in dict.fromkeys(roots)]
+    rows = rows_of(evaluations)
+    drawn = (table2, differences, success, table3, table4, steps, difficulty, types)
+    sheets = [sheet for sheet in (draw(rows) for draw in drawn) if sheet is not None]
+    return Report(rows, sheets, warnings(evaluations, rows), _lacking(evaluations, rows))
+
+
+def read_run(root: Path, environment: Mapping[str, str]) -> Evaluation:
+    """What was evaluated in a run, without the texts. Raises `PrerequisiteError`."""
+    run = Run(root)
+    if not (root / FILE).is_file():
+        raise PrerequisiteError(f"{root} is no run directory: it has no {FILE}", "give the folders that sand init made")
+    settings = resolve(root, environment, {}).settings
+    scores: dict[str, list[Score]] = {}
+    for episode in read(run.needs("eval"), Episode):
+        scores.setdefault(episode.model, []).append(_score(episode))
+    if not scores:
+        raise PrerequisiteError(f"{run.artifact('eval')} holds no episode", f"sand eval --run {root}")
+    manifest = run.manifest("eval")
+    return Evaluation(
+        run=str(root),
+        base=_base(root, settings),
+        world=_WORLDS.get(settings.env.name, settings.env.name.rpartition(":")[2]),
+        iteration=settings.run.iteration,
+        without=settings.method.without,
+        scores=scores,
+        settings=manifest.identity.settings if manifest else {},
+        missing=len(run.failures("eval")) + (len(manifest.left_out) if manifest else 0),
+        accepted=tuple(manifest.accepted) if manifest else (),
+        trained=_trained(run),
+    )
+
+
+def on_terminal(report: Report) -> Iterator[Text]:
+    """The tables to print; the long one by task type is left to the other formats."""
+    width = Console().width
+    return (terminal(shown, width) for shown in report.grids if shown.name != "types")
+
+
+def written(report: Report, form: Literal["markdown", "csv", "latex"]) -> str:
+    """All tables in one text."""
+    if form == "csv":
+        return "\n".join(f"# {sheet.title}\n{comma_separated(sheet)}" for sheet in report.sheets)
+    return "\n".join(map(markdown if form == "markdown" else latex, report.grids))
+
+
+def write_files(report: Report, folder: Path) -> list[Path]:
+    """Every table as Markdown, CSV and LaTeX, every figure as SVG and PNG, and the warnings; gives the files."""
+    folder.mkdir(parents=True, exist_ok=True)
+    contents: dict[str, bytes] = {}
+    for sheet in report.sheets:
+        contents[f"{sheet.name}.md"] = markdown(grid(sheet)).encode()
+        contents[f"{sheet.name}.csv"] = comma_separated(sheet).encode()
+        contents[f"{sheet.name}.tex"] = latex(grid(sheet)).encode()
+    for figure in report.figures():
+        contents[f"{figure.name}.svg"] = figure.svg.encode()
+        contents[f"{figure.name}.png"] = figure.png
+    contents["warnings.txt"] = "".join(f"{line}\n" for line in (*report.warnings, *report.lacking)).encode()
+    for name, content in contents.items():
+        write_atomic(folder / name, [content])
+    return [folder / name for name in contents]
+
+
+def _score(episode: Episode) -> Score:
+    return Score(
+        split=episode.split,
+        task=str(episode.task),
+        kind=episode.task.name,
+        reward=episode.reward,
+        success=episode.success,
+        steps=len(episode.steps),
+        deliberated=episode.deliberated,
+        tokens=episode.tokens,
+    )
+
+
+def _base(root: Path, settings: Settings) -> str:
+    """What identifies the base model: its folder, or its name where it is no folder of the run."""
+    inside = root / settings.model.base
+    return str(inside.resolve()) if inside.exists() else settings.model.base
+
+
+def _trained(run: Run) -> frozenset[str]:
+    """The tasks of D_exp, where it is there."""
+    path = run.artifact("collect")
+    return frozenset(str(trajectory.task) for trajectory in read(path, Trajectory)) if path.exists() else frozenset()
+
+
+def _lacking(evaluations: Sequence[Evaluation], rows: Sequence[Row]) -> list[str]:
+    """What the paper has and this report has not, with the command that brings it."""
+    run, found = evaluations[-1].run, []
+    if not banded(rows):
+        found.append(
+            f"no difficulty bands and no Figure 4: they need the base model: sand eval --run {run} --models base"
+        )
+    if not any(row.kind == "ablation" for row in rows):
+        found.append("no Table 3: it needs a run of its own: sand init --run NEW --set method.without=sampling")
+    return found
