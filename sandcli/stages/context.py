@@ -8,7 +8,7 @@ from pathlib import Path
 
 from sandcli.config import Settings, worker_count
 from sandcli.engines import choose, open_engine
-from sandcli.engines.adapters import adapter_base, is_adapter, weights_of
+from sandcli.engines.adapters import is_adapter, weights_of
 from sandcli.engines.base import Engine, Model, Setup
 from sandcli.engines.metered import Clock, Metered
 from sandcli.envs import world_builder as builder_of
@@ -63,15 +63,20 @@ class Context:
     def policy_model(self) -> Model:
         """pi_k: the one that is set, or this run's sft/. It descends from pi_base, so it is built like it."""
         name = self.settings.model.policy
-        policy, base = self.model(name) if name else self.made("sft"), self.base_model()
-        built, wanted = build(locate(weights_of(policy.folder))), build(base.folder)
+        policy = self.model(name) if name else self.made("sft")
+        self._must_descend(policy)
+        return policy
+
+    def _must_descend(self, model: Model) -> None:
+        """Raise where a model, or what an adapter was trained on, cannot have come of the base: it is built unlike."""
+        base = self.base_model()
+        built, wanted = build(locate(weights_of(model.folder))), build(base.folder)
         unlike = [f"{part} {built[part]}, not {wanted[part]}" for part in wanted if built[part] != wanted[part]]
         if unlike:
             raise UsageError(
-                f"the policy {policy.folder} is no descendant of {base.name}: it has {', '.join(unlike)}",
-                "set model.base to the model that it was trained from, or model.policy to another",
+                f"{model.folder} is no descendant of {base.name}: it has {', '.join(unlike)}",
+                "set model.base to the model that it was trained from, or choose another",
             )
-        return policy
 
     def model(self, name: str) -> Model:
         """A model by its name in the settings."""
@@ -119,7 +124,8 @@ class Context:
     @asynccontextmanager
     async def engine(self, model: Model) -> AsyncIterator[Engine]:
         """The engine with a model loaded; freed afterwards, and what it did is added to `spent`."""
-        self._refuse_foreign(model)
+        if is_adapter(model.folder):
+            self._must_descend(model)
         setup = self.setup()
         choice = choose(self.settings.engine.kind, setup)
         notice(f"engine: {choice.kind} ({choice.reason}), model {model.folder}")
@@ -138,17 +144,6 @@ class Context:
         taken = {name: getattr(engine, name) for name in Setup._fields if hasattr(engine, name)}
         ranks = [training.lora_rank for training in tuned if training.method != "full"]
         return Setup(**taken | {"urls": tuple(engine.urls), "lora_rank": max(ranks, default=0)})
-
-    def _refuse_foreign(self, model: Model) -> None:
-        """An adapter means nothing on another base than that which it was trained on."""
-        if not is_adapter(model.folder):
-            return
-        trained_on, base = locate(adapter_base(model.folder)), self.base_model().folder
-        if trained_on.resolve() != base.resolve() and fingerprint(trained_on) != fingerprint(base):
-            raise UsageError(
-                f"the adapter {model.folder} was trained on {trained_on}, and model.base is {base}",
-                "set model.base to the model that it was trained on",
-            )
 
     @asynccontextmanager
     async def pool(self) -> AsyncIterator[Pool]:
