@@ -1,14 +1,24 @@
 """The options of the method: the expert switch, and the ablations of the paper's Table 3."""
 
+import asyncio
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
 
+from sandcli.config import Criticising
+from sandcli.engines.base import Completion, Sampling
+from sandcli.engines.scripted import ScriptedEngine
 from sandcli.errors import UsageError
+from sandcli.react import Message
 from sandcli.records import Rollout, Step, Task, Trajectory
+from sandcli.stages.critique import Case, question
+from sandcli.stages.dilemmas import Dilemma, Option
+from sandcli.stages.sample import Place
 from sandcli.stages.switching import switched, switches
+from sandcli.stages.synthesize import write_guided
 from tests.helpers import POLICY, Rules, asked, lines, make_run, perform, state, turn, write_rules
 
 DETOUR = ["go to kitchen", "look", "take lamp", "go to hall", "drop lamp"]
@@ -157,6 +167,38 @@ def test_without_sampling_the_base_model_proposes_at_every_step(tmp_path: Path) 
     assert thoughts[2]["rejected"] == ["lists no alternatives"] * 3
     (after,) = lines(run / "deliberations.jsonl")
     assert [step["deliberated"] for step in after["steps"]] == [False, True, False, False]
+
+
+@pytest.mark.parametrize(
+    ("reward", "end", "says"),
+    [(1.0, "done", "advanced"), (0.25, "done", "hindered"), (0.25, "max_steps", "did not affect")],
+)
+def test_a_verdict_by_the_rewards_begins_the_critique(reward: float, end: Any, says: str) -> None:
+    case = Case(Place(trajectory(1.0), 1), msgspec.structs.replace(rollout(reward, 1, "take lamp"), end=end))
+    assert question(case, Criticising(verdict="reward"))[-1].content == f'With "take lamp" I {says} the task, because'
+    assert question(case, Criticising())[-1].content == 'With "take lamp" I'
+
+
+def test_a_guided_deliberation_says_of_every_candidate_what_its_critique_judged() -> None:
+    class Base(ScriptedEngine):
+        async def generate(self, messages: Sequence[Message], sampling: Sampling) -> list[Completion]:
+            reply = " it is so" if messages[-1].content.endswith("because") else " So I will take lamp."
+            return [Completion(reply, 3, "stop")]
+
+    critiques = {
+        "take lamp": "I advanced the task.",
+        "look": "It hindered the task.",
+        "fly": "It did not affect the task.",
+    }
+    dilemma = Dilemma(Place(trajectory(), 1), [Option(name, f"I {said} the task.") for name, said in judged.items()])
+    asked = [Message("assistant", 'My options: (1) look; (2) take lamp; (3) fly. With "look" I')]
+    written = asyncio.run(write_guided(Base([]), asked, dilemma, Sampling(max_tokens=9)))
+    assert written.text == (
+        " would hinder the task, because it is so."
+        ' With "take lamp" I would advance the task, because it is so.'
+        ' With "fly" I would not affect the task, because it is so. So I will take lamp.'
+    )
+    assert written.tokens == 12
 
 
 def test_a_switch_needs_rollouts(tmp_path: Path) -> None:

@@ -88,7 +88,7 @@ class SynthesizeJob(Job[Dilemma, Thought]):
             sampling = Sampling(1, temperature, settings.synthesize.max_tokens, seed, stop=("\n",))
             try:
                 if guided:
-                    written = await _write_guided(engine, messages, unit.payload, sampling)
+                    written = await write_guided(engine, messages, unit.payload, sampling)
                 else:
                     written = await _write(engine, messages, sampling)
             except ContextOverflow as error:
@@ -170,7 +170,7 @@ async def _write(engine: Engine, messages: list[Message], sampling: Sampling) ->
     return Completion(f"{said}{decided}", first[0].tokens + second.tokens, second.finish)
 
 
-async def _write_guided(engine: Engine, messages: list[Message], dilemma: Dilemma, sampling: Sampling) -> Completion:
+async def write_guided(engine: Engine, messages: list[Message], dilemma: Dilemma, sampling: Sampling) -> Completion:
     """The same, with one sentence asked for on every option first, which begins as its critique judged."""
     said, tokens = "", 0
     sentence = sampling._replace(stop=(*sampling.stop, ". "))

@@ -1,0 +1,61 @@
+"""Presets hold the paper's settings, and what a run is made of follows from its settings."""
+
+from pathlib import Path
+
+import pytest
+
+from sandcli.config import resolve
+from sandcli.errors import UsageError
+from sandcli.presets import PRESETS
+from sandcli.starting import start_run
+from sandcli.status import following
+from tests.helpers import context, make_run
+
+
+@pytest.mark.parametrize("name", [name for name in PRESETS if "smollm2" not in name])
+def test_presets_are_the_papers_settings(tmp_path: Path, name: str) -> None:
+    start_run(tmp_path, None, [], name)
+    settings = resolve(tmp_path, {}, {}).settings
+    assert (settings.sample.n, settings.sample.temperature, settings.rollout.temperature) == (5, 1.0, 1.0)
+    for training in (settings.sft, settings.train):
+        assert (training.method, training.learning_rate, training.epochs, training.batch_size) == ("full", 1e-5, 3, 64)
+    assert settings.env.name == name.partition("-")[0]
+    assert settings.method.switch == ("better" if settings.env.name == "alfworld" else "never")
+    assert settings.model.base in ("meta-llama/Llama-3.1-8B-Instruct", "Qwen/Qwen2.5-7B-Instruct")
+
+
+def test_what_is_set_comes_before_the_preset(tmp_path: Path) -> None:
+    start_run(tmp_path, None, ["sft.batch_size=8"], "alfworld-qwen2.5-7b")
+    assert resolve(tmp_path, {}, {}).settings.sft.batch_size == 8
+
+
+def test_an_unknown_preset_names_the_others(tmp_path: Path) -> None:
+    with pytest.raises(UsageError) as caught:
+        start_run(tmp_path / "run", None, [], "alfworld-qwen2.5")
+    assert "did you mean alfworld-qwen2.5-7b?" in caught.value.fix
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(("settings", "switch"), [([], "better"), (["method.without=critique"], "never")])
+def test_alfworld_switches_as_the_paper_does(tmp_path: Path, settings: list[str], switch: str) -> None:
+    start_run(tmp_path, None, ["env.name=alfworld", *settings])
+    assert resolve(tmp_path, {}, {}).settings.method.switch == switch
+
+
+@pytest.mark.parametrize(
+    ("settings", "chain"),
+    [
+        ({}, "sft sample rollout critique synthesize train eval"),
+        ({"model.policy": "../it1/model"}, "sample rollout critique synthesize train eval"),
+        ({"method.without": "critique"}, "sft sample synthesize train eval"),
+        ({"method.without": "sampling"}, "sft synthesize train eval"),
+    ],
+)
+def test_every_stage_leads_to_the_next_of_its_run(tmp_path: Path, settings: dict[str, str], chain: str) -> None:
+    loaded = context(make_run(tmp_path / "run", **settings))
+    found, command = [], following("collect", loaded)
+    while command.startswith("sand ") and "init" not in command:
+        found.append(command.split()[1])
+        command = following(found[-1], loaded)  # type: ignore[arg-type]
+    assert " ".join(found) == chain
+    assert command == f"sand init --run NEXT --from {tmp_path / 'run'}"
