@@ -185,12 +185,9 @@ def test_a_guided_deliberation_says_of_every_candidate_what_its_critique_judged(
             reply = " it is so" if messages[-1].content.endswith("because") else " So I will take lamp."
             return [Completion(reply, 3, "stop")]
 
-    critiques = {
-        "take lamp": "I advanced the task.",
-        "look": "It hindered the task.",
-        "fly": "It did not affect the task.",
-    }
-    dilemma = Dilemma(Place(trajectory(), 1), [Option(name, f"I {said} the task.") for name, said in judged.items()])
+    judged = {"take lamp": "advanced", "look": "hindered", "fly": "did not affect"}
+    options = [Option(name, f"I {said} the task.") for name, said in judged.items()]
+    dilemma = Dilemma(Place(trajectory(), 1), options)
     asked = [Message("assistant", 'My options: (1) look; (2) take lamp; (3) fly. With "look" I')]
     written = asyncio.run(write_guided(Base([]), asked, dilemma, Sampling(max_tokens=9)))
     assert written.text == (
