@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import torch
 from datasets import Dataset
 from transformers import TrainerCallback
+from transformers.trainer_callback import PrinterCallback
 from trl import SFTConfig, SFTTrainer
 
 from sandcli.engines.loading import load_model
@@ -29,9 +30,9 @@ from sandcli.stages.context import Context
 from sandcli.store import read
 
 _MARKED = (
-    "{% for m in messages %}<|im_start|>{{ m.role }}\n"
-    "{% if m.role == 'assistant' %}{% generation %}{{ m.content }}<|im_end|>{% endgeneration %}"
-    "{% else %}{{ m.content }}<|im_end|>{% endif %}\n{% endfor %}"
+    "{% for m in messages %}{{ '<|im_start|>' + m.role + '\n' }}"
+    "{% if m.role == 'assistant' %}{% generation %}{{ m.content + '<|im_end|>' }}{% endgeneration %}"
+    "{% else %}{{ m.content + '<|im_end|>' }}{% endif %}{{ '\n' }}{% endfor %}"
 )
 """The template of the ChatML family, with the marks that TRL looks for."""
 
@@ -107,6 +108,7 @@ def _plain(
         train_dataset=Dataset.from_list([{"messages": _dicts(messages)} for messages in conversations]),
         callbacks=[watch],
     )
+    trainer.remove_callback(PrinterCallback)  # stdout is for the figures
     rows = [Row(list(row["input_ids"]), list(row["labels"])) for row in trainer.train_dataset]
     trainer.train()
     return watch.seconds, rows
