@@ -55,7 +55,7 @@ class Report(NamedTuple):
 
 def report_on(roots: Sequence[Path], environment: Mapping[str, str]) -> Report:
     """The report on run directories. Raises `PrerequisiteError` for one that is none, or has nothing evaluated."""
-    evaluations = [read_run(root, environment) for root in dict.fromkeys(roots)]
+    evaluations = [read_run(root, environment) for root in {root.resolve(): root for root in roots}.values()]
     rows = rows_of(evaluations)
     drawn = (table2, differences, success, table3, table4, steps, difficulty, types)
     sheets = [sheet for sheet in (draw(rows) for draw in drawn) if sheet is not None]

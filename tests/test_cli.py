@@ -14,7 +14,7 @@ from sandcli.errors import PrerequisiteError
 from sandcli.run import STAGES, Run
 from tests.helpers import SAND, contents, environment, fault, make_run, perform, sand
 
-HEAVY = ("torch", "transformers", "textworld", "scienceworld", "py4j")
+HEAVY = ("torch", "transformers", "numpy", "matplotlib", "textworld", "scienceworld", "py4j")
 
 COMMANDS = (*STAGES, "init", "report", "status", "show", "config", "doctor")
 
@@ -141,7 +141,7 @@ def test_an_unknown_name_is_a_usage_error(
 )
 def test_a_stage_before_its_input_exits_with_3(tmp_path: Path, stage: str, missing: str, fix: str) -> None:
     root = make_run(tmp_path / "run")
-    ran = sand(stage, "--run", root)
+    ran = sand(stage, *([root] if stage == "report" else ["--run", root]))
     assert ran.returncode == 3
     assert error_of(ran) == (f"{root}/{missing} is missing", f"sand {fix} --run {root}")
 
@@ -171,7 +171,8 @@ def test_an_iteration_by_hand(tmp_path: Path) -> None:
     ran = sand("eval", "--run", root, "--limit", "1", "--splits", "train", "--json")
     assert ran.returncode == 0, ran.stderr
     assert json.loads(ran.stdout)["manifest"]["counts"]["units"] == 1
-    assert [row["tasks"] for row in json.loads(sand("report", "--run", root, "--json").stdout)] == [1]
+    (row,) = json.loads(sand("report", root, "--json").stdout)["table2"]["rows"]
+    assert (row["agent"], row["paper"], row["average"]) == ("SAND, iteration 1", False, None)
 
 
 def test_a_finished_stage_is_a_line_and_exit_0(tmp_path: Path) -> None:

@@ -105,5 +105,5 @@ def _leaks(evaluation: Evaluation) -> Iterator[str]:
             yield (
                 f"{evaluation.run}: {leaked} of the {len(evaluated)} {Suite(evaluation.world, split)} tasks are in its "
                 "expert.jsonl too, so they were trained on. "
-                f"Take them out of expert.jsonl and train again, or report the other splits alone"
+                "Take them out of expert.jsonl and train again, or report the other splits alone"
             )

@@ -2,7 +2,7 @@
 
 import io
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from statistics import fmean, median
 from typing import Any
 
@@ -43,15 +43,15 @@ def figure3(rows: Sequence[Row]) -> Figure | None:
     if not shown:
         return None
     with matplotlib.rc_context(_STYLE):
-        most = max(map(len, groups.values()))
-        size = (max(3.4, len(suites) * max(1.5, 0.45 * most + 0.4) + 0.9), 2.3 * len(groups) + 0.5)
-        drawing, panels = _panels(len(groups), len(suites), size)
+        drawing, panels = _panels(len(groups), len(suites), _size(groups, len(suites)))
         top = max(_upper(row, suite) for row in shown for suite in row.scores)
-        for line, (group, members) in enumerate(groups.items()):
-            for column, suite in enumerate(suites):
-                panel = panels[line][column]
+        for (group, members), line in zip(groups.items(), panels, strict=True):
+            there = suites_of(members)
+            for suite, panel in zip(suites, line, strict=True):
+                panel.set_visible(suite in there)
                 panel.set_title(f"{group}\n{suite}" if len(groups) > 1 else str(suite))
-                _bars(panel, members, suite, top, first=column == 0, last=column == len(suites) - 1)
+                if suite in there:
+                    _bars(panel, members, suite, top, first=suite == there[0], last=suite == there[-1])
         handles = [
             Patch(color=_BAR, label="reward per step"),
             Line2D([], [], color=_LINE, marker="o", markersize=3, label="deliberation rate"),
@@ -93,6 +93,16 @@ def figure4(rows: Sequence[Row]) -> Figure | None:
         )
 
 
+def _size(groups: Mapping[str, Sequence[Row]], columns: int) -> tuple[float, float]:
+    """Inches, so that no label meets the next."""
+    ticks = [_tick(row).split("\n") for members in groups.values() for row in members]
+    letters = max(len(line) for tick in ticks for line in tick)
+    panel = max(map(len, groups.values())) * max(0.42, 0.075 * letters + 0.08) + 0.3
+    title = max(19, *map(len, groups)) if len(groups) > 1 else 19
+    height = 2.4 + 0.13 * max(map(len, ticks))
+    return columns * max(0.07 * title + 0.15, panel) + 1.1, height * len(groups) + 0.3
+
+
 def _panels(lines: int, columns: int, size: tuple[float, float]) -> tuple[Drawing, Any]:
     drawing = Drawing(figsize=size, layout="constrained")
     return drawing, drawing.subplots(lines, columns, squeeze=False)
@@ -118,7 +128,9 @@ def _bars(panel: Axes, rows: Sequence[Row], suite: Suite, top: float, first: boo
     rates.plot([at for at, _ in there], points, color=_LINE, marker="o", markersize=3, linewidth=1, clip_on=False)
     rates.set_ylim(0, 1)
     rates.set_ylabel("deliberation rate" if last else "")
-    rates.tick_params(axis="y", labelright=last)
+    rates.tick_params(axis="y", labelright=last, right=last)
+    rates.spines["right"].set_visible(last)
+    panel.spines["right"].set_visible(False)
 
 
 def _tick(row: Row) -> str:
@@ -126,7 +138,7 @@ def _tick(row: Row) -> str:
 
 
 def _wrapped(label: str, width: int) -> str:
-    return "\n".join(textwrap.wrap(label, width))
+    return "\n".join(textwrap.wrap(label, width, break_long_words=False, break_on_hyphens=False))
 
 
 def _violins(panel: Axes, part: Banded, first: bool) -> None:

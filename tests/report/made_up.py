@@ -1,0 +1,30 @@
+"""Episodes without a model or a world."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from sandcli.report.scores import Evaluation, Score
+
+
+def score(task: int, reward: float, split: str = "seen", **other: Any) -> Score:
+    """One episode of four steps, of which one is deliberated."""
+    values: dict[str, Any] = {"kind": "boil", "steps": 4, "deliberated": 1, "tokens": 100, **other}
+    return Score(split, f"{values['kind']}_{task}", reward=reward, success=reward >= 1, **values)
+
+
+def scores(rewards: Sequence[float], split: str = "seen", **other: Any) -> list[Score]:
+    """One episode a reward, of tasks 0, 1, ..."""
+    return [score(task, reward, split, **other) for task, reward in enumerate(rewards)]
+
+
+def everywhere(*rewards: float) -> list[Score]:
+    """The same rewards on the seen and the unseen tasks."""
+    return scores(rewards) + scores(rewards, "unseen")
+
+
+def evaluation(run: str = "runs/it1", **other: Any) -> Evaluation:
+    """A run; its models are given as `model=`, `sft=`, `base_model=` and so on."""
+    known = {name: other.pop(name) for name in Evaluation._fields if name in other}
+    known.setdefault("scores", {name.removesuffix("_model"): found for name, found in other.items()})
+    defaults: dict[str, Any] = {"base": "m/tiny", "world": "ScienceWorld", "iteration": 1, "without": "none"}
+    return Evaluation(run, **{**defaults, "settings": {}, **known})

@@ -1,0 +1,69 @@
+"""Difficulty bands, with and without ties."""
+
+from collections import Counter
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sandcli.report.bands import BANDS, Limits, banded, limits_of
+from sandcli.report.rows import rows_of
+from tests.report.made_up import evaluation, everywhere, score, scores
+
+REWARDS = st.lists(st.sampled_from([0.0, 0.1, 0.25, 0.5, 0.75, 1.0]), min_size=1, max_size=40)
+
+
+@pytest.mark.parametrize(
+    ("rewards", "limits", "counts"),
+    [
+        ([0.1, 0.2, 0.3, 0.4, 0.5, 0.6], (0.2, 0.4), (2, 2, 2)),
+        ([0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7], (0.3, 0.5), (3, 2, 2)),
+        ([0.0, 0.0, 0.0, 0.0, 0.5, 1.0], (0.0, 0.0), (4, 0, 2)),
+        ([0.0, 0.2, 0.2, 0.2, 0.9, 1.0], (0.2, 0.2), (4, 0, 2)),
+        ([0.0, 0.0, 0.0, 1.0, 1.0], (0.0, 0.0), (3, 0, 2)),
+        ([0.0, 1.0, 1.0, 1.0, 1.0], (0.0, 0.0), (1, 0, 4)),
+        ([0.0, 0.0, 0.0], (0.0, 0.0), (3, 0, 0)),
+    ],
+    ids=["even", "odd", "mostly zero", "ties", "binary", "mostly solved", "all equal"],
+)
+def test_the_bands_are_tertiles(
+    rewards: list[float], limits: tuple[float, float], counts: tuple[int, int, int]
+) -> None:
+    found = limits_of(rewards)
+    assert found == Limits(*limits)
+    bands = Counter(found.band(reward) for reward in rewards)
+    assert tuple(bands[band] for band in BANDS) == counts
+
+
+@given(REWARDS)
+def test_a_better_task_is_never_in_a_harder_band(rewards: list[float]) -> None:
+    limits = limits_of(rewards)
+    order = [BANDS.index(limits.band(reward)) for reward in sorted(rewards)]
+    assert order == sorted(order)
+    assert order[0] == 0
+    assert len(set(rewards)) == 1 or order[-1] == 2
+
+
+@given(st.sets(st.floats(0, 1), min_size=3, max_size=40))
+def test_different_rewards_give_thirds(rewards: set[float]) -> None:
+    bands = Counter(map(limits_of(list(rewards)).band, rewards))
+    assert max(bands.values()) - min(bands[band] for band in BANDS) <= 2
+
+
+def test_the_base_model_of_the_same_group_makes_the_bands_by_task() -> None:
+    base = [score(0, 0.0), score(1, 0.5), score(2, 1.0)]
+    model = [score(2, 0.1), score(0, 0.9), score(7, 0.3)]
+    other = evaluation("runs/other", base="m/other", model=model)
+    found = banded(rows_of([evaluation(base_model=base, model=model), other]))
+    assert [part.row.label for part in found] == ["base", "SAND, iteration 1"]
+    assert {band: [s.task for s in kept] for band, kept in found[1].scores.items()} == {
+        "hard": ["boil_0"],
+        "medium": [],
+        "easy": ["boil_2"],
+    }
+
+
+def test_seen_and_unseen_tasks_of_a_name_are_kept_apart() -> None:
+    base = scores([0.0], "seen") + scores([1.0], "unseen")
+    (_, found) = banded(rows_of([evaluation(base_model=base, model=everywhere(0.4))]))
+    assert [len(found.scores[band]) for band in BANDS] == [1, 0, 1]

@@ -1,0 +1,59 @@
+"""How evaluations become the rows of the paper's tables."""
+
+from sandcli.report.rows import rows_of, short_names
+from sandcli.report.scores import Suite
+from tests.report.made_up import evaluation, scores
+
+SOME = scores([0.5])
+
+
+def labels(*evaluations: object) -> list[tuple[str, str]]:
+    return [(row.group, row.label) for row in rows_of(evaluations)]  # type: ignore[arg-type]
+
+
+def test_rows_are_named_and_ordered_as_in_the_paper() -> None:
+    found = labels(
+        evaluation("b", iteration=2, model=SOME),
+        evaluation("c", without="sampling", model=SOME, sft=SOME),
+        evaluation("d", without="critique", model=SOME),
+        evaluation("a", **{"model": SOME, "base_model": SOME, "../x/model": SOME}),
+    )
+    assert [label for _, label in found] == [
+        "base",
+        "SFT",
+        "SAND, iteration 1",
+        "SAND, iteration 2",
+        "without sampling",
+        "without critique",
+        "../x/model",
+    ]
+    assert {group for group, _ in found} == {"tiny"}
+
+
+def test_two_worlds_are_one_row() -> None:
+    (row,) = rows_of([evaluation("a", model=SOME), evaluation("b", world="ALFWorld", model=SOME)])
+    assert set(row.scores) == {Suite("ScienceWorld", "seen"), Suite("ALFWorld", "seen")}
+    assert row.sources == {"ScienceWorld": ("a", "model"), "ALFWorld": ("b", "model")}
+
+
+def test_rows_of_one_name_are_told_apart_by_their_runs() -> None:
+    found = labels(evaluation("runs/x", model=SOME, sft=SOME), evaluation("runs/y", model=SOME))
+    assert [label for _, label in found] == ["SFT", "SAND, iteration 1 (x)", "SAND, iteration 1 (y)"]
+    found = labels(evaluation("x/run", sft=SOME), evaluation("y/run", sft=SOME))
+    assert [label for _, label in found] == ["SFT (x/run)", "SFT (y/run)"]
+
+
+def test_base_models_make_groups() -> None:
+    found = labels(
+        evaluation("a", base="hub/Llama", sft=SOME),
+        evaluation("b", base="Qwen", sft=SOME),
+        evaluation("c", base="hub/Llama", model=SOME),
+    )
+    assert found == [("Llama", "SFT"), ("Llama", "SAND, iteration 1"), ("Qwen", "SFT")]
+    found = labels(evaluation("a", base="/x/model", sft=SOME), evaluation("b", base="/y/model", sft=SOME))
+    assert found == [("x/model", "SFT"), ("y/model", "SFT")]
+
+
+def test_short_names_take_as_much_as_it_takes() -> None:
+    assert short_names(["a/b/c", "a/d/c", "e"]) == {"a/b/c": "b/c", "a/d/c": "d/c", "e": "e"}
+    assert short_names(["."]) == {".": "."}

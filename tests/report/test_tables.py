@@ -1,0 +1,148 @@
+"""The tables: numbers by hand, and the paper's, which are written down here again."""
+
+from typing import Any
+
+import pytest
+
+from sandcli.report.details import differences, difficulty, steps, success, types
+from sandcli.report.estimates import Estimate
+from sandcli.report.rows import rows_of
+from sandcli.report.scores import Evaluation
+from sandcli.report.sheets import Range, Sheet
+from sandcli.report.tables import table2, table3, table4
+from tests.report.made_up import evaluation, everywhere, score, scores
+
+LLAMA = """
+SFT 75.6 65.1 79.3 71.6 (72.9)
+SAND, iteration 1 86.6 77.5 92.9 91.8 (86.0)
+SAND, iteration 2 88.7 78.2 94.3 94.0 (88.8)
+SAND, iteration 3 85.7 79.1 94.3 96.3 (88.9)
+"""
+QWEN = """
+SFT 69.2 60.8 72.1 75.4 (69.4)
+SAND, iteration 3 84.0 69.0 90.7 94.8 (84.6)
+"""
+
+
+def cells(sheet: Sheet | None, label: str, paper: bool = False) -> dict[str, Any]:
+    """The numbers of one line by column; the mean where there is an interval."""
+    assert sheet is not None
+    line = next(line for line in sheet.lines if line.label == label and line.paper is paper)
+    means = (getattr(cell, "mean", cell) for cell in line.cells)
+    return dict(zip(sheet.columns, means, strict=True))
+
+
+def two_worlds(**models: Any) -> list[Evaluation]:
+    return [evaluation("a", **models), evaluation("b", world="ALFWorld", **models)]
+
+
+def test_the_papers_table_2() -> None:
+    sheet = table2(rows_of([evaluation(model=everywhere(0.5))]))
+    assert sheet.columns == ["ScienceWorld seen", "ScienceWorld unseen", "ALFWorld seen", "ALFWorld unseen", "average"]
+    for base, printed in {"Llama-3.1-8B": LLAMA, "Qwen2.5-7B": QWEN}.items():
+        theirs = [line for line in sheet.lines if line.paper and line.group == base]
+        assert [
+            line.label + "".join(f" {cell}" for cell in line.cells[:4]) + f" ({line.cells[4]})" for line in theirs
+        ] == (printed.strip().splitlines())
+
+
+def test_table_2_averages_rewards_and_averages_the_four() -> None:
+    ours = [
+        evaluation("a", model=scores([0.5, 1.0]) + scores([0.0, 0.5, 0.1], "unseen")),
+        evaluation("b", world="ALFWorld", model=scores([1.0]) + scores([0.0, 1.0], "unseen")),
+    ]
+    found = cells(table2(rows_of(ours)), "SAND, iteration 1")
+    assert list(found.values()) == [pytest.approx(value) for value in (75, 20, 100, 50, 61.25)]
+
+
+def test_table_2_has_no_average_of_three() -> None:
+    ours = [evaluation("a", model=everywhere(0.5)), evaluation("b", world="ALFWorld", model=scores([1.0]))]
+    found = cells(table2(rows_of(ours)), "SAND, iteration 1")
+    assert found["ALFWorld unseen"] is None and found["average"] is None
+
+
+def test_every_number_of_ours_has_an_interval_and_tasks_that_are_not_the_papers_are_said() -> None:
+    sheet = table2(rows_of(two_worlds(model=everywhere(0.0, 1.0))))
+    assert all(isinstance(cell, Estimate) for cell in sheet.lines[0].cells)
+    assert any("ScienceWorld seen: 2 of 194" in note for note in sheet.notes)
+
+
+def test_another_world_stands_alone() -> None:
+    sheet = table2(rows_of([evaluation(world="ToyWorld", model=everywhere(0.5))]))
+    assert sheet.columns == ["ToyWorld seen", "ToyWorld unseen", "average"]
+    assert not any(line.paper for line in sheet.lines)
+
+
+def test_table_3_holds_ablations_against_their_iteration() -> None:
+    runs = [
+        evaluation("a", sft=scores([0.1]), model=scores([0.5])),
+        evaluation("b", iteration=2, model=scores([0.9])),
+        evaluation("c", without="sampling", model=scores([0.2])),
+        evaluation("d", without="critique", model=scores([0.3])),
+    ]
+    sheet = table3(rows_of(runs))
+    assert sheet is not None
+    assert [line.label for line in sheet.lines] == ["SFT", "SAND, iteration 1", "without sampling", "without critique"]
+    assert cells(sheet, "without critique")["ScienceWorld seen"] == 30
+    assert any("not known here" in note for note in sheet.notes)
+    assert table3(rows_of(runs[:2])) is None
+
+
+def test_table_4_averages_tokens_beside_the_papers() -> None:
+    model = [score(0, 1, tokens=100), score(1, 0, tokens=300), score(0, 0, "unseen", tokens=500)]
+    sheet = table4(rows_of([evaluation("a", model=model), evaluation("b", world="ALFWorld", model=scores([1]))]))
+    assert cells(sheet, "SAND, iteration 1") == {"ScienceWorld": 300, "ALFWorld": 100}
+    assert cells(sheet, "SFT", paper=True) == {"ScienceWorld": 800, "ALFWorld": 498}
+    assert cells(sheet, "SAND, iterations 1 to 3", paper=True) == {
+        "ScienceWorld": Range(2254, 2522),
+        "ALFWorld": Range(1146, 1314),
+    }
+
+
+def test_success_is_counted() -> None:
+    found = success(rows_of([evaluation(model=scores([1.0, 0.99, 0.0, 1.0]))]))
+    assert cells(found, "SAND, iteration 1") == {"ScienceWorld seen": 50}
+
+
+def test_differences_are_against_sft_of_the_same_base_model() -> None:
+    runs = [
+        evaluation("a", base_model=scores([0.0, 0.5]), sft=scores([0.5, 0.5]), model=scores([1.0, 0.5])),
+        evaluation("b", base="m/other", model=scores([0.1])),
+    ]
+    sheet = differences(rows_of(runs))
+    assert sheet is not None
+    assert [(line.label, line.cells[0], line.cells[2]) for line in sheet.lines] == [
+        ("base", "SFT", 2),
+        ("SAND, iteration 1", "SFT", 2),
+    ]
+    assert cells(sheet, "base")["difference"] == -25
+    assert differences(rows_of(runs[1:])) is None
+
+
+def test_task_types_have_a_line_each() -> None:
+    model = scores([0.5, 0.7]) + scores([0.9], "unseen", kind="melt")
+    sheet = types(rows_of([evaluation(model=model, sft=scores([0.1], kind="melt"))]))
+    assert cells(sheet, "boil") == {"SFT": None, "SAND, iteration 1": pytest.approx(60)}
+    assert cells(sheet, "melt") == {"SFT": pytest.approx(10), "SAND, iteration 1": pytest.approx(90)}
+
+
+def test_difficulty_tells_reward_rate_and_empty_bands() -> None:
+    model = [score(0, 0.1, deliberated=4), score(1, 0.3, deliberated=2), score(2, 1.0, deliberated=0)]
+    sheet = difficulty(rows_of([evaluation(base_model=scores([0.0, 0.0, 1.0]), model=model)]))
+    assert sheet is not None
+    own = [line.cells for line in sheet.lines if line.label == "SAND, iteration 1"]
+    assert [(cell[1], cell[2], cell[4]) for cell in own] == [("hard", 2, 75), ("medium", 0, None), ("easy", 1, 0)]
+    assert any(note.endswith("no task is medium.") for note in sheet.notes)
+    assert difficulty(rows_of([evaluation(model=model)])) is None
+
+
+def test_rates_are_averaged_over_tasks_not_over_steps() -> None:
+    model = [
+        score(0, 1.0, steps=2, deliberated=1),
+        score(1, 0.5, steps=10, deliberated=10),
+        score(2, 0, steps=0, deliberated=0),
+    ]
+    found = cells(steps(rows_of([evaluation(model=model)])), "SAND, iteration 1")
+    assert found["reward/step"] == pytest.approx((0.5 + 0.05 + 0) / 3)
+    assert found["deliberation"] == pytest.approx((0.5 + 1 + 0) / 3)
+    assert found["steps"] == 4
