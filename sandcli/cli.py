@@ -244,11 +244,16 @@ def report(
     out: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Write all tables (.md, .csv, .tex) and figures (.svg, .png).")
     ] = None,
+    page: Annotated[
+        Path | None,
+        typer.Option("--html", metavar="FILE", help="Write one page with all of it and a viewer of trajectories."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Draw the paper's Tables 2, 3 and 4 and Figures 3 and 4 from what was evaluated in one or more runs."""
     from sandcli.progress import notice
     from sandcli.reporting import on_terminal, report_on, write_files, written
+    from sandcli.viewing import write_html
 
     made = report_on(runs, os.environ)
     if as_json:
@@ -262,6 +267,9 @@ def report(
         notice(line)
     if out is not None:
         notice(f"wrote {len(write_files(made, out))} files to {out}")
+    if page is not None:
+        write_html(page, made, runs)
+        notice(f"wrote {page}; open it in a browser")
 
 
 @app.command()
