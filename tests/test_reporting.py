@@ -90,6 +90,29 @@ def test_eval_shows_the_report_of_its_run(tmp_path: Path) -> None:
     assert "Table 2" in ran.stdout and "SAND, iteration 1" in ran.stdout
 
 
+def test_what_is_lacking_comes_by_the_command_that_is_told(tmp_path: Path) -> None:
+    root = make_run(tmp_path / "run")
+    perform("eval", root)
+    made = report_on([root], {})
+    assert [figure.name for figure in made.figures()] == ["figure3"]
+    bands, ablations = made.lacking
+    assert "no Table 3" in ablations
+    before, _, command = bands.partition(": sand ")
+    assert "Figure 4 of smollm2-135m-instruct on ToyWorld" in before
+    assert sand(*command.split()).returncode == 0
+    made = report_on([root], {})
+    assert [figure.name for figure in made.figures()] == ["figure3", "figure4"]
+    assert made.lacking == [ablations]
+
+
+def test_without_an_iteration_there_is_no_figure_4(tmp_path: Path) -> None:
+    root = make_run(tmp_path / "run")
+    perform("eval", root, eval__models=["base", "sft"])
+    made = report_on([root], {})
+    assert [figure.name for figure in made.figures()] == ["figure3"]
+    assert made.lacking[0].endswith(f"sand eval --run {root} --models model")
+
+
 def test_what_is_no_run_or_has_nothing_evaluated(evaluated: Path, tmp_path: Path) -> None:
     ran = sand("report", evaluated, tmp_path / "none")
     assert (ran.returncode, ran.stdout) == (3, "")
