@@ -239,7 +239,7 @@ def evaluate(
 
 @app.command()
 def report(
-    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="The run directories.")],
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN", help="The run directories.")],
     form: Annotated[Form, typer.Option("--format", help="How the tables are printed.")] = "terminal",
     out: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Write all tables (.md, .csv, .tex) and figures (.svg, .png).")

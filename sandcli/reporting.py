@@ -16,7 +16,7 @@ from sandcli.report.details import differences, difficulty, steps, success, type
 from sandcli.report.formats import comma_separated, latex, markdown, terminal
 from sandcli.report.parts import Figure, Grid
 from sandcli.report.rows import rows_of
-from sandcli.report.scores import Evaluation, Row, Score
+from sandcli.report.scores import Evaluation, Row, Score, worlds_of
 from sandcli.report.sheets import Sheet, grid, plain
 from sandcli.report.tables import table2, table3, table4
 from sandcli.run import Run
@@ -59,7 +59,7 @@ def report_on(roots: Sequence[Path], environment: Mapping[str, str]) -> Report:
     rows = rows_of(evaluations)
     drawn = (table2, differences, success, table3, table4, steps, difficulty, types)
     sheets = [sheet for sheet in (draw(rows) for draw in drawn) if sheet is not None]
-    return Report(rows, sheets, warnings(evaluations, rows), _lacking(evaluations, rows))
+    return Report(rows, sheets, warnings(evaluations, rows), _lacking(rows))
 
 
 def read_run(root: Path, environment: Mapping[str, str]) -> Evaluation:
@@ -143,13 +143,22 @@ def _trained(run: Run) -> frozenset[str]:
     return frozenset(str(trajectory.task) for trajectory in read(path, Trajectory)) if path.exists() else frozenset()
 
 
-def _lacking(evaluations: Sequence[Evaluation], rows: Sequence[Row]) -> list[str]:
+def _lacking(rows: Sequence[Row]) -> list[str]:
     """What the paper has and this report has not, with the command that brings it."""
-    run, found = evaluations[-1].run, []
-    if not banded(rows):
-        found.append(
-            f"no difficulty bands and no Figure 4: they need the base model: sand eval --run {run} --models base"
-        )
+    there = {(part.row.group, part.world) for part in banded(rows)}
+    runs: dict[tuple[str, str], str] = {}
+    for row in rows:
+        for world in worlds_of([row]):
+            runs.setdefault((row.group, world), row.sources[world][0])
+    found = [
+        f"no difficulty bands and no Figure 4 of {group} on {world}, which need the base model: "
+        f"sand eval --run {run} --models base"
+        for (group, world), run in runs.items()
+        if (group, world) not in there
+    ]
+    if there and not any(part.row.kind == "sand" for part in banded(rows)):
+        run, _ = next(iter(rows[0].sources.values()))
+        found.append(f"no Figure 4, which needs an iteration's model: sand eval --run {run} --models model")
     if not any(row.kind == "ablation" for row in rows):
-        found.append("no Table 3: it needs a run of its own: sand init --run NEW --set method.without=sampling")
+        found.append("no Table 3, which needs a run of its own: sand init --run NEW --set method.without=sampling")
     return found

@@ -15,7 +15,7 @@ def success(rows: Sequence[Row]) -> Sheet:
     """The share of tasks done, in per cent."""
     suites = suites_of(rows)
     lines = [Line(row.group, row.label, [_success(row.scores.get(suite)) for suite in suites]) for row in rows]
-    notes = ["In parentheses: Wilson's 95 % score intervals.", tasks_note(rows)]
+    notes = ["Intervals: Wilson's 95 % score intervals.", tasks_note(rows)]
     return Sheet("success", "Success rate, %", "agent", [*map(str, suites)], lines, notes)
 
 
@@ -29,7 +29,7 @@ def differences(rows: Sequence[Row]) -> Sheet | None:
                 found = difference(row.scores[suite], against.scores.get(suite, []))
                 if found is not None:
                     lines.append(Line(row.group, row.label, [against.label, str(suite), found.tasks, found]))
-    notes = ["On the tasks that both have. In parentheses: 95 % percentile bootstrap intervals over tasks."]
+    notes = ["On the tasks that both have.", INTERVALS]
     title = "Paired differences in average reward x100"
     columns = ["against", "test set", "tasks", "difference"]
     return Sheet("differences", title, "agent", columns, lines, notes) if lines else None

@@ -25,6 +25,7 @@ _STYLE: Any = {
     "axes.spines.top": False,
     "xtick.major.width": 0.6,
     "ytick.major.width": 0.6,
+    "text.parse_math": False,
     "svg.fonttype": "none",
     "svg.hashsalt": "sand",
 }
@@ -82,7 +83,7 @@ def figure4(rows: Sequence[Row]) -> Figure | None:
                 panel.set_visible(column < len(parts))
             for column, part in enumerate(parts):
                 where = f"{part.row.group}, {part.world}" if several else part.world
-                panels[number][column].set_title(f"{where}\n{_wrapped(part.row.label, 26)}")
+                panels[number][column].set_title(_title(where, part.row.label))
                 _violins(panels[number][column], part, first=column == 0)
         return _finished(
             drawing,
@@ -116,8 +117,9 @@ def _bars(panel: Axes, rows: Sequence[Row], suite: Suite, top: float, first: boo
     there = [(at, row.scores[suite]) for at, row in enumerate(rows) if suite in row.scores]
     for at, scores in there:
         mean, low, high = bootstrap([score.reward_per_step for score in scores])
+        whiskers = [[max(0, mean - low)], [max(0, high - mean)]]  # equal values differ by a rounding
         panel.bar(at, mean, 0.6, color=_BAR, linewidth=0)
-        panel.errorbar(at, mean, [[mean - low], [high - mean]], color="#333333", linewidth=0.7, capsize=1.5)
+        panel.errorbar(at, mean, whiskers, color="#333333", linewidth=0.7, capsize=1.5)
     panel.set_xticks(range(len(rows)), [_tick(row) for row in rows])
     panel.set_xlim(-0.6, len(rows) - 0.4)
     panel.set_ylim(0, 1.08 * top or 1)
@@ -134,11 +136,13 @@ def _bars(panel: Axes, rows: Sequence[Row], suite: Suite, top: float, first: boo
 
 
 def _tick(row: Row) -> str:
-    return _wrapped(row.label.replace("SAND, iteration", "it."), 10)
+    label = row.label.replace("SAND, iteration", "it.")
+    return "\n".join(textwrap.wrap(label, 12))
 
 
-def _wrapped(label: str, width: int) -> str:
-    return "\n".join(textwrap.wrap(label, width, break_long_words=False, break_on_hyphens=False))
+def _title(*lines: str) -> str:
+    """Lines that fit above a panel of Figure 4."""
+    return "\n".join(part for line in lines for part in textwrap.wrap(line, 32, break_on_hyphens=False))
 
 
 def _violins(panel: Axes, part: Banded, first: bool) -> None:

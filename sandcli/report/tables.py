@@ -7,7 +7,9 @@ from sandcli.report.estimates import RESAMPLES, Estimate, bootstrap
 from sandcli.report.scores import Row, Score, Suite, suites_of, worlds_of
 from sandcli.report.sheets import Cell, Line, Range, Sheet
 
-INTERVALS = f"In parentheses: 95 % percentile bootstrap intervals over tasks ({RESAMPLES:,} resamples)."
+INTERVALS = (
+    f"Intervals: 95 % percentile bootstrap over tasks, {RESAMPLES:,} resamples; of equal values they tell nothing."
+)
 
 
 def table2(rows: Sequence[Row]) -> Sheet:

@@ -90,6 +90,17 @@ def test_little_data_is_drawn(base: Sequence[Score], model: Sequence[Score]) -> 
     assert "SAND, iteration 1" in texts(figure4(rows))
 
 
+def test_names_are_drawn_as_they_are() -> None:
+    long = "a-run-with-a-name-that-is-longer-than-its-panel-is-wide"
+    runs = [
+        evaluation(f"runs/{name}", base_model=varied(), model=everywhere(0.1, 0.1, 0.1)) for name in (long, "x$y$<&")
+    ]
+    found = texts(figure3(rows_of(runs)))
+    assert "(x$y$<&)" in found
+    assert f"it. 1({long})" in "".join(found)
+    assert f"1 ({long})" in "".join(texts(figure4(rows_of(runs))))
+
+
 def test_figures_that_cannot_be_drawn_are_none() -> None:
     assert figure4(rows_of([evaluation(model=varied())])) is None
     assert figure4(rows_of([evaluation(base_model=varied(), sft=varied())])) is None

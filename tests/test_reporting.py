@@ -1,0 +1,143 @@
+"""`sand report` on real runs: evaluated on the toy world with the scripted engine."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from sandcli.errors import PrerequisiteError
+from sandcli.reporting import read_run, report_on, write_files
+from sandcli.run import Run
+from sandcli.stages.job import Options
+from tests.helpers import contents, fault, lines, make_run, perform, sand
+
+
+@pytest.fixture
+def evaluated(tmp_path: Path) -> Path:
+    """A run with D_exp, and the base model, SFT and the iteration evaluated on three tasks a split."""
+    root = make_run(tmp_path / "it_1")
+    perform("collect", root)
+    perform("eval", root, eval__models=["base", "sft", "model"])
+    return root
+
+
+def test_scores_are_those_of_the_episodes(evaluated: Path) -> None:
+    found = read_run(evaluated, {})
+    episodes = lines(evaluated / "eval.jsonl")
+    assert (found.world, found.iteration, found.without, found.missing) == ("ToyWorld", 1, "none", 0)
+    assert set(found.scores) == {"base", "sft", "model"}
+    assert sum(len(kept) for kept in found.scores.values()) == len(episodes) == 18
+    for episode in episodes:
+        name = f"{episode['task']['name']}_{episode['task']['variation']}"
+        (score,) = [s for s in found.scores[episode["model"]] if (s.split, s.task) == (episode["split"], name)]
+        assert (score.reward, score.steps) == (episode["reward"], len(episode["steps"]))
+        assert (score.tokens, score.deliberated) == (episode["tokens"], episode["deliberated"])
+    assert found.trained == {f"fetch_{number}" for number in range(6)}
+    assert found.settings["env.toyworld"] == "1"
+
+
+def test_the_iteration_and_the_ablation_come_from_the_settings(tmp_path: Path) -> None:
+    second = make_run(tmp_path / "it2", run__iteration=2)
+    ablated = make_run(tmp_path / "no-critique", method__without="critique")
+    for root in (second, ablated):
+        perform("eval", root, limit=1)
+    made = report_on([second, ablated, second / ".." / "it2"], {})
+    assert [row.label for row in made.rows] == ["SAND, iteration 2", "without critique"]
+    assert "table3" in [sheet.name for sheet in made.sheets]
+
+
+def test_the_terminal_shows_tables_and_warnings_go_to_stderr(evaluated: Path) -> None:
+    ran = sand("report", evaluated, extra={"COLUMNS": "80"})
+    assert ran.returncode == 0, ran.stderr
+    assert max(map(len, ran.stdout.splitlines())) <= 80
+    for part in ("Table 2", "ToyWorld", "SAND, iteration 1", "Success rate", "Table 4", "by difficulty"):
+        assert part in ran.stdout
+    assert "no Table 3" in ran.stderr and "warning: " not in ran.stderr
+    path = evaluated / "expert.jsonl"
+    path.write_text(path.read_text().replace('"name":"fetch","variation":1', '"name":"fetch","variation":7'))
+    leaked = sand("report", evaluated)
+    assert f"warning: {evaluated}: 1 of the 3 ToyWorld seen tasks are in its expert.jsonl" in leaked.stderr
+
+
+def test_json_and_the_other_formats(evaluated: Path) -> None:
+    found = json.loads(sand("report", evaluated, "--json").stdout)
+    assert {"table2", "table4", "success", "differences", "steps", "types", "difficulty"} < set(found)
+    row = found["table2"]["rows"][0]
+    assert (row["base model"], row["agent"]) == ("smollm2-135m-instruct", "base")
+    assert 0 <= row["ToyWorld seen"]["low"] <= row["ToyWorld seen"]["mean"] <= row["ToyWorld seen"]["high"] <= 100
+    for form, part in {"markdown": "| base model |", "latex": r"\toprule", "csv": "base model,agent,from,"}.items():
+        ran = sand("report", evaluated, "--format", form)
+        assert ran.returncode == 0 and part in ran.stdout
+    assert sand("report", evaluated, "--format", "html").returncode == 2
+
+
+def test_files_are_written_and_come_out_the_same_again(evaluated: Path, tmp_path: Path) -> None:
+    ran = sand("report", evaluated, "--out", tmp_path / "deep" / "out")
+    assert ran.returncode == 0, ran.stderr
+    found = contents(tmp_path / "deep" / "out")
+    tables = [f"{name}.{kind}" for name in ("table2", "table4", "types") for kind in ("md", "csv", "tex")]
+    assert {*tables, "figure3.png", "figure3.svg", "figure4.png", "figure4.svg", "warnings.txt"} <= set(found)
+    assert found["figure3.png"].startswith(b"\x89PNG") and b"ToyWorld seen" in found["figure3.svg"]
+    assert b"SAND, iteration 1" in found["table2.tex"]
+    write_files(report_on([evaluated], {}), tmp_path / "again")
+    assert contents(tmp_path / "again") == found
+
+
+def test_eval_shows_the_report_of_its_run(tmp_path: Path) -> None:
+    root = make_run(tmp_path / "run")
+    ran = sand("eval", "--run", root, "--limit", "1")
+    assert ran.returncode == 0, ran.stderr
+    assert "Table 2" in ran.stdout and "SAND, iteration 1" in ran.stdout
+
+
+def test_what_is_lacking_comes_by_the_command_that_is_told(tmp_path: Path) -> None:
+    root = make_run(tmp_path / "run")
+    perform("eval", root)
+    made = report_on([root], {})
+    assert [figure.name for figure in made.figures()] == ["figure3"]
+    bands, ablations = made.lacking
+    assert "no Table 3" in ablations
+    before, _, command = bands.partition(": sand ")
+    assert "Figure 4 of smollm2-135m-instruct on ToyWorld" in before
+    assert sand(*command.split()).returncode == 0
+    made = report_on([root], {})
+    assert [figure.name for figure in made.figures()] == ["figure3", "figure4"]
+    assert made.lacking == [ablations]
+
+
+def test_without_an_iteration_there_is_no_figure_4(tmp_path: Path) -> None:
+    root = make_run(tmp_path / "run")
+    perform("eval", root, eval__models=["base", "sft"])
+    made = report_on([root], {})
+    assert [figure.name for figure in made.figures()] == ["figure3"]
+    assert made.lacking[0].endswith(f"sand eval --run {root} --models model")
+
+
+def test_what_is_no_run_or_has_nothing_evaluated(evaluated: Path, tmp_path: Path) -> None:
+    ran = sand("report", evaluated, tmp_path / "none")
+    assert (ran.returncode, ran.stdout) == (3, "")
+    assert ran.stderr.startswith(f"error: {tmp_path}/none is no run directory")
+    (tmp_path / "notes").mkdir()
+    with pytest.raises(PrerequisiteError, match="notes is no run directory"):
+        report_on([evaluated, tmp_path / "notes"], {})
+    assert not list((tmp_path / "notes").iterdir())
+    empty = make_run(tmp_path / "new")
+    with pytest.raises(PrerequisiteError, match=r"new/eval\.jsonl is missing") as caught:
+        report_on([evaluated, empty], {})
+    assert caught.value.fix == f"sand eval --run {empty}"
+
+
+def test_failed_episodes_and_other_rules_are_warned_of(tmp_path: Path) -> None:
+    faults = tmp_path / "faults"
+    sick = make_run(tmp_path / "sick", env__simplifications=f"faults={faults}", run__retries=0, run__in_flight=1)
+    other = make_run(tmp_path / "other", env__simplifications="rules=2", run__iteration=2)
+    perform("eval", other)
+    first = next(episode for episode in lines(other / "eval.jsonl") if episode["task"]["variation"] == 6)
+    for _ in range(3):
+        fault(faults, "raise", f"fetch_6 {first['steps'][0]['action']}")
+    perform("eval", sick, options=Options(accept_failures=True))
+    assert len(Run(sick).failures("eval")) == 1
+    found = report_on([sick, other], {}).warnings
+    assert any("1 episodes failed and are left out" in line and str(sick) in line for line in found)
+    assert any("the version of toyworld differs: 1 in" in line for line in found)
+    assert any("has 2 tasks" in line and "ToyWorld seen" in line for line in found)
