@@ -127,7 +127,7 @@ class State(NamedTuple):
 
 
 class Summary(NamedTuple):
-    """How a stage ended."""
+    """How a stage ended. `forecast`: nothing was done yet, and there is something to do."""
 
     stage: Stage
     exit: Exit

@@ -83,7 +83,8 @@ def _lead(job: Tuning, options: Options, team: Team) -> Summary:
         if state.kind == "stale" and not options.accept_stale:
             raise run.refusal(job.stage, state.reasons)
         if options.dry_run:
-            return Summary(job.stage, Exit.DONE, f"{job.stage}: {state.kind}", None, [], forecast=True)
+            message = f"{job.stage}: {state.kind}"
+            return Summary(job.stage, Exit.DONE, message, None, [], forecast=state.kind != "done")
         if state.recorded:
             return _kept(job, state)
         return _train(job, state, team)

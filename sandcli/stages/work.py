@@ -44,7 +44,7 @@ def _foretold(job: Job[P, R], state: State) -> Summary:
     first = f"; first {unit_name(state.first)}" if state.first else ""
     estimate = history.estimate(job, state.todo) if state.todo else ""
     message = f"{job.stage}: {state.kind}; {state.recorded} units recorded, {state.todo} to do{first}{estimate}"
-    return Summary(job.stage, Exit.DONE, message, None, [], forecast=True)
+    return Summary(job.stage, Exit.DONE, message, None, [], forecast=state.kind != "done")
 
 
 def _nothing_to_do(job: Job[P, R], state: State, digests: dict[str, str]) -> Summary:
