@@ -105,7 +105,7 @@ experiment: $(READY)  ## SFT and ITERATIONS (3) iterations in RUN/it1, it2, ...:
 	done
 	@$(SAND) report $$(seq -f "$(RUN)/it%g" $(ITERATIONS))
 
-experiment-small:  ## SFT against one iteration of SmolLM2-135M, 120 held-out episodes a side; half an hour on 2 cores
+experiment-small:  ## SFT against one iteration of SmolLM2-135M, 120 held-out episodes a side; under an hour on 2 cores
 	@$(MAKE) --no-print-directory experiment RUN=runs/small ITERATIONS=1 INIT="--preset scienceworld-smollm2-135m" \
 	  COLLECT="--limit 36" EVAL="--limit 60"
 
