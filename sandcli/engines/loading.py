@@ -35,7 +35,7 @@ def load_model(
     if dtype == "auto":
         dtype = "bfloat16" if gpu and not training else "float32"
     source = weights_of(folder)
-    _must_fit(Path(source), 0.5 if quantised else getattr(torch, dtype).itemsize, gpu and not sharded)
+    _must_fit(Path(source), "int4" if quantised else dtype, gpu and not sharded)
     own = {"": int(os.environ.get("LOCAL_RANK", "0"))}  # of several processes that train together each has a GPU
     model = AutoModelForCausalLM.from_pretrained(
         source,
@@ -61,14 +61,14 @@ def _four_bits() -> BitsAndBytesConfig:
     )
 
 
-def _must_fit(folder: Path, bytes_each: float, gpu: bool) -> None:
+def _must_fit(folder: Path, dtype: str, gpu: bool) -> None:
     """Say so before a machine swaps itself to death; files that are no safetensors are not known well enough."""
     weights = sum(map(_weights, folder.glob("*.safetensors")))
-    needed = weights * bytes_each
+    needed = weights * (0.5 if dtype == "int4" else getattr(torch, dtype).itemsize)
     free = torch.cuda.mem_get_info()[0] if gpu else psutil.virtual_memory().available
     if needed > free:
         raise PrerequisiteError(
-            f"the model in {folder} needs {needed / 2**30:.1f} GiB, and {free / 2**30:.1f} GiB are free",
+            f"the model in {folder} needs {needed / 2**30:.1f} GiB in {dtype}, and {free / 2**30:.1f} GiB are free",
             "take a smaller model, free memory, or serve it elsewhere and use --engine server",
         )
 

@@ -9,14 +9,18 @@ from typing import Any
 from sandcli.errors import Exit
 from sandcli.progress import console, notice
 
-_ONCE = 0.5
-"""Seconds within which signals count as one: a launcher passes on what the terminal has told everybody already."""
+_ECHO = 0.5
+"""Seconds in which a launcher passes on what the terminal has told its processes already."""
 
 
 class Interrupts:
-    """While entered, `asked` tells whether the stage should come to an end."""
+    """While entered, `asked` tells whether the stage should come to an end.
 
-    def __init__(self) -> None:
+    `launched`: this process was started by a launcher, whose echo of a signal is no second one.
+    """
+
+    def __init__(self, launched: bool = False) -> None:
+        self._echo = _ECHO if launched else 0.0
         self.asked = False
         self._first = 0.0
         self._before: dict[signal.Signals, Any] = {}
@@ -31,7 +35,7 @@ class Interrupts:
             signal.signal(number, handler)
 
     def _hear(self, number: int, frame: FrameType | None) -> None:
-        if self.asked and time.monotonic() - self._first < _ONCE:
+        if self.asked and time.monotonic() - self._first < self._echo:
             return
         if self.asked:
             console.show_cursor(True)

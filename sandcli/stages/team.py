@@ -35,7 +35,7 @@ class Training(NamedTuple):
 
         team, bar = Team(), Bar(self.label, 0, 0)
         trajectories = list(read(self.data, Trajectory))[: self.limit]
-        with Interrupts() as interrupts:
+        with Interrupts(launched=team.size > 1) as interrupts:
             hooks = Hooks(_say, bar.restart, bar.advance, lambda: interrupts.asked)
             if team.size > 1:
                 hooks = hooks._replace(agreed=_shared)
