@@ -36,7 +36,7 @@ def dying(server: FakeServer, after: int) -> None:
 @pytest.fixture
 def sampled(tmp_path: Path, words: Model) -> Path:
     """A run with candidates to roll out, whose policy is what the servers serve."""
-    root = make_run(tmp_path / "run", sample__n=3, model__policy=str(words.folder))
+    root = make_run(tmp_path / "run", sample__n=3, model__base=str(words.folder), model__policy=str(words.folder))
     perform("collect", root, limit=4)
     perform("sample", root)
     return root
