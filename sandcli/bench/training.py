@@ -9,7 +9,6 @@ import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from statistics import mean
 from typing import Any, NamedTuple
 
 import torch
@@ -21,6 +20,7 @@ from trl import SFTConfig, SFTTrainer
 from sandcli.engines.loading import load_model
 from sandcli.engines.tokens import load_tokenizer, render
 from sandcli.errors import UsageError
+from sandcli.finetune.batches import batched
 from sandcli.finetune.recipe import Hooks, Means, Recipe, Spec
 from sandcli.finetune.rows import IGNORED, Row, prepare, training_messages
 from sandcli.finetune.trainer import fit
@@ -35,6 +35,9 @@ _MARKED = (
     "{% else %}{{ m.content + '<|im_end|>' }}{% endif %}{{ '\n' }}{% endfor %}"
 )
 """The template of the ChatML family, with the marks that TRL looks for."""
+
+
+_RECIPE = Recipe("full", 0, 1e-5, epochs=1, batch_size=1, max_length=0, too_long="drop", seed=0)
 
 
 class Compared(NamedTuple):
@@ -55,12 +58,19 @@ def bench_training(context: Context, steps: int) -> Compared:
     tokenizer = load_tokenizer(start)
     rows = prepare(tokenizer, system, trajectories, 10**9, "drop").rows
     conversations = [training_messages(system, trajectory) for trajectory in trajectories]
+    lengths = [len(row.input_ids) for row in rows]
     with tempfile.TemporaryDirectory() as folder:
-        seconds, masks = _plain(start, tokenizer, conversations, Path(folder) / "plain")
-        ours = _ours(start, system, trajectories, Path(folder) / "ours")
-    plain = sum(len(row.input_ids) for row in rows[1:]) / sum(seconds[1:])
-    same = all(map(_same, rows, masks))
+        ended, theirs = _plain(start, tokenizer, conversations, Path(folder) / "plain")
+        plain = _rate(lengths, ended)
+        order = batched(lengths, _RECIPE, 1, 1).tokens
+        ours = _rate(order, _ours(start, system, trajectories, Path(folder) / "ours"))
+    same = all(map(_same, rows, theirs))
     return Compared(round(ours, 1), round(plain, 1), round(ours / plain, 2), same)
+
+
+def _rate(tokens: Sequence[int], ended: Sequence[float]) -> float:
+    """Tokens a second from the end of the first step to that of the last; both as they come, step by step."""
+    return sum(tokens[1:]) / (ended[-1] - ended[0])
 
 
 def _same(ours: Row, plain: Row) -> bool:
@@ -70,17 +80,23 @@ def _same(ours: Row, plain: Row) -> bool:
     return ours == Row(plain.input_ids[:length], plain.labels[:length]) and rest <= {IGNORED}
 
 
-def _ours(start: Path, system: str, trajectories: Sequence[Trajectory], work: Path) -> float:
-    recipe = Recipe("full", 0, 1e-5, epochs=1, batch_size=1, max_length=0, too_long="drop", seed=0)
-    hooks = Hooks(lambda size: None, lambda total, done: None, lambda: None, lambda: False)
-    spec = Spec(start, system, recipe, Means(), work, work / "log.jsonl")
-    return mean(entry.tokens_a_second for entry in fit(spec, trajectories, hooks).log[1:])
+def _ours(start: Path, system: str, trajectories: Sequence[Trajectory], work: Path) -> list[float]:
+    """When each step ended."""
+    ended: list[float] = []
+    hooks = Hooks(
+        sized=lambda size: None,
+        planned=lambda total, done: None,
+        stepped=lambda: ended.append(time.monotonic()),
+        stop=lambda: False,
+    )
+    fit(Spec(start, system, _RECIPE, Means(), work, work / "log.jsonl"), trajectories, hooks)
+    return ended
 
 
 def _plain(
     start: Path, tokenizer: Any, conversations: Sequence[Sequence[Message]], work: Path
 ) -> tuple[list[float], list[Row]]:
-    """The seconds of every step, and the rows that TRL made of the conversations."""
+    """When each step ended, and the rows that TRL made of the conversations."""
     for messages in conversations:
         marked = tokenizer.apply_chat_template(_dicts(messages), chat_template=_MARKED, tokenize=False)
         if marked != render(tokenizer, messages, answer=False):
@@ -111,7 +127,7 @@ def _plain(
     trainer.remove_callback(PrinterCallback)  # stdout is for the figures
     rows = [Row(list(row["input_ids"]), list(row["labels"])) for row in trainer.train_dataset]
     trainer.train()
-    return watch.seconds, rows
+    return watch.ended, rows
 
 
 def _template_file(work: Path) -> str:
@@ -125,14 +141,10 @@ def _dicts(messages: Sequence[Message]) -> list[dict[str, str]]:
 
 
 class _Stopwatch(TrainerCallback):  # type: ignore[misc]
-    """The seconds of every step."""
+    """When each step ended."""
 
     def __init__(self) -> None:
-        self.seconds: list[float] = []
-        self._begun = 0.0
-
-    def on_step_begin(self, *_: Any, **__: Any) -> None:
-        self._begun = time.monotonic()
+        self.ended: list[float] = []
 
     def on_step_end(self, *_: Any, **__: Any) -> None:
-        self.seconds.append(time.monotonic() - self._begun)
+        self.ended.append(time.monotonic())
