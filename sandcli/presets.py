@@ -30,9 +30,8 @@ _PAPER: dict[str, Scalar] = {
 }
 
 _SMALL: dict[str, Scalar] = {
-    "env.tasks": ["lifespan-longest-lived", "lifespan-shortest-lived", "find-non-living-thing"],
+    "env.tasks": ["find-animal", "find-living-thing", "find-plant"],
     "collect.thoughts": "none",
-    "sample.n": 3,
     "agent.max_tokens": 256,
     "critique.max_tokens": 80,
     "synthesize.max_tokens": 256,
@@ -40,7 +39,6 @@ _SMALL: dict[str, Scalar] = {
     "sft.learning_rate": 1e-4,
     "train.batch_size": 4,
     "train.learning_rate": 1e-4,
-    "eval.models": ["base", "sft", "model"],
 }
 
 PRESETS: dict[str, dict[str, Scalar]] = {

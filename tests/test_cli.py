@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+import sandcli
 from sandcli.errors import PrerequisiteError
 from sandcli.run import STAGES, Run
 from tests.helpers import SAND, contents, environment, fault, make_run, perform, sand
@@ -245,6 +246,10 @@ def test_a_corrupt_artifact_exits_with_2_and_names_the_line(tmp_path: Path) -> N
     items = json.loads(sand("status", "--run", root, "--json").stdout)
     assert [item["state"] for item in items] == ["unclear", *["missing"] * 7]
     assert items[0]["note"].startswith(f"{path}:2: not a valid record: ")
+
+
+def test_the_version_is_told_where_a_tool_is_asked_for_it() -> None:
+    assert sand("--version").stdout == f"sand {sandcli.__version__}\n"
 
 
 def test_an_error_of_ours_exits_with_70_and_a_traceback_only_with_debug(tmp_path: Path) -> None:

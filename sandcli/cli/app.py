@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from sandcli import __version__
 from sandcli.errors import Exit, MachineryError, SandError
 
 app = typer.Typer(
@@ -17,9 +18,18 @@ app = typer.Typer(
 )
 
 
+def _tell_version(asked: bool) -> None:
+    if asked:
+        print(f"sand {__version__}")
+        raise typer.Exit
+
+
 @app.callback()
 def every_command(
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", help="Show the version.", callback=_tell_version, is_eager=True)
+    ] = False,
 ) -> None:
     """Options of every command."""
     app.debug = debug  # type: ignore[attr-defined]
