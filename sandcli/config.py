@@ -288,7 +288,13 @@ def resolve(folder: Path, environment: Mapping[str, str], flags: Mapping[str, Sc
             table, key = name.split(".")
             values.setdefault(table, {})[key] = _checked(name, value, origin)
             origins[name] = origin
-    return Resolved(msgspec.convert(values, Settings), origins)
+    settings = msgspec.convert(values, Settings)
+    if settings.method.switch != "never" and settings.method.without != "none":
+        raise UsageError(
+            f"method.switch compares rollouts, and without {settings.method.without} there are none",
+            "set method.switch to never",
+        )
+    return Resolved(settings, origins)
 
 
 def template(values: Mapping[str, Scalar]) -> str:

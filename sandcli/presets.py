@@ -6,8 +6,8 @@ from sandcli.config import Scalar
 from sandcli.errors import UsageError
 
 _WORLDS: dict[str, dict[str, Scalar]] = {
-    "scienceworld": {"env.name": "scienceworld", "env.tasks": ["paper"], "method.switch": "never"},
-    "alfworld": {"env.name": "alfworld", "env.tasks": ["paper"], "method.switch": "better"},
+    "scienceworld": {"env.name": "scienceworld", "env.tasks": ["paper"]},
+    "alfworld": {"env.name": "alfworld", "env.tasks": ["paper"]},
 }
 _MODELS: dict[str, str] = {
     "llama3.1-8b": "meta-llama/Llama-3.1-8B-Instruct",

@@ -182,7 +182,9 @@ class Run:
         except FileNotFoundError:
             return None
         except msgspec.DecodeError as error:
-            raise UsageError(f"{path}: not a manifest: {error}", f"redo the stage: sand {stage} --force") from None
+            raise UsageError(
+                f"{path}: not a manifest: {error}", f"redo it: sand {stage} --run {self.root} --force"
+            ) from None
 
     def begin(self, stage: Stage, identity: Identity, accepted: Sequence[str] = (), spent: Spent = _NOTHING) -> None:
         """Note what is being made, before anything of it is; and again what it took, where it is left unfinished."""
@@ -197,6 +199,11 @@ class Run:
         manifest.versions = versions()
         write_atomic(self.notes(stage, "json"), [msgspec.json.format(msgspec.json.encode(manifest)), b"\n"])
         self.notes(stage, "json.part").unlink(missing_ok=True)
+
+    def accepted(self, stage: Stage, reasons: Sequence[str]) -> list[str]:
+        """What is kept although it is stale: for these reasons, and for those that were accepted before."""
+        earlier = self.manifest(stage, part=True) or self.manifest(stage)
+        return list(dict.fromkeys([*(earlier.accepted if earlier else []), *reasons]))
 
     def failures(self, stage: Stage) -> list[Failure]:
         """The units that machinery kept from being done, as the last try left them."""

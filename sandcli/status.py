@@ -21,7 +21,7 @@ _LEFT_OUT: dict[str, set[Stage]] = {
 """Stages that an ablation goes without."""
 
 
-def part(settings: Settings) -> list[Stage]:
+def stages_of(settings: Settings) -> list[Stage]:
     """The stages that a run consists of, in order."""
     left_out = _LEFT_OUT[settings.method.without] | ({"sft"} if settings.model.policy else set())
     return [stage for stage in STAGES if stage not in left_out]
@@ -29,7 +29,7 @@ def part(settings: Settings) -> list[Stage]:
 
 def following(stage: Stage, context: Context) -> str:
     """The command that comes after a stage."""
-    root, stages = context.run.root, part(context.settings)
+    root, stages = context.run.root, stages_of(context.settings)
     later = [name for name in stages if STAGES.index(name) > STAGES.index(stage)]
     return f"sand {later[0]} --run {root}" if later else f"sand init --run NEXT --from {root}"
 
@@ -49,7 +49,7 @@ class Item(NamedTuple):
 def listing(context: Context) -> list[Item]:
     """The state of every stage."""
     items = []
-    for stage in part(context.settings):
+    for stage in stages_of(context.settings):
         failures = dict(Counter(failure.reason for failure in context.run.failures(stage)))
         try:
             kind, recorded, todo, reasons, _ = state(stage, context)

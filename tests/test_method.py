@@ -1,6 +1,7 @@
 """The options of the method: the expert switch, and the ablations of the paper's Table 3."""
 
 import asyncio
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,12 +14,14 @@ from sandcli.engines.base import Completion, Sampling
 from sandcli.engines.scripted import ScriptedEngine
 from sandcli.errors import UsageError
 from sandcli.react import Message
-from sandcli.records import Rollout, Step, Task, Trajectory
+from sandcli.records import Rollout, Step, Task, Thought, Trajectory
 from sandcli.stages.critique import Case, question
-from sandcli.stages.dilemmas import Dilemma, Option
+from sandcli.stages.deliberating import write_guided
+from sandcli.stages.dilemmas import Option, Question
 from sandcli.stages.sample import Place
 from sandcli.stages.switching import switched, switches
-from sandcli.stages.synthesize import write_guided
+from sandcli.stages.synthesize import deliberated
+from sandcli.starting import start_run
 from tests.helpers import POLICY, Rules, asked, lines, make_run, perform, state, turn, write_rules
 
 DETOUR = ["go to kitchen", "look", "take lamp", "go to hall", "drop lamp"]
@@ -185,11 +188,10 @@ def test_a_guided_deliberation_says_of_every_candidate_what_its_critique_judged(
             reply = " it is so" if messages[-1].content.endswith("because") else " So I will take lamp."
             return [Completion(reply, 3, "stop")]
 
-    judged = {"take lamp": "advanced", "look": "hindered", "fly": "did not affect"}
-    options = [Option(name, f"I {said} the task.") for name, said in judged.items()]
-    dilemma = Dilemma(Place(trajectory(), 1), options)
-    asked = [Message("assistant", 'My options: (1) look; (2) take lamp; (3) fly. With "look" I')]
-    written = asyncio.run(write_guided(Base([]), asked, dilemma, Sampling(max_tokens=9)))
+    judged = {"look": "hindered", "take lamp": "advanced", "fly": "did not affect"}
+    order = [Option(name, f"I {said} the task.") for name, said in judged.items()]
+    asked = Question([Message("assistant", 'My options: (1) look; (2) take lamp; (3) fly. With "look" I')], order)
+    written = asyncio.run(write_guided(Base([]), asked, Sampling(max_tokens=9)))
     assert written.text == (
         " would hinder the task, because it is so."
         ' With "take lamp" I would advance the task, because it is so.'
@@ -199,7 +201,41 @@ def test_a_guided_deliberation_says_of_every_candidate_what_its_critique_judged(
 
 
 def test_a_switch_needs_rollouts(tmp_path: Path) -> None:
-    run = make_run(tmp_path / "run", method__without="critique", method__switch="better")
-    perform("collect", run, limit=1)
     with pytest.raises(UsageError, match="compares rollouts"):
-        perform("synthesize", run)
+        start_run(tmp_path / "run", None, ["method.without=critique", "method.switch=better"])
+    assert not (tmp_path / "run").exists()
+
+
+def test_what_was_never_judged_is_not_in_d_delib(tmp_path: Path) -> None:
+    """A flagged step that stays plain would teach the agent not to deliberate where it is of two minds."""
+    run = make_run(tmp_path / "run")
+    perform("collect", run)
+    perform("sample", run)
+    perform("rollout", run, limit=1)
+    perform("critique", run)
+    perform("synthesize", run)
+    judged = {record["id"] for record in lines(run / "rollouts.jsonl")}
+    flagged = [(s["id"], s["step"]) for s in lines(run / "samples.jsonl") if s["deliberate"]]
+    plain = {s["id"] for s in lines(run / "samples.jsonl")} - {name for name, _ in flagged}
+    assert len(judged) == 1
+    assert {record["id"] for record in lines(run / "deliberations.jsonl")} == judged | plain
+    counts = json.loads((run / "manifests/synthesize.json").read_text())["counts"]
+    assert counts["flagged, a critique is missing"] == len([name for name, _ in flagged if name not in judged])
+
+
+def test_how_many_are_proposed_is_part_of_the_ablation(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", method__without="sampling")
+    perform("collect", run, limit=2)
+    perform("synthesize", run, limit=1)
+    assert state("synthesize", run, sample__n=2).kind == "stale"
+
+
+def test_thoughts_that_were_kept_though_a_switch_came_later_decide_for_no_other_action() -> None:
+    replaced = rollout(1.0, 1, "take lamp", "go to hall", "drop lamp")
+    thoughts = [
+        Thought(id="a", step=t, thought=f"So I will {action}.", attempts=1, rejected=[], tokens=1)
+        for t, action in enumerate(DETOUR)
+    ]
+    after = deliberated(trajectory(), replaced, thoughts)
+    assert [step.action for step in after.steps] == SHORT
+    assert [step.deliberated for step in after.steps] == [True, False, False, False]

@@ -7,6 +7,8 @@ import pytest
 from sandcli.config import resolve
 from sandcli.errors import UsageError
 from sandcli.presets import PRESETS
+from sandcli.stages import registry
+from sandcli.stages.job import Options
 from sandcli.starting import start_run
 from sandcli.status import following
 from tests.helpers import context, make_run
@@ -36,9 +38,12 @@ def test_an_unknown_preset_names_the_others(tmp_path: Path) -> None:
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize("preset", [None, "alfworld-llama3.1-8b"])
 @pytest.mark.parametrize(("settings", "switch"), [([], "better"), (["method.without=critique"], "never")])
-def test_alfworld_switches_as_the_paper_does(tmp_path: Path, settings: list[str], switch: str) -> None:
-    start_run(tmp_path, None, ["env.name=alfworld", *settings])
+def test_alfworld_switches_as_the_paper_does(
+    tmp_path: Path, preset: str | None, settings: list[str], switch: str
+) -> None:
+    start_run(tmp_path, None, ["env.name=alfworld", *settings], preset)
     assert resolve(tmp_path, {}, {}).settings.method.switch == switch
 
 
@@ -59,3 +64,11 @@ def test_every_stage_leads_to_the_next_of_its_run(tmp_path: Path, settings: dict
         command = following(found[-1], loaded)  # type: ignore[arg-type]
     assert " ".join(found) == chain
     assert command == f"sand init --run NEXT --from {tmp_path / 'run'}"
+
+
+def test_a_run_that_starts_from_a_policy_makes_no_sft(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", model__policy="../it1/model", engine__kind="transformers")
+    with pytest.raises(UsageError, match=r"starts from the policy \.\./it1/model"):
+        registry.perform("sft", context(run), Options())
+    with pytest.raises(UsageError, match=r"starts from the policy \.\./it1/model"):
+        registry.perform("eval", context(run, eval__models=["sft"]), Options())

@@ -43,8 +43,6 @@ def main() -> None:
         _die(str(error.what), error.fix, error.exit)
     except MachineryError as error:
         _die(str(error), "sand doctor", Exit.PREREQUISITE)
-    except KeyboardInterrupt:
-        _die("interrupted", "run the same command again to go on", Exit.INTERRUPTED)
     except OSError as error:
         _die(str(error), "check that path, its permissions and the space on its disk", Exit.PREREQUISITE)
     except Exception as error:

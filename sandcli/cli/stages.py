@@ -34,14 +34,19 @@ def init(
     preset: Annotated[
         str | None, typer.Option(help="The paper's settings, such as scienceworld-llama3.1-8b; a wrong name lists all.")
     ] = None,
+    without: Annotated[
+        str | None, typer.Option(help="An ablation: sampling (the base model proposes the actions), or critique.")
+    ] = None,
     settings: Annotated[list[str] | None, typer.Option("--set", metavar="TABLE.KEY=VALUE", help="A setting.")] = None,
 ) -> None:
     """Make a run directory with its sand.toml."""
     from sandcli.starting import start_run
+    from sandcli.status import following
 
-    start_run(run, previous, settings or [], preset)
-    after = "sample" if previous else "collect"
-    chat(f"made {run}; settings are in {run / 'sand.toml'}", f"sand {after} --run {run}")
+    ablation = [f"method.without={without}"] if without else []
+    start_run(run, previous, [*(settings or []), *ablation], preset)
+    after = following("collect", context_of(run, {}, None)) if previous else f"sand collect --run {run}"
+    chat(f"made {run}; settings are in {run / 'sand.toml'}", after)
 
 
 @app.command()
@@ -151,9 +156,6 @@ def critique(
 @app.command()
 def synthesize(
     run: RunDir,
-    without: Annotated[
-        str | None, typer.Option(help="An ablation: sampling (the base model proposes the actions), or critique.")
-    ] = None,
     limit: Limit = None,
     engine: EngineKind = None,
     seed: Seed = None,
@@ -165,7 +167,7 @@ def synthesize(
 ) -> None:
     """Let the base model write one deliberation a flagged step, and make D_delib."""
     options = _options(force, accept_stale, accept_failures, dry_run)
-    _stage("synthesize", run, {"method.without": without, **_common(engine, None, seed)}, limit, options, as_json)
+    _stage("synthesize", run, _common(engine, None, seed), limit, options, as_json)
 
 
 @app.command()
@@ -227,4 +229,4 @@ def _common(engine: str | None, workers: int | None, seed: int | None) -> "dict[
 
 
 def _listed(text: str | None) -> list[str] | None:
-    return text.split(",") if text else None
+    return [part.strip() for part in text.split(",")] if text else None

@@ -82,8 +82,18 @@ class Context:
         """A model by its name in the settings."""
         return Model(locate(self._path(name)), name)
 
+    def must_make_sft(self) -> None:
+        """Raise `UsageError` in a run that starts from another policy: only a first iteration has an SFT model."""
+        if self.settings.model.policy:
+            raise UsageError(
+                f"{self.run.root} starts from the policy {self.settings.model.policy} and makes no sft/",
+                "the SFT model is in the run of the first iteration; sand eval --models takes its folder",
+            )
+
     def made(self, stage: Stage) -> Model:
         """The model that a stage of this run made."""
+        if stage == "sft":
+            self.must_make_sft()
         folder = self.run.needs(stage)
         return Model(folder, str(folder))
 

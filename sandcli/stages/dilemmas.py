@@ -10,7 +10,6 @@ from contextlib import closing
 from typing import NamedTuple
 
 from sandcli.config import Method, Settings
-from sandcli.errors import UsageError
 from sandcli.prompts import fill
 from sandcli.react import Message, deliberation_opening, normalise, options_of
 from sandcli.records import Critique, Rollout, Trajectory
@@ -54,16 +53,9 @@ class Way(NamedTuple):
 
 
 def way(method: Method) -> Way:
-    """The form that the settings ask for. Raises `UsageError` where they contradict each other."""
+    """The form that the settings ask for."""
     chosen = _WAYS[method.without]
-    if method.switch == "never":
-        return chosen
-    if method.without != "none":
-        raise UsageError(
-            f"method.switch compares rollouts, and without {method.without} there are none",
-            'set switch = "never" in [method]',
-        )
-    return chosen._replace(needs=(*chosen.needs, "rollout"))
+    return chosen if method.switch == "never" else chosen._replace(needs=(*chosen.needs, "rollout"))
 
 
 def dilemmas(run: Run, method: Method) -> Iterator[Dilemma]:
@@ -83,6 +75,13 @@ def replacements(run: Run, method: Method) -> Mapping[str, Rollout]:
         return {}
     trajectories = {trajectory.id: trajectory for trajectory in read(run.needs("collect"), Trajectory)}
     return switches(trajectories, read(run.needs("rollout"), Rollout), method.switch)
+
+
+def passed_over(run: Run, method: Method) -> int:
+    """Flagged steps that are not deliberated, since a candidate has no critique: of a limit, or of failures."""
+    if method.without != "none":
+        return 0
+    return sum(1 for _ in flagged(run)) - sum(1 for _ in _judged(run))
 
 
 def _judged(run: Run) -> Iterator[Dilemma]:
@@ -116,14 +115,21 @@ _WAYS = {
 }
 
 
-def question(dilemma: Dilemma, settings: Settings, seed: int) -> list[Message]:
-    """What the base model is asked, with the opening that it has to go on from.
+class Question(NamedTuple):
+    """What the base model is asked, ending in the opening that it has to go on from, which lists `order`."""
+
+    messages: list[Message]
+    order: list[Option]
+
+
+def question(dilemma: Dilemma, settings: Settings, seed: int) -> Question:
+    """Ask for a deliberation.
 
     The candidates come in an order drawn from the seed: were the expert's always first, a reader could learn to
-    take the first.
+    take the first. Where the base model is to propose the options there is no order.
     """
-    place = dilemma.place
-    order = random.Random(seed).sample(dilemma.options, len(dilemma.options))
+    place, proposed = dilemma.place, settings.method.without == "sampling"
+    order = [] if proposed else random.Random(seed).sample(dilemma.options, len(dilemma.options))
     asked = fill(
         way(settings.method).prompt,
         instruction=place.trajectory.instruction,
@@ -132,10 +138,9 @@ def question(dilemma: Dilemma, settings: Settings, seed: int) -> list[Message]:
         others=str(settings.sample.n),
         action=dilemma.action,
     )
-    opening = f'{deliberation_opening([o.action for o in order])} With "{order[0].action}" I'
-    if settings.method.without == "sampling":
-        opening = deliberation_opening([])
-    return [*asked, Message("assistant", opening)]
+    opening = deliberation_opening([option.action for option in order])
+    first = f' With "{order[0].action}" I' if order else ""
+    return Question([*asked, Message("assistant", opening + first)], order)
 
 
 def options(dilemma: Dilemma, thought: str) -> list[str]:

@@ -1,8 +1,8 @@
 """`sand synthesize`: one thought that weighs all candidates and ends in the expert's action. (Method, step 5.)
 
 The thoughts go into thoughts.jsonl, and deliberations.jsonl (D_delib) is the expert trajectories with these
-thoughts in place of the originals at flagged steps. Only then: the history that the base model is shown carries
-the thoughts of D_exp, h_t = (h_{t-1}, z_t, a_t, o_t).
+thoughts in place of the originals at flagged steps. The history that the base model is shown, h_t, tells actions
+and observations, without the thoughts.
 """
 
 from collections.abc import AsyncIterator, Iterable, Iterator
@@ -10,19 +10,18 @@ from contextlib import asynccontextmanager
 
 import msgspec
 
-from sandcli.engines.base import Completion, Engine, Model, Sampling
+from sandcli.engines.base import Engine, Model, Sampling
 from sandcli.errors import ContextOverflow
 from sandcli.models import fingerprint
 from sandcli.prompts import digest as text_digest
 from sandcli.prompts import load
-from sandcli.react import Message, is_deliberation, normalise, options_of
 from sandcli.records import Rollout, Sample, Thought, Trajectory
 from sandcli.run import Identity
 from sandcli.stages.context import digest
-from sandcli.stages.dilemmas import Dilemma, dilemmas, options, question, replacements, way
+from sandcli.stages.deliberating import attempt
+from sandcli.stages.dilemmas import Dilemma, dilemmas, passed_over, question, replacements, way
 from sandcli.stages.job import Do, Figures, Job, LeftOut, Unit
 from sandcli.stages.switching import switched
-from sandcli.stages.writing import CONCLUSION, concluded, fault, judgement
 from sandcli.store import Records, read, write_atomic
 
 _RETRY_TEMPERATURE = 0.7
@@ -39,6 +38,7 @@ class SynthesizeJob(Job[Dilemma, Thought]):
         """The base model, the prompt, how often it may try, and the critiques."""
         settings, form = self.context.settings, way(self.context.settings.method)
         switch = {"method.switch": settings.method.switch} if settings.method.switch != "never" else {}
+        proposed = {"sample.n": str(settings.sample.n)} if form.prompt == "propose" else {}
         return Identity(
             settings={
                 "base": fingerprint(self.context.base().folder),
@@ -49,6 +49,7 @@ class SynthesizeJob(Job[Dilemma, Thought]):
                 "run.seed": str(settings.run.seed),
                 f"prompt.{form.prompt}": text_digest(load(form.prompt)),
                 **switch,
+                **proposed,
                 **self.context.context(),
             },
             inputs=self.context.inputs(*(self.run.needs(stage) for stage in form.needs)),
@@ -76,58 +77,49 @@ class SynthesizeJob(Job[Dilemma, Thought]):
             yield do
 
     async def _deliberate(self, engine: Engine, unit: Unit[Dilemma]) -> Thought:
-        settings, place = self.context.settings, unit.payload.place
-        messages = question(unit.payload, settings, self.context.seed("options", *unit.key))
-        opening = messages[-1].content
-        guided = settings.synthesize.form == "guided"
+        dilemma, settings = unit.payload, self.context.settings
+        asked = question(dilemma, settings, self.context.seed("options", *unit.key))
         rejected: list[str] = []
         tokens, thought = 0, ""
-        for attempt in range(settings.synthesize.attempts):
-            seed = self.context.seed("synthesize", *unit.key, attempt)
-            temperature = _RETRY_TEMPERATURE if attempt else 0.0
-            sampling = Sampling(1, temperature, settings.synthesize.max_tokens, seed, stop=("\n",))
-            try:
-                if guided:
-                    written = await write_guided(engine, messages, unit.payload, sampling)
-                else:
-                    written = await _write(engine, messages, sampling)
-            except ContextOverflow as error:
-                rejected.append(str(error))
-                break
-            tokens += written.tokens
-            whole = f"{opening}{concluded(written.text)}"
-            why = fault(written.text, written.finish, unit.payload.action, options(unit.payload, whole))
-            if why is None and not is_deliberation(whole):
-                why = "lists no alternatives"
-            if why is None:
-                thought = whole
-                break
-            rejected.append(why)
+        try:
+            while not thought and len(rejected) < settings.synthesize.attempts:
+                sampling = self._sampling(unit, len(rejected))
+                tried = await attempt(engine, asked, dilemma, sampling, settings.synthesize.form == "guided")
+                tokens, thought = tokens + tried.tokens, tried.thought
+                rejected += [tried.fault] if tried.fault else []
+        except ContextOverflow:
+            rejected.append("does not fit into the context")
         return Thought(
-            id=place.trajectory.id,
-            step=place.step,
+            id=dilemma.place.trajectory.id,
+            step=dilemma.place.step,
             thought=thought,
             attempts=len(rejected) + bool(thought),
             rejected=rejected,
             tokens=tokens,
-            candidate=unit.payload.chosen,
+            candidate=dilemma.chosen,
         )
+
+    def _sampling(self, unit: Unit[Dilemma], attempts: int) -> Sampling:
+        seed = self.context.seed("synthesize", *unit.key, attempts)
+        temperature = _RETRY_TEMPERATURE if attempts else 0.0
+        return Sampling(1, temperature, self.context.settings.synthesize.max_tokens, seed, stop=("\n",))
 
     def completed(self, records: Records[Thought]) -> None:
         """Write D_delib: every trajectory that was looked at, switched where it was, deliberations in place."""
         replaced = replacements(self.run, self.context.settings.method)
         lines = (
-            msgspec.json.encode(deliberated(t, replaced.get(t.id), _thoughts(t, records))) + b"\n"
+            msgspec.json.encode(deliberated(t, replaced.get(t.id), _records(t, records))) + b"\n"
             for t in self._looked_at(records)
         )
         write_atomic(self.run.deliberations, lines)
 
     def _looked_at(self, records: Records[Thought]) -> Iterator[Trajectory]:
-        sampled = "sample" in way(self.context.settings.method).needs
-        ids = {sample.id for sample in read(self.run.needs("sample"), Sample)} if sampled else set()
-        for trajectory in read(self.run.needs("collect"), Trajectory):
-            if trajectory.id in ids or (trajectory.id, 0) in records:
-                yield trajectory
+        """Those with a step that was deliberated, and those where no step asks for it."""
+        ids = {key[0] for key in records.ordered_keys()}
+        if "sample" in way(self.context.settings.method).needs:
+            flags = [(sample.id, sample.deliberate) for sample in read(self.run.needs("sample"), Sample)]
+            ids |= {name for name, _ in flags} - {name for name, flagged in flags if flagged}
+        return (trajectory for trajectory in read(self.run.needs("collect"), Trajectory) if trajectory.id in ids)
 
     def figures(self, records: Iterable[Thought]) -> Figures:
         """How many steps got a deliberation, how many kept their original thought, and why."""
@@ -140,18 +132,20 @@ class SynthesizeJob(Job[Dilemma, Thought]):
             for reason in record.rejected:
                 name = f"rejected: {reason}"
                 figures.counts[name] = figures.counts.get(name, 0) + 1
+        if unjudged := passed_over(self.run, self.context.settings.method):
+            figures.counts["flagged, a critique is missing"] = unjudged
         return figures
 
 
-def _thoughts(trajectory: Trajectory, records: Records[Thought]) -> dict[int, str]:
+def _records(trajectory: Trajectory, records: Records[Thought]) -> list[Thought]:
     keys = [(trajectory.id, t) for t in range(len(trajectory.steps))]
-    found = [records.get(key) for key in keys if key in records]
-    return {record.step: record.thought for record in found if record.thought}
+    return [records.get(key) for key in keys if key in records]
 
 
-def deliberated(trajectory: Trajectory, rollout: Rollout | None, thoughts: dict[int, str]) -> Trajectory:
+def deliberated(trajectory: Trajectory, rollout: Rollout | None, records: Iterable[Thought]) -> Trajectory:
     """The trajectory with its deliberations, e~; a step without one stays as it was."""
     followed = switched(trajectory, rollout) if rollout else trajectory
+    thoughts = {record.step: record.thought for record in records if record.thought and _fits(record, rollout)}
     steps = [
         msgspec.structs.replace(step, thought=thoughts[t], deliberated=True) if t in thoughts else step
         for t, step in enumerate(followed.steps)
@@ -159,33 +153,11 @@ def deliberated(trajectory: Trajectory, rollout: Rollout | None, thoughts: dict[
     return msgspec.structs.replace(followed, steps=steps)
 
 
-async def _write(engine: Engine, messages: list[Message], sampling: Sampling) -> Completion:
-    """What the base model writes after the opening. Where it stops without a conclusion it is asked to conclude."""
-    first = await engine.generate(messages, sampling)
-    if first[0].finish == "length" or CONCLUSION in first[0].text:
-        return first[0]
-    said = f"{first[0].text.rstrip()} {CONCLUSION}"
-    (second,) = await engine.generate(_continued(messages, said), sampling)
-    decided = second.text.rstrip().rstrip(".") + "." * (second.finish == "stop")
-    return Completion(f"{said}{decided}", first[0].tokens + second.tokens, second.finish)
-
-
-async def write_guided(engine: Engine, messages: list[Message], dilemma: Dilemma, sampling: Sampling) -> Completion:
-    """The same, with one sentence asked for on every option first, which begins as its critique judged."""
-    said, tokens = "", 0
-    sentence = sampling._replace(stop=(*sampling.stop, ". "))
-    critiques = {normalise(option.action): option.critique for option in dilemma.options}
-    for number, action in enumerate(options_of(messages[-1].content)):
-        said += (f' With "{action}" I' if number else "") + judgement(critiques.get(action, ""))
-        (part,) = await engine.generate(_continued(messages, said), sentence)
-        tokens += part.tokens
-        said += f" {part.text.strip().rstrip('.')}."
-    rest = await _write(engine, _continued(messages, said), sampling)
-    return Completion(f"{said}{rest.text}", tokens + rest.tokens, rest.finish)
-
-
-def _continued(messages: list[Message], said: str) -> list[Message]:
-    return [*messages[:-1], Message("assistant", f"{messages[-1].content}{said}")]
+def _fits(record: Thought, rollout: Rollout | None) -> bool:
+    """Whether a thought decides for what is done at its step; one that was kept though stale may not."""
+    if rollout is None or record.step < rollout.step:
+        return record.candidate == 0
+    return (record.step, record.candidate) == (rollout.step, rollout.candidate)
 
 
 def _digest(dilemma: Dilemma) -> str:

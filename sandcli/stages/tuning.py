@@ -79,7 +79,7 @@ def _lead(job: Tuning, options: Options, team: Team) -> Summary:
         if options.force and not options.dry_run:
             for path in run.set_aside(job.stage):
                 notice(f"moved aside: {path}")
-        state = inspect(job)
+        state = State("missing", 0, 0, []) if options.force else inspect(job)
         if state.kind == "stale" and not options.accept_stale:
             raise run.refusal(job.stage, state.reasons)
         if options.dry_run:
@@ -94,7 +94,7 @@ def _kept(job: Tuning, state: State) -> Summary:
     run = job.context.run
     manifest = run.manifest(job.stage)
     if manifest is not None and state.reasons:
-        manifest.accepted, manifest.identity = state.reasons, job.identity()
+        manifest.accepted, manifest.identity = run.accepted(job.stage, state.reasons), job.identity()
         run.finish(manifest)
     return Summary(job.stage, Exit.DONE, f"{run.artifact(job.stage)} is complete: nothing to do", manifest, [])
 
@@ -104,7 +104,8 @@ def _train(job: Tuning, state: State, team: Team) -> Summary:
     if next(iter(read(job.data, Trajectory)), None) is None:
         raise UsageError(f"{job.data} holds no trajectory", "collect some: other tasks, a larger --limit")
     identity, work = job.identity(), run.journal(job.stage)
-    run.begin(job.stage, identity)
+    accepted = run.accepted(job.stage, state.reasons)
+    run.begin(job.stage, identity, accepted)
     if state.kind == "missing":
         shutil.rmtree(work, ignore_errors=True)  # left by a run that was thrown away
     notice(f"training {job.training.method} from {job.start} on {job.data}")
@@ -116,7 +117,7 @@ def _train(job: Tuning, state: State, team: Team) -> Summary:
     (work / "result").rename(model)
     fsync_folder(model.parent)
     manifest = _manifest(job, fitted, identity)
-    manifest.accepted, manifest.seconds = state.reasons, round(time.monotonic() - started, 1)
+    manifest.accepted, manifest.seconds = accepted, round(time.monotonic() - started, 1)
     run.finish(manifest)
     shutil.rmtree(work)
     return Summary(

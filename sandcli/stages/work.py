@@ -50,7 +50,7 @@ def _foretold(job: Job[P, R], state: State) -> Summary:
 def _nothing_to_do(job: Job[P, R], state: State, digests: dict[str, str]) -> Summary:
     manifest = job.run.manifest(job.stage)
     if manifest is not None and state.kind == "stale":
-        manifest.accepted = _accepted(job, state)
+        manifest.accepted = job.run.accepted(job.stage, state.reasons)
         manifest.identity, manifest.artifact = job.identity(), fingerprint(job.run.artifact(job.stage))
         job.run.finish(manifest)
         _note_units(job, digests)
@@ -68,7 +68,7 @@ def _produce(job: Job[P, R], state: State, digests: dict[str, str], options: Opt
     earlier = job.run.manifest(job.stage, part=True) or job.run.manifest(job.stage)
     if sealed.exists() and not part.exists():
         unseal(sealed, part)
-    identity, accepted = job.identity(), _accepted(job, state)
+    identity, accepted = job.identity(), job.run.accepted(job.stage, state.reasons)
     spent = earlier.spent if earlier else Spent()
     job.run.begin(job.stage, identity, accepted, spent)
     _note_units(job, digests)
@@ -109,12 +109,6 @@ def _manifest(job: Job[P, R], journal: Journal[R], shift: Shift[P, R], identity:
     manifest.counts = {"units": len(journal), "failed": len(shift.failures), **figures.counts}
     manifest.figures, manifest.tokens = figures.values, figures.tokens
     return manifest
-
-
-def _accepted(job: Job[P, R], state: State) -> list[str]:
-    """What was kept although it is stale, now and when the stage was begun."""
-    earlier = job.run.manifest(job.stage, part=True) or job.run.manifest(job.stage)
-    return list(dict.fromkeys([*(earlier.accepted if earlier else []), *state.reasons]))
 
 
 def _unsealed(job: Job[P, R], shift: Shift[P, R]) -> Summary:

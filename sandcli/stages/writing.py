@@ -94,10 +94,9 @@ def _decided(conclusion: str, candidates: Sequence[str]) -> str | None:
     )
 
 
-def _mentions(text: str, action: str) -> list[int]:
-    """Where an action ends wherever a text names it in whole words."""
-    pattern = rf"(?<!\w){re.escape(normalise(action))}(?!\w)"
-    return [match.end() for match in re.finditer(pattern, normalise(text))]
+def _mentions(text: str, action: str) -> bool:
+    """Whether a text names an action, in whole words."""
+    return re.search(rf"(?<!\w){re.escape(normalise(action))}(?!\w)", normalise(text)) is not None
 
 
 def repeats(text: str) -> bool:
