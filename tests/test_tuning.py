@@ -1,0 +1,78 @@
+"""How a fine-tuning stage is planned, kept and resumed; the training itself is stood in for."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sandcli.errors import Interrupted, PrerequisiteError
+from sandcli.finetune.recipe import Fitted, Logged, Size
+from sandcli.stages import registry, tuning
+from sandcli.stages.job import Options, Summary
+from tests.helpers import context, make_run, perform
+
+STEP = Logged(step=1, epoch=1.0, loss=0.5, learning_rate=1e-5, gradient_norm=1.0, tokens_a_second=10.0, memory_gib=1.0)
+
+
+class Trainer:
+    """Stands for the training of a model; the next ones are interrupted while `stopped`."""
+
+    stopped = False
+
+    def __call__(self, job: tuning.Tuning, team: Any) -> Fitted:
+        result = job.context.run.journal(job.stage) / "result"
+        result.mkdir(parents=True, exist_ok=True)
+        (result / "model.safetensors").write_bytes(b"weights")
+        return Fitted([STEP], 1, Size(1, 10, 5, 10, {}), not self.stopped)
+
+
+@pytest.fixture
+def trainer(monkeypatch: pytest.MonkeyPatch) -> Trainer:
+    made = Trainer()
+    monkeypatch.setattr(tuning, "_fitted", made)
+    return made
+
+
+@pytest.fixture
+def run(tmp_path: Path, tiny: Path) -> Path:
+    root = make_run(tmp_path / "run", model__base=str(tiny))
+    perform("collect", root, limit=1)
+    return root
+
+
+def sft(root: Path, options: Options | None = None, **settings: Any) -> Summary:
+    return registry.perform("sft", context(root, **settings), options or Options())
+
+
+def accepted(root: Path) -> list[str]:
+    found: list[str] = json.loads((root / "manifests" / "sft.json").read_text())["accepted"]
+    return found
+
+
+def test_what_was_accepted_while_it_was_made_is_noted_at_the_end(run: Path, trainer: Trainer) -> None:
+    trainer.stopped = True
+    with pytest.raises(Interrupted):
+        sft(run)
+    with pytest.raises(PrerequisiteError, match=r"epochs: was 3, is 2"):
+        sft(run, sft__epochs=2)
+    with pytest.raises(Interrupted):
+        sft(run, Options(accept_stale=True), sft__epochs=2)
+    trainer.stopped = False
+    sft(run, sft__epochs=2)
+    assert accepted(run) == ["epochs: was 3, is 2"]
+
+
+def test_a_model_that_was_kept_twice_names_both_reasons(run: Path, trainer: Trainer) -> None:
+    sft(run)
+    sft(run, Options(accept_stale=True), sft__epochs=2)
+    sft(run, Options(accept_stale=True), sft__epochs=2, run__seed=1)
+    assert accepted(run) == ["epochs: was 3, is 2", "run.seed: was 0, is 1"]
+
+
+def test_force_can_be_tried_dry(run: Path, trainer: Trainer) -> None:
+    sft(run)
+    for settings in ({}, {"sft__epochs": 2}):
+        summary = sft(run, Options(force=True, dry_run=True), **settings)
+        assert (summary.message, summary.forecast) == ("sft: missing", True)
+    assert (run / "sft" / "model.safetensors").exists()
