@@ -1,14 +1,18 @@
 """`sand report`: read evaluated runs and draw the paper's tables and figures from them."""
 
-from collections.abc import Iterator, Mapping, Sequence
+import os.path
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 from rich.console import Console
 from rich.text import Text
 
 from sandcli.config import FILE, Settings, resolve
 from sandcli.errors import PrerequisiteError
+from sandcli.models import fingerprint
 from sandcli.records import Episode, Trajectory
 from sandcli.report.bands import banded
 from sandcli.report.compare import warnings
@@ -16,31 +20,34 @@ from sandcli.report.details import differences, difficulty, steps, success, type
 from sandcli.report.formats import comma_separated, latex, markdown, terminal
 from sandcli.report.parts import Figure, Grid
 from sandcli.report.rows import rows_of
-from sandcli.report.scores import Evaluation, Row, Score, worlds_of
+from sandcli.report.scores import Evaluation, Row, Score, by_group, worlds_of
 from sandcli.report.sheets import Sheet, grid, plain
 from sandcli.report.tables import table2, table3, table4
-from sandcli.run import Run
+from sandcli.run import Manifest, Run, Stage
 from sandcli.store import read, write_atomic
 
 _WORLDS = {"scienceworld": "ScienceWorld", "alfworld": "ALFWorld"}
 
 
-class Report(NamedTuple):
+@dataclass(frozen=True)
+class Report:
     """Everything that is said of some runs.
 
     `warnings` tell where numbers are not comparable, `lacking` what could not be drawn and what brings it.
     """
 
+    roots: list[Path]
     rows: list[Row]
     sheets: list[Sheet]
     warnings: list[str]
     lacking: list[str]
 
-    @property
+    @cached_property
     def grids(self) -> list[Grid]:
         """The tables as text."""
         return [grid(sheet) for sheet in self.sheets]
 
+    @cached_property
     def figures(self) -> list[Figure]:
         """Figures 3 and 4, as far as they can be drawn; takes a second or two."""
         from sandcli.report.figures import figure3, figure4
@@ -53,27 +60,23 @@ class Report(NamedTuple):
         return {**tables, "warnings": self.warnings, "lacking": self.lacking}
 
 
-def report_on(roots: Sequence[Path], environment: Mapping[str, str]) -> Report:
+def report_on(given: Sequence[Path]) -> Report:
     """The report on run directories. Raises `PrerequisiteError` for one that is none, or has nothing evaluated."""
-    evaluations = [read_run(root, environment) for root in {root.resolve(): root for root in roots}.values()]
+    roots = list({root.resolve(): root for root in given}.values())
+    evaluations = [read_run(root) for root in roots]
     rows = rows_of(evaluations)
     drawn = (table2, differences, success, table3, table4, steps, difficulty, types)
     sheets = [sheet for sheet in (draw(rows) for draw in drawn) if sheet is not None]
-    return Report(rows, sheets, warnings(evaluations, rows), _lacking(rows))
+    return Report(roots, rows, sheets, warnings(evaluations, rows), _lacking(rows))
 
 
-def read_run(root: Path, environment: Mapping[str, str]) -> Evaluation:
-    """What was evaluated in a run, without the texts. Raises `PrerequisiteError`."""
+def read_run(root: Path) -> Evaluation:
+    """What was evaluated in a run, without the texts; sand.toml says what the run is. Raises `PrerequisiteError`."""
     run = Run(root)
     if not (root / FILE).is_file():
         raise PrerequisiteError(f"{root} is no run directory: it has no {FILE}", "give the folders that sand init made")
-    settings = resolve(root, environment, {}).settings
-    scores: dict[str, list[Score]] = {}
-    for episode in read(run.needs("eval"), Episode):
-        scores.setdefault(episode.model, []).append(_score(episode))
-    if not scores:
-        raise PrerequisiteError(f"{run.artifact('eval')} holds no episode", f"sand eval --run {root}")
-    manifest = run.manifest("eval")
+    settings = resolve(root, {}, {}).settings
+    scores, manifest = _scores(run), run.manifest("eval")
     return Evaluation(
         run=str(root),
         base=_base(root, settings),
@@ -85,6 +88,7 @@ def read_run(root: Path, environment: Mapping[str, str]) -> Evaluation:
         missing=len(run.failures("eval")) + (len(manifest.left_out) if manifest else 0),
         accepted=tuple(manifest.accepted) if manifest else (),
         trained=_trained(run),
+        replaced=_replaced(run, settings, manifest),
     )
 
 
@@ -109,13 +113,22 @@ def write_files(report: Report, folder: Path) -> list[Path]:
         contents[f"{sheet.name}.md"] = markdown(grid(sheet)).encode()
         contents[f"{sheet.name}.csv"] = comma_separated(sheet).encode()
         contents[f"{sheet.name}.tex"] = latex(grid(sheet)).encode()
-    for figure in report.figures():
+    for figure in report.figures:
         contents[f"{figure.name}.svg"] = figure.svg.encode()
         contents[f"{figure.name}.png"] = figure.png
     contents["warnings.txt"] = "".join(f"{line}\n" for line in (*report.warnings, *report.lacking)).encode()
     for name, content in contents.items():
         write_atomic(folder / name, [content])
     return [folder / name for name in contents]
+
+
+def _scores(run: Run) -> dict[str, list[Score]]:
+    scores: dict[str, list[Score]] = {}
+    for episode in read(run.needs("eval"), Episode):
+        scores.setdefault(episode.model, []).append(_score(episode))
+    if not scores:
+        raise PrerequisiteError(f"{run.artifact('eval')} holds no episode", f"sand eval --run {run.root}")
+    return scores
 
 
 def _score(episode: Episode) -> Score:
@@ -134,7 +147,7 @@ def _score(episode: Episode) -> Score:
 def _base(root: Path, settings: Settings) -> str:
     """What identifies the base model: its folder, or its name where it is no folder of the run."""
     inside = root / settings.model.base
-    return str(inside.resolve()) if inside.exists() else settings.model.base
+    return os.path.normpath(inside.absolute()) if inside.exists() else settings.model.base
 
 
 def _trained(run: Run) -> frozenset[str]:
@@ -143,22 +156,42 @@ def _trained(run: Run) -> frozenset[str]:
     return frozenset(str(trajectory.task) for trajectory in read(path, Trajectory)) if path.exists() else frozenset()
 
 
+def _replaced(run: Run, settings: Settings, manifest: Manifest | None) -> tuple[str, ...]:
+    """Models of the run that were made anew after they were evaluated."""
+    if manifest is None or settings.engine.kind == "scripted":
+        return ()
+    made: dict[str, Stage] = {"model": "train", "sft": "sft"}
+    evaluated = {name: was for name, was in manifest.identity.inputs.items() if name in made}
+    folders = {name: run.artifact(made[name]) for name in evaluated}
+    there = [name for name in evaluated if folders[name].exists()]
+    return tuple(name for name in there if fingerprint(folders[name]) != evaluated[name])
+
+
 def _lacking(rows: Sequence[Row]) -> list[str]:
     """What the paper has and this report has not, with the command that brings it."""
-    there = {(part.row.group, part.world) for part in banded(rows)}
-    runs: dict[tuple[str, str], str] = {}
-    for row in rows:
-        for world in worlds_of([row]):
-            runs.setdefault((row.group, world), row.sources[world][0])
-    found = [
-        f"no difficulty bands and no Figure 4 of {group} on {world}, which need the base model: "
-        f"sand eval --run {run} --models base"
-        for (group, world), run in runs.items()
-        if (group, world) not in there
-    ]
-    if there and not any(part.row.kind == "sand" for part in banded(rows)):
-        run, _ = next(iter(rows[0].sources.values()))
-        found.append(f"no Figure 4, which needs an iteration's model: sand eval --run {run} --models model")
+    found = list(_without_bands(rows))
+    if not any(row.kind in ("base", "sft", "sand") for row in rows):
+        found.append("no Figure 3, which needs a run of the whole method: sand init --run NEW")
+    if not found and not any(row.kind == "sand" for row in rows):
+        ablated = {run for row in rows if row.kind == "ablation" for run, _ in row.sources.values()}
+        whole = [run for row in rows for run, _ in row.sources.values() if run not in ablated]
+        command = f"sand eval --run {whole[0]} --models model" if whole else "sand init --run NEW"
+        found.append(f"no Figure 4, which needs an iteration's model: {command}")
     if not any(row.kind == "ablation" for row in rows):
-        found.append("no Table 3, which needs a run of its own: sand init --run NEW --set method.without=sampling")
+        found.append("no Table 3, which needs a run of its own: sand init --run NEW --without sampling")
     return found
+
+
+def _without_bands(rows: Sequence[Row]) -> Iterator[str]:
+    there = {(part.row.group, part.world) for part in banded(rows)}
+    for group, members in by_group(rows).items():
+        for world in worlds_of(members):
+            if (group, world) in there:
+                continue
+            what = f"no difficulty bands and no Figure 4 of {group} on {world}"
+            own = [row for row in members if world in row.sources]
+            if any(row.kind == "base" and row.held_out(world) for row in own):
+                yield f"{what}: the base model's reward is the same on every task"
+            else:
+                run, _ = own[0].sources[world]
+                yield f"{what}, which need the base model: sand eval --run {run} --models base"

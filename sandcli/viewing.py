@@ -6,22 +6,22 @@ from pathlib import Path
 from typing import TypeVar
 
 from sandcli.records import Critique, Episode, Rollout, Sample, Thought, Trajectory
-from sandcli.report.page import Deliberated, Page, Shown, write_page
+from sandcli.report.page import Deliberated, Page, Shown, page_of
 from sandcli.report.rows import short_names
 from sandcli.reporting import Report
 from sandcli.run import Run
-from sandcli.store import Keyed, Records, read
+from sandcli.store import Keyed, Records, read, write_atomic
 
 R = TypeVar("R", bound=Keyed)
 
 
-def write_html(out: Path, report: Report, roots: Sequence[Path]) -> None:
+def write_html(out: Path, report: Report) -> None:
     """The page of a report, with everything that its runs hold."""
-    names = short_names([str(root) for root in roots])
-    page = Page(
-        f"Report on {', '.join(names.values())}", report.grids, report.figures(), [*report.warnings, *report.lacking]
-    )
-    write_page(out, page, [_shown(names[str(root)], report, root) for root in roots])
+    names = short_names([str(root) for root in report.roots])
+    told = [*report.warnings, *report.lacking]
+    page = Page(f"Report on {', '.join(names.values())}", report.grids, report.figures, told)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    write_atomic(out, page_of(page, [_shown(names[str(root)], report, root) for root in report.roots]))
 
 
 def _shown(name: str, report: Report, root: Path) -> Shown:

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from sandcli.errors import PrerequisiteError
+from sandcli.models import fingerprint
 from sandcli.reporting import read_run, report_on, write_files
 from sandcli.run import Run
 from sandcli.stages.job import Options
@@ -22,7 +23,7 @@ def evaluated(tmp_path: Path) -> Path:
 
 
 def test_scores_are_those_of_the_episodes(evaluated: Path) -> None:
-    found = read_run(evaluated, {})
+    found = read_run(evaluated)
     episodes = lines(evaluated / "eval.jsonl")
     assert (found.world, found.iteration, found.without, found.missing) == ("ToyWorld", 1, "none", 0)
     assert set(found.scores) == {"base", "sft", "model"}
@@ -41,7 +42,7 @@ def test_the_iteration_and_the_ablation_come_from_the_settings(tmp_path: Path) -
     ablated = make_run(tmp_path / "no-critique", method__without="critique")
     for root in (second, ablated):
         perform("eval", root, limit=1)
-    made = report_on([second, ablated, second / ".." / "it2"], {})
+    made = report_on([second, ablated, second / ".." / "it2"])
     assert [row.label for row in made.rows] == ["SAND, iteration 2", "without critique"]
     assert "table3" in [sheet.name for sheet in made.sheets]
 
@@ -64,7 +65,8 @@ def test_json_and_the_other_formats(evaluated: Path) -> None:
     assert {"table2", "table4", "success", "differences", "steps", "types", "difficulty"} < set(found)
     row = found["table2"]["rows"][0]
     assert (row["base model"], row["agent"]) == ("smollm2-135m-instruct", "base")
-    assert 0 <= row["ToyWorld seen"]["low"] <= row["ToyWorld seen"]["mean"] <= row["ToyWorld seen"]["high"] <= 100
+    seen = row["cells"]["ToyWorld seen"]
+    assert 0 <= seen["low"] <= seen["mean"] <= seen["high"] <= 100
     for form, part in {"markdown": "| base model |", "latex": r"\toprule", "csv": "base model,agent,from,"}.items():
         ran = sand("report", evaluated, "--format", form)
         assert ran.returncode == 0 and part in ran.stdout
@@ -79,7 +81,7 @@ def test_files_are_written_and_come_out_the_same_again(evaluated: Path, tmp_path
     assert {*tables, "figure3.png", "figure3.svg", "figure4.png", "figure4.svg", "warnings.txt"} <= set(found)
     assert found["figure3.png"].startswith(b"\x89PNG") and b"ToyWorld seen" in found["figure3.svg"]
     assert b"SAND, iteration 1" in found["table2.tex"]
-    write_files(report_on([evaluated], {}), tmp_path / "again")
+    write_files(report_on([evaluated]), tmp_path / "again")
     assert contents(tmp_path / "again") == found
 
 
@@ -93,23 +95,23 @@ def test_eval_shows_the_report_of_its_run(tmp_path: Path) -> None:
 def test_what_is_lacking_comes_by_the_command_that_is_told(tmp_path: Path) -> None:
     root = make_run(tmp_path / "run")
     perform("eval", root)
-    made = report_on([root], {})
-    assert [figure.name for figure in made.figures()] == ["figure3"]
+    made = report_on([root])
+    assert [figure.name for figure in made.figures] == ["figure3"]
     bands, ablations = made.lacking
     assert "no Table 3" in ablations
     before, _, command = bands.partition(": sand ")
     assert "Figure 4 of smollm2-135m-instruct on ToyWorld" in before
     assert sand(*command.split()).returncode == 0
-    made = report_on([root], {})
-    assert [figure.name for figure in made.figures()] == ["figure3", "figure4"]
+    made = report_on([root])
+    assert [figure.name for figure in made.figures] == ["figure3", "figure4"]
     assert made.lacking == [ablations]
 
 
 def test_without_an_iteration_there_is_no_figure_4(tmp_path: Path) -> None:
     root = make_run(tmp_path / "run")
     perform("eval", root, eval__models=["base", "sft"])
-    made = report_on([root], {})
-    assert [figure.name for figure in made.figures()] == ["figure3"]
+    made = report_on([root])
+    assert [figure.name for figure in made.figures] == ["figure3"]
     assert made.lacking[0].endswith(f"sand eval --run {root} --models model")
 
 
@@ -119,11 +121,11 @@ def test_what_is_no_run_or_has_nothing_evaluated(evaluated: Path, tmp_path: Path
     assert ran.stderr.startswith(f"error: {tmp_path}/none is no run directory")
     (tmp_path / "notes").mkdir()
     with pytest.raises(PrerequisiteError, match="notes is no run directory"):
-        report_on([evaluated, tmp_path / "notes"], {})
+        report_on([evaluated, tmp_path / "notes"])
     assert not list((tmp_path / "notes").iterdir())
     empty = make_run(tmp_path / "new")
     with pytest.raises(PrerequisiteError, match=r"new/eval\.jsonl is missing") as caught:
-        report_on([evaluated, empty], {})
+        report_on([evaluated, empty])
     assert caught.value.fix == f"sand eval --run {empty}"
 
 
@@ -137,7 +139,45 @@ def test_failed_episodes_and_other_rules_are_warned_of(tmp_path: Path) -> None:
         fault(faults, "raise", f"fetch_6 {first['steps'][0]['action']}")
     perform("eval", sick, options=Options(accept_failures=True))
     assert len(Run(sick).failures("eval")) == 1
-    found = report_on([sick, other], {}).warnings
+    found = report_on([sick, other]).warnings
     assert any("1 episodes failed and are left out" in line and str(sick) in line for line in found)
     assert any("the version of toyworld differs: 1 in" in line for line in found)
     assert any("has 2 tasks" in line and "ToyWorld seen" in line for line in found)
+
+
+def test_a_model_that_was_made_anew_is_not_what_was_evaluated(tmp_path: Path) -> None:
+    root = make_run(tmp_path / "run")
+    perform("eval", root, eval__models=["sft", "model"])
+    assert not report_on([root]).warnings
+    (root / "sand.toml").write_text((root / "sand.toml").read_text().replace('kind = "scripted"', 'kind = "auto"'))
+    for name in ("sft", "model"):
+        (root / name).mkdir()
+    manifest = Run(root).manifest("eval")
+    assert manifest is not None
+    manifest.identity.inputs["sft"] = fingerprint(root / "sft")
+    Run(root).finish(manifest)
+    (root / "model" / "model.safetensors").write_bytes(b"other weights")
+    (line,) = report_on([root]).warnings
+    assert "its model was trained anew" in line and line.endswith(f"sand eval --run {root} --models model")
+
+
+def test_the_environment_renames_no_run(evaluated: Path) -> None:
+    names = {"SAND_METHOD_WITHOUT": "sampling", "SAND_RUN_ITERATION": "7", "SAND_MODEL_BASE": "x/other"}
+    assert sand("report", evaluated, extra=names).stdout == sand("report", evaluated).stdout
+
+
+def test_of_an_ablation_alone_no_command_is_told_that_brings_nothing(tmp_path: Path) -> None:
+    root = make_run(tmp_path / "run", method__without="critique")
+    perform("eval", root)
+    assert [line.rpartition(": ")[2] for line in report_on([root]).lacking] == [
+        f"sand eval --run {root} --models base",
+        "sand init --run NEW",
+    ]
+    perform("eval", root, eval__models=["base", "model"])
+    assert [line.rpartition(": ")[2] for line in report_on([root]).lacking] == ["sand init --run NEW"]
+
+
+def test_a_page_goes_into_a_file_not_over_a_folder(evaluated: Path, tmp_path: Path) -> None:
+    ran = sand("report", evaluated, "--html", tmp_path)
+    assert ran.returncode == 2 and "is a directory" in ran.stderr
+    assert not list(tmp_path.glob("*.tmp"))

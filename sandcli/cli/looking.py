@@ -3,7 +3,7 @@
 import json
 import os
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -11,6 +11,9 @@ from sandcli.cli.app import app
 from sandcli.cli.options import Json, RunDir
 from sandcli.cli.output import context_of, put
 from sandcli.errors import Exit
+
+if TYPE_CHECKING:
+    from sandcli.reporting import Report
 
 Form = Literal["terminal", "markdown", "csv", "latex"]
 
@@ -24,16 +27,31 @@ def report(
     ] = None,
     page: Annotated[
         Path | None,
-        typer.Option("--html", metavar="FILE", help="Write one page with all of it and a viewer of trajectories."),
+        typer.Option(
+            "--html", metavar="FILE", dir_okay=False, help="Write one page with all of it and a viewer of trajectories."
+        ),
     ] = None,
     as_json: Json = False,
 ) -> None:
     """Draw the paper's Tables 2, 3 and 4 and Figures 3 and 4 from what was evaluated in one or more runs."""
     from sandcli.progress import notice
-    from sandcli.reporting import on_terminal, report_on, write_files, written
+    from sandcli.reporting import report_on, write_files
     from sandcli.viewing import write_html
 
-    made = report_on(runs, os.environ)
+    made = report_on(runs)
+    _print(made, form, as_json)
+    for line in (*(f"warning: {warning}" for warning in made.warnings), *made.lacking):
+        notice(line)
+    if out is not None:
+        notice(f"wrote {len(write_files(made, out))} files to {out}")
+    if page is not None:
+        write_html(page, made)
+        notice(f"wrote {page}; open it in a browser")
+
+
+def _print(made: "Report", form: Form, as_json: bool) -> None:
+    from sandcli.reporting import on_terminal, written
+
     if as_json:
         print(json.dumps(made.plain()))
     elif form == "terminal":
@@ -41,13 +59,6 @@ def report(
             put(part)
     else:
         print(written(made, form), end="")
-    for line in (*(f"warning: {warning}" for warning in made.warnings), *made.lacking):
-        notice(line)
-    if out is not None:
-        notice(f"wrote {len(write_files(made, out))} files to {out}")
-    if page is not None:
-        write_html(page, made, runs)
-        notice(f"wrote {page}; open it in a browser")
 
 
 @app.command()

@@ -43,12 +43,15 @@ def limits_of(rewards: Sequence[float]) -> Limits:
 
 
 def banded(rows: Sequence[Row]) -> list[Banded]:
-    """Every row on every world that its group's base model was evaluated on; the first one, if there are more."""
+    """Every row on every world that its group's base model was evaluated on; the first one, if there are more.
+
+    Where that one earned the same on every task, none is harder than another, and there are no bands.
+    """
     found = []
     for members in by_group(rows).values():
         for world in worlds_of(members):
             base = next((row for row in members if row.kind == "base" and row.held_out(world)), None)
-            if base is not None:
+            if base is not None and len({score.reward for score in base.held_out(world)}) > 1:
                 found += [_banded(row, world, base) for row in members if row.held_out(world)]
     return found
 

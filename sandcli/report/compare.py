@@ -1,6 +1,8 @@
 """What may be compared with what: differences on the same tasks, and warnings where numbers are not comparable."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import takewhile
+from pathlib import PurePath
 
 from sandcli.report.estimates import Difference, bootstrap
 from sandcli.report.scores import Evaluation, Row, Score, Suite, suites_of
@@ -17,9 +19,23 @@ _NAMES = {
 }
 
 
-def first_of(rows: Sequence[Row]) -> Row:
-    """What the other rows of a base model are held against: SFT, where it is there."""
-    return next((row for row in rows if row.kind == "sft"), rows[0])
+def reference(row: Row, suite: Suite, members: Sequence[Row]) -> Row | None:
+    """What a row of a base model is held against on a test set; None where there is no other.
+
+    SFT where there is one, else the base model, else the first; of several the one from the nearest folder.
+    """
+    there = [member for member in members if suite in member.scores]
+    kinds = [[member for member in there if member.kind == kind] for kind in ("sft", "base")]
+    choice = next((found for found in kinds if found), there[:1])
+    if row in choice:
+        return choice[0] if row is not choice[0] else None
+    return max(choice, key=lambda member: _nearness(member, row, suite.world))
+
+
+def _nearness(one: Row, other: Row, world: str) -> int:
+    """How many folders two runs have in common, from the root."""
+    parts = [PurePath(row.sources[world][0]).parts for row in (one, other)]
+    return len(list(takewhile(lambda pair: pair[0] == pair[1], zip(*parts, strict=False))))
 
 
 def difference(scores: Sequence[Score], against: Sequence[Score]) -> Difference | None:
@@ -91,6 +107,11 @@ def _own(evaluation: Evaluation) -> Iterator[str]:
         yield (
             f"{evaluation.run}: some episodes were made under other settings ({'; '.join(evaluation.accepted)}). "
             f"Redo them: sand eval --run {evaluation.run} --force"
+        )
+    for model in evaluation.replaced:
+        yield (
+            f"{evaluation.run}: its {model} was trained anew after it was evaluated. "
+            f"Evaluate it: sand eval --run {evaluation.run} --models {model}"
         )
     yield from _leaks(evaluation)
 

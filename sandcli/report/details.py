@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from statistics import fmean, median
 
 from sandcli.report.bands import BANDS, banded
-from sandcli.report.compare import difference, first_of
+from sandcli.report.compare import difference, reference
 from sandcli.report.estimates import wilson
 from sandcli.report.scores import Row, Score, by_group, suites_of, worlds_of
 from sandcli.report.sheets import Cell, Line, Sheet
@@ -20,15 +20,14 @@ def success(rows: Sequence[Row]) -> Sheet:
 
 
 def differences(rows: Sequence[Row]) -> Sheet | None:
-    """Every row against the first of its base model; none where there is nothing to pair."""
+    """Every row against SFT, or what stands in for it; none where there is nothing to pair."""
     lines = []
     for members in by_group(rows).values():
-        against = first_of(members)
-        for row in (member for member in members if member is not against):
-            for suite in suites_of([row]):
-                found = difference(row.scores[suite], against.scores.get(suite, []))
-                if found is not None:
-                    lines.append(Line(row.group, row.label, [against.label, str(suite), found.tasks, found]))
+        for row, suite in [(member, suite) for member in members for suite in suites_of([member])]:
+            against = reference(row, suite, members)
+            found = difference(row.scores[suite], against.scores[suite]) if against else None
+            if against and found:
+                lines.append(Line(row.group, row.label, [against.label, str(suite), found.tasks, found]))
     notes = ["On the tasks that both have.", INTERVALS]
     title = "Paired differences in average reward x100"
     columns = ["against", "test set", "tasks", "difference"]
@@ -46,7 +45,7 @@ def types(rows: Sequence[Row]) -> Sheet | None:
             for kind in kinds:
                 own = {label: [s for s in scores if s.kind == kind] for label, scores in by_label.items()}
                 lines.append(Line(group, kind, [reward(own.get(label)) for label in labels]))
-    notes = [INTERVALS, "Over the seen and unseen tasks together."]
+    notes = [INTERVALS, "Over the seen and unseen tasks together.", tasks_note(rows)]
     return Sheet("types", "Average reward x100 by task type", "task type", labels, lines, notes) if lines else None
 
 
@@ -74,7 +73,7 @@ def steps(rows: Sequence[Row]) -> Sheet:
             lines.append(Line(row.group, row.label, [str(suite), *_per_step(scores)]))
     columns = ["test set", "steps", "reward/step", "deliberation"]
     title = "Steps per task, reward per step and deliberation rate (Figure 3)"
-    return Sheet("steps", title, "agent", columns, lines, ["Averages over tasks."], decimals=3)
+    return Sheet("steps", title, "agent", columns, lines, ["Averages over tasks.", tasks_note(rows)], decimals=3)
 
 
 def _per_step(scores: Sequence[Score]) -> list[Cell]:

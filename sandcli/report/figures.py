@@ -16,6 +16,7 @@ from sandcli.report.bands import BANDS, Banded, banded
 from sandcli.report.estimates import bootstrap
 from sandcli.report.parts import Figure
 from sandcli.report.scores import Row, Suite, by_group, suites_of
+from sandcli.report.tables import tasks_note
 
 _STYLE: Any = {
     "font.family": "DejaVu Sans",
@@ -63,7 +64,7 @@ def figure3(rows: Sequence[Row]) -> Figure | None:
             "figure3",
             "Figure 3: reward and deliberation per step",
             "Bars: final reward / number of steps, averaged over tasks, with 95 % bootstrap intervals (left axis). "
-            "Line: deliberated steps / steps, averaged over tasks (right axis).",
+            f"Line: deliberated steps / steps, averaged over tasks (right axis). {tasks_note(shown)}",
         )
 
 

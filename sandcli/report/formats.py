@@ -13,12 +13,15 @@ from sandcli.report.sheets import NONE, Sheet, flat
 
 _GAP = 2
 _NUMBER = re.compile(r"[-+]?\d[\d,.]*( \(.*\)|-[\d,.]*)?")
+_NUMBERED = re.compile(r"^Table \d: ")
 _MARKDOWN = re.compile(r"([\\`*_|<>\[\]~&%#$])")
 _LATEX: Mapping[str, str] = {
     **{character: f"\\{character}" for character in "&%$#_{}"},
     "\\": r"\textbackslash{}",
     "~": r"\textasciitilde{}",
     "^": r"\textasciicircum{}",
+    "[": "{[}",  # at the start of a row it would belong to the line break before, as would a star
+    "*": "{*}",
     "<": r"\textless{}",
     ">": r"\textgreater{}",
 }
@@ -115,7 +118,7 @@ def latex(grid: Grid) -> str:
     lines = [
         r"\begin{table}",
         r"\centering",
-        rf"\caption{{{_tex(grid.title)}}}",
+        rf"\caption{{{_tex(_NUMBERED.sub('', grid.title))}}}",
         rf"\label{{tab:{grid.name}}}",
         rf"\begin{{tabular}}{{{shape}}}",
         r"\toprule",

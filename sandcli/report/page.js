@@ -2,7 +2,7 @@
 // Texts come from models and worlds: they are only ever inserted as text.
 
 const INDEX = JSON.parse(document.getElementById("index").textContent);
-const [RUN, AGENT, SPLIT, TASK, REWARD, SUCCESS, STEPS, DELIBERATED, TOKENS, END] = Array(10).keys();
+const [RUN, AGENT, SPLIT, TASK, KIND, REWARD, SUCCESS, STEPS, DELIBERATED, TOKENS, END] = Array(11).keys();
 const LESSON = { run: 0, id: 1, instruction: 2, steps: 3, flagged: 4, deliberated: 5, reward: 6 };
 const ROWS = 50;
 const front = document.getElementById("front");
@@ -57,7 +57,7 @@ const COLUMNS = {
 
 const FILTERS = {
   episodes: [
-    choice("run", RUN), choice("agent", AGENT), choice("split", SPLIT), choice("task type", TASK, kind),
+    choice("run", RUN), choice("agent", AGENT), choice("split", SPLIT), choice("task type", KIND),
     text("task contains", (row, wanted) => row[TASK].toLowerCase().includes(wanted)),
     number("reward from", (row, bound) => row[REWARD] >= bound), number("reward to", (row, bound) => row[REWARD] <= bound),
     check("successful", (row) => row[SUCCESS]), check("deliberated", (row) => row[DELIBERATED] > 0),
@@ -69,12 +69,8 @@ const FILTERS = {
   ],
 };
 
-function kind(task) {
-  return task.includes("/") ? task.replace(/^.*?([a-z_]+)-.*$/, "$1") : task.replace(/_\d+$/, "");
-}
-
-function choice(label, column, as = (value) => value) {
-  return { label, column, as, type: "select", keeps: (row, wanted) => as(row[column]) === wanted };
+function choice(label, column) {
+  return { label, column, type: "select", keeps: (row, wanted) => row[column] === wanted };
 }
 function text(label, keeps) {
   return { label, type: "search", keeps: (row, wanted) => keeps(row, wanted.toLowerCase()) };
@@ -94,7 +90,7 @@ function control(name, filter) {
     return el("label", { className: "check" }, box, filter.label);
   }
   if (filter.type === "select") {
-    const values = [...new Set(INDEX[name].map((row) => filter.as(row[filter.column])))].sort();
+    const values = [...new Set(INDEX[name].map((row) => row[filter.column]))].sort();
     if (values.length < 2) return null;
     const options = ["", ...values].map((value) => el("option", { value }, value || "all"));
     const select = el("select", { onchange: (e) => changed(e.target.value) }, ...options);
@@ -258,7 +254,7 @@ function rolledOut(rollout, critique) {
 
 function weighed(thought) {
   return el("div", { id: "thought" }, el("h3", {}, `Deliberation after ${thought.attempts} attempts`),
-    el("p", { className: "step weighed told" }, thought.thought || "(none passed the checks: the original thought stays)"),
+    el("p", { className: "step weighed told", tabIndex: 0 }, thought.thought || "(none passed the checks: the original thought stays)"),
     ...thought.rejected.map((reason) => el("p", { className: "notes bad" }, `rejected: ${reason}`)));
 }
 
@@ -283,7 +279,7 @@ async function go() {
 }
 
 function goToStep(by) {
-  const all = [...view.querySelectorAll(".step")];
+  const all = [...view.querySelectorAll(".step")].filter((step) => step.checkVisibility());
   const next = all[all.indexOf(document.activeElement) + by];
   if (next) { next.focus(); next.scrollIntoView({ block: "center" }); }
 }

@@ -8,14 +8,15 @@ as it is read: what is in memory is the index and one block.
 import base64
 import gzip
 import html
-import os
+import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 
 from sandcli.records import Critique, Episode, Rollout, Sample, Thought, Trajectory
+from sandcli.report.formats import numeric
 from sandcli.report.parts import Figure, Grid
 
 _EPISODES, _TRAINING = 50, 4
@@ -58,6 +59,7 @@ class _Entry(msgspec.Struct, array_like=True):
     agent: str
     split: str
     task: str
+    kind: str
     reward: float
     success: bool
     steps: int
@@ -78,23 +80,19 @@ class _Lesson(msgspec.Struct, array_like=True):
     reward: float
 
 
-def write_page(out: Path, page: Page, runs: Sequence[Shown]) -> None:
-    """Write the page; `out` appears when it is whole."""
-    out.parent.mkdir(parents=True, exist_ok=True)
-    part = out.with_name(f"{out.name}.part")
-    with part.open("w", encoding="utf-8") as file:
-        head, tail = _asset("page.html").split("<!-- data -->")
-        for name, content in _filled(page):
-            head = head.replace(f"<!-- {name} -->", content)
-        file.write(head)
-        entries = list(_packed(file, "episodes", _episodes(runs), _EPISODES))
-        lessons = list(_packed(file, "training", _lessons(runs), _TRAINING))
-        index = {"episodes": entries, "training": lessons, "blocks": {"episodes": _EPISODES, "training": _TRAINING}}
-        file.write(f'<script type="application/json" id="index">{_inert(msgspec.json.encode(index).decode())}</script>')
-        file.write(tail.replace("/* script */", _asset("page.js")))
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(out)
+def page_of(page: Page, runs: Sequence[Shown]) -> Iterator[bytes]:
+    """The page's bytes, a part at a time."""
+    head, tail = _asset("page.html").split("<!-- data -->")
+    for name, content in _filled(page):
+        head = head.replace(f"<!-- {name} -->", content)
+    yield head.encode()
+    entries: list[Any] = []
+    lessons: list[Any] = []
+    yield from _blocks("episodes", _episodes(runs), _EPISODES, entries)
+    yield from _blocks("training", _lessons(runs), _TRAINING, lessons)
+    index = {"episodes": entries, "training": lessons, "blocks": {"episodes": _EPISODES, "training": _TRAINING}}
+    yield f'<script type="application/json" id="index">{_inert(msgspec.json.encode(index).decode())}</script>'.encode()
+    yield tail.replace("/* script */", _asset("page.js")).encode()
 
 
 def _episodes(runs: Sequence[Shown]) -> Iterator[tuple[Any, Any]]:
@@ -104,7 +102,8 @@ def _episodes(runs: Sequence[Shown]) -> Iterator[tuple[Any, Any]]:
 
 
 def _entry(run: str, agent: str, e: Episode) -> _Entry:
-    return _Entry(run, agent, e.split, str(e.task), e.reward, e.success, len(e.steps), e.deliberated, e.tokens, e.end)
+    score = e.reward, e.success, len(e.steps), e.deliberated, e.tokens, e.end
+    return _Entry(run, agent, e.split, str(e.task), e.task.name, *score)
 
 
 def _lessons(runs: Sequence[Shown]) -> Iterator[tuple[Any, Any]]:
@@ -116,23 +115,14 @@ def _lessons(runs: Sequence[Shown]) -> Iterator[tuple[Any, Any]]:
             yield _Lesson(run.name, t.id, t.instruction, len(t.steps), flagged, deliberated, t.reward), d
 
 
-def _packed(file: IO[str], kind: str, pairs: Iterable[tuple[Any, Any]], size: int) -> Iterator[Any]:
-    """Write the records in blocks and give their entries for the index."""
-    block: list[Any] = []
-    number = 0
-    for entry, record in pairs:
-        block.append(record)
-        yield entry
-        if len(block) == size:
-            _write_block(file, f"{kind}-{number}", block)
-            block, number = [], number + 1
-    if block:
-        _write_block(file, f"{kind}-{number}", block)
-
-
-def _write_block(file: IO[str], name: str, records: Sequence[Any]) -> None:
-    packed = base64.b64encode(gzip.compress(msgspec.json.encode(records), mtime=0)).decode()
-    file.write(f'<script type="application/octet-stream" id="{name}">{packed}</script>\n')
+def _blocks(kind: str, pairs: Iterable[tuple[Any, Any]], size: int, entries: list[Any]) -> Iterator[bytes]:
+    """The records packed in blocks; their entries for the index are put into `entries`."""
+    left, number = iter(pairs), itertools.count()
+    while block := list(itertools.islice(left, size)):
+        entries += [entry for entry, _ in block]
+        records = msgspec.json.encode([record for _, record in block])
+        packed = base64.b64encode(gzip.compress(records, mtime=0)).decode()
+        yield f'<script type="application/octet-stream" id="{kind}-{next(number)}">{packed}</script>\n'.encode()
 
 
 def _filled(page: Page) -> list[tuple[str, str]]:
@@ -148,8 +138,7 @@ def _filled(page: Page) -> list[tuple[str, str]]:
 
 def _table(grid: Grid) -> str:
     """Columns of words stand left, those of numbers right."""
-    words = [any(any(map(str.isalpha, cell)) for cell in column) for column in zip(*grid.rows, strict=True)]
-    marks = [' class="text"' if wordy else "" for wordy in words] or [""] * len(grid.header)
+    marks = ["" if number else ' class="text"' for number in numeric(grid)]
     head, *rows = (
         "".join(f"<{tag}{mark}>{html.escape(cell)}</{tag}>" for cell, mark in zip(row, marks, strict=True))
         for tag, row in [("th", grid.header), *(("td", row) for row in grid.rows)]

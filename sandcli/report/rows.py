@@ -52,7 +52,8 @@ def _part(group: str, evaluation: Evaluation, model: str) -> _Part:
             return _Part(group, f"without {evaluation.without}", "ablation", evaluation, model)
         case "model":
             return _Part(group, f"SAND, iteration {evaluation.iteration}", "sand", evaluation, model)
-    return _Part(group, model, "other", evaluation, model)
+    path = model if len(PurePath(model).parts) > 1 else f"./{model}"  # a folder may be called SFT
+    return _Part(group, path, "other", evaluation, model)
 
 
 def _labelled(parts: Sequence[_Part], evaluations: Sequence[Evaluation]) -> dict[tuple[str, str], list[_Part]]:

@@ -9,14 +9,7 @@ from sandcli.report.parts import Grid
 NONE = "-"
 
 
-class Range(NamedTuple):
-    """From the least to the most of some numbers."""
-
-    low: float
-    high: float
-
-
-Cell = Estimate | Difference | Range | float | int | str | None
+Cell = Estimate | Difference | float | int | str | None
 
 
 class Line(NamedTuple):
@@ -55,8 +48,6 @@ def text(cell: Cell, decimals: int) -> str:
             return f"{mean:,.{decimals}f} ({low:,.{decimals}f}-{high:,.{decimals}f})"
         case Difference(mean, low, high):
             return f"{mean:+.{decimals}f} ({low:+.{decimals}f} to {high:+.{decimals}f})"
-        case Range(low, high):
-            return f"{low:,.{decimals}f}-{high:,.{decimals}f}"
         case float():
             return f"{cell:,.{decimals}f}"
         case int():
@@ -73,7 +64,7 @@ def plain(sheet: Sheet) -> dict[str, Any]:
                 "base model": line.group,
                 sheet.first: line.label,
                 "paper": line.paper,
-                **{name: _plain(cell) for name, cell in zip(sheet.columns, line.cells, strict=True)},
+                "cells": {name: _plain(cell) for name, cell in zip(sheet.columns, line.cells, strict=True)},
             }
             for line in sheet.lines
         ],
@@ -97,11 +88,11 @@ def _group(line: Line) -> str:
 
 
 def _plain(cell: Cell) -> Any:
-    return cell._asdict() if isinstance(cell, Estimate | Difference | Range) else cell
+    return cell._asdict() if isinstance(cell, Estimate | Difference) else cell
 
 
 def _parts(cells: list[Cell]) -> list[str]:
-    bounded = any(isinstance(cell, Estimate | Difference | Range) for cell in cells)
+    bounded = any(isinstance(cell, Estimate | Difference) for cell in cells)
     return ["", "low", "high"] if bounded else [""]
 
 
@@ -109,6 +100,4 @@ def _number(cell: Cell, part: str) -> float | int | str | None:
     match cell:
         case Estimate(mean, low, high) | Difference(mean, low, high):
             return {"": mean, "low": low, "high": high}[part]
-        case Range(low, high):
-            return {"": None, "low": low, "high": high}[part]
     return None if part else cell

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from sandcli.report import paper
 from sandcli.report.estimates import RESAMPLES, Estimate, bootstrap
 from sandcli.report.scores import Row, Score, Suite, suites_of, worlds_of
-from sandcli.report.sheets import Cell, Line, Range, Sheet
+from sandcli.report.sheets import Cell, Line, Sheet
 
 INTERVALS = (
     f"Intervals: 95 % percentile bootstrap over tasks, {RESAMPLES:,} resamples; of equal values they tell nothing."
@@ -16,10 +16,9 @@ def table2(rows: Sequence[Row]) -> Sheet:
     """Average reward x100 on every test set, and the average of the paper's four where all are there."""
     suites = columns_of(rows)
     ours = [Line(row.group, row.label, [*_rewards(row, suites), _average(row)]) for row in rows]
+    known = paper.TABLE2 if set(paper.SUITES) <= set(suites) else ()
     theirs = [
-        Line(line.base, line.label, [*_printed(line.rewards, suites), line.average], paper=True)
-        for line in paper.TABLE2
-        if paper.SUITES[0] in suites
+        Line(line.base, line.label, [*_printed(line.rewards, suites), line.average], paper=True) for line in known
     ]
     notes = [INTERVALS, tasks_note(rows)]
     if theirs:
@@ -36,12 +35,25 @@ def columns_of(rows: Sequence[Row]) -> list[Suite]:
 
 
 def tasks_note(rows: Sequence[Row]) -> str:
-    """How many tasks the numbers are over."""
+    """How many tasks the numbers are over, and of which rows where these have other tasks."""
+    found = [(suite, _by_tasks(rows, suite)) for suite in suites_of(rows)]
     counts = []
-    for suite in suites_of(rows):
-        found = sorted({len(row.scores[suite]) for row in rows if suite in row.scores})
-        counts.append(f"{suite} {' or '.join(map(str, found))}")
-    return f"Tasks: {', '.join(counts)}."
+    for suite, labels in found:
+        told = [f"{len(tasks)} ({' and '.join(names)})" for tasks, names in labels.items()]
+        counts.append(f"{suite} {len(next(iter(labels))) if len(labels) == 1 else ', '.join(told)}")
+    uneven = any(len(labels) > 1 for _, labels in found)
+    more = " Averages over other tasks cannot be compared; paired differences can." if uneven else ""
+    return f"Tasks: {'; '.join(counts)}.{more}"
+
+
+def _by_tasks(rows: Sequence[Row], suite: Suite) -> dict[frozenset[str], list[str]]:
+    """The labels of the rows by the tasks that they have, most tasks first."""
+    several = len({row.group for row in rows}) > 1
+    found: dict[frozenset[str], list[str]] = {}
+    for row in (row for row in rows if suite in row.scores):
+        label = f"{row.group}, {row.label}" if several else row.label
+        found.setdefault(frozenset(score.task for score in row.scores[suite]), []).append(label)
+    return dict(sorted(found.items(), key=lambda item: -len(item[0])))
 
 
 def table3(rows: Sequence[Row]) -> Sheet | None:
@@ -69,13 +81,15 @@ def table4(rows: Sequence[Row]) -> Sheet | None:
     ours = [Line(row.group, row.label, [_tokens(row.held_out(world)) for world in worlds]) for row in rows]
     known = [paper.TABLE4.get(world) for world in worlds]
     sft: list[Cell] = [tokens and tokens.sft for tokens in known]
-    iterations: list[Cell] = [tokens and Range(tokens.least, tokens.most) for tokens in known]
+    least: list[Cell] = [tokens and tokens.least for tokens in known]
+    most: list[Cell] = [tokens and tokens.most for tokens in known]
     theirs = [
         Line("both base models", "SFT", sft, paper=True),
-        Line("both base models", "SAND, iterations 1 to 3", iterations, paper=True),
+        Line("both base models", "SAND, least of iterations 1 to 3", least, paper=True),
+        Line("both base models", "SAND, most of iterations 1 to 3", most, paper=True),
     ]
     lines = [*(line for line in ours if any(line.cells)), *(theirs if any(known) else [])]
-    notes = [INTERVALS, "Over the seen and unseen tasks together."]
+    notes = [INTERVALS, "Over the seen and unseen tasks together.", tasks_note(rows)]
     title = "Table 4: average generated tokens per task"
     return Sheet("table4", title, "agent", worlds, lines, notes, decimals=0) if worlds else None
 

@@ -12,8 +12,9 @@ import pytest
 from msgspec.structs import replace
 
 from sandcli.records import Candidate, Critique, Draw, Episode, Rollout, Sample, Step, Task, Thought, Trajectory
-from sandcli.report.page import Deliberated, Page, Shown, write_page
+from sandcli.report.page import Deliberated, Page, Shown, page_of
 from sandcli.report.parts import Figure, Grid
+from sandcli.store import write_atomic
 from tests.helpers import make_run, perform, sand
 
 DRIVER = shutil.which("chromedriver")
@@ -124,7 +125,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> str:
         Shown("it1", {"sft": "SFT"}, (episode(n) for n in range(120)), iter([lesson()])),
         Shown("it2", {"model": "SAND, iteration 2"}, (episode(n, "model") for n in range(30)), iter(())),
     ]
-    write_page(out, Page("Report", [grid], [figure], ["it1 and it2 differ"]), runs)
+    write_atomic(out, page_of(Page("Report", [grid], [figure], ["it1 and it2 differ"]), runs))
     return out.as_uri()
 
 
@@ -209,6 +210,9 @@ def test_a_training_step_tells_how_its_thought_came_about(browser: Any, page: st
     until(browser, lambda: any("Critique: Nobody flies." in text for text in seen(browser, ".rollout")))
     assert "rejected: repeats itself" in seen(browser, "#thought p")
     assert seen(browser, "#thought .step") == ["My options: all."]
+    body = browser.find_element("css selector", "body")
+    body.send_keys("jjj")  # past what is folded away
+    assert browser.switch_to.active_element.is_displayed() and browser.switch_to.active_element.tag_name != "body"
 
 
 def test_what_models_and_worlds_say_is_only_ever_text(browser: Any, page: str) -> None:
@@ -232,7 +236,7 @@ def test_ten_thousand_episodes_are_usable(browser: Any, tmp_path: Path) -> None:
     out = tmp_path / "many.html"
     long = "You see a chair, a table and number {n}. " * 100
     many = (replace(episode(n), instruction=long.format(n=n)) for n in range(10_000))
-    write_page(out, Page("Report", [], [], []), [Shown("it1", {}, many, iter(()))])
+    write_atomic(out, page_of(Page("Report", [], [], []), [Shown("it1", {}, many, iter(()))]))
     assert out.stat().st_size < 20 * 2**20
     at(browser, f"{out.as_uri()}#episodes")
     until(browser, lambda: seen(browser, "#count") == ["10,000 of 10,000"], seconds=60)

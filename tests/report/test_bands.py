@@ -67,3 +67,7 @@ def test_seen_and_unseen_tasks_of_a_name_are_kept_apart() -> None:
     base = scores([0.0], "seen") + scores([1.0], "unseen")
     (_, found) = banded(rows_of([evaluation(base_model=base, model=everywhere(0.4))]))
     assert [len(found.scores[band]) for band in BANDS] == [1, 0, 1]
+
+
+def test_where_the_base_model_earned_the_same_everywhere_nothing_is_harder() -> None:
+    assert not banded(rows_of([evaluation(base_model=everywhere(1.0, 1.0), model=everywhere(0.4, 0.6))]))

@@ -77,8 +77,8 @@ def test_the_same_numbers_give_the_same_bytes() -> None:
     ("base", "model"),
     [
         (everywhere(0.1, 0.5, 0.9), everywhere(0.5, 0.5, 0.5)),
-        (everywhere(0.0, 0.0), everywhere(0.5, 0.5)),
-        (everywhere(0.3), everywhere(0.0)),
+        (everywhere(0.0, 0.0, 1.0), everywhere(0.5, 0.5)),
+        (everywhere(0.3, 0.6), everywhere(0.0)),
         (varied(), [found._replace(deliberated=0) for found in varied()]),
         (varied(60), [found._replace(deliberated=0, reward=0.0) for found in varied(60)]),
     ],

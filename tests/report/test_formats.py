@@ -12,7 +12,7 @@ from sandcli.report.details import differences
 from sandcli.report.estimates import Difference, Estimate
 from sandcli.report.formats import comma_separated, latex, markdown, numeric, terminal
 from sandcli.report.rows import rows_of
-from sandcli.report.sheets import Cell, Line, Range, Sheet, grid, plain, text
+from sandcli.report.sheets import Cell, Line, Sheet, grid, plain, text
 from sandcli.report.tables import table2
 from tests.report.made_up import evaluation, everywhere
 
@@ -20,9 +20,9 @@ NAMES = st.text("ab |_%&\\{}$#~^*<>[]`-,\"'", min_size=1, max_size=12)
 
 
 def sheet_of(*labels: str) -> Sheet:
-    cells: list[Cell] = [Estimate(85.71, 80.13, 90.2), None, Range(10, 20)]
+    cells: list[Cell] = [Estimate(85.71, 80.13, 90.2), None, 10]
     lines = [Line("base_1", label, cells) for label in labels]
-    return Sheet("table9", "Rewards & more, 50 %", "agent", ["x_1 | y", "none", "range"], lines, ["a_b: 5 %"])
+    return Sheet("table9", "Rewards & more, 50 %", "agent", ["x_1 | y", "none", "count"], lines, ["a_b: 5 %"])
 
 
 @pytest.mark.parametrize(
@@ -31,7 +31,6 @@ def sheet_of(*labels: str) -> Sheet:
         (Estimate(85.71, 80.13, 90.2), 1, "85.7 (80.1-90.2)"),
         (Estimate(1234.5, 1000, 2000), 0, "1,234 (1,000-2,000)"),
         (Difference(-3.21, -7.1, 0.4, 9), 1, "-3.2 (-7.1 to +0.4)"),
-        (Range(2254, 2522), 0, "2,254-2,522"),
         (None, 1, "-"),
         (0.0, 2, "0.00"),
         (1200, 1, "1,200"),
@@ -44,7 +43,7 @@ def test_cells(cell: Cell, decimals: int, shown: str) -> None:
 
 def test_markdown_escapes() -> None:
     written = markdown(grid(sheet_of("a|b_c*d")))
-    assert r"| base\_1 | a\|b\_c\*d | 85.7 (80.1-90.2) | - | 10.0-20.0 |" in written
+    assert r"| base\_1 | a\|b\_c\*d | 85.7 (80.1-90.2) | - | 10 |" in written
     assert r"x\_1 \| y" in written and r"a\_b: 5 \%" in written
     assert "| --- | --- | ---: | ---: | ---: |" in written
 
@@ -58,7 +57,7 @@ def test_every_line_of_a_markdown_table_has_the_same_cells(name: str) -> None:
 
 def test_latex_escapes_and_rules() -> None:
     written = latex(grid(sheet_of(r"50 % of a_b & c\d")))
-    assert r"50 \% of a\_b \& c\textbackslash{}d & 85.7 (80.1--90.2) & - & 10.0--20.0 \\" in written
+    assert r"50 \% of a\_b \& c\textbackslash{}d & 85.7 (80.1--90.2) & - & 10 \\" in written
     for part in (r"\toprule", r"\midrule", r"\bottomrule", r"\label{tab:table9}", r"\textit{base\_1}", "{lrrr}"):
         assert part in written
     assert r"\caption{Rewards \& more, 50 \%}" in written
@@ -77,7 +76,7 @@ def test_latex_is_balanced_and_has_no_stray_specials(name: str) -> None:
     bare = re.sub(r"\\[\\&%$#_{}]", "", written)
     assert bare.count("{") == bare.count("}")
     assert not set("%$#_^~") & set(bare)
-    row = next(line for line in written.splitlines() if line.endswith(r"& 10.0--20.0 \\"))
+    row = next(line for line in written.splitlines() if line.endswith(r"& 10 \\"))
     assert len(re.findall(r"(?<!\\)&", row)) == 3
 
 
@@ -92,17 +91,15 @@ def test_csv_gives_names_back_and_bounds_have_columns(name: str) -> None:
         "x_1 | y low",
         "x_1 | y high",
         "none",
-        "range",
-        "range low",
-        "range high",
+        "count",
     ]
-    assert row == ["base_1", name, "here", "85.71", "80.13", "90.2", "", "", "10", "20"]
+    assert row == ["base_1", name, "here", "85.71", "80.13", "90.2", "", "10"]
 
 
 def test_json_has_numbers_not_text() -> None:
     (row,) = plain(sheet_of("a"))["rows"]
-    assert row["x_1 | y"] == {"mean": 85.71, "low": 80.13, "high": 90.2}
-    assert (row["none"], row["range"], row["paper"]) == (None, {"low": 10, "high": 20}, False)
+    assert row["cells"] == {"x_1 | y": {"mean": 85.71, "low": 80.13, "high": 90.2}, "none": None, "count": 10}
+    assert row["paper"] is False
 
 
 def test_table_2_of_both_worlds_fits_80_columns() -> None:

@@ -30,6 +30,11 @@ def test_rows_are_named_and_ordered_as_in_the_paper() -> None:
     assert {group for group, _ in found} == {"tiny"}
 
 
+def test_a_folder_that_is_called_like_a_row_of_the_paper_is_another_row() -> None:
+    found = labels(evaluation("a", **{"sft": SOME, "SFT": SOME}))
+    assert [label for _, label in found] == ["SFT", "./SFT"]
+
+
 def test_two_worlds_are_one_row() -> None:
     (row,) = rows_of([evaluation("a", model=SOME), evaluation("b", world="ALFWorld", model=SOME)])
     assert set(row.scores) == {Suite("ScienceWorld", "seen"), Suite("ALFWorld", "seen")}

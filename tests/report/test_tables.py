@@ -6,9 +6,10 @@ import pytest
 
 from sandcli.report.details import differences, difficulty, steps, success, types
 from sandcli.report.estimates import Estimate
+from sandcli.report.figures import figure3
 from sandcli.report.rows import rows_of
 from sandcli.report.scores import Evaluation
-from sandcli.report.sheets import Range, Sheet
+from sandcli.report.sheets import Sheet
 from sandcli.report.tables import table2, table3, table4
 from tests.report.made_up import evaluation, everywhere, score, scores
 
@@ -93,10 +94,9 @@ def test_table_4_averages_tokens_beside_the_papers() -> None:
     sheet = table4(rows_of([evaluation("a", model=model), evaluation("b", world="ALFWorld", model=scores([1]))]))
     assert cells(sheet, "SAND, iteration 1") == {"ScienceWorld": 300, "ALFWorld": 100}
     assert cells(sheet, "SFT", paper=True) == {"ScienceWorld": 800, "ALFWorld": 498}
-    assert cells(sheet, "SAND, iterations 1 to 3", paper=True) == {
-        "ScienceWorld": Range(2254, 2522),
-        "ALFWorld": Range(1146, 1314),
-    }
+    least, most = (f"SAND, {which} of iterations 1 to 3" for which in ("least", "most"))
+    assert cells(sheet, least, paper=True) == {"ScienceWorld": 2254, "ALFWorld": 1146}
+    assert cells(sheet, most, paper=True) == {"ScienceWorld": 2522, "ALFWorld": 1314}
 
 
 def test_success_is_counted() -> None:
@@ -117,6 +117,49 @@ def test_differences_are_against_sft_of_the_same_base_model() -> None:
     ]
     assert cells(sheet, "base")["difference"] == -25
     assert differences(rows_of(runs[1:])) is None
+
+
+def test_differences_are_against_the_sft_that_is_nearest() -> None:
+    runs = [
+        evaluation("x/s1/it1", sft=scores([0.5]), model=scores([0.6])),
+        evaluation("x/s2/it1", sft=scores([0.1])),
+        evaluation("x/s2/it2", iteration=2, model=scores([0.3])),
+    ]
+    sheet = differences(rows_of(runs))
+    assert sheet is not None
+    found = {line.label: (line.cells[0], round(line.cells[3].mean)) for line in sheet.lines}  # type: ignore[union-attr]
+    assert found == {
+        "SFT (s2/it1)": ("SFT (s1/it1)", -40),
+        "SAND, iteration 1": ("SFT (s1/it1)", 10),
+        "SAND, iteration 2": ("SFT (s2/it1)", 20),
+    }
+
+
+def test_what_sft_was_not_evaluated_on_is_held_against_the_base_model() -> None:
+    runs = [
+        evaluation("a", sft=scores([0.5]), base_model=scores([0.1]), model=scores([0.6])),
+        evaluation("b", world="ALFWorld", base_model=scores([0.0]), model=scores([1.0])),
+    ]
+    sheet = differences(rows_of(runs))
+    assert sheet is not None
+    assert [(line.label, *line.cells[:2]) for line in sheet.lines] == [
+        ("base", "SFT", "ScienceWorld seen"),
+        ("SAND, iteration 1", "SFT", "ScienceWorld seen"),
+        ("SAND, iteration 1", "base", "ALFWorld seen"),
+    ]
+
+
+def test_every_table_says_which_row_has_other_tasks() -> None:
+    rows = rows_of([evaluation(sft=scores([0.5, 0.5]), model=scores([0.6]), base_model=scores([0.0, 0.1]))])
+    note = (
+        "Tasks: ScienceWorld seen 2 (base and SFT), 1 (SAND, iteration 1). "
+        "Averages over other tasks cannot be compared; paired differences can."
+    )
+    for draw in (table2, table4, success, types, steps):
+        sheet = draw(rows)
+        assert sheet is not None and note in sheet.notes
+    figure = figure3(rows)
+    assert figure is not None and note in figure.caption
 
 
 def test_task_types_have_a_line_each() -> None:
