@@ -3,6 +3,8 @@
 from itertools import pairwise
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from sandcli.envs.base import WorldSettings
 from sandcli.envs.scienceworld import tasks as table
@@ -100,9 +102,20 @@ def test_task_types_take_turns() -> None:
     assert [(item.name, item.variation) for item in mixed[:4]] == [
         ("identify-life-stages-2", 0),
         ("boil", 0),
-        ("identify-life-stages-2", 1),
-        ("boil", 1),
+        ("identify-life-stages-2", 2),
+        ("boil", 8),
     ]
+
+
+@given(st.integers(1, 200), st.data())
+def test_any_first_variations_lie_far_apart(size: int, data: st.DataObject) -> None:
+    """No stretch between two chosen ones is more than four times as long as were they evenly spread."""
+    order = table.spread(range(size))
+    assert sorted(order) == list(range(size))
+    count = data.draw(st.integers(1, size))
+    chosen = sorted(order[:count])
+    stretches = [after - before for before, after in zip(chosen, [*chosen[1:], size], strict=True)]
+    assert max(stretches) <= 4 * size / count
 
 
 def test_a_type_that_is_named_twice_counts_once() -> None:

@@ -4,6 +4,7 @@ A test holds the variation counts and splits against the simulator itself. The s
 `seen` variations are those that the published comparisons on ScienceWorld use.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 
@@ -84,6 +85,16 @@ ETO_ORDER = [
     "mendelian-genetics-unknown-plant",
 ]
 """Expert data in ETO's form names a task by its place in this list and its variation: `9_412`."""
+
+
+def spread(variations: Sequence[int]) -> list[int]:
+    """The variations in an order in which any first N lie far apart: neighbours share their scene and its things.
+
+    Van der Corput's order: places sorted by their binary digits read backwards.
+    """
+    digits = (len(variations) - 1).bit_length()
+    order = sorted(range(len(variations)), key=lambda place: f"{place:0{digits}b}"[::-1])
+    return [variations[place] for place in order]
 
 
 def train(kind: TaskType) -> range:

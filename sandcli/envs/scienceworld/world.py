@@ -40,11 +40,11 @@ class ScienceWorld:
         self._limit = settings.step_limit
 
     def tasks(self, split: str) -> list[Task]:
-        """The tasks of a split, types taking turns, so that any first N cover as many types as possible."""
+        """The tasks of a split, in an order in which any first N cover as many types and scenes as possible."""
         if split not in ("train", "seen", "unseen"):
             raise UsageError(f"unknown split {split!r} of ScienceWorld", "use train, seen or unseen")
         return taking_turns(
-            [Task(name=name, variation=v) for v in self._variations(name, split)] for name in self._types
+            [Task(name=name, variation=v) for v in table.spread(self._variations(name, split))] for name in self._types
         )
 
     def _variations(self, name: str, split: str) -> Sequence[int]:
