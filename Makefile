@@ -97,7 +97,7 @@ $(RUN)/eval.jsonl: $(RUN)/model
 
 # Every part of it is made once and kept, so a run that was stopped goes on where it was.
 experiment: $(READY)  ## SFT and ITERATIONS (3) iterations in RUN/it1, it2, ...: make experiment RUN=runs/x INIT="--preset NAME"
-	@test -f $(RUN)/it1/sand.toml || $(SAND) init --run $(RUN)/it1 --set eval.models=base,sft,model $(INIT)
+	@test -f $(RUN)/it1/sand.toml || $(SAND) init --run $(RUN)/it1 --set eval.models=sft,model,base $(INIT)
 	@$(MAKE) --no-print-directory iteration RUN=$(RUN)/it1
 	@for n in $$(seq 2 $(ITERATIONS)); do \
 	  test -f $(RUN)/it$$n/sand.toml || $(SAND) init --run $(RUN)/it$$n --from $(RUN)/it$$((n - 1)) || exit; \
