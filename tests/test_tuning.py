@@ -50,17 +50,17 @@ def accepted(root: Path) -> list[str]:
     return found
 
 
-def test_what_was_accepted_while_it_was_made_is_noted_at_the_end(run: Path, trainer: Trainer) -> None:
+def test_a_half_made_model_is_not_finished_by_another_recipe(run: Path, trainer: Trainer) -> None:
     trainer.stopped = True
     with pytest.raises(Interrupted):
         sft(run)
-    with pytest.raises(PrerequisiteError, match=r"epochs: was 3, is 2"):
-        sft(run, sft__epochs=2)
-    with pytest.raises(Interrupted):
-        sft(run, Options(accept_stale=True), sft__epochs=2)
+    for options in (Options(), Options(accept_stale=True)):
+        with pytest.raises(PrerequisiteError, match=r"begun from something else: epochs: was 3, is 2") as caught:
+            sft(run, options, sft__epochs=2)
+        assert caught.value.fix.startswith("--force") and "--accept-stale" not in caught.value.fix
     trainer.stopped = False
-    sft(run, sft__epochs=2)
-    assert accepted(run) == ["epochs: was 3, is 2"]
+    sft(run)
+    assert accepted(run) == []
 
 
 def test_a_model_that_was_kept_twice_names_both_reasons(run: Path, trainer: Trainer) -> None:

@@ -23,7 +23,7 @@ from sandcli.errors import UsageError
 from sandcli.finetune.batches import batched
 from sandcli.finetune.recipe import Hooks, Means, Recipe, Spec
 from sandcli.finetune.rows import IGNORED, Row, prepare, training_messages
-from sandcli.finetune.trainer import fit
+from sandcli.finetune.trainer import fit, longest
 from sandcli.react import Message
 from sandcli.records import Trajectory
 from sandcli.stages.context import Context
@@ -56,7 +56,9 @@ def bench_training(context: Context, steps: int) -> Compared:
         raise UsageError(f"{steps} steps need as many trajectories", "collect more, or lower --steps")
     start, system = context.base_model().folder, context.world.system
     tokenizer = load_tokenizer(start)
-    rows = prepare(tokenizer, system, trajectories, 10**9, "drop").rows
+    rows, too_long = prepare(tokenizer, system, trajectories, longest(start, 0), "drop")
+    if too_long:
+        raise UsageError(f"{len(too_long)} trajectories are too long for the model", "collect shorter tasks")
     conversations = [training_messages(system, trajectory) for trajectory in trajectories]
     lengths = [len(row.input_ids) for row in rows]
     with tempfile.TemporaryDirectory() as folder:
@@ -64,7 +66,7 @@ def bench_training(context: Context, steps: int) -> Compared:
         plain = _rate(lengths, ended)
         order = batched(lengths, _RECIPE, 1, 1).tokens
         ours = _rate(order, _ours(start, system, trajectories, Path(folder) / "ours"))
-    same = all(map(_same, rows, theirs))
+    same = all(_same(*pair) for pair in zip(rows, theirs, strict=True))
     return Compared(round(ours, 1), round(plain, 1), round(ours / plain, 2), same)
 
 
@@ -102,24 +104,27 @@ def _plain(
         if marked != render(tokenizer, messages, answer=False):
             raise UsageError("the plain script knows the ChatML template only", "use the embedded model")
     gpu, watch = torch.cuda.is_available(), _Stopwatch()
+    config = SFTConfig(
+        output_dir=str(work),
+        chat_template_path=_template_file(work),
+        assistant_only_loss=True,
+        max_length=None,
+        learning_rate=1e-5,
+        num_train_epochs=1,
+        per_device_train_batch_size=1,
+        train_sampling_strategy="sequential",
+        bf16=gpu,
+        use_cpu=not gpu,
+        gradient_checkpointing=gpu,
+        save_strategy="no",
+        report_to="none",
+        disable_tqdm=True,
+    )
+    if config.n_gpu > 1:
+        config._n_gpu = 1  # as ours: one GPU a process
     trainer = SFTTrainer(
         model=load_model(start, training=True),
-        args=SFTConfig(
-            output_dir=str(work),
-            chat_template_path=_template_file(work),
-            assistant_only_loss=True,
-            max_length=None,
-            learning_rate=1e-5,
-            num_train_epochs=1,
-            per_device_train_batch_size=1,
-            train_sampling_strategy="sequential",
-            bf16=gpu,
-            use_cpu=not gpu,
-            gradient_checkpointing=gpu,
-            save_strategy="no",
-            report_to="none",
-            disable_tqdm=True,
-        ),
+        args=config,
         processing_class=load_tokenizer(start),
         train_dataset=Dataset.from_list([{"messages": _dicts(messages)} for messages in conversations]),
         callbacks=[watch],

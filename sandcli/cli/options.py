@@ -11,7 +11,7 @@ EngineKind = Annotated[str | None, typer.Option(help="auto, transformers, vllm, 
 Workers = Annotated[int | None, typer.Option(min=1, help="Environment processes.")]
 Processes = Annotated[
     int | None,
-    typer.Option(min=1, help="Processes that train together, one a GPU. Not needed under torchrun or Slurm."),
+    typer.Option(min=1, help="Processes that train together, one a GPU. Not needed under torchrun."),
 ]
 Seed = Annotated[int | None, typer.Option(help="The run's seed.")]
 Temperature = Annotated[float | None, typer.Option(min=0, help="Sampling temperature (paper: 1.0).")]

@@ -65,6 +65,8 @@ def _must_fit(folder: Path, dtype: str, gpu: bool) -> None:
     """Say so before a machine swaps itself to death; files that are no safetensors are not known well enough."""
     weights = sum(map(_weights, folder.glob("*.safetensors")))
     needed = weights * (0.5 if dtype == "int4" else getattr(torch, dtype).itemsize)
+    if not gpu:
+        needed *= int(os.environ.get("LOCAL_WORLD_SIZE", "1"))  # every process here loads its own
     free = torch.cuda.mem_get_info()[0] if gpu else psutil.virtual_memory().available
     if needed > free:
         raise PrerequisiteError(

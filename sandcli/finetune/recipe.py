@@ -56,7 +56,8 @@ class Hooks(NamedTuple):
 class Logged(msgspec.Struct, frozen=True, kw_only=True):
     """A line of a training log: one optimiser step. `loss` is the mean over the batch's trained tokens.
 
-    `tokens_a_second` counts all tokens of all processes; `memory_gib` is the peak of the first process.
+    `tokens_a_second` counts all tokens of all processes; `memory_gib` is the peak of the first GPU, or what the
+    first process takes now where there is none.
     """
 
     step: int

@@ -25,7 +25,7 @@ class Row(NamedTuple):
 
 
 class Prepared(NamedTuple):
-    """Rows to train on, and what happened to trajectories that were too long, by id."""
+    """Rows to train on, and what happened to trajectories that were too long or empty, by id."""
 
     rows: list[Row]
     too_long: dict[str, str]
@@ -66,21 +66,21 @@ def prepare(tokenizer: Any, system: str, trajectories: Sequence[Trajectory], lim
     report: dict[str, str] = {}
     for trajectory in trajectories:
         row = tokenise(tokenizer, training_messages(system, trajectory))
-        ends = _ends(row) if len(row.input_ids) > limit else []
-        kept = sum(end <= limit for end in ends) if too_long == "cut" else 0
-        if not ends:
+        tokens, ends = len(row.input_ids), _ends(row)
+        if 0 < tokens <= limit:
             rows.append(row)
-        elif kept:
+            continue
+        kept = sum(end <= limit for end in ends) if too_long == "cut" else 0
+        if kept:
             rows.append(Row(row.input_ids[: ends[kept - 1]], row.labels[: ends[kept - 1]]))
-        if ends:
-            what = f"cut to {kept} of {len(ends)} steps" if kept else "left out"
-            report[trajectory.id] = f"{what}: {len(row.input_ids)} tokens, and {limit} are allowed"
+        what = f"cut to {kept} of {len(ends)} steps" if kept else "left out"
+        report[trajectory.id] = f"{what}: {tokens} tokens, and {limit} are allowed" if ends else "left out: no step"
     return Prepared(rows, report)
 
 
 def _ends(row: Row) -> list[int]:
     """Where the agent's turns end."""
-    after = [*row.labels[1:], IGNORED]
+    after = [*row.labels, IGNORED][1:]
     return [n for n, (label, next_) in enumerate(zip(row.labels, after, strict=True), 1) if next_ == IGNORED != label]
 
 

@@ -1,6 +1,5 @@
 """What watches over a training run: counts steps, keeps the log, saves checkpoints, stops when it must."""
 
-import math
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,10 +10,8 @@ import psutil
 import torch
 from transformers import TrainerCallback
 
+from sandcli.finetune.checkpoints import COMPLETE, is_broken
 from sandcli.finetune.recipe import Hooks, Logged
-
-COMPLETE = "complete"
-"""A checkpoint without this file was being written when the process died."""
 
 
 class Watch(TrainerCallback):  # type: ignore[misc]
@@ -40,12 +37,12 @@ class Watch(TrainerCallback):  # type: ignore[misc]
         control.should_training_stop |= stop
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
-        """Note the step; a loss that is not a number ends the training, and no checkpoint is made of it."""
+        """Note the step; a loss or gradient that is no number ends the training, and no checkpoint is made of it."""
         entries = logged(state.log_history[-1:])
         if entries and self._log is not None:
             with self._log.open("ab") as file:
                 file.write(_line(entries[0]))
-        if entries and not math.isfinite(entries[0].loss):
+        if entries and is_broken(entries[0]):
             control.should_training_stop, control.should_save = True, False
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
@@ -56,7 +53,7 @@ class Watch(TrainerCallback):  # type: ignore[misc]
 
 
 class Meter:
-    """Speed and memory of the first process since it was last read."""
+    """Speed and memory of a process since it was last read."""
 
     def __init__(self, tokens: Sequence[int], epochs: int) -> None:
         """`tokens`: how many each step of the run computes."""

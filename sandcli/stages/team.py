@@ -1,19 +1,27 @@
-"""Processes that train together: started here (`--nproc`), or by a launcher such as torchrun or Slurm.
+"""Processes that train together: started here (`--nproc`), or by a launcher such as torchrun.
 
 Under a launcher every process is a `sand` of its own. The first one leads: it alone decides what is to be done,
 holds the lock and writes; the others follow it into the training run and out of it.
 """
 
+import logging
 import os
+import pickle
+import tempfile
+from datetime import timedelta
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from sandcli.errors import Exit, PrerequisiteError, SandError
+from sandcli.finetune.launch import must_know_each_other, processes, rank
 from sandcli.finetune.recipe import Fitted, Hooks, Size, Spec
 from sandcli.progress import Bar, notice
 from sandcli.records import Trajectory
 from sandcli.stages.interrupts import Interrupts
-from sandcli.store import read
+from sandcli.store import read, write_atomic
+
+if TYPE_CHECKING:
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
 T = TypeVar("T")
 
@@ -21,8 +29,8 @@ _PATIENCE = 600
 """Seconds that processes have for their current step and a checkpoint when they are asked to stop."""
 
 
-class Training(NamedTuple):
-    """A training run on the first `limit` trajectories of a file; `label` is its stage."""
+class Session(NamedTuple):
+    """One training run: on the first `limit` trajectories of a file; `label` is its stage."""
 
     label: str
     spec: Spec
@@ -33,18 +41,18 @@ class Training(NamedTuple):
         """Train in this process, together with the others where there are others."""
         from sandcli.finetune.trainer import fit
 
-        team, bar = Team(), Bar(self.label, 0, 0)
+        together, bar = processes() > 1, Bar(self.label, 0, 0)
         trajectories = list(read(self.data, Trajectory))[: self.limit]
-        with Interrupts(launched=team.size > 1) as interrupts:
+        with Interrupts(launched=together) as interrupts:
             hooks = Hooks(_say, bar.restart, bar.advance, lambda: interrupts.asked)
-            if team.size > 1:
+            if together:
                 hooks = hooks._replace(agreed=_shared)
-            if team.follows:
+            if rank() > 0:
                 return fit(self.spec, trajectories, hooks._replace(sized=lambda size: None))
             with bar.shown():
                 return fit(self.spec, trajectories, hooks)
 
-    def launched(self, processes: int) -> Fitted:
+    def launched(self, count: int) -> Fitted:
         """Train in so many processes of this machine, which torch's own launcher starts and watches."""
         from torch.distributed.elastic.multiprocessing import SignalException
         from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
@@ -53,52 +61,55 @@ class Training(NamedTuple):
         config = LaunchConfig(
             min_nodes=1,
             max_nodes=1,
-            nproc_per_node=processes,
+            nproc_per_node=count,
             run_id=self.label,
             rdzv_backend="c10d",
             rdzv_endpoint="127.0.0.1:0",
             max_restarts=0,
             shutdown_timeout=_PATIENCE,
         )
-        os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // processes)))
-        try:
-            outcome: Fitted | _Refused = elastic_launch(config, _process)(self)[0]
-        except SignalException:
-            return UNFINISHED
-        except ChildFailedError as error:
-            raise _died(processes, error) from error
-        if isinstance(outcome, _Refused):
-            raise outcome.kind(outcome.what, outcome.fix)
-        return outcome
+        os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // count)))
+        logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # we say it in a line
+        with tempfile.TemporaryDirectory() as folder:
+            try:
+                fitted: Fitted = elastic_launch(config, _process)(self, Path(folder))[0]
+            except SignalException:
+                return UNFINISHED
+            except ChildFailedError as error:
+                raise _refusal(Path(folder)) or _died(count, error) from error
+        return fitted
 
 
 UNFINISHED = Fitted([], 0, Size(0, 0, 0, 0, {}), False)
 """What is known of a training run that was interrupted in other processes."""
 
 
-class _Refused(NamedTuple):
-    """An error for a person, on its way from another process."""
-
-    kind: type[SandError]
-    what: str
-    fix: str
-
-
-def _process(training: Training) -> Fitted | _Refused:
-    """One of the processes that `Training.launched` started."""
+def _process(session: Session, folder: Path) -> Fitted:
+    """One of the processes that `Session.launched` started. One that fails must end, or the others wait for it."""
     try:
-        fitted = training.run()
+        fitted = session.run()
     except SandError as error:
-        return _Refused(type(error), error.what, error.fix)
+        write_atomic(folder / f"refused-{rank():05}", [pickle.dumps((type(error), error.what, error.fix))])
+        os._exit(error.exit)
     if not fitted.finished:
         os._exit(Exit.INTERRUPTED)  # a launcher that was interrupted itself takes no result any more
     return fitted
 
 
-def _died(processes: int, error: Exception) -> PrerequisiteError:
-    said = str(error).strip().splitlines()
+def _refusal(folder: Path) -> SandError | None:
+    """What the first of the processes said that had something to say."""
+    for path in sorted(folder.glob("refused-?????")):
+        kind, what, fix = pickle.loads(path.read_bytes())
+        error: SandError = kind(what, fix)
+        return error
+    return None
+
+
+def _died(count: int, error: "ChildFailedError") -> PrerequisiteError:
+    number, failure = error.get_first_failure()
+    how = failure.signal_name() if failure.exitcode < 0 else f"exit code {failure.exitcode}"
     return PrerequisiteError(
-        f"one of {processes} processes that trained together ended: {said[-1] if said else 'without a word'}",
+        f"process {number} of the {count} that trained together ended with {how}",
         "see what it printed above; run the same command again to go on from the last checkpoint",
     )
 
@@ -107,14 +118,14 @@ class Team:
     """The processes that a launcher started, or this one alone."""
 
     def __init__(self) -> None:
-        self.size = int(os.environ.get("WORLD_SIZE", "1"))
-        self._rank = int(os.environ.get("RANK", "0"))
+        must_know_each_other()
+        self.size = processes()
         self._told = False
 
     @property
     def follows(self) -> bool:
         """Whether another process leads."""
-        return self._rank > 0
+        return rank() > 0
 
     def __enter__(self) -> "Team":
         return self
@@ -124,10 +135,10 @@ class Team:
         if not self._told:
             self.share(None)
 
-    def share(self, training: Training | None) -> Training | None:
+    def share(self, session: Session | None) -> Session | None:
         """The leader's training run, to all; none where there is nothing to do."""
         self._told = True
-        return _shared(training) if self.size > 1 else training
+        return _shared(session) if self.size > 1 else session
 
 
 def _shared(value: T) -> T:
@@ -136,7 +147,8 @@ def _shared(value: T) -> T:
     from accelerate import PartialState
     from torch.distributed import broadcast_object_list
 
-    PartialState(cpu=not torch.cuda.is_available())  # joins them, the first time
+    # Joins them, the first time. A follower waits while the leader fetches a model or writes a checkpoint.
+    PartialState(cpu=not torch.cuda.is_available(), timeout=timedelta(hours=2))
     box = [value]
     broadcast_object_list(box, src=0)
     return box[0]

@@ -8,8 +8,8 @@ from typing import Literal, NamedTuple
 
 from msgspec import structs
 
-from sandcli.config import Training as Aims
-from sandcli.errors import Exit, Interrupted, UsageError
+from sandcli.config import Training
+from sandcli.errors import Exit, Interrupted, PrerequisiteError, UsageError
 from sandcli.finetune.recipe import Fitted, Means, Recipe, Spec
 from sandcli.models import fingerprint
 from sandcli.progress import notice
@@ -18,7 +18,7 @@ from sandcli.records import Trajectory
 from sandcli.run import SCHEMA, Identity, Manifest, differences
 from sandcli.stages.context import Context
 from sandcli.stages.job import Options, State, Summary
-from sandcli.stages.team import Team, Training
+from sandcli.stages.team import Session, Team
 from sandcli.store import fsync_folder, read
 
 
@@ -29,11 +29,11 @@ class Tuning(NamedTuple):
     stage: Literal["sft", "train"]
     start: Path
     data: Path
-    training: Aims
+    aims: Training
 
     def identity(self) -> Identity:
         """The model it starts from, the data, and the recipe."""
-        settings = {name: str(getattr(self.training, name)) for name in self.training.__struct_fields__}
+        settings = {name: str(getattr(self.aims, name)) for name in self.aims.__struct_fields__}
         settings |= {
             "start": fingerprint(self.start),
             "data": fingerprint(self.data),
@@ -65,9 +65,9 @@ def tune(job: Tuning, options: Options) -> Summary:
     """
     with Team() as team:
         if team.follows:
-            training = team.share(None)
-            if training is not None:
-                training.run()
+            session = team.share(None)
+            if session is not None:
+                session.run()
             return Summary(job.stage, Exit.DONE, "", None, [])
         return _lead(job, options, team)
 
@@ -80,14 +80,24 @@ def _lead(job: Tuning, options: Options, team: Team) -> Summary:
             for path in run.set_aside(job.stage):
                 notice(f"moved aside: {path}")
         state = State("missing", 0, 0, []) if options.force else inspect(job)
-        if state.kind == "stale" and not options.accept_stale:
-            raise run.refusal(job.stage, state.reasons)
+        if state.kind == "stale" and not (options.accept_stale and state.recorded):
+            raise _refusal(job, state)
         if options.dry_run:
             message = f"{job.stage}: {state.kind}"
             return Summary(job.stage, Exit.DONE, message, None, [], forecast=state.kind != "done")
         if state.recorded:
             return _kept(job, state)
         return _train(job, state, team)
+
+
+def _refusal(job: Tuning, state: State) -> PrerequisiteError:
+    """A half-made model cannot be kept as it is: going on would mix two recipes."""
+    if state.recorded:
+        return job.context.run.refusal(job.stage, state.reasons)
+    return PrerequisiteError(
+        f"{job.context.run.journal(job.stage)} was begun from something else: " + "; ".join(state.reasons),
+        "--force moves it aside and begins anew",
+    )
 
 
 def _kept(job: Tuning, state: State) -> Summary:
@@ -104,11 +114,10 @@ def _train(job: Tuning, state: State, team: Team) -> Summary:
     if next(iter(read(job.data, Trajectory)), None) is None:
         raise UsageError(f"{job.data} holds no trajectory", "collect some: other tasks, a larger --limit")
     identity, work = job.identity(), run.journal(job.stage)
-    accepted = run.accepted(job.stage, state.reasons)
-    run.begin(job.stage, identity, accepted)
+    run.begin(job.stage, identity)
     if state.kind == "missing":
         shutil.rmtree(work, ignore_errors=True)  # left by a run that was thrown away
-    notice(f"training {job.training.method} from {job.start} on {job.data}")
+    notice(f"training {job.aims.method} from {job.start} on {job.data}")
     fitted = _fitted(job, team)
     if not fitted.finished:
         raise Interrupted(job.stage)
@@ -117,7 +126,7 @@ def _train(job: Tuning, state: State, team: Team) -> Summary:
     (work / "result").rename(model)
     fsync_folder(model.parent)
     manifest = _manifest(job, fitted, identity)
-    manifest.accepted, manifest.seconds = accepted, round(time.monotonic() - started, 1)
+    manifest.seconds = round(time.monotonic() - started, 1)
     run.finish(manifest)
     shutil.rmtree(work)
     return Summary(
@@ -128,16 +137,18 @@ def _train(job: Tuning, state: State, team: Team) -> Summary:
 def _fitted(job: Tuning, team: Team) -> Fitted:
     """Train: in processes that are started now, with those that a launcher started, or alone."""
     run, settings = job.context.run, job.context.settings
-    recipe = Recipe(**structs.asdict(job.training), seed=settings.run.seed)
+    recipe = Recipe(**structs.asdict(job.aims), seed=settings.run.seed)
     how = structs.asdict(settings.trainer)
     processes = how.pop("nproc")
     means = Means(**how | {"report_to": tuple(settings.trainer.report_to)})
     spec = Spec(job.start, job.context.world.system, recipe, means, run.journal(job.stage), run.log(job.stage))
-    training = Training(job.stage, spec, job.data, job.context.limit)
+    session = Session(job.stage, spec, job.data, job.context.limit)
     if processes > 1 and team.size == 1:
-        return training.launched(processes)
-    team.share(training)
-    return training.run()
+        return session.launched(processes)
+    if settings.trainer.shard and team.size == 1:
+        notice("trainer.shard has no effect in one process; --nproc starts one for each GPU")
+    team.share(session)
+    return session.run()
 
 
 def _manifest(job: Tuning, fitted: Fitted, identity: Identity) -> Manifest:

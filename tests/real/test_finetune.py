@@ -10,13 +10,16 @@ from pathlib import Path
 
 import msgspec
 import pytest
+import torch
 
 from sandcli.engines.loading import load_model
 from sandcli.engines.tokens import load_tokenizer, prompt_ids, render
 from sandcli.errors import PrerequisiteError, SandError, UsageError
+from sandcli.finetune.checkpoints import last_checkpoint, must_be_readable, refuse_broken, told
 from sandcli.finetune.recipe import Fitted, Hooks, Logged, Means, Recipe, Spec
 from sandcli.finetune.rows import IGNORED, prepare, tokenise, training_messages
-from sandcli.finetune.trainer import fit, last_checkpoint
+from sandcli.finetune.trainer import fit
+from sandcli.finetune.weights import in_full_precision
 from sandcli.react import conversation
 from sandcli.records import Step, Task, Trajectory
 from tests.helpers import environment, make_run, perform
@@ -170,17 +173,68 @@ def test_loggers_that_a_user_has_are_told_of_every_step(tiny: Path, tmp_path: Pa
 
 
 def test_a_logger_that_is_not_there_is_named(tiny: Path, tmp_path: Path) -> None:
-    with pytest.raises(PrerequisiteError, match="names nonesuch, which is not installed"):
-        train(tiny, [trajectory("a", 3)], RECIPE, tmp_path, Means(report_to=("nonesuch",)))
+    with pytest.raises(PrerequisiteError, match="names trackio, which is not installed"):
+        train(tiny, [trajectory("a", 3)], RECIPE, tmp_path, Means(report_to=("trackio",)))
+    with pytest.raises(UsageError, match="names 'tensorbord', which is no logger") as caught:
+        train(tiny, [trajectory("a", 3)], RECIPE, tmp_path, Means(report_to=("tensorbord",)))
+    assert caught.value.fix == "did you mean tensorboard?"
+
+
+def test_an_adapter_of_another_rank_is_refused(tiny: Path, tmp_path: Path) -> None:
+    recipe = RECIPE._replace(method="lora", epochs=1)
+    train(tiny, [trajectory("a", 3)], recipe, tmp_path / "first")
+    start = tmp_path / "first" / "result"
+    with pytest.raises(UsageError, match=f"adapter of rank {recipe.lora_rank}, not 64"):
+        train(start, [trajectory("a", 3)], recipe._replace(lora_rank=64), tmp_path / "second")
+
+
+def test_adapters_are_trained_in_full_precision(tiny: Path) -> None:
+    model = load_model(tiny).to(torch.bfloat16).requires_grad_(False)
+    model.lm_head.weight.requires_grad = True
+    in_full_precision(model)
+    assert {weight.dtype for weight in model.parameters() if weight.requires_grad} == {torch.float32}
+    assert {weight.dtype for weight in model.parameters() if not weight.requires_grad} == {torch.bfloat16}
+
+
+def test_a_trajectory_without_a_step_is_left_out_and_said(tiny: Path, tmp_path: Path) -> None:
+    fitted = train(tiny, [trajectory("none", 0), trajectory("a", 3)], RECIPE._replace(epochs=1), tmp_path)
+    assert fitted.size.trajectories == 1
+    assert fitted.size.too_long == {"none": "left out: no step"}
+
+
+def test_a_checkpoint_of_spread_weights_is_gone_on_from_in_the_same_way(tmp_path: Path) -> None:
+    (tmp_path / "pytorch_model_fsdp.bin").touch()
+    must_be_readable(tmp_path, sharded=True)
+    with pytest.raises(PrerequisiteError, match=r"with trainer\.shard and several GPUs"):
+        must_be_readable(tmp_path, sharded=False)
+
+
+def test_a_full_gpu_is_told_with_its_mend(tmp_path: Path) -> None:
+    full = pytest.raises(PrerequisiteError, match="the GPU's memory is full: CUDA out of memory")
+    with full as caught, told(tmp_path):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.\nmore")
+    assert "trainer.shard" in caught.value.fix
 
 
 def test_a_loss_that_is_no_number_ends_the_training_and_spoils_no_checkpoint(tiny: Path, tmp_path: Path) -> None:
     recipe = RECIPE._replace(learning_rate=1e30)
-    with pytest.raises(SandError, match="the loss is nan at step 3; the checkpoint of step 1 is kept"):
+    with pytest.raises(SandError, match="the gradient is not a number at step 2; the checkpoint of step 1 is kept"):
         train(tiny, [trajectory("a", 3)], recipe, tmp_path, Means(checkpoint_minutes=0))
     kept = last_checkpoint(tmp_path / "checkpoints")
     assert kept is not None and kept.name == "checkpoint-1"
     assert not (tmp_path / "result").exists()
+
+
+def test_weights_that_gave_a_loss_that_is_no_number_are_not_kept(tmp_path: Path) -> None:
+    for step in (1, 2):
+        (tmp_path / f"checkpoint-{step}").mkdir()
+        (tmp_path / f"checkpoint-{step}" / "complete").touch()
+    values = {"epoch": 1.0, "learning_rate": 1e-5, "tokens_a_second": 1.0, "memory_gib": 1.0}
+    good = Logged(step=3, loss=0.1, gradient_norm=0.1, **values)
+    refuse_broken(good, tmp_path)
+    with pytest.raises(SandError, match="the loss is not a number at step 3; the checkpoint of step 1 is kept"):
+        refuse_broken(msgspec.structs.replace(good, loss=float("nan")), tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint-1"]
 
 
 def test_a_disk_without_space_is_told_and_costs_nothing(tiny: Path, tmp_path: Path) -> None:

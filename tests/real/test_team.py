@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -9,7 +10,9 @@ import time
 from pathlib import Path
 
 import pytest
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
 
+from sandcli.stages.team import _died
 from tests.helpers import REPO, environment, make_run, perform, sand
 
 pytestmark = pytest.mark.real
@@ -99,3 +102,32 @@ def test_what_goes_wrong_in_a_process_is_told_once(tiny: Path, tmp_path: Path) -
     assert done.returncode == 2
     assert "error: there is no trajectory to train on" in done.stderr and "Traceback" not in done.stderr
     assert done.stderr.count("error:") == 1
+
+
+def test_what_one_process_alone_meets_ends_them_all(tiny: Path, tmp_path: Path) -> None:
+    """Only the first one writes, so only it finds the disk full; the other waits for it meanwhile."""
+    run = prepared(tiny, tmp_path / "run", trainer__checkpoint_minutes=0.0)
+    done = subprocess.run(
+        [sys.executable, "-m", "sandcli", "sft", "--run", str(run), "--nproc", "2"],
+        cwd=REPO,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=150,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (2**20, 2**20)),
+    )
+    assert done.returncode == 3, done.stderr
+    assert "could not be written to" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_a_process_that_was_killed_is_named() -> None:
+    failure = ProcessFailure(local_rank=1, pid=7, exitcode=-9, error_file="none")
+    error = _died(2, ChildFailedError("sand", {1: failure}))
+    assert error.what == "process 1 of the 2 that trained together ended with SIGKILL"
+
+
+def test_tasks_of_slurm_that_do_not_know_each_other_are_refused(tiny: Path, tmp_path: Path) -> None:
+    run = prepared(tiny, tmp_path / "run")
+    done = sand("sft", "--run", run, extra={"SLURM_STEP_NUM_TASKS": "4"})
+    assert done.returncode == 2
+    assert "srun started 4 tasks" in done.stderr and "torchrun" in done.stderr

@@ -1,0 +1,30 @@
+"""Where this process stands among those that train together, by the variables that torchrun sets."""
+
+import os
+
+from sandcli.errors import UsageError
+
+
+def processes() -> int:
+    """How many there are."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def rank() -> int:
+    """The number of this one; 0 leads."""
+    return int(os.environ.get("RANK", "0"))
+
+
+def processes_here() -> int:
+    """How many there are on this machine."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+
+
+def must_know_each_other() -> None:
+    """Raise `UsageError` where `srun` started several tasks, which do not know that they belong together."""
+    tasks = int(os.environ.get("SLURM_STEP_NUM_TASKS", "1"))
+    if tasks > 1 and "WORLD_SIZE" not in os.environ:
+        raise UsageError(
+            f"srun started {tasks} tasks, and each would train alone",
+            "start one task a node, and in it torchrun, or on one node sand with --nproc",
+        )
