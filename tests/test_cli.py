@@ -173,7 +173,7 @@ def test_an_iteration_by_hand(tmp_path: Path) -> None:
     assert ran.returncode == 0, ran.stderr
     assert json.loads(ran.stdout)["manifest"]["counts"]["units"] == 1
     (row,) = json.loads(sand("report", root, "--json").stdout)["table2"]["rows"]
-    assert (row["agent"], row["paper"], row["average"]) == ("SAND, iteration 1", False, None)
+    assert (row["agent"], row["paper"], row["cells"]["average"]) == ("SAND, iteration 1", False, None)
 
 
 def test_a_finished_stage_is_a_line_and_exit_0(tmp_path: Path) -> None:
