@@ -12,11 +12,11 @@ from typing import NamedTuple
 from rich.table import Table
 
 from sandcli.cache import cache_folder
-from sandcli.config import without_password
 from sandcli.envs.alfworld.world import Alfworld
 from sandcli.envs.scienceworld.java import find_java
 from sandcli.errors import PrerequisiteError
 from sandcli.models import EMBEDDED, embedded_source
+from sandcli.settings import without_password
 
 _PACKAGES = ("torch", "transformers", "trl", "peft", "openai", "scienceworld", "py4j")
 _DISK_GIB = 5

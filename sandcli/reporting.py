@@ -10,7 +10,7 @@ from typing import Any, Literal
 from rich.console import Console
 from rich.text import Text
 
-from sandcli.config import FILE, Settings, resolve
+from sandcli.config import FILE, resolve
 from sandcli.errors import PrerequisiteError
 from sandcli.models import fingerprint
 from sandcli.records import Episode, Trajectory
@@ -24,6 +24,7 @@ from sandcli.report.scores import Evaluation, Row, Score, by_group, worlds_of
 from sandcli.report.sheets import Sheet, grid, plain
 from sandcli.report.tables import table2, table3, table4
 from sandcli.run import Manifest, Run, Stage
+from sandcli.settings import Settings
 from sandcli.store import read, write_atomic
 
 _WORLDS = {"scienceworld": "ScienceWorld", "alfworld": "ALFWorld"}

@@ -6,10 +6,10 @@ from typing import NamedTuple
 
 from rich.table import Table
 
-from sandcli.config import Settings
 from sandcli.errors import SandError
 from sandcli.records import Failure
 from sandcli.run import ARTIFACTS, STAGES, Manifest, Stage
+from sandcli.settings import Settings
 from sandcli.stages.context import Context
 from sandcli.stages.registry import state
 

@@ -6,8 +6,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from sandcli.config import Scalar, Settings, read_text, resolve, template, worker_count
+from sandcli.config import Scalar, read_text, resolve, template
 from sandcli.errors import UsageError
+from sandcli.settings import Settings, worker_count
 
 PRINTED = st.characters(exclude_categories=("Cs", "Cc"))
 

@@ -9,12 +9,12 @@ from typing import Any
 import msgspec
 import pytest
 
-from sandcli.config import Criticising
 from sandcli.engines.base import Completion, Sampling
 from sandcli.engines.scripted import ScriptedEngine
 from sandcli.errors import UsageError
 from sandcli.react import Message
 from sandcli.records import Rollout, Step, Task, Thought, Trajectory
+from sandcli.settings import Criticising
 from sandcli.stages.critique import Case, question
 from sandcli.stages.deliberating import write_guided
 from sandcli.stages.dilemmas import Option, Question

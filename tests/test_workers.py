@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
-from sandcli.envs import workers
+from sandcli.envs import process
 from sandcli.envs.base import Outcome, World, WorldSettings
-from sandcli.envs.workers import PROCESS, Pool, _Replaced, _WorkerDied
+from sandcli.envs.process import PROCESS, Replaced, WorkerDied
+from sandcli.envs.workers import Pool
 from sandcli.errors import MachineryError, PrerequisiteError
 from sandcli.records import Step, Task
 from tests.helpers import fault
@@ -277,17 +278,17 @@ def test_a_call_behind_the_end_of_the_pool_starts_nothing() -> None:
         session = await pool.restore(KITCHEN)
         worker = pool._workers[0]
         worker._stop()
-        with pytest.raises(_WorkerDied, match="closed"):
+        with pytest.raises(WorkerDied, match="closed"):
             worker._call("restore", (KITCHEN, []), None)
-        with pytest.raises(_Replaced):
+        with pytest.raises(Replaced):
             worker._call("step", (0, "look"), session._life)
 
     pooled(task)
 
 
 def test_a_worker_that_has_grown_is_replaced_and_its_episodes_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(workers, "_GROWN", 1)
-    monkeypatch.setattr(workers, "_LOOK_EVERY", 2)
+    monkeypatch.setattr(process, "_GROWN", 1)
+    monkeypatch.setattr(process, "_LOOK_EVERY", 2)
 
     async def task(pool: Pool) -> None:
         first = await pool.restore(KITCHEN, prefix(1))

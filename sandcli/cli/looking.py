@@ -92,8 +92,9 @@ def config(run: RunDir, as_json: Json = False) -> None:
     """Show every setting in force and where it came from."""
     from rich.table import Table
 
-    from sandcli.config import resolve, without_password
+    from sandcli.config import resolve
     from sandcli.run import Run
+    from sandcli.settings import without_password
 
     Run(run).must_exist()
     settings = [

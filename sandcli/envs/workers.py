@@ -7,28 +7,15 @@ What was observed on the way to a state, when its snapshot was made, is compared
 """
 
 import asyncio
-import multiprocessing
-import signal
-import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from multiprocessing import resource_tracker
 from types import TracebackType
 from typing import Any, NamedTuple
 
-import psutil
-
 from sandcli.envs.base import Outcome, Reset, World
-from sandcli.envs.host import serve
-from sandcli.errors import MachineryError, PrerequisiteError
+from sandcli.envs.process import DEATHS, Replaced, Worker, WorkerDied
+from sandcli.errors import MachineryError
 from sandcli.records import Step, Task
-
-PROCESS = "sand-environment"
-"""The name of every worker process."""
-
-_DEATHS = 3
-"""So often may workers die under one call before its unit is given up."""
 
 _SLACK = 4
 """A worker without a task's snapshots takes over when those that have them hold so many episodes more."""
@@ -36,30 +23,12 @@ _SLACK = 4
 _REMEMBERED = 256
 """Tasks of which the pool knows where their snapshots are."""
 
-_GROWN = 3 * 2**30
-"""Bytes of memory at which a worker is replaced, its simulator included."""
-
-_LOOK_EVERY = 200
-"""Restored episodes between two looks at a worker's memory."""
-
 
 class Restored(NamedTuple):
     """An episode brought to a state: how it began, and what each action of the prefix led to."""
 
     reset: Reset
     outcomes: list[Outcome]
-
-
-class _WorkerDied(Exception):
-    """The worker has to be replaced; `reason` is `environment` or `timeout`."""
-
-    def __init__(self, reason: str, detail: str) -> None:
-        super().__init__(detail)
-        self.reason = reason
-
-
-class _Replaced(Exception):
-    """The process that an episode lived in is gone; nobody's fault but that of whoever ended it."""
 
 
 class Pool:
@@ -70,8 +39,8 @@ class Pool:
 
     def __init__(self, build: Callable[[], World], workers: int, timeout: float) -> None:
         self._world = build()
-        self._workers = [_Worker(build, timeout) for _ in range(workers)]
-        self._holders: OrderedDict[Task, list[_Worker]] = OrderedDict()
+        self._workers = [Worker(build, timeout) for _ in range(workers)]
+        self._holders: OrderedDict[Task, list[Worker]] = OrderedDict()
 
     @property
     def waited(self) -> float:
@@ -83,7 +52,7 @@ class Pool:
             await asyncio.gather(*(worker.call("ping") for worker in self._workers))
         except BaseException as error:
             await self.__aexit__(None, None, None)
-            if isinstance(error, _WorkerDied):
+            if isinstance(error, WorkerDied):
                 raise MachineryError(error.reason, f"the environment does not start: {error}") from error
             raise
         for worker in self._workers:
@@ -116,7 +85,7 @@ class Pool:
         finally:
             await session.close()
 
-    def _worker_for(self, task: Task) -> "_Worker":
+    def _worker_for(self, task: Task) -> Worker:
         """The one with the fewest episodes among those that hold the task's snapshots, unless others idle."""
         idle = min(self._workers, key=lambda w: w.sessions)
         holders = self._holders.setdefault(task, [idle])
@@ -134,7 +103,7 @@ class Pool:
         worker = self._worker_for(task)
         worker.sessions += 1
         try:
-            _, actions = await _persistently(worker, "expert", task, kind, seed)
+            _, actions = await worker.persistently("expert", task, kind, seed)
         finally:
             worker.sessions -= 1
         return [str(action) for action in actions]
@@ -143,7 +112,7 @@ class Pool:
 class Session:
     """One episode in the pool; survives the death of its worker."""
 
-    def __init__(self, worker: "_Worker", task: Task) -> None:
+    def __init__(self, worker: Worker, task: Task) -> None:
         self._worker = worker
         self._worker.sessions += 1
         self._task = task
@@ -188,11 +157,11 @@ class Session:
                 if self._life != self._worker.life:
                     await self._reopen()
                 _, answer = await self._worker.call("step", self._slot, action, life=self._life)
-            except _Replaced:
+            except Replaced:
                 continue
-            except _WorkerDied as error:
+            except WorkerDied as error:
                 deaths += 1
-                if deaths == _DEATHS:
+                if deaths == DEATHS:
                     raise MachineryError(error.reason, str(error)) from error
                 continue
             outcome = Outcome(*answer)
@@ -213,7 +182,7 @@ class Session:
         if self._life == self._worker.life and self._slot >= 0:
             try:
                 await self._worker.call("release", self._slot, life=self._life)
-            except (_Replaced, _WorkerDied):
+            except (Replaced, WorkerDied):
                 return
 
     async def _reopen(self) -> None:
@@ -222,7 +191,7 @@ class Session:
             raise MachineryError("replay_diverged", "an episode did not replay after its worker was replaced")
 
     async def _restore(self, actions: list[str]) -> Restored:
-        self._life, answer = await _persistently(self._worker, "restore", self._task, actions)
+        self._life, answer = await self._worker.persistently("restore", self._task, actions)
         self._slot, reset, outcomes = answer
         return Restored(Reset(*reset), [Outcome(*outcome) for outcome in outcomes])
 
@@ -233,124 +202,3 @@ def diverged(number: int, action: str, observed: str, recorded: str) -> Machiner
     unlike = next((i for i in range(max(len(now), len(then))) if now[i : i + 1] != then[i : i + 1]), 0)
     lines = f"recorded {''.join(then[unlike : unlike + 1])!r}, observed {''.join(now[unlike : unlike + 1])!r}"
     return MachineryError("replay_diverged", f"step {number} ({action}): {lines}")
-
-
-async def _persistently(worker: "_Worker", operation: str, *arguments: Any) -> tuple[int, Any]:
-    for _ in range(_DEATHS):
-        try:
-            return await worker.call(operation, *arguments)
-        except _WorkerDied as error:
-            last = error
-    raise MachineryError(last.reason, str(last))
-
-
-class _Worker:
-    """The parent's side of one process; `life` counts how often it was started."""
-
-    def __init__(self, build: Callable[[], World], timeout: float) -> None:
-        self._build = build
-        self._timeout = timeout
-        self._thread = ThreadPoolExecutor(1)  # one call at a time
-        self._process: Any = None
-        self._stopped = False
-        self._restored = 0
-        self.life = 0
-        self.sessions = 0
-        self.waited = 0.0
-
-    async def call(self, operation: str, *arguments: Any, life: int | None = None) -> tuple[int, Any]:
-        """One request; gives the life of the process that answered, and its answer. (Re)starts the process.
-
-        With `life`, only that process may answer: calls queue up, and it may be gone when this one's turn comes.
-        """
-        started = time.monotonic()
-        try:
-            loop = asyncio.get_running_loop()
-            return await loop.run_in_executor(self._thread, self._call, operation, arguments, life)
-        finally:
-            self.waited += time.monotonic() - started
-
-    def _call(self, operation: str, arguments: tuple[Any, ...], life: int | None) -> tuple[int, Any]:
-        if life is not None and life != self.life:
-            raise _Replaced
-        if self._stopped:  # a call that was queued behind the end of the pool must not start a process again
-            raise _WorkerDied("environment", "the pool is closed")
-        if operation == "restore":
-            self._look_at_memory()
-        if self._process is None:
-            self._start()
-        kind, answer = self._asked(operation, arguments)
-        if kind == "unavailable":
-            raise PrerequisiteError(*answer)
-        if kind == "failed":
-            raise MachineryError(*answer)
-        if kind == "broken":
-            raise self._died("environment", str(answer))
-        return self.life, answer
-
-    def _asked(self, operation: str, arguments: tuple[Any, ...]) -> tuple[str, Any]:
-        try:
-            self._pipe.send((operation, arguments))
-            if not self._pipe.poll(self._timeout):
-                raise self._died("timeout", f"no answer to {operation} within {self._timeout:g} s")
-            return self._pipe.recv()  # type: ignore[no-any-return]
-        except (EOFError, OSError) as error:
-            raise self._died("environment", f"the worker process ended during {operation}") from error
-
-    def _look_at_memory(self) -> None:
-        """Let go of a process that has grown too big; its episodes will be replayed in the next one."""
-        self._restored += 1
-        if self._process is None or self._restored % _LOOK_EVERY:
-            return
-        try:
-            process = psutil.Process(self._process.pid)
-            size = sum(p.memory_info().rss for p in (process, *process.children(recursive=True)))
-        except psutil.Error:  # it is gone: the call that follows will notice
-            return
-        if size > _GROWN:
-            self._end_process()
-
-    def _start(self) -> None:
-        context = multiprocessing.get_context("spawn")
-        self._pipe, theirs = context.Pipe()
-        self._process = context.Process(target=serve, args=(theirs, self._build), daemon=True, name=PROCESS)
-        resource_tracker.ensure_running()  # it unblocks signals when it starts
-        unblocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # inherited: a Ctrl-C is not for it
-        try:
-            self._process.start()
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, unblocked)
-        theirs.close()
-        self.life += 1
-
-    def _died(self, reason: str, detail: str) -> _WorkerDied:
-        self._process.kill()
-        self._end()
-        self.life += 1  # no session may take a restarted worker for its own
-        return _WorkerDied(reason, detail)
-
-    def _end(self) -> None:
-        self._process.join()
-        self._pipe.close()
-        self._process = None
-
-    async def stop(self) -> None:
-        """End the process; its simulator ends with it."""
-        await asyncio.get_running_loop().run_in_executor(self._thread, self._stop)
-        self._thread.shutdown()
-
-    def _stop(self) -> None:
-        self._stopped = True
-        self._end_process()
-
-    def _end_process(self) -> None:
-        self.life += 1
-        if self._process is None:
-            return
-        try:
-            self._pipe.send(("stop", ()))
-            self._process.join(timeout=20)
-        except OSError:
-            pass
-        self._process.kill()
-        self._end()

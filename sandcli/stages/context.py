@@ -6,7 +6,6 @@ from contextlib import asynccontextmanager
 from functools import cached_property, partial
 from pathlib import Path
 
-from sandcli.config import Settings, worker_count
 from sandcli.engines import choose, open_engine
 from sandcli.engines.adapters import is_adapter, weights_of
 from sandcli.engines.base import Engine, Model, Setup
@@ -18,6 +17,7 @@ from sandcli.errors import PrerequisiteError, UsageError
 from sandcli.models import build, fingerprint, locate
 from sandcli.progress import notice
 from sandcli.run import SCHEMA, Run, Spent, Stage
+from sandcli.settings import Settings, worker_count
 
 
 class Context:

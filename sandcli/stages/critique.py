@@ -4,7 +4,6 @@ from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import asynccontextmanager, closing
 from typing import NamedTuple
 
-from sandcli.config import Criticising
 from sandcli.engines.base import Completion, Model, Sampling
 from sandcli.errors import ContextOverflow
 from sandcli.models import fingerprint
@@ -13,6 +12,7 @@ from sandcli.prompts import fill, load
 from sandcli.react import Message
 from sandcli.records import Critique, Rollout, Trajectory
 from sandcli.run import Identity
+from sandcli.settings import Criticising
 from sandcli.stages.context import digest
 from sandcli.stages.job import Do, Figures, Job, LeftOut, Unit
 from sandcli.stages.sample import Place, refuse_unlike

@@ -9,11 +9,11 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from typing import NamedTuple
 
-from sandcli.config import Method, Settings
 from sandcli.prompts import fill
 from sandcli.react import Message, deliberation_opening, normalise, options_of
 from sandcli.records import Critique, Rollout, Trajectory
 from sandcli.run import Run, Stage
+from sandcli.settings import Method, Settings
 from sandcli.stages.sample import Place, flagged
 from sandcli.stages.switching import switches
 from sandcli.stages.writing import told

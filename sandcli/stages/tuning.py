@@ -8,7 +8,6 @@ from typing import Literal, NamedTuple
 
 from msgspec import structs
 
-from sandcli.config import Training
 from sandcli.errors import Exit, Interrupted, PrerequisiteError, UsageError
 from sandcli.finetune.recipe import Fitted, Means, Recipe, Spec
 from sandcli.models import fingerprint
@@ -16,6 +15,7 @@ from sandcli.progress import notice
 from sandcli.prompts import digest as text_digest
 from sandcli.records import Trajectory
 from sandcli.run import SCHEMA, Identity, Manifest, differences
+from sandcli.settings import Training
 from sandcli.stages.context import Context
 from sandcli.stages.job import Options, State, Summary
 from sandcli.stages.team import Session, Team
