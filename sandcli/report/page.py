@@ -22,6 +22,9 @@ from sandcli.report.parts import Figure, Grid
 _EPISODES, _TRAINING = 50, 4
 """Episodes and training trajectories of a block."""
 
+_SCRIPTS = "base.js", "lists.js", "episode.js", "training.js", "places.js"
+"""In the order in which they are put together."""
+
 
 class Deliberated(msgspec.Struct, frozen=True):
     """A training trajectory in D_exp and in D_delib, with all that led from one to the other."""
@@ -53,7 +56,7 @@ class Page(NamedTuple):
 
 
 class _Entry(msgspec.Struct, array_like=True):
-    """An episode in the index; page.js reads these by place."""
+    """An episode in the index; viewer/base.js reads these by place."""
 
     run: str
     agent: str
@@ -92,7 +95,7 @@ def page_of(page: Page, runs: Sequence[Shown]) -> Iterator[bytes]:
     yield from _blocks("training", _lessons(runs), _TRAINING, lessons)
     index = {"episodes": entries, "training": lessons, "blocks": {"episodes": _EPISODES, "training": _TRAINING}}
     yield f'<script type="application/json" id="index">{_inert(msgspec.json.encode(index).decode())}</script>'.encode()
-    yield tail.replace("/* script */", _asset("page.js")).encode()
+    yield tail.replace("/* script */", "\n".join(map(_asset, _SCRIPTS))).encode()
 
 
 def _episodes(runs: Sequence[Shown]) -> Iterator[tuple[Any, Any]]:
@@ -168,4 +171,4 @@ def _inert(text: str) -> str:
 
 
 def _asset(name: str) -> str:
-    return Path(__file__).with_name(name).read_text(encoding="utf-8")
+    return (Path(__file__).parent / "viewer" / name).read_text(encoding="utf-8")
