@@ -102,14 +102,14 @@ def test_with_no_server_left_a_request_fails_when_its_patience_is_over(words: Mo
     servers = serve(), serve()
 
     async def task() -> None:
-        async with opened(words, *servers, patience=1.0) as (engine, notices):
+        async with opened(words, *servers, patience=3.0) as (engine, notices):
             for server in servers:
                 server.stop()
             began = time.monotonic()
             failures = await asyncio.gather(
                 *(engine.generate(PROMPT, Sampling(n=2)) for _ in range(40)), return_exceptions=True
             )
-            assert 0.9 < time.monotonic() - began < 2
+            assert 2.9 < time.monotonic() - began < 6
             for failure in failures:
                 assert isinstance(failure, MachineryError)
                 assert "does not answer (connection refused)" in failure.detail
@@ -158,7 +158,7 @@ def test_servers_that_are_still_starting_are_waited_for(words: Model, serve: Ser
 
     began = time.monotonic()
     run(task)
-    assert time.monotonic() - began < 3
+    assert time.monotonic() - began < 8
 
 
 def test_a_late_server_is_left_out_until_it_answers(words: Model, serve: Serve) -> None:
@@ -183,8 +183,8 @@ def test_with_no_server_at_all_it_is_said_how_to_start_one(words: Model) -> None
     urls = closed_port(), closed_port()
     began = time.monotonic()
     with pytest.raises(PrerequisiteError) as caught:
-        answered(words, *urls, patience=0.5)
-    assert 0.5 < time.monotonic() - began < 2
+        answered(words, *urls, patience=2.0)
+    assert 2.0 < time.monotonic() - began < 4
     assert caught.value.what == "; ".join(f"{url} does not answer (connection refused)" for url in urls)
     module = "python -m vllm.entrypoints.openai.api_server"
     assert caught.value.fix == f"start one: {module} --model {words.folder} --served-model-name policy"
@@ -211,7 +211,7 @@ def test_what_waiting_does_not_mend_is_not_waited_for(
     began = time.monotonic()
     with pytest.raises(PrerequisiteError) as caught:
         answered(words, wrong, patience=60.0)
-    assert time.monotonic() - began < 3
+    assert time.monotonic() - began < 30
     assert caught.value.what.startswith(f"{wrong.url} {what}")
     assert fix in caught.value.fix
     completions, _, notices = answered(words, wrong, right)

@@ -166,7 +166,7 @@ def test_what_failed_last_is_told_when_the_patience_is_over(words: Model, serve:
     began = time.monotonic()
     with pytest.raises(MachineryError) as caught:
         answered(words, server, patience=0.8)
-    assert 0.8 < time.monotonic() - began < 3
+    assert 0.8 < time.monotonic() - began < 10
     assert (caught.value.reason, caught.value.detail) == (
         "engine",
         f"{server.url} answers with 503 the engine is dead",
@@ -289,7 +289,7 @@ def test_the_other_completions_are_given_up_with_the_one_that_failed(words: Mode
             began = time.monotonic()
             with pytest.raises(MachineryError):
                 await engine.generate(PROMPT, Sampling(n=2))
-            assert time.monotonic() - began < 2
+            assert time.monotonic() - began < 10
             assert asyncio.all_tasks() == {asyncio.current_task()}
 
     run(task)
