@@ -4,6 +4,7 @@ Precedence: defaults < `sand.toml` in the run directory < `SAND_*` environment v
 `sample.n` is `n` under `[sample]`, `SAND_SAMPLE_N` and, on `sand sample`, `--n`.
 """
 
+import contextlib
 import difflib
 import json
 import re
@@ -132,12 +133,13 @@ def read_text(name: str, text: str, origin: str) -> Any:
     """A setting's value from text, as on a command line; a list is separated by commas."""
     if name not in {known for known, *_ in _fields()}:
         _unknown(name, origin)
-    if _hint(name).__origin__ == list[str]:
+    kind = _hint(name).__origin__
+    if kind == list[str]:
         return [part.strip() for part in text.split(",") if part.strip()]
-    try:
-        return msgspec.convert(text, _hint(name), strict=False)
-    except msgspec.ValidationError:
-        return text
+    value: Any = text
+    with contextlib.suppress(msgspec.ValidationError):  # of what cannot be read the check tells more
+        value = msgspec.convert(text, kind, strict=False)
+    return _checked(name, value, origin)
 
 
 def _checked(name: str, value: Any, origin: str) -> Any:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from importlib import metadata
 from typing import NamedTuple
 
-from rich.table import Table
+from rich.table import Column, Table
 
 from sandcli.cache import cache_folder
 from sandcli.envs.alfworld.world import Alfworld
@@ -38,8 +38,8 @@ def examine() -> list[Check]:
 
 
 def _python() -> Check:
-    version = sys.version.split()[0]
-    return Check("Python", sys.version_info[:2] == (3, 11), version, "use Python 3.11")
+    fine = sys.version_info[:2] == (3, 11)
+    return Check("Python", fine, sys.version.split()[0], "" if fine else "use Python 3.11")
 
 
 def _java() -> Check:
@@ -60,7 +60,8 @@ def _package(name: str) -> Check:
 def _alfworld() -> Check:
     """Nobody needs it who does not play it, so a lack is no fault."""
     try:
-        return Check("alfworld", True, Alfworld().runtime(), "")
+        world = Alfworld()
+        return Check("alfworld", True, f"{world.runtime()}, {len(world.tasks('train')):,} to train on", "")
     except PrerequisiteError as error:
         return Check("alfworld", True, error.what, error.fix)
 
@@ -96,7 +97,8 @@ def _embedded() -> Check:
 def _disk() -> Check:
     folder = next(p for p in (cache_folder(), *cache_folder().parents) if p.exists())
     free = shutil.disk_usage(folder).free / 2**30
-    return Check("disk", free >= _DISK_GIB, f"{free:.0f} GiB free at {folder}", f"free {_DISK_GIB} GiB there")
+    fine = free >= _DISK_GIB
+    return Check("disk", fine, f"{free:.0f} GiB free at {folder}", "" if fine else f"free {_DISK_GIB} GiB there")
 
 
 def _gpu() -> Check:
@@ -112,7 +114,7 @@ def _gpu() -> Check:
 
 def table(checks: Sequence[Check]) -> Table:
     """The findings for the terminal."""
-    drawn = Table("check", "", "found", "fix")
+    drawn = Table("check", "", "found", Column("fix", overflow="fold"))
     for check in checks:
         drawn.add_row(check.what, "[green]ok[/]" if check.fine else "[red]no[/]", check.found, check.fix)
     return drawn

@@ -1,5 +1,6 @@
 """Which folder a model's name means, and what identifies its content."""
 
+import contextlib
 import fcntl
 import functools
 import hashlib
@@ -26,13 +27,23 @@ def locate(name: str) -> Path:
     if name == EMBEDDED:
         return _embedded()
     folder = Path(name).expanduser()
-    if (folder / "config.json").exists() or (folder / "adapter_config.json").exists():
+    if (folder / "adapter_config.json").exists():
+        return folder
+    if (folder / "config.json").exists():
+        _must_name_its_kind(folder / "config.json")
         return folder
     if folder.exists() or name.startswith((".", "/", "~")):
         raise PrerequisiteError(
             f"{name} is not a model folder: it has no config.json", "check model.base and model.policy"
         )
     return _from_hub(name)
+
+
+def _must_name_its_kind(config: Path) -> None:
+    with contextlib.suppress(ValueError):
+        if "model_type" in json.loads(config.read_text()):
+            return
+    raise PrerequisiteError(f"{config} names no model_type, so it is of no model", "copy the model there again")
 
 
 def fingerprint(path: Path) -> str:

@@ -1,7 +1,7 @@
 """`sand report`: read evaluated runs and draw the paper's tables and figures from them."""
 
 import os.path
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -11,9 +11,9 @@ from rich.console import Console
 from rich.text import Text
 
 from sandcli.config import FILE, resolve
-from sandcli.errors import PrerequisiteError
+from sandcli.errors import PrerequisiteError, UsageError
 from sandcli.models import fingerprint
-from sandcli.records import Episode, Trajectory
+from sandcli.records import Episode, Key, Trajectory
 from sandcli.report.bands import banded
 from sandcli.report.compare import warnings
 from sandcli.report.details import differences, difficulty, steps, success, types
@@ -68,7 +68,7 @@ def report_on(given: Sequence[Path]) -> Report:
     rows = rows_of(evaluations)
     drawn = (table2, differences, success, table3, table4, steps, difficulty, types)
     sheets = [sheet for sheet in (draw(rows) for draw in drawn) if sheet is not None]
-    return Report(roots, rows, sheets, warnings(evaluations, rows), _lacking(rows))
+    return Report(roots, rows, sheets, warnings(evaluations, rows), _lacking(evaluations, rows))
 
 
 def read_run(root: Path) -> Evaluation:
@@ -90,6 +90,7 @@ def read_run(root: Path) -> Evaluation:
         accepted=tuple(manifest.accepted) if manifest else (),
         trained=_trained(run),
         replaced=_replaced(run, settings, manifest),
+        limit=manifest.identity.limit if manifest else None,
     )
 
 
@@ -125,7 +126,11 @@ def write_files(report: Report, folder: Path) -> list[Path]:
 
 def _scores(run: Run) -> dict[str, list[Score]]:
     scores: dict[str, list[Score]] = {}
-    for episode in read(run.needs("eval"), Episode):
+    seen: set[Key] = set()
+    for number, episode in enumerate(read(run.needs("eval"), Episode), 1):
+        if episode.key in seen:
+            raise UsageError(f"{run.artifact('eval')}: record {number} is an episode that came before", "delete one")
+        seen.add(episode.key)
         scores.setdefault(episode.model, []).append(_score(episode))
     if not scores:
         raise PrerequisiteError(f"{run.artifact('eval')} holds no episode", f"sand eval --run {run.root}")
@@ -168,22 +173,24 @@ def _replaced(run: Run, settings: Settings, manifest: Manifest | None) -> tuple[
     return tuple(name for name in there if fingerprint(folders[name]) != evaluated[name])
 
 
-def _lacking(rows: Sequence[Row]) -> list[str]:
+def _lacking(evaluations: Sequence[Evaluation], rows: Sequence[Row]) -> list[str]:
     """What the paper has and this report has not, with the command that brings it."""
-    found = list(_without_bands(rows))
+    more = {e.run: f"sand eval --run {e.run}" + (f" --limit {e.limit}" if e.limit else "") for e in evaluations}
+    found = list(_without_bands(rows, more))
     if not any(row.kind in ("base", "sft", "sand") for row in rows):
         found.append("no Figure 3, which needs a run of the whole method: sand init --run NEW")
     if not found and not any(row.kind == "sand" for row in rows):
         ablated = {run for row in rows if row.kind == "ablation" for run, _ in row.sources.values()}
         whole = [run for row in rows for run, _ in row.sources.values() if run not in ablated]
-        command = f"sand eval --run {whole[0]} --models model" if whole else "sand init --run NEW"
+        command = f"{more[whole[0]]} --models model" if whole else "sand init --run NEW"
         found.append(f"no Figure 4, which needs an iteration's model: {command}")
     if not any(row.kind == "ablation" for row in rows):
-        found.append("no Table 3, which needs a run of its own: sand init --run NEW --without sampling")
+        found.append("no Table 3, which needs a run of its own, set like these: sand init --run NEW --without sampling")
     return found
 
 
-def _without_bands(rows: Sequence[Row]) -> Iterator[str]:
+def _without_bands(rows: Sequence[Row], more: Mapping[str, str]) -> Iterator[str]:
+    """`more` are the commands that evaluate more models of a run."""
     there = {(part.row.group, part.world) for part in banded(rows)}
     for group, members in by_group(rows).items():
         for world in worlds_of(members):
@@ -195,4 +202,4 @@ def _without_bands(rows: Sequence[Row]) -> Iterator[str]:
                 yield f"{what}: the base model's reward is the same on every task"
             else:
                 run, _ = own[0].sources[world]
-                yield f"{what}, which need the base model: sand eval --run {run} --models base"
+                yield f"{what}, which need the base model: {more[run]} --models base"

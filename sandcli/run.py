@@ -48,6 +48,12 @@ class Identity(msgspec.Struct, frozen=True):
     inputs: dict[str, str]
     scope: dict[str, str]
 
+    @property
+    def limit(self) -> int | None:
+        """The `--limit` that the stage was run with."""
+        text = (self.scope | self.settings).get("limit", "None")
+        return None if text == "None" else int(text)
+
 
 def differences(old: Identity, new: Identity) -> list[str]:
     """The settings in which two identities differ, as text."""

@@ -17,12 +17,18 @@ from sandcli.store import write_atomic
 def start_run(root: Path, previous: Path | None, assignments: list[str], preset: str | None = None) -> None:
     """Make `root` with its sand.toml; with `previous`, D_exp is its D_delib and the policy its model.
 
-    Raises `UsageError` where `root` is a run already, an assignment is not `table.key=value`, or the preset unknown.
+    Raises `UsageError` where `root` is a run already, an assignment is not `table.key=value`, the preset unknown, or
+    where both are asked for.
     """
     if (root / FILE).exists():
         raise UsageError(f"{root} is a run already", f"edit {root / FILE}, or choose another directory")
     values: dict[str, Any] = {**(preset_values(preset) if preset else {}), **_assigned(assignments)}
     if previous is not None:
+        if preset:
+            raise UsageError(
+                f"--from takes its settings from {previous}, --preset from elsewhere",
+                "leave --preset out; --set changes single ones",
+            )
         values = {**_carried(root, Run(previous)), **values}
     elif values.get("env.name") == "alfworld" and values.get("method.without", "none") == "none":
         values.setdefault("method.switch", "better")  # as the paper does there, and not on ScienceWorld
@@ -34,17 +40,22 @@ def start_run(root: Path, previous: Path | None, assignments: list[str], preset:
 
 
 def _assigned(assignments: list[str]) -> dict[str, Scalar]:
-    values = {}
+    values: dict[str, Scalar] = {}
     for assignment in assignments:
         name, equals, text = assignment.partition("=")
         if not equals:
             raise UsageError(f"--set {assignment!r} is not TABLE.KEY=VALUE", "for example --set sample.n=5")
-        values[name.strip()] = read_text(name.strip(), text.strip(), "--set")
+        value = read_text(name.strip(), text.strip(), f"--set {assignment}")
+        if values.setdefault(name.strip(), value) != value:
+            raise UsageError(
+                f"{name.strip()} is set twice, to {values[name.strip()]} and {value}", "choose one of them"
+            )
     return values
 
 
 def _carried(root: Path, previous: Run) -> dict[str, Scalar]:
     """The previous run's own settings, with its model as the policy; one epoch, as the paper's later iterations."""
+    previous.must_exist()
     resolved = resolve(previous.root, {}, {})
     values = {s.name: s.value for s in resolved.listing() if s.origin != "default"}
     values.pop("eval.models", None)  # such as sft, which the new run does not have

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from rich.table import Table
+from rich.table import Column, Table
 
 from sandcli.errors import SandError
 from sandcli.records import Failure
@@ -52,7 +52,8 @@ def listing(context: Context) -> list[Item]:
     for stage in stages_of(context.settings):
         failures = dict(Counter(failure.reason for failure in context.run.failures(stage)))
         try:
-            kind, recorded, todo, reasons, _ = state(stage, context)
+            limit = _limit(stage, context)
+            kind, recorded, todo, reasons, _ = state(stage, Context(context.run, context.settings, limit))
         except SandError as error:  # one stage that cannot be judged does not hide the others
             there = any(path.exists() for path in (context.run.artifact(stage), context.run.journal(stage)))
             items.append(Item(stage, ARTIFACTS[stage], "unclear" if there else "missing", 0, 0, failures, error.what))
@@ -60,13 +61,21 @@ def listing(context: Context) -> list[Item]:
         note = "; ".join(reasons)
         if kind == "wider":
             note = f"the settings ask for {todo} units more"
+        elif limit is not None and not note:
+            note = f"with --limit {limit}"
         items.append(Item(stage, ARTIFACTS[stage], kind, recorded, todo, failures, note))
     return items
 
 
+def _limit(stage: Stage, context: Context) -> int | None:
+    """The `--limit` that a stage was last run with, which is no setting."""
+    made = context.run.manifest(stage, part=True) or context.run.manifest(stage)
+    return made.identity.limit if made else None
+
+
 def table(items: Sequence[Item]) -> Table:
     """`sand status` for the terminal."""
-    drawn = Table("stage", "artifact", "state", "recorded", "to do", "failed", "note")
+    drawn = Table("stage", "artifact", "state", "recorded", "to do", "failed", Column("note", overflow="fold"))
     colours = {
         "done": "green",
         "wider": "green",
@@ -93,7 +102,7 @@ def summary_table(manifest: Manifest) -> Table:
         rows["left out"] = len(manifest.left_out)
     rows["seconds"] = manifest.seconds
     for name, value in rows.items():
-        drawn.add_row(name.replace("_", " "), f"{value:,}")
+        drawn.add_row(name.replace("_", " "), f"{round(value, 4):,}")
     for name, reason in list(manifest.left_out.items())[:5]:
         drawn.add_row(f"left out {name}", reason)
     return drawn

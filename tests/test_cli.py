@@ -11,6 +11,7 @@ import pytest
 
 import sandcli
 from sandcli.errors import PrerequisiteError
+from sandcli.models import locate
 from sandcli.run import STAGES, Run
 from tests.helpers import SAND, contents, environment, fault, make_run, perform, sand
 
@@ -293,6 +294,26 @@ def test_status_of_a_new_run(tmp_path: Path) -> None:
     items = json.loads(sand("status", "--run", root, "--json").stdout)
     assert [item["state"] for item in items] == ["missing"] * 8
     assert (items[0]["stage"], items[0]["todo"]) == ("collect", 6)
+
+
+def test_what_was_limited_is_done_as_far_as_was_asked(tmp_path: Path) -> None:
+    root = make_run(tmp_path / "run")
+    perform("collect", root, limit=1)
+    collect = json.loads(sand("status", "--run", root, "--json").stdout)[0]
+    assert (collect["state"], collect["todo"], collect["note"]) == ("done", 0, "with --limit 1")
+
+
+def test_a_dry_run_names_the_command_in_earnest(tmp_path: Path) -> None:
+    root = make_run(tmp_path / "run")
+    ran = sand("eval", "--run", root, "--models", "base", "--limit", "2", "--dry-run")
+    assert ran.stderr.endswith(f"next: sand eval --run {root} --models base --limit 2\n")
+
+
+def test_a_folder_that_names_no_kind_of_model_is_none(tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "config.json").write_text("{}")
+    with pytest.raises(PrerequisiteError, match="names no model_type"):
+        locate(str(tmp_path / "model"))
 
 
 def test_one_step_is_shown_whole(tmp_path: Path) -> None:

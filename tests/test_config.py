@@ -114,11 +114,20 @@ def test_a_variable_of_a_wrong_type_names_the_variable(tmp_path: Path) -> None:
         ("env.tasks", "boil, melt", ["boil", "melt"]),
         ("env.tasks", "all", ["all"]),
         ("env.name", "3", "3"),
-        ("sample.n", "three", "three"),
     ],
 )
 def test_text_becomes_a_value_of_the_settings_type(name: str, text: str, value: Scalar) -> None:
     assert read_text(name, text, "--set") == value
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "why"),
+    [("sample.n", "three", "Expected `int`"), ("sample.n", "0", ">= 1"), ("train.learning_rate", "-1", "> 0")],
+)
+def test_text_that_is_no_value_is_refused_with_its_reason(name: str, text: str, why: str) -> None:
+    with pytest.raises(UsageError, match=why) as caught:
+        read_text(name, text, f"--set {name}={text}")
+    assert caught.value.what.startswith(f"--set {name}={text}: {name} = ")
 
 
 def test_a_new_file_sets_what_was_given_and_shows_the_rest_as_comments(tmp_path: Path) -> None:

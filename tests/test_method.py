@@ -223,6 +223,15 @@ def test_what_was_never_judged_is_not_in_d_delib(tmp_path: Path) -> None:
     assert counts["flagged, a critique is missing"] == len([name for name, _ in flagged if name not in judged])
 
 
+def test_d_delib_is_made_anew_from_the_thoughts_where_it_was_removed(detour: Path) -> None:
+    for stage in ("sample", "rollout", "critique", "synthesize"):
+        perform(stage, detour)
+    made = (detour / "deliberations.jsonl").read_bytes()
+    (detour / "deliberations.jsonl").unlink()
+    perform("synthesize", detour)
+    assert (detour / "deliberations.jsonl").read_bytes() == made
+
+
 def test_how_many_are_proposed_is_part_of_the_ablation(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", method__without="sampling")
     perform("collect", run, limit=2)

@@ -31,6 +31,18 @@ def test_what_is_set_comes_before_the_preset(tmp_path: Path) -> None:
     assert resolve(tmp_path, {}, {}).settings.sft.batch_size == 8
 
 
+def test_an_iteration_takes_no_preset(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="--from takes its settings from"):
+        start_run(tmp_path / "it2", make_run(tmp_path / "it1"), [], "alfworld-qwen2.5-7b")
+    assert not (tmp_path / "it2").exists()
+
+
+def test_a_setting_has_one_value(tmp_path: Path) -> None:
+    start_run(tmp_path / "same", None, ["method.without=critique", "method.without=critique"])
+    with pytest.raises(UsageError, match=r"method\.without is set twice, to sampling and critique"):
+        start_run(tmp_path / "run", None, ["method.without=sampling", "method.without=critique"])
+
+
 def test_an_unknown_preset_names_the_others(tmp_path: Path) -> None:
     with pytest.raises(UsageError) as caught:
         start_run(tmp_path / "run", None, [], "alfworld-qwen2.5")

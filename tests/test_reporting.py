@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from sandcli.errors import PrerequisiteError
+from sandcli.errors import PrerequisiteError, UsageError
 from sandcli.models import fingerprint
 from sandcli.reporting import read_run, report_on, write_files
 from sandcli.run import Run
@@ -113,6 +113,22 @@ def test_without_an_iteration_there_is_no_figure_4(tmp_path: Path) -> None:
     made = report_on([root])
     assert [figure.name for figure in made.figures] == ["figure3"]
     assert made.lacking[0].endswith(f"sand eval --run {root} --models model")
+
+
+def test_the_command_that_is_told_keeps_the_limit(tmp_path: Path) -> None:
+    root = make_run(tmp_path / "run")
+    perform("eval", root, limit=2)
+    assert report_on([root]).lacking[0].endswith(f"sand eval --run {root} --limit 2 --models base")
+
+
+def test_an_episode_counts_once(evaluated: Path) -> None:
+    artifact = evaluated / "eval.jsonl"
+    whole = artifact.read_bytes()
+    artifact.write_bytes(whole + whole.splitlines(keepends=True)[0])
+    number = len(whole.splitlines()) + 1
+    with pytest.raises(UsageError, match=rf"eval\.jsonl: record {number} is an episode that came before"):
+        report_on([evaluated])
+    artifact.write_bytes(whole)
 
 
 def test_what_is_no_run_or_has_nothing_evaluated(evaluated: Path, tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from sandcli.errors import Interrupted, PrerequisiteError
+from sandcli.errors import Interrupted, PrerequisiteError, UsageError
 from sandcli.finetune.recipe import Fitted, Logged, Size
 from sandcli.stages import registry, tuning
 from sandcli.stages.job import Options, Summary
@@ -68,6 +68,17 @@ def test_a_model_that_was_kept_twice_names_both_reasons(run: Path, trainer: Trai
     sft(run, Options(accept_stale=True), sft__epochs=2)
     sft(run, Options(accept_stale=True), sft__epochs=2, run__seed=1)
     assert accepted(run) == ["epochs: was 3, is 2", "run.seed: was 0, is 1"]
+
+
+def test_data_that_cannot_be_read_begins_nothing(run: Path, trainer: Trainer) -> None:
+    data = run / "expert.jsonl"
+    whole = data.read_bytes()
+    for broken, told in ((whole + b"{", "expert.jsonl:2"), (b"", "holds no trajectory")):
+        data.write_bytes(broken)
+        with pytest.raises(UsageError, match=told):
+            sft(run)
+    data.write_bytes(whole)
+    sft(run, sft__epochs=2)  # nothing had been begun that could differ
 
 
 def test_force_can_be_tried_dry(run: Path, trainer: Trainer) -> None:

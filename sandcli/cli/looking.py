@@ -90,7 +90,7 @@ def show(
 @app.command()
 def config(run: RunDir, as_json: Json = False) -> None:
     """Show every setting in force and where it came from."""
-    from rich.table import Table
+    from rich.table import Column, Table
 
     from sandcli.config import resolve
     from sandcli.run import Run
@@ -106,7 +106,7 @@ def config(run: RunDir, as_json: Json = False) -> None:
     if as_json:
         print(json.dumps([setting._asdict() for setting in settings]))
         return
-    drawn = Table("setting", "value", "from", "meaning")
+    drawn = Table("setting", "value", Column("from", overflow="fold"), "meaning")
     for setting in settings:
         drawn.add_row(setting.name, json.dumps(setting.value), setting.origin, setting.meaning)
     put(drawn)

@@ -1,6 +1,8 @@
 """What commands print, and the run that they speak of. Data goes to stdout, chatter to stderr."""
 
 import os
+import shlex
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -42,11 +44,15 @@ def tell(summary: "Summary", context: "Context", as_json: bool) -> None:
     if summary.failures:
         console.print(failures_table(summary.failures))
     if summary.exit is Exit.DONE:
-        same = f"sand {summary.stage} --run {root}"
-        chat(summary.message, same if summary.forecast else following(summary.stage, context))
+        chat(summary.message, _in_earnest() if summary.forecast else following(summary.stage, context))
         return
     chat(summary.message, f"sand {summary.stage} --run {root} (tries them again; --accept-failures goes on without)")
     raise typer.Exit(summary.exit)
+
+
+def _in_earnest() -> str:
+    """This very command, without its `--dry-run`."""
+    return shlex.join(["sand", *(word for word in sys.argv[1:] if word != "--dry-run")])
 
 
 def put(drawn: Any) -> None:

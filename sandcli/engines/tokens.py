@@ -27,8 +27,12 @@ _SHAPE = [Message("system", "s"), Message("user", "u"), Message("assistant", "a"
 
 
 def load_tokenizer(folder: Path) -> Any:
-    """The tokenizer of a model folder. Raises `UsageError` where it has no chat template, or one we cannot use."""
-    tokenizer = AutoTokenizer.from_pretrained(folder)
+    """The tokenizer of a model folder. Raises `UsageError` where there is none, or no chat template that we can use."""
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+    except (ValueError, OSError) as error:
+        why = str(error).strip().splitlines()[0]
+        raise UsageError(f"the model in {folder} has no tokenizer: {why}", "copy its tokenizer files there") from None
     if not tokenizer.chat_template:
         raise UsageError(
             f"the model in {folder} has no chat template",

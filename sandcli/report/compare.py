@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import takewhile
 from pathlib import PurePath
 
+from sandcli.report import paper
 from sandcli.report.estimates import Difference, bootstrap
 from sandcli.report.scores import Evaluation, Row, Score, Suite, suites_of
 
@@ -112,6 +113,12 @@ def _own(evaluation: Evaluation) -> Iterator[str]:
         yield (
             f"{evaluation.run}: its {model} was trained anew after it was evaluated. "
             f"Evaluate it: sand eval --run {evaluation.run} --models {model}"
+        )
+    limit = evaluation.settings.get("env.step_limit", "0")
+    if limit != "0" and evaluation.world in paper.TABLE4:
+        yield (
+            f"{evaluation.run}: episodes end after {limit} steps, the paper's later: its numbers are no measure here. "
+            "To compare with it set env.step_limit = 0"
         )
     yield from _leaks(evaluation)
 

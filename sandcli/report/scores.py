@@ -46,7 +46,7 @@ class Evaluation(NamedTuple):
     `run` is its folder as it was given, `base` identifies the base model. `scores` are by the model's name in the
     run. `settings` are those that the episodes depend on. `missing` counts episodes that machinery failed.
     `accepted` lists what was kept although it was made under other settings. `trained` are the tasks of D_exp.
-    `replaced` names models that were made anew since.
+    `replaced` names models that were made anew since. `limit` is what `--limit` was.
     """
 
     run: str
@@ -60,6 +60,7 @@ class Evaluation(NamedTuple):
     accepted: tuple[str, ...] = ()
     trained: frozenset[str] = frozenset()
     replaced: tuple[str, ...] = ()
+    limit: int | None = None
 
 
 class Row(NamedTuple):

@@ -50,9 +50,9 @@ def _by_tasks(rows: Sequence[Row], suite: Suite) -> dict[frozenset[str], list[st
     """The labels of the rows by the tasks that they have, most tasks first."""
     several = len({row.group for row in rows}) > 1
     found: dict[frozenset[str], list[str]] = {}
-    for row in (row for row in rows if suite in row.scores):
+    for row in (row for row in rows if any(held.world == suite.world for held in row.scores)):
         label = f"{row.group}, {row.label}" if several else row.label
-        found.setdefault(frozenset(score.task for score in row.scores[suite]), []).append(label)
+        found.setdefault(frozenset(score.task for score in row.scores.get(suite, [])), []).append(label)
     return dict(sorted(found.items(), key=lambda item: -len(item[0])))
 
 

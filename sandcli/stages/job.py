@@ -99,6 +99,10 @@ class Job(ABC, Generic[P, R]):
         """Whether a record is all that is asked for now."""
         return True
 
+    def whole(self) -> bool:
+        """Whether all that belongs to a finished artifact is there."""
+        return True
+
     def completed(self, records: Records[R]) -> None:
         """Make what else belongs to the artifact, before it is sealed."""
 

@@ -104,6 +104,10 @@ class SynthesizeJob(Job[Dilemma, Thought]):
         temperature = _RETRY_TEMPERATURE if attempts else 0.0
         return Sampling(1, temperature, self.context.settings.synthesize.max_tokens, seed, stop=("\n",))
 
+    def whole(self) -> bool:
+        """Whether D_delib is there too; it is made anew from the thoughts where somebody removed it."""
+        return self.run.deliberations.exists()
+
     def completed(self, records: Records[Thought]) -> None:
         """Write D_delib: every trajectory that was looked at, switched where it was, deliberations in place."""
         replaced = replacements(self.run, self.context.settings.method)

@@ -5,9 +5,12 @@ holds the lock and writes; the others follow it into the training run and out of
 """
 
 import logging
+import multiprocessing
+import multiprocessing.connection
 import os
 import pickle
 import tempfile
+import threading
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
@@ -86,6 +89,7 @@ UNFINISHED = Fitted([], 0, Size(0, 0, 0, 0, {}), False)
 
 def _process(session: Session, folder: Path) -> Fitted:
     """One of the processes that `Session.launched` started. One that fails must end, or the others wait for it."""
+    threading.Thread(target=_end_with_launcher, daemon=True).start()
     try:
         fitted = session.run()
     except SandError as error:
@@ -94,6 +98,14 @@ def _process(session: Session, folder: Path) -> Fitted:
     if not fitted.finished:
         os._exit(Exit.INTERRUPTED)  # a launcher that was interrupted itself takes no result any more
     return fitted
+
+
+def _end_with_launcher() -> None:
+    """With a launcher that was killed its lock is gone too, so that its processes must not go on writing."""
+    launcher = multiprocessing.parent_process()
+    if launcher is not None:
+        multiprocessing.connection.wait([launcher.sentinel])
+        os._exit(Exit.INTERRUPTED)
 
 
 def _refusal(folder: Path) -> SandError | None:

@@ -111,8 +111,7 @@ def _kept(job: Tuning, state: State) -> Summary:
 
 def _train(job: Tuning, state: State, team: Team) -> Summary:
     run, started = job.context.run, time.monotonic()
-    if next(iter(read(job.data, Trajectory)), None) is None:
-        raise UsageError(f"{job.data} holds no trajectory", "collect some: other tasks, a larger --limit")
+    _must_be_fit(job, max(job.context.settings.trainer.nproc, team.size))
     identity, work = job.identity(), run.journal(job.stage)
     run.begin(job.stage, identity)
     if state.kind == "missing":
@@ -132,6 +131,19 @@ def _train(job: Tuning, state: State, team: Team) -> Summary:
     return Summary(
         job.stage, Exit.DONE, f"{model}: {fitted.steps} steps; the log is {run.log(job.stage)}", manifest, []
     )
+
+
+def _must_be_fit(job: Tuning, processes: int) -> None:
+    """Raise before anything is begun: over data that cannot be read or is none, over processes without work."""
+    if not sum(1 for _ in read(job.data, Trajectory)):
+        again = f"remove it, then make it anew: sand synthesize --run {job.context.run.root}"
+        fix = "collect some: other tasks, a larger --limit" if job.stage == "sft" else again
+        raise UsageError(f"{job.data} holds no trajectory", fix)
+    if processes > job.aims.batch_size:
+        raise UsageError(
+            f"{processes} processes cannot share batches of {job.aims.batch_size} trajectories",
+            f"start {job.aims.batch_size} or fewer, or raise {job.stage}.batch_size",
+        )
 
 
 def _fitted(job: Tuning, team: Team) -> Fitted:

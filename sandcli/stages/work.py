@@ -1,6 +1,7 @@
 """How a JSONL stage is brought up to date and sealed."""
 
 import time
+from contextlib import closing
 
 import msgspec
 
@@ -12,7 +13,7 @@ from sandcli.stages import history
 from sandcli.stages.job import Job, Options, P, R, State, Summary, unit_name
 from sandcli.stages.shift import Shift
 from sandcli.stages.survey import Survey, noted, open_units, surveyed
-from sandcli.store import Journal, unseal, write_atomic
+from sandcli.store import Journal, Records, unseal, write_atomic
 
 
 def work(job: Job[P, R], options: Options) -> Summary:
@@ -55,6 +56,10 @@ def _nothing_to_do(job: Job[P, R], state: State, digests: dict[str, str]) -> Sum
         job.run.finish(manifest)
         _note_units(job, digests)
     path = job.run.artifact(job.stage)
+    if not job.whole():
+        notice(f"{path} is there, and what belongs to it is made anew")
+        with closing(Records(path, job.record)) as records:
+            job.completed(records)
     return Summary(job.stage, Exit.DONE, f"{path} is complete: nothing to do", manifest, [])
 
 

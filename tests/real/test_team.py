@@ -9,6 +9,7 @@ import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
 
@@ -94,6 +95,32 @@ def test_an_interrupted_team_goes_on_where_it_was(tiny: Path, tmp_path: Path, al
     resumed = sand("sft", "--run", run, "--nproc", "2")
     assert resumed.returncode == 0, resumed.stderr
     assert losses(run) == pytest.approx(alone, rel=1e-3)
+
+
+def test_processes_end_with_the_one_that_started_them(tiny: Path, tmp_path: Path, alone: list[float]) -> None:
+    run = prepared(tiny, tmp_path / "run", trainer__checkpoint_minutes=0.0)
+    command = [sys.executable, "-m", "sandcli", "sft", "--run", str(run), "--nproc", "2"]
+    with subprocess.Popen(command, cwd=REPO, env=environment(), stderr=subprocess.DEVNULL) as child:
+        log, deadline = run / "logs" / "sft.jsonl", time.monotonic() + 120
+        while not (log.exists() and log.read_bytes().count(b"\n") >= 2) and time.monotonic() < deadline:
+            time.sleep(0.005)
+        theirs = psutil.Process(child.pid).children(recursive=True)
+        child.kill()
+    assert len(theirs) >= 2
+    _, left = psutil.wait_procs(theirs, timeout=10)
+    assert left == []
+    assert not (run / "sft").exists()
+    resumed = sand("sft", "--run", run, "--nproc", "2")
+    assert resumed.returncode == 0, resumed.stderr
+    assert losses(run) == pytest.approx(alone, rel=1e-3)
+
+
+def test_more_processes_than_a_batch_has_work_for_are_refused(tiny: Path, tmp_path: Path) -> None:
+    run = prepared(tiny, tmp_path / "run")
+    done = sand("sft", "--run", run, "--nproc", "5")
+    assert done.returncode == 2
+    assert "5 processes cannot share batches of 4 trajectories" in done.stderr
+    assert not (run / "sft.part").exists()
 
 
 def test_what_goes_wrong_in_a_process_is_told_once(tiny: Path, tmp_path: Path) -> None:

@@ -33,7 +33,7 @@ def test_nothing_to_warn_of() -> None:
     assert not warned(
         evaluation("a", settings=settings, model=scores([0.1, 0.2]), sft=scores([0.1, 0.2])),
         evaluation("b", settings=settings, iteration=2, model=scores([0.3, 0.2])),
-        evaluation("c", world="ALFWorld", settings={"env.step_limit": "30"}, model=scores([1.0])),
+        evaluation("c", world="ALFWorld", settings={"env.step_limit": "0"}, model=scores([1.0])),
     )
 
 
@@ -53,7 +53,9 @@ def test_another_setting(key: str, named: str) -> None:
         evaluation(run, settings={key: value}, iteration=number, model=scores([0.5]))
         for number, (run, value) in enumerate([("a", "1"), ("b", "2"), ("c", "1")], 1)
     ]
-    (line,) = warned(*runs)
+    line, *own = warned(*runs)
+    assert len(own) == (3 if key == "env.step_limit" else 0)
+    assert all("the paper's later" in told for told in own)
     assert named in line
     assert "differs: 1 in a, c; 2 in b." in line
     assert line.endswith("sand eval --run b --force")
