@@ -164,7 +164,7 @@ def _thought(thought: Thought) -> Panel:
 
 
 def _tokens(context: Context, trajectory: Trajectory) -> Iterator[RenderableType]:
-    """The trajectory as it is trained on: tokens with loss in colour."""
+    """The trajectory as it is trained on: tokens with loss in colour, and marked where there is no colour."""
     from sandcli.engines.tokens import load_tokenizer
     from sandcli.finetune.rows import IGNORED, tokenise, training_messages
 
@@ -173,6 +173,7 @@ def _tokens(context: Context, trajectory: Trajectory) -> Iterator[RenderableType
     text = Text()
     pairs = zip(row.input_ids, row.labels, strict=True)
     for silent, run in groupby(pairs, key=lambda pair: pair[1] == IGNORED):  # a letter may be several tokens
-        text.append(tokenizer.decode([token for token, _ in run]), style="dim" if silent else "bold green")
+        words = tokenizer.decode([token for token, _ in run])
+        text.append(*((words, "dim") if silent else (f"⟦{words}⟧", "bold green")))
     trained = sum(label != IGNORED for label in row.labels)
-    yield Panel(text, title=f"{len(row.labels)} tokens, {trained} with loss (green)", title_align="left")
+    yield Panel(text, title=f"{len(row.labels)} tokens, {trained} with loss (green, in ⟦ ⟧)", title_align="left")

@@ -73,7 +73,11 @@ def disk_space(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         what = f"{path}: cannot write: {os.strerror(error.errno or 0)}"
-        raise PrerequisiteError(what, "free some space there, then run the same command again") from error
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+        fix = (
+            "free some space there, then run the same command again" if full else "check that path and its permissions"
+        )
+        raise PrerequisiteError(what, fix) from error
 
 
 @contextlib.contextmanager

@@ -71,6 +71,12 @@ def _trainer(spec: Spec, tokenizer: Any, rows: Sequence[Row], batches: Batches, 
     class Trainer(SFTTrainer):  # type: ignore[misc]
         """Tells every log, whoever keeps it, how fast and how large the training is."""
 
+        def _issue_warnings_after_load(self, load_result: Any) -> None:
+            """Weights that are tied to others are saved once, so that a checkpoint seems to lack them."""
+            tied = getattr(self.model, "_tied_weights_keys", None) or ()
+            if not (self.model.config.tie_word_embeddings and set(load_result.missing_keys) <= set(tied)):
+                super()._issue_warnings_after_load(load_result)
+
         def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
             if "loss" in logs:
                 logs |= meter.read(self.state.global_step)

@@ -94,6 +94,7 @@ def test_an_interrupted_team_goes_on_where_it_was(tiny: Path, tmp_path: Path, al
     assert 2 <= len(losses(run)) < 8
     resumed = sand("sft", "--run", run, "--nproc", "2")
     assert resumed.returncode == 0, resumed.stderr
+    assert "missing keys" not in resumed.stderr  # of weights that are tied, which looks like damage
     assert losses(run) == pytest.approx(alone, rel=1e-3)
 
 
