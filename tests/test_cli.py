@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import sandcli
-from sandcli.errors import PrerequisiteError
+from sandcli.errors import PrerequisiteError, UsageError
 from sandcli.models import locate
 from sandcli.run import STAGES, Run
 from tests.helpers import SAND, contents, environment, fault, make_run, perform, sand
@@ -307,6 +307,11 @@ def test_a_dry_run_names_the_command_in_earnest(tmp_path: Path) -> None:
     root = make_run(tmp_path / "run")
     ran = sand("eval", "--run", root, "--models", "base", "--limit", "2", "--dry-run")
     assert ran.stderr.endswith(f"next: sand eval --run {root} --models base --limit 2\n")
+
+
+def test_without_tasks_there_is_nothing_to_collect(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"no task to collect in toyworld with env\.tasks = \[\]"):
+        perform("collect", make_run(tmp_path / "run", env__tasks=""))
 
 
 def test_a_folder_that_names_no_kind_of_model_is_none(tmp_path: Path) -> None:

@@ -102,6 +102,9 @@ class CollectJob(Job[Wanted, Trajectory]):
         else:
             tasks = self.context.world.tasks("train")[: self.context.limit]
             wanted = {str(task): Wanted(task, None) for task in tasks}
+        if not wanted:
+            where = self._source or f"{self.context.world.name} with env.tasks = {self.context.settings.env.tasks}"
+            raise UsageError(f"there is no task to collect in {where}", "name tasks in env.tasks, or another file")
         return [Unit((name,), digest(unit), unit) for name, unit in wanted.items()]
 
     def _wanted(self, row: Row) -> Wanted:
