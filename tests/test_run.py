@@ -154,7 +154,7 @@ def test_a_relative_model_is_meant_from_the_run_directory(tmp_path: Path) -> Non
     root = tmp_path / "it2"
     for folder in (tmp_path / "it1" / "model", root):
         folder.mkdir(parents=True)
-    (tmp_path / "it1" / "model" / "config.json").write_text("{}")
+    (tmp_path / "it1" / "model" / "config.json").write_text('{"model_type": "llama"}')
     policy = context(root, model__base="../it1/model", model__policy="../it1/model").policy()
     assert policy.folder.resolve() == tmp_path / "it1" / "model"
 
