@@ -8,7 +8,8 @@ from sandcli.report.scores import Row, Score, Suite, suites_of, worlds_of
 from sandcli.report.sheets import Cell, Line, Sheet
 
 INTERVALS = (
-    f"Intervals: 95 % percentile bootstrap over tasks, {RESAMPLES:,} resamples; of equal values they tell nothing."
+    f"Intervals: 95 % percentile bootstrap over tasks, {RESAMPLES:,} resamples; of equal values they tell nothing. "
+    "They are of one training a row: another seed may move it by more."
 )
 
 
