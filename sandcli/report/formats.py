@@ -12,7 +12,7 @@ from sandcli.report.parts import Grid
 from sandcli.report.sheets import NONE, Sheet, flat
 
 _GAP = 2
-_NUMBER = re.compile(r"[-+]?\d[\d,.]*( \(.*\)|-[\d,.]*)?")
+_NUMBER = re.compile(r"[-+]?\d[\d,.]*( \([-+\d,. to]*\)|-[\d,.]*)?")
 _NUMBERED = re.compile(r"^Table \d: ")
 _MARKDOWN = re.compile(r"([\\`*_|<>\[\]~&%#$])")
 _LATEX: Mapping[str, str] = {

@@ -215,6 +215,13 @@ def test_a_training_step_tells_how_its_thought_came_about(browser: Any, page: st
     assert browser.switch_to.active_element.is_displayed() and browser.switch_to.active_element.tag_name != "body"
 
 
+@pytest.mark.parametrize("step", ["99", "none"])
+def test_a_step_that_is_not_there_shows_the_trajectory(browser: Any, page: str, step: str) -> None:
+    at(browser, f"{page}#training/0/step/{step}")
+    until(browser, lambda: bool(seen(browser, "h2")))
+    assert seen(browser, "h2") and not seen(browser, "h3")
+
+
 def test_what_models_and_worlds_say_is_only_ever_text(browser: Any, page: str) -> None:
     for place in ("episode/3", "training/0", "training/0/step/1", "training"):
         at(browser, f"{page}#{place}")

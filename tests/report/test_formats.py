@@ -56,7 +56,8 @@ def test_every_line_of_a_markdown_table_has_the_same_cells(name: str) -> None:
 
 
 def test_latex_escapes_and_rules() -> None:
-    written = latex(grid(sheet_of(r"50 % of a_b & c\d")))
+    written = latex(grid(sheet_of(r"50 % of a_b & c\d", "7 (x_1)")))
+    assert r"7 (x\_1) &" in written  # begins like a number, and is none
     assert r"50 \% of a\_b \& c\textbackslash{}d & 85.7 (80.1--90.2) & - & 10 \\" in written
     for part in (r"\toprule", r"\midrule", r"\bottomrule", r"\label{tab:table9}", r"\textit{base\_1}", "{lrrr}"):
         assert part in written

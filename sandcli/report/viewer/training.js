@@ -1,7 +1,8 @@
 // One training trajectory, and one step of it: candidates, rollouts, critiques, thought.
 
-async function showLesson(at, chosen) {
+async function showLesson(at, wanted) {
   const lesson = await record("training", at);
+  const chosen = wanted in lesson.trained.steps ? wanted : null; // a link may name a step that is not there
   const row = INDEX.training[at];
   const flagged = new Set(lesson.samples.filter((s) => s.deliberate).map((s) => s.step));
   const rows = lesson.trained.steps.map((step, n) => el("tr", { className: n === chosen ? "here" : "" },
