@@ -232,9 +232,10 @@ class Run:
         moved = []
         stamp = time.strftime("%Y%m%dT%H%M%S")
         folder = self.root / "aside" / f"{stage}-{stamp}-{time.monotonic_ns() % 10**6}"
-        for path in [self.artifact(stage), self.journal(stage), self.log(stage), *self._extras(stage)]:
+        log = self.log(stage)
+        for path in [self.artifact(stage), self.journal(stage), log, log.with_suffix(""), *self._extras(stage)]:
             if path.exists():
-                aside = folder / path.name
+                aside = folder / path.relative_to(self.root)
                 aside.parent.mkdir(parents=True, exist_ok=True)
                 path.rename(aside)
                 moved.append(str(aside))

@@ -109,6 +109,16 @@ def test_what_a_stage_made_is_set_aside_and_nothing_else(tmp_path: Path) -> None
     assert all(run.artifact(stage).exists() for stage in STAGES if stage != "synthesize")
 
 
+def test_what_loggers_wrote_goes_with_the_log(tmp_path: Path) -> None:
+    run = begun(tmp_path)
+    for path in (run.artifact("sft"), run.log("sft").with_suffix("")):
+        path.mkdir(parents=True)
+        (path / "file").write_text(path.parent.name)
+    moved = run.set_aside("sft")
+    assert len(moved) == 2 and not run.log("sft").with_suffix("").exists()
+    assert all((Path(name) / "file").exists() for name in moved)
+
+
 def test_setting_aside_twice_keeps_both(tmp_path: Path) -> None:
     run = begun(tmp_path)
     for text in ("first", "second"):

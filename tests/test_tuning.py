@@ -1,22 +1,26 @@
 """How a fine-tuning stage is planned, kept and resumed; the training itself is stood in for."""
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from sandcli.errors import Interrupted, PrerequisiteError, UsageError
+from sandcli.errors import Exit, Interrupted, PrerequisiteError, UsageError
+from sandcli.finetune.checkpoints import COMPLETE
 from sandcli.finetune.recipe import Fitted, Logged, Size
 from sandcli.stages import registry, tuning
 from sandcli.stages.job import Options, Summary
+from sandcli.stages.sft import sft_job
+from sandcli.stages.team import Team
 from tests.helpers import context, make_run, perform
 
 STEP = Logged(step=1, epoch=1.0, loss=0.5, learning_rate=1e-5, gradient_norm=1.0, tokens_a_second=10.0, memory_gib=1.0)
 
 
 class Trainer:
-    """Stands for the training of a model; the next ones are interrupted while `stopped`."""
+    """Stands for the training of a model; the next ones are interrupted while `stopped`, after a checkpoint."""
 
     stopped = False
 
@@ -24,6 +28,9 @@ class Trainer:
         result = job.context.run.journal(job.stage) / "result"
         result.mkdir(parents=True, exist_ok=True)
         (result / "model.safetensors").write_bytes(b"weights")
+        checkpoint = job.context.run.journal(job.stage) / "checkpoints" / "checkpoint-1"
+        checkpoint.mkdir(parents=True, exist_ok=True)
+        (checkpoint / COMPLETE).touch()
         return Fitted([STEP], 1, Size(1, 10, 5, 10, {}), not self.stopped)
 
 
@@ -61,6 +68,39 @@ def test_a_half_made_model_is_not_finished_by_another_recipe(run: Path, trainer:
     trainer.stopped = False
     sft(run)
     assert accepted(run) == []
+
+
+def test_what_has_no_checkpoint_yet_may_become_another_recipe(
+    run: Path, trainer: Trainer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(job: tuning.Tuning, team: Any) -> Fitted:
+        raise UsageError("an adapter of rank 8, not 16", "set lora_rank = 8")
+
+    monkeypatch.setattr(tuning, "_fitted", refused)
+    with pytest.raises(UsageError, match="of rank 8"):
+        sft(run)
+    monkeypatch.setattr(tuning, "_fitted", trainer)
+    assert sft(run, sft__lora_rank=8).exit is Exit.DONE
+
+
+def test_the_time_of_interrupted_trainings_counts_too(
+    run: Path, trainer: Trainer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = iter(range(0, 1000, 100))
+    monkeypatch.setattr(time, "monotonic", lambda: next(clock))
+    trainer.stopped = True
+    with pytest.raises(Interrupted):
+        sft(run)
+    trainer.stopped = False
+    manifest = sft(run).manifest
+    assert manifest is not None and manifest.seconds == 200
+
+
+def test_a_launcher_s_processes_count_and_not_those_that_would_be_started(run: Path, trainer: Trainer) -> None:
+    team = Team()
+    team.size = 2
+    job = sft_job(context(run, trainer__nproc=8, sft__batch_size=4))
+    assert tuning._lead(job, Options(), team).exit is Exit.DONE
 
 
 def test_a_model_that_was_kept_twice_names_both_reasons(run: Path, trainer: Trainer) -> None:

@@ -13,11 +13,8 @@ from trl import SFTConfig
 
 from sandcli.errors import PrerequisiteError, UsageError
 from sandcli.finetune.batches import Batches
-from sandcli.finetune.launch import processes
+from sandcli.finetune.launch import PATIENCE, processes
 from sandcli.finetune.recipe import Spec
-
-PATIENCE = 7200
-"""Seconds that processes wait for one another: the first one may be fetching a model, or writing a checkpoint."""
 
 
 def arguments(spec: Spec, batches: Batches) -> Any:
@@ -44,7 +41,7 @@ def arguments(spec: Spec, batches: Batches) -> Any:
         max_length=None,
         seed=spec.recipe.seed,
         ddp_find_unused_parameters=False,
-        ddp_timeout=PATIENCE,
+        ddp_timeout=int(PATIENCE.total_seconds()),
         save_strategy="steps",
         save_steps=batches.steps + 1,  # the watch decides when
         save_total_limit=2,

@@ -1,8 +1,12 @@
 """Where this process stands among those that train together, by the variables that torchrun sets."""
 
 import os
+from datetime import timedelta
 
 from sandcli.errors import UsageError
+
+PATIENCE = timedelta(hours=2)
+"""How long processes wait for one another: the first one may be fetching a model, or writing a checkpoint."""
 
 
 def processes() -> int:
@@ -13,11 +17,6 @@ def processes() -> int:
 def rank() -> int:
     """The number of this one; 0 leads."""
     return int(os.environ.get("RANK", "0"))
-
-
-def processes_here() -> int:
-    """How many there are on this machine."""
-    return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
 
 
 def must_know_each_other() -> None:

@@ -39,18 +39,22 @@ class Size(NamedTuple):
     too_long: dict[str, str]
 
 
+def _alone(wishes: tuple[bool, bool]) -> tuple[bool, bool]:
+    return wishes
+
+
 class Hooks(NamedTuple):
     """How a training run talks to its caller.
 
     `sized` comes before the first step; `planned(total, done)` and `stepped()` count optimiser steps;
-    `agreed` makes all processes that train together do what the first one says.
+    `agreed` makes all processes that train together do what the first one says: whether to stop, and whether to save.
     """
 
     sized: Callable[[Size], None]
     planned: Callable[[int, int], None]
     stepped: Callable[[], None]
     stop: Callable[[], bool]
-    agreed: Callable[[bool], bool] = bool
+    agreed: Callable[[tuple[bool, bool]], tuple[bool, bool]] = _alone
 
 
 class Logged(msgspec.Struct, frozen=True, kw_only=True):

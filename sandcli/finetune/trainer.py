@@ -15,10 +15,11 @@ from sandcli.engines.tokens import context_length, load_tokenizer
 from sandcli.errors import UsageError
 from sandcli.finetune.arguments import arguments
 from sandcli.finetune.batches import Batches, batched
-from sandcli.finetune.checkpoints import last_checkpoint, must_be_readable, refuse_broken, step_of, told
+from sandcli.finetune.checkpoints import last_checkpoint, must_be_readable, settle, step_of
 from sandcli.finetune.launch import processes
 from sandcli.finetune.recipe import Fitted, Hooks, Logged, Size, Spec
 from sandcli.finetune.rows import IGNORED, Prepared, Row, prepare, refuse_endless
+from sandcli.finetune.trouble import refuse_broken, told
 from sandcli.finetune.watch import Meter, Watch, logged
 from sandcli.finetune.weights import in_full_precision, trainable
 from sandcli.records import Trajectory
@@ -111,3 +112,4 @@ def _save(trainer: Any, tokenizer: Any, result: Path) -> None:
         shutil.rmtree(result, ignore_errors=True)
         trainer.accelerator.unwrap_model(trainer.model).save_pretrained(result, state_dict=state)
         tokenizer.save_pretrained(result)
+        settle(result)

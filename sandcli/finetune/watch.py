@@ -8,10 +8,12 @@ from typing import Any
 import msgspec
 import psutil
 import torch
+from accelerate import PartialState
 from transformers import TrainerCallback
 
-from sandcli.finetune.checkpoints import COMPLETE, is_broken
+from sandcli.finetune.checkpoints import COMPLETE, settle
 from sandcli.finetune.recipe import Hooks, Logged
+from sandcli.finetune.trouble import is_broken
 
 
 class Watch(TrainerCallback):  # type: ignore[misc]
@@ -30,8 +32,7 @@ class Watch(TrainerCallback):  # type: ignore[misc]
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Decide together: a process that stopped alone would leave the others waiting for it."""
         self._hooks.stepped()
-        stop = self._hooks.agreed(self._hooks.stop())
-        due = self._hooks.agreed(time.monotonic() - self._saved >= self._minutes * 60)
+        stop, due = self._hooks.agreed((self._hooks.stop(), time.monotonic() - self._saved >= self._minutes * 60))
         last = state.global_step >= state.max_steps
         control.should_save = (due or stop) and not last
         control.should_training_stop |= stop
@@ -46,14 +47,17 @@ class Watch(TrainerCallback):  # type: ignore[misc]
             control.should_training_stop, control.should_save = True, False
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Mark the checkpoint as whole."""
-        self._saved = time.monotonic()
+        """Mark the checkpoint as whole, when every process has written its part of it."""
+        PartialState().wait_for_everyone()
         if self._log is not None:
-            (Path(args.output_dir) / f"checkpoint-{state.global_step}" / COMPLETE).touch()
+            checkpoint = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+            settle(checkpoint)
+            (checkpoint / COMPLETE).touch()
+        self._saved = time.monotonic()
 
 
 class Meter:
-    """Speed and memory of a process since it was last read."""
+    """The speed of training since it was last read, and the most memory that was taken."""
 
     def __init__(self, tokens: Sequence[int], epochs: int) -> None:
         """`tokens`: how many each step of the run computes."""

@@ -11,12 +11,11 @@ import os
 import pickle
 import tempfile
 import threading
-from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from sandcli.errors import Exit, PrerequisiteError, SandError
-from sandcli.finetune.launch import must_know_each_other, processes, rank
+from sandcli.finetune.launch import PATIENCE, must_know_each_other, processes, rank
 from sandcli.finetune.recipe import Fitted, Hooks, Size, Spec
 from sandcli.progress import Bar, notice
 from sandcli.records import Trajectory
@@ -28,7 +27,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_PATIENCE = 600
+_LAST_STEP = 600
 """Seconds that processes have for their current step and a checkpoint when they are asked to stop."""
 
 
@@ -69,7 +68,7 @@ class Session(NamedTuple):
             rdzv_backend="c10d",
             rdzv_endpoint="127.0.0.1:0",
             max_restarts=0,
-            shutdown_timeout=_PATIENCE,
+            shutdown_timeout=_LAST_STEP,
         )
         os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // count)))
         logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # we say it in a line
@@ -159,8 +158,7 @@ def _shared(value: T) -> T:
     from accelerate import PartialState
     from torch.distributed import broadcast_object_list
 
-    # Joins them, the first time. A follower waits while the leader fetches a model or writes a checkpoint.
-    PartialState(cpu=not torch.cuda.is_available(), timeout=timedelta(hours=2))
+    PartialState(cpu=not torch.cuda.is_available(), timeout=PATIENCE)  # joins them, the first time
     box = [value]
     broadcast_object_list(box, src=0)
     return box[0]

@@ -9,12 +9,13 @@ from typing import Literal, NamedTuple
 from msgspec import structs
 
 from sandcli.errors import Exit, Interrupted, PrerequisiteError, UsageError
+from sandcli.finetune.checkpoints import complete
 from sandcli.finetune.recipe import Fitted, Means, Recipe, Spec
 from sandcli.models import fingerprint
 from sandcli.progress import notice
 from sandcli.prompts import digest as text_digest
 from sandcli.records import Trajectory
-from sandcli.run import SCHEMA, Identity, Manifest, differences
+from sandcli.run import SCHEMA, Identity, Manifest, Run, Spent, Stage, differences
 from sandcli.settings import Training
 from sandcli.stages.context import Context
 from sandcli.stages.job import Options, State, Summary
@@ -46,12 +47,15 @@ class Tuning(NamedTuple):
 
 
 def inspect(job: Tuning) -> State:
-    """Compare the model folder with today's settings and inputs. Changes nothing."""
+    """Compare the model folder with today's settings and inputs. Changes nothing.
+
+    What was begun and has no checkpoint yet binds nobody: it is missing.
+    """
     run = job.context.run
     part = run.manifest(job.stage, part=True)
     made = part or run.manifest(job.stage)
     sealed = run.artifact(job.stage).exists() and part is None
-    if not sealed and part is None:
+    if not sealed and not (part and complete(run.journal(job.stage) / "checkpoints")):
         return State("missing", 0, 0, [])
     unknown = [f"{run.artifact(job.stage)} has no manifest"]
     reasons = differences(made.identity, job.identity()) if made else unknown
@@ -111,26 +115,39 @@ def _kept(job: Tuning, state: State) -> Summary:
 
 def _train(job: Tuning, state: State, team: Team) -> Summary:
     run, started = job.context.run, time.monotonic()
-    _must_be_fit(job, max(job.context.settings.trainer.nproc, team.size))
-    identity, work = job.identity(), run.journal(job.stage)
-    run.begin(job.stage, identity)
-    if state.kind == "missing":
-        shutil.rmtree(work, ignore_errors=True)  # left by a run that was thrown away
+    _must_be_fit(job, team.size if team.size > 1 else job.context.settings.trainer.nproc)
+    identity, before = job.identity(), _begun(job, state)
+    run.begin(job.stage, identity, spent=before)
     notice(f"training {job.aims.method} from {job.start} on {job.data}")
     fitted = _fitted(job, team)
+    spent = before + Spent(seconds=round(time.monotonic() - started, 1))
     if not fitted.finished:
+        run.begin(job.stage, identity, spent=spent)
         raise Interrupted(job.stage)
-    model = run.artifact(job.stage)
-    shutil.rmtree(model, ignore_errors=True)  # a kill came between the model and its manifest
-    (work / "result").rename(model)
-    fsync_folder(model.parent)
-    manifest = _manifest(job, fitted, identity)
-    manifest.seconds = round(time.monotonic() - started, 1)
+    manifest = _manifest(job, fitted, identity, spent)
+    _put_in_place(run, job.stage)
     run.finish(manifest)
-    shutil.rmtree(work)
-    return Summary(
-        job.stage, Exit.DONE, f"{model}: {fitted.steps} steps; the log is {run.log(job.stage)}", manifest, []
-    )
+    shutil.rmtree(run.journal(job.stage))
+    told = f"{run.artifact(job.stage)}: {fitted.steps} steps; the log is {run.log(job.stage)}"
+    return Summary(job.stage, Exit.DONE, told, manifest, [])
+
+
+def _begun(job: Tuning, state: State) -> Spent:
+    """What the processes before this one took; what is left of a run that was thrown away is removed."""
+    part, work = job.context.run.manifest(job.stage, part=True), job.context.run.journal(job.stage)
+    if state.kind == "partial" and part is not None:
+        return part.spent
+    if work.exists():
+        shutil.rmtree(work)
+    return Spent()
+
+
+def _put_in_place(run: Run, stage: Stage) -> None:
+    model = run.artifact(stage)
+    if model.exists():
+        shutil.rmtree(model)  # a kill came between the model and its manifest
+    (run.journal(stage) / "result").rename(model)
+    fsync_folder(model.parent)
 
 
 def _must_be_fit(job: Tuning, processes: int) -> None:
@@ -163,9 +180,10 @@ def _fitted(job: Tuning, team: Team) -> Fitted:
     return session.run()
 
 
-def _manifest(job: Tuning, fitted: Fitted, identity: Identity) -> Manifest:
+def _manifest(job: Tuning, fitted: Fitted, identity: Identity, spent: Spent) -> Manifest:
     size, log = fitted.size, fitted.log
     manifest = Manifest(stage=job.stage, identity=identity, tokens=size.tokens, left_out=size.too_long)
+    manifest.seconds = spent.seconds
     manifest.loss = [(entry.step, entry.loss) for entry in log]
     manifest.counts = {"trajectories": size.trajectories, "too_long": len(size.too_long), "steps": fitted.steps}
     manifest.figures = {

@@ -1,5 +1,6 @@
 """Fine-tuning: masks on real templates, learning, nothing cut silently, and resumption after a kill."""
 
+import errno
 import os
 import resource
 import signal
@@ -15,10 +16,11 @@ import torch
 from sandcli.engines.loading import load_model
 from sandcli.engines.tokens import load_tokenizer, prompt_ids, render
 from sandcli.errors import PrerequisiteError, SandError, UsageError
-from sandcli.finetune.checkpoints import last_checkpoint, must_be_readable, refuse_broken, told
+from sandcli.finetune.checkpoints import last_checkpoint, must_be_readable
 from sandcli.finetune.recipe import Fitted, Hooks, Logged, Means, Recipe, Spec
 from sandcli.finetune.rows import IGNORED, prepare, tokenise, training_messages
 from sandcli.finetune.trainer import fit
+from sandcli.finetune.trouble import refuse_broken, told
 from sandcli.finetune.weights import in_full_precision
 from sandcli.react import conversation
 from sandcli.records import Step, Task, Trajectory
@@ -214,6 +216,12 @@ def test_a_full_gpu_is_told_with_its_mend(tmp_path: Path) -> None:
     with full as caught, told(tmp_path):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.\nmore")
     assert "trainer.shard" in caught.value.fix
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG])
+def test_a_disk_that_is_full_in_any_way_is_told(tmp_path: Path, number: int) -> None:
+    with pytest.raises(PrerequisiteError, match="could not be written to"), told(tmp_path):
+        raise OSError(number, os.strerror(number))
 
 
 def test_a_loss_that_is_no_number_ends_the_training_and_spoils_no_checkpoint(tiny: Path, tmp_path: Path) -> None:
