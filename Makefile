@@ -75,7 +75,7 @@ $(RUN)/expert.jsonl: | $(RUN)/sand.toml
 
 # An iteration that starts from another run has a policy already; its sand.toml says so.
 $(RUN)/sft: $(RUN)/expert.jsonl
-	@grep -q '^policy = ' $(RUN)/sand.toml || $(SAND) sft --run $(RUN) $(SFT)
+	@grep -Eq '^policy *= *"[^"]' $(RUN)/sand.toml || $(SAND) sft --run $(RUN) $(SFT)
 
 $(RUN)/samples.jsonl: $(RUN)/expert.jsonl | $(RUN)/sft
 	$(SAND) sample --run $(RUN) $(SAMPLE)

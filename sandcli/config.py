@@ -61,6 +61,11 @@ def resolve(folder: Path, environment: Mapping[str, str], flags: Mapping[str, Sc
             f"method.switch compares rollouts, and without {settings.method.without} there are none",
             "set method.switch to never",
         )
+    if settings.synthesize.form == "guided" and settings.method.without == "sampling":
+        raise UsageError(
+            "synthesize.form guided asks about the sampled actions, and without sampling there are none",
+            "set synthesize.form to free",
+        )
     return Resolved(settings, origins)
 
 

@@ -13,7 +13,8 @@ from sandcli.engines.base import Completion, Sampling
 from sandcli.engines.scripted import ScriptedEngine
 from sandcli.errors import UsageError
 from sandcli.react import Message
-from sandcli.records import Rollout, Step, Task, Thought, Trajectory
+from sandcli.records import Failure, Rollout, Step, Task, Thought, Trajectory
+from sandcli.run import Run
 from sandcli.settings import Criticising
 from sandcli.stages.critique import Case, question
 from sandcli.stages.deliberating import write_guided
@@ -21,6 +22,7 @@ from sandcli.stages.dilemmas import Option, Question
 from sandcli.stages.sample import Place
 from sandcli.stages.switching import switched, switches
 from sandcli.stages.synthesize import deliberated
+from sandcli.stages.writing import fault
 from sandcli.starting import start_run
 from tests.helpers import POLICY, Rules, asked, lines, make_run, perform, state, turn, write_rules
 
@@ -71,6 +73,12 @@ def rollout(reward: float, step: int, *actions: str, candidate: int = 1) -> Roll
 def test_who_takes_the_experts_place(rule: Any, reward: float, actions: tuple[str, ...], taken: bool) -> None:
     found = switches({"a": trajectory()}, [rollout(reward, 1, *actions)], rule)
     assert ("a" in found) is taken
+
+
+@pytest.mark.parametrize("end", ["invalid_actions", "context"])
+def test_a_rollout_that_broke_off_is_no_example(end: Any) -> None:
+    broken = msgspec.structs.replace(rollout(0.75, 1, "take lamp"), end=end)
+    assert not switches({"a": trajectory()}, [broken], "better")
 
 
 def test_the_expert_itself_is_no_candidate() -> None:
@@ -192,12 +200,36 @@ def test_a_guided_deliberation_says_of_every_candidate_what_its_critique_judged(
     order = [Option(name, f"I {said} the task.") for name, said in judged.items()]
     asked = Question([Message("assistant", 'My options: (1) look; (2) take lamp; (3) fly. With "look" I')], order)
     written = asyncio.run(write_guided(Base([]), asked, Sampling(max_tokens=9)))
+    assert written.finish == "stop"
     assert written.text == (
         " would hinder the task, because it is so."
         ' With "take lamp" I would advance the task, because it is so.'
         ' With "fly" I would not affect the task, because it is so. So I will take lamp.'
     )
     assert written.tokens == 12
+
+
+@pytest.mark.parametrize("said", [Completion(" it is", 9, "length"), Completion(" .", 1, "stop")])
+def test_a_guided_deliberation_with_a_sentence_that_came_to_nothing_is_refused(said: Completion) -> None:
+    class Base(ScriptedEngine):
+        async def generate(self, messages: Sequence[Message], sampling: Sampling) -> list[Completion]:
+            return [said]
+
+    order = [Option("look", "I hindered the task."), Option("take lamp", "I advanced the task.")]
+    asked = Question([Message("assistant", 'My options: (1) look; (2) take lamp. With "look" I')], order)
+    written = asyncio.run(write_guided(Base([]), asked, Sampling(max_tokens=9)))
+    assert written.finish == "length"
+    assert fault(written.text, written.finish, "take lamp", ["look", "take lamp"]) is not None
+
+
+def test_where_the_expert_gets_nowhere_nothing_advances() -> None:
+    case = Case(Place(trajectory(0.0), 1), rollout(0.0, 1, "take lamp"))
+    assert "advanced" not in question(case, Criticising(verdict="reward"))[-1].content
+
+
+def test_guided_deliberations_need_samples(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="without sampling there are none"):
+        start_run(tmp_path / "run", None, ["method.without=sampling", "synthesize.form=guided"])
 
 
 def test_a_switch_needs_rollouts(tmp_path: Path) -> None:
@@ -221,6 +253,22 @@ def test_what_was_never_judged_is_not_in_d_delib(tmp_path: Path) -> None:
     assert {record["id"] for record in lines(run / "deliberations.jsonl")} == judged | plain
     counts = json.loads((run / "manifests/synthesize.json").read_text())["counts"]
     assert counts["flagged, a critique is missing"] == len([name for name, _ in flagged if name not in judged])
+
+
+def test_what_machinery_failed_stays_in_d_delib_as_it_was(tmp_path: Path) -> None:
+    """Of what was not asked for nothing is known; what failed would be gone from all later iterations."""
+    run = make_run(tmp_path / "run")
+    for stage in ("collect", "sample"):
+        perform(stage, run)
+    perform("rollout", run, limit=1)
+    name, step = next((s["id"], s["step"]) for s in reversed(lines(run / "samples.jsonl")) if s["deliberate"])
+    failure = Failure(unit=[name, step, 1], reason="timeout", detail="it hangs", attempts=3)
+    Run(run).set_failures("rollout", [failure])
+    perform("critique", run)
+    perform("synthesize", run)
+    kept = {record["id"]: record for record in lines(run / "deliberations.jsonl")}
+    (expert,) = (record for record in lines(run / "expert.jsonl") if record["id"] == name)
+    assert kept[name] == expert
 
 
 def test_d_delib_is_made_anew_from_the_thoughts_where_it_was_removed(detour: Path) -> None:

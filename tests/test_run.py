@@ -7,6 +7,7 @@ import pytest
 
 from sandcli.config import resolve
 from sandcli.errors import PrerequisiteError, UsageError
+from sandcli.models import fingerprint
 from sandcli.records import Failure
 from sandcli.run import STAGES, Identity, Manifest, Run
 from sandcli.starting import start_run
@@ -158,6 +159,32 @@ def test_the_next_iteration_needs_the_model(tmp_path: Path) -> None:
     with pytest.raises(PrerequisiteError, match="model is missing"):
         start_run(tmp_path / "it2", root, [])
     assert not (tmp_path / "it2" / "sand.toml").exists()
+
+
+def test_the_next_iteration_finds_what_lay_beside_the_first(tmp_path: Path) -> None:
+    root = first_iteration(tmp_path / "it1")
+    (root / "games").mkdir()
+    (root / "sand.toml").write_text((root / "sand.toml").read_text().replace("# games", 'games = "games" #'))
+    start_run(tmp_path / "further" / "it2", root, [])
+    settings = resolve(tmp_path / "further" / "it2", {}, {}).settings
+    assert (tmp_path / "further" / "it2" / settings.env.games).resolve() == root / "games"
+
+
+def test_the_next_iteration_is_of_the_same_world(tmp_path: Path) -> None:
+    root = first_iteration(tmp_path / "it1")
+    with pytest.raises(UsageError, match="not of alfworld"):
+        start_run(tmp_path / "it2", root, ["env.name=alfworld"])
+
+
+def test_the_next_iteration_needs_a_model_of_the_same_deliberations(tmp_path: Path) -> None:
+    root = first_iteration(tmp_path / "it1")
+    settings = {"data": fingerprint(root / "deliberations.jsonl")}
+    Run(root).finish(Manifest(stage="train", identity=Identity(settings=settings, inputs={}, scope={})))
+    start_run(tmp_path / "it2", root, [])
+    (root / "deliberations.jsonl").write_bytes((root / "deliberations.jsonl").read_bytes() + b"\n")
+    with pytest.raises(PrerequisiteError, match=r"is not what .*model was trained on") as caught:
+        start_run(tmp_path / "it3", root, [])
+    assert caught.value.fix == f"sand train --run {root} --force"
 
 
 def test_a_relative_model_is_meant_from_the_run_directory(tmp_path: Path) -> None:

@@ -118,6 +118,14 @@ def test_a_word_that_only_begins_like_a_candidate_is_none() -> None:
 
 
 @pytest.mark.parametrize(
+    ("end", "decides"), [("", True), (", it is near", True), (" in order to see", True), (" in the box", False)]
+)
+def test_a_longer_action_is_another_one(end: str, decides: bool) -> None:
+    why = fault(f"To look is free. So I will take lamp{end}.", "stop", "take lamp", CANDIDATES)
+    assert (why is None) is decides
+
+
+@pytest.mark.parametrize(
     ("text", "circles"),
     [
         ("The lamp is there. I go there. The lamp is there.", True),

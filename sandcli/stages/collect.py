@@ -1,7 +1,8 @@
 """`sand collect`: D_exp, the expert trajectories that everything starts from.
 
 They come from the world's own expert, each path executed and verified, thoughts written by the base model or left
-out; or from a file in ETO's form, each trajectory replayed and its observations compared.
+out; or from a file in ETO's form, each trajectory replayed and its observations compared. Actions stand in the form
+in which the agent's own are executed and kept: another would tell the expert's from the other candidates.
 """
 
 from collections.abc import AsyncIterator, Iterable, Sequence
@@ -19,7 +20,7 @@ from sandcli.models import fingerprint
 from sandcli.progress import notice
 from sandcli.prompts import digest as text_digest
 from sandcli.prompts import fill, load
-from sandcli.react import Turn, has_action_line
+from sandcli.react import Turn, has_action_line, normalise
 from sandcli.records import Step, Task, Trajectory
 from sandcli.run import Identity
 from sandcli.stages.context import Context, digest
@@ -112,7 +113,7 @@ class CollectJob(Job[Wanted, Trajectory]):
         world = self.context.world
         task = world.task_of(row.task)
         actions, seen = world.adapted(task, [turn.action for turn in row.turns], row.observations)
-        turns = [turn._replace(action=action) for turn, action in zip(row.turns, actions, strict=True)]
+        turns = [turn._replace(action=normalise(action)) for turn, action in zip(row.turns, actions, strict=True)]
         return Wanted(task, row._replace(turns=turns, observations=seen))
 
     @asynccontextmanager
@@ -132,7 +133,8 @@ class CollectJob(Job[Wanted, Trajectory]):
 
     async def demonstrated(self, pool: Pool, engine: Engine | None, task: Task) -> Trajectory | LeftOut:
         """The expert's path, executed; left out where it does not reach the full score."""
-        actions = await pool.expert(task, self._expert, self.context.seed("expert", str(task)))
+        found = await pool.expert(task, self._expert, self.context.seed("expert", str(task)))
+        actions = [normalise(action) for action in found]
         if not actions:
             return LeftOut("the expert gave up")
         reset, outcomes = await pool.replay(task, actions)

@@ -117,9 +117,9 @@ def question(case: Case, settings: Criticising) -> list[Message]:
 
 
 def _verdict(case: Case) -> str:
-    """What the rewards say: as much as the expert's, an end before that, or neither."""
+    """What the rewards say: progress, and as much as the expert's; an end before that; or neither."""
     place, rollout = case
-    if rollout.reward >= place.trajectory.reward:
+    if _gained(place, rollout) and rollout.reward >= place.trajectory.reward:
         return "advanced the task"
     return "hindered the task" if rollout.end == "done" else "did not affect the task"
 
@@ -129,9 +129,13 @@ def _ending(place: Place, rollout: Rollout) -> str:
         return "the task was completed."
     if rollout.end == "done":
         return f"the task failed (score {rollout.reward:.2f})."
-    before = max((step.score for step in place.prefix), default=0.0)
-    gained = "some progress was made" if rollout.reward > before else "no progress was made"
+    gained = "some progress was made" if _gained(place, rollout) else "no progress was made"
     return f"the task was not completed, and {gained} (score {rollout.reward:.2f})."
+
+
+def _gained(place: Place, rollout: Rollout) -> bool:
+    """Whether it came to a better score than there was before the candidate."""
+    return rollout.reward > max((step.score for step in place.prefix), default=0.0)
 
 
 def _digest(case: Case) -> str:

@@ -45,6 +45,8 @@ async def write_guided(engine: Engine, asked: Question, sampling: Sampling) -> C
         said += (f' With "{option.action}" I' if number else "") + judgement(option.critique)
         (part,) = await engine.generate(_continued(asked.messages, said), sentence)
         tokens += part.tokens
+        if part.finish == "length" or not part.text.strip(" ."):
+            return Completion(said, tokens, "length")  # a sentence that came to nothing is no analysis
         said += f" {part.text.strip().rstrip('.')}."
     rest = await _write(engine, _continued(asked.messages, said), sampling)
     return Completion(f"{said}{rest.text}", tokens + rest.tokens, rest.finish)

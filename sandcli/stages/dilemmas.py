@@ -59,7 +59,7 @@ def way(method: Method) -> Way:
 
 
 def dilemmas(run: Run, method: Method) -> Iterator[Dilemma]:
-    """Every step to deliberate, in order; after a switch there is nothing left to weigh in a trajectory."""
+    """Every step to deliberate, in order. What follows a switch was not sampled: the next iteration looks at it."""
     form, replaced = way(method), replacements(run, method)
     for dilemma in form.found(run):
         rollout, step = replaced.get(dilemma.place.trajectory.id), dilemma.place.step

@@ -16,8 +16,8 @@ Rule = Literal["never", "better", "shorter"]
 def switches(trajectories: Mapping[str, Trajectory], rollouts: Iterable[Rollout], rule: Rule) -> dict[str, Rollout]:
     """The rollout that replaces the rest of an expert trajectory, by trajectory; most have none.
 
-    A rollout must have earned strictly more than the expert, or, by the rule `shorter`, as much in fewer steps.
-    Of several the best is taken, then the shortest, then the earliest.
+    A rollout must have earned strictly more than the expert, or, by the rule `shorter`, as much in fewer steps; one
+    that broke off is no example. Of several the best is taken, then the shortest, then the earliest.
     """
     best: dict[str, Rollout] = {}
     for rollout in rollouts:
@@ -30,12 +30,17 @@ def switches(trajectories: Mapping[str, Trajectory], rollouts: Iterable[Rollout]
 
 
 def _surpasses(rollout: Rollout, trajectory: Trajectory, rule: Rule) -> bool:
-    if rule == "never" or rollout.expert or not all(step.action for step in rollout.steps):
-        return False  # a turn without an action is no example
+    if rule == "never" or rollout.expert or not _is_example(rollout):
+        return False
     if rollout.reward > trajectory.reward:
         return True
     fewer = rollout.step + len(rollout.steps) < len(trajectory.steps)
     return rule == "shorter" and rollout.reward == trajectory.reward and fewer
+
+
+def _is_example(rollout: Rollout) -> bool:
+    """Whether every turn holds an action, and it did not end in invalid ones or in a full context."""
+    return rollout.end in ("done", "max_steps") and all(step.action for step in rollout.steps)
 
 
 def _merit(rollout: Rollout) -> tuple[float, int]:

@@ -16,13 +16,16 @@ from sandcli.models import fingerprint
 from sandcli.prompts import digest as text_digest
 from sandcli.prompts import load
 from sandcli.records import Rollout, Sample, Thought, Trajectory
-from sandcli.run import Identity
+from sandcli.run import Identity, Stage
 from sandcli.stages.context import digest
 from sandcli.stages.deliberating import attempt
 from sandcli.stages.dilemmas import Dilemma, dilemmas, passed_over, question, replacements, way
 from sandcli.stages.job import Do, Figures, Job, LeftOut, Unit
 from sandcli.stages.switching import switched
 from sandcli.store import Records, read, write_atomic
+
+_FAILING: tuple[Stage, ...] = ("sample", "rollout", "critique", "synthesize")
+"""Stages whose failures leave a step as it was; its trajectory stays in D_delib, and so in later iterations."""
 
 _RETRY_TEMPERATURE = 0.7
 """The first attempt is greedy, as in the paper; asking again the same way would give the same answer."""
@@ -118,8 +121,9 @@ class SynthesizeJob(Job[Dilemma, Thought]):
         write_atomic(self.run.deliberations, lines)
 
     def _looked_at(self, records: Records[Thought]) -> Iterator[Trajectory]:
-        """Those with a step that was deliberated, and those where no step asks for it."""
+        """Those with a step that was deliberated, those where no step asks for it, and those that machinery failed."""
         ids = {key[0] for key in records.ordered_keys()}
+        ids |= {failure.unit[0] for stage in _FAILING for failure in self.run.failures(stage)}
         if "sample" in way(self.context.settings.method).needs:
             flags = [(sample.id, sample.deliberate) for sample in read(self.run.needs("sample"), Sample)]
             ids |= {name for name, _ in flags} - {name for name, flagged in flags if flagged}

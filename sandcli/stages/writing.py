@@ -15,6 +15,10 @@ _VERDICT = re.compile(r"\b(advanced|hindered|did not affect)(?= the task)")
 _FORESEEN = {"advanced": "advance", "hindered": "hinder", "did not affect": "not affect"}
 
 _CONCLUDED = re.compile(rf"^.*?\b{CONCLUSION}\b[^.!?]*[.!?]", re.DOTALL)
+_LINKS = "because|since|as|so|to|in order|which|after|before|while|first|next|now|then|again|instead"
+_DECISION_ENDS = rf"(?=$|[^\w\s]|\s(?:{_LINKS})\b)"
+"""What may follow the action in a conclusion; `pick up seed in jar` does not decide for `pick up seed`."""
+
 _RUN_LENGTH, _RUN_LIMIT = 6, 3
 """A text in which the same six words come three times goes round in circles."""
 
@@ -57,7 +61,7 @@ def concluded(text: str) -> str | None:
 
 
 def fault(text: str, finish: str, expert: str, candidates: Sequence[str]) -> str | None:
-    """Why a deliberation may not become data; None for a good one. `text` is what the model wrote itself."""
+    """Why a deliberation may not become data; None for a good one. `text` is all that follows the opening."""
     if "action:" in text.lower():
         return "contains an action line"
     if not _mentions(text, expert):
@@ -89,9 +93,8 @@ def _anonymous(text: str, candidates: Sequence[str]) -> str:
 def _decided(conclusion: str, candidates: Sequence[str]) -> str | None:
     """The candidate that a conclusion begins with, the longest of several."""
     tail = normalise(conclusion)
-    return max(
-        (c for c in map(normalise, candidates) if re.match(rf"{re.escape(c)}(?!\w)", tail)), key=len, default=None
-    )
+    named = (c for c in map(normalise, candidates) if re.match(rf"{re.escape(c)}{_DECISION_ENDS}", tail))
+    return max(named, key=len, default=None)
 
 
 def _mentions(text: str, action: str) -> bool:
