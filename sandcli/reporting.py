@@ -23,8 +23,11 @@ from sandcli.report.rows import rows_of
 from sandcli.report.scores import Evaluation, Row, Score, by_group, worlds_of
 from sandcli.report.sheets import Sheet, grid, plain
 from sandcli.report.tables import table2, table3, table4
-from sandcli.run import Manifest, Run, Stage
+from sandcli.run import Run, Stage
 from sandcli.settings import Settings
+from sandcli.stages.dilemmas import WAYS
+from sandcli.stages.job import unit_name
+from sandcli.stages.survey import noted
 from sandcli.store import read, write_atomic
 
 _WORLDS = {"scienceworld": "ScienceWorld", "alfworld": "ALFWorld"}
@@ -77,19 +80,19 @@ def read_run(root: Path) -> Evaluation:
     if not (root / FILE).is_file():
         raise PrerequisiteError(f"{root} is no run directory: it has no {FILE}", "give the folders that sand init made")
     settings = resolve(root, {}, {}).settings
-    scores, manifest = _scores(run), run.manifest("eval")
+    (scores, keys), manifest = _scores(run), run.manifest("eval")
     return Evaluation(
         run=str(root),
         base=_base(root, settings),
         world=_WORLDS.get(settings.env.name, settings.env.name.rpartition(":")[2]),
         iteration=settings.run.iteration,
-        without=settings.method.without,
+        without=_without(run, settings),
         scores=scores,
         settings=manifest.identity.settings if manifest else {},
-        missing=len(run.failures("eval")) + (len(manifest.left_out) if manifest else 0),
+        missing=len(run.failures("eval")),
         accepted=tuple(manifest.accepted) if manifest else (),
         trained=_trained(run),
-        replaced=_replaced(run, settings, manifest),
+        replaced=_replaced(run, settings, keys),
         limit=manifest.identity.limit if manifest else None,
     )
 
@@ -111,10 +114,10 @@ def write_files(report: Report, folder: Path) -> list[Path]:
     """Every table as Markdown, CSV and LaTeX, every figure as SVG and PNG, and the warnings; gives the files."""
     folder.mkdir(parents=True, exist_ok=True)
     contents: dict[str, bytes] = {}
-    for sheet in report.sheets:
-        contents[f"{sheet.name}.md"] = markdown(grid(sheet)).encode()
+    for sheet, shown in zip(report.sheets, report.grids, strict=True):
+        contents[f"{sheet.name}.md"] = markdown(shown).encode()
         contents[f"{sheet.name}.csv"] = comma_separated(sheet).encode()
-        contents[f"{sheet.name}.tex"] = latex(grid(sheet)).encode()
+        contents[f"{sheet.name}.tex"] = latex(shown).encode()
     for figure in report.figures:
         contents[f"{figure.name}.svg"] = figure.svg.encode()
         contents[f"{figure.name}.png"] = figure.png
@@ -124,7 +127,8 @@ def write_files(report: Report, folder: Path) -> list[Path]:
     return [folder / name for name in contents]
 
 
-def _scores(run: Run) -> dict[str, list[Score]]:
+def _scores(run: Run) -> tuple[dict[str, list[Score]], set[Key]]:
+    """The scores by model, and the keys of all episodes."""
     scores: dict[str, list[Score]] = {}
     seen: set[Key] = set()
     for number, episode in enumerate(read(run.needs("eval"), Episode), 1):
@@ -134,7 +138,7 @@ def _scores(run: Run) -> dict[str, list[Score]]:
         scores.setdefault(episode.model, []).append(_score(episode))
     if not scores:
         raise PrerequisiteError(f"{run.artifact('eval')} holds no episode", f"sand eval --run {run.root}")
-    return scores
+    return scores, seen
 
 
 def _score(episode: Episode) -> Score:
@@ -162,15 +166,24 @@ def _trained(run: Run) -> frozenset[str]:
     return frozenset(str(trajectory.task) for trajectory in read(path, Trajectory)) if path.exists() else frozenset()
 
 
-def _replaced(run: Run, settings: Settings, manifest: Manifest | None) -> tuple[str, ...]:
-    """Models of the run that were made anew after they were evaluated."""
-    if manifest is None or settings.engine.kind == "scripted":
+def _without(run: Run, settings: Settings) -> Literal["none", "sampling", "critique"]:
+    """What the deliberations were made without, whatever sand.toml says; a flag or a variable may have said it."""
+    manifest = run.manifest("synthesize")
+    prompts = {f"prompt.{form.prompt}": name for name, form in WAYS.items()}
+    made = [prompts[key] for key in (manifest.identity.settings if manifest else ()) if key in prompts]
+    return made[0] if made else settings.method.without
+
+
+def _replaced(run: Run, settings: Settings, evaluated: set[Key]) -> tuple[str, ...]:
+    """Models of the run that were made anew after some of their episodes."""
+    if settings.engine.kind == "scripted":
         return ()
     made: dict[str, Stage] = {"model": "train", "sft": "sft"}
-    evaluated = {name: was for name, was in manifest.identity.inputs.items() if name in made}
-    folders = {name: run.artifact(made[name]) for name in evaluated}
-    there = [name for name in evaluated if folders[name].exists()]
-    return tuple(name for name in there if fingerprint(folders[name]) != evaluated[name])
+    folders = {name: run.artifact(stage) for name, stage in made.items() if run.artifact(stage).exists()}
+    prints = {name: fingerprint(folder) for name, folder in folders.items()}
+    were = noted(run, "eval")
+    changed = {str(key[-1]) for key in evaluated if were.get(unit_name(key)) != prints.get(str(key[-1]))}
+    return tuple(name for name in prints if name in changed)
 
 
 def _lacking(evaluations: Sequence[Evaluation], rows: Sequence[Row]) -> list[str]:
@@ -190,9 +203,12 @@ def _lacking(evaluations: Sequence[Evaluation], rows: Sequence[Row]) -> list[str
 
 
 def _without_bands(rows: Sequence[Row], more: Mapping[str, str]) -> Iterator[str]:
-    """`more` are the commands that evaluate more models of a run."""
+    """`more` are the commands that evaluate more of a run."""
     there = {(part.row.group, part.world) for part in banded(rows)}
     for group, members in by_group(rows).items():
+        if not worlds_of(members):
+            run, _ = next(iter(members[0].sources.values()))
+            yield f"only training tasks of {group}: {more[run]} --splits seen,unseen"
         for world in worlds_of(members):
             if (group, world) in there:
                 continue

@@ -5,6 +5,8 @@ from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import TypeVar
 
+from msgspec.structs import replace
+
 from sandcli.records import Critique, Episode, Rollout, Sample, Thought, Trajectory
 from sandcli.report.page import Deliberated, Page, Shown, page_of
 from sandcli.report.rows import short_names
@@ -42,7 +44,7 @@ def _training(run: Run) -> Iterator[Deliberated]:
         rollouts, critiques = opened(run.artifact("rollout"), Rollout), opened(run.artifact("critique"), Critique)
         for expert in read(run.artifact("collect"), Trajectory) if run.artifact("collect").exists() else ():
             steps = [(expert.id, t) for t in range(len(expert.steps))]
-            drawn = _there(samples, steps)
+            drawn = [replace(sample, samples=[]) for sample in _there(samples, steps)]  # the page shows no single draw
             candidates = [(*sample.key, number) for sample in drawn for number in range(len(sample.candidates))]
             yield Deliberated(
                 expert=expert,

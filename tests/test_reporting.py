@@ -10,6 +10,7 @@ from sandcli.models import fingerprint
 from sandcli.reporting import read_run, report_on, write_files
 from sandcli.run import Run
 from sandcli.stages.job import Options
+from sandcli.stages.survey import noted
 from tests.helpers import contents, fault, lines, make_run, perform, sand
 
 
@@ -154,6 +155,7 @@ def test_failed_episodes_and_other_rules_are_warned_of(tmp_path: Path) -> None:
     for _ in range(3):
         fault(faults, "raise", f"fetch_6 {first['steps'][0]['action']}")
     perform("eval", sick, options=Options(accept_failures=True))
+    perform("eval", sick, eval__models=["base"])  # of the failed episode this says nothing
     assert len(Run(sick).failures("eval")) == 1
     found = report_on([sick, other]).warnings
     assert any("1 episodes failed and are left out" in line and str(sick) in line for line in found)
@@ -164,17 +166,20 @@ def test_failed_episodes_and_other_rules_are_warned_of(tmp_path: Path) -> None:
 def test_a_model_that_was_made_anew_is_not_what_was_evaluated(tmp_path: Path) -> None:
     root = make_run(tmp_path / "run")
     perform("eval", root, eval__models=["sft", "model"])
+    perform("eval", root, eval__models=["base"])  # what was asked for last does not hide the others
     assert not report_on([root]).warnings
     (root / "sand.toml").write_text((root / "sand.toml").read_text().replace('kind = "scripted"', 'kind = "auto"'))
     for name in ("sft", "model"):
         (root / name).mkdir()
-    manifest = Run(root).manifest("eval")
-    assert manifest is not None
-    manifest.identity.inputs["sft"] = fingerprint(root / "sft")
-    Run(root).finish(manifest)
+    units = root / "manifests" / "eval.units.json"
+    folders = {name: root / str(json.loads(name)[-1]) for name in noted(Run(root), "eval")}
+    made = {name: fingerprint(folder) for name, folder in folders.items() if folder.exists()}
+    units.write_text(json.dumps(made))
+    assert not report_on([root]).warnings
     (root / "model" / "model.safetensors").write_bytes(b"other weights")
     (line,) = report_on([root]).warnings
-    assert "its model was trained anew" in line and line.endswith(f"sand eval --run {root} --models model")
+    assert "its model was trained anew" in line
+    assert line.endswith(f"sand eval --run {root} --models base,model,sft --force")
 
 
 def test_the_environment_renames_no_run(evaluated: Path) -> None:

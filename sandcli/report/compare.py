@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import takewhile
-from pathlib import PurePath
+from pathlib import Path
 
 from sandcli.report import paper
 from sandcli.report.estimates import Difference, bootstrap
@@ -35,7 +35,7 @@ def reference(row: Row, suite: Suite, members: Sequence[Row]) -> Row | None:
 
 def _nearness(one: Row, other: Row, world: str) -> int:
     """How many folders two runs have in common, from the root."""
-    parts = [PurePath(row.sources[world][0]).parts for row in (one, other)]
+    parts = [Path(row.sources[world][0]).resolve().parts for row in (one, other)]
     return len(list(takewhile(lambda pair: pair[0] == pair[1], zip(*parts, strict=False))))
 
 
@@ -107,12 +107,12 @@ def _own(evaluation: Evaluation) -> Iterator[str]:
     if evaluation.accepted:
         yield (
             f"{evaluation.run}: some episodes were made under other settings ({'; '.join(evaluation.accepted)}). "
-            f"Redo them: sand eval --run {evaluation.run} --force"
+            f"Redo them: {_anew(evaluation)}"
         )
     for model in evaluation.replaced:
         yield (
             f"{evaluation.run}: its {model} was trained anew after it was evaluated. "
-            f"Evaluate it: sand eval --run {evaluation.run} --models {model}"
+            f"Evaluate it again: {_anew(evaluation)}"
         )
     limit = evaluation.settings.get("env.step_limit", "0")
     if limit != "0" and evaluation.world in paper.TABLE4:
@@ -121,6 +121,12 @@ def _own(evaluation: Evaluation) -> Iterator[str]:
             "To compare with it set env.step_limit = 0"
         )
     yield from _leaks(evaluation)
+
+
+def _anew(evaluation: Evaluation) -> str:
+    """The command that makes all episodes of a run again."""
+    limit = f" --limit {evaluation.limit}" if evaluation.limit else ""
+    return f"sand eval --run {evaluation.run} --models {','.join(evaluation.scores)}{limit} --force"
 
 
 def _leaks(evaluation: Evaluation) -> Iterator[str]:

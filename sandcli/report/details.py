@@ -6,7 +6,7 @@ from statistics import fmean, median
 from sandcli.report.bands import BANDS, banded
 from sandcli.report.compare import difference, reference
 from sandcli.report.estimates import wilson
-from sandcli.report.scores import Row, Score, by_group, suites_of, worlds_of
+from sandcli.report.scores import Row, Score, by_group, held_out, suites_of, worlds_of
 from sandcli.report.sheets import Cell, Line, Sheet
 from sandcli.report.tables import INTERVALS, reward, tasks_note
 
@@ -45,7 +45,7 @@ def types(rows: Sequence[Row]) -> Sheet | None:
             for kind in kinds:
                 own = {label: [s for s in scores if s.kind == kind] for label, scores in by_label.items()}
                 lines.append(Line(group, kind, [reward(own.get(label)) for label in labels]))
-    notes = [INTERVALS, "Over the seen and unseen tasks together.", tasks_note(rows)]
+    notes = [INTERVALS, "Over the seen and unseen tasks together.", tasks_note(rows, held_out(rows))]
     return Sheet("types", "Average reward x100 by task type", "task type", labels, lines, notes) if lines else None
 
 
@@ -58,7 +58,8 @@ def difficulty(rows: Sequence[Row]) -> Sheet | None:
             cells: list[Cell] = [world, band, len(scores[band]), reward(scores[band]), rate]
             lines.append(Line(row.group, row.label, cells))
         notes.append(f"{row.group}, {world}: hard up to {limits.hard:.2f}, easy above {limits.medium:.2f}.")
-        notes += [f"{row.group}, {world}: no task is {band}." for band in BANDS if not scores[band]]
+        if row.kind == "base":
+            notes += [f"{row.group}, {world}: no task is {band}." for band in BANDS if not scores[band]]
     title = "Average reward x100 and median deliberation rate by difficulty"
     columns = ["world", "band", "tasks", "reward", "rate, %"]
     return Sheet("difficulty", title, "agent", columns, lines, list(dict.fromkeys(notes))) if lines else None

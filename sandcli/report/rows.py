@@ -49,7 +49,8 @@ def _part(group: str, evaluation: Evaluation, model: str) -> _Part:
         case "sft":
             return _Part(group, "SFT", "sft", evaluation, model)
         case "model" if evaluation.without != "none":
-            return _Part(group, f"without {evaluation.without}", "ablation", evaluation, model)
+            later = f", iteration {evaluation.iteration}" if evaluation.iteration > 1 else ""
+            return _Part(group, f"without {evaluation.without}{later}", "ablation", evaluation, model)
         case "model":
             return _Part(group, f"SAND, iteration {evaluation.iteration}", "sand", evaluation, model)
     path = model if len(PurePath(model).parts) > 1 else f"./{model}"  # a folder may be called SFT

@@ -94,9 +94,14 @@ def suites_of(rows: Iterable[Row]) -> list[Suite]:
     return sorted(found, key=lambda suite: (worlds.index(suite.world), suite.split == "train", suite.split))
 
 
+def held_out(rows: Iterable[Row]) -> list[Suite]:
+    """The same, without training tasks."""
+    return [suite for suite in suites_of(rows) if suite.split != "train"]
+
+
 def worlds_of(rows: Iterable[Row]) -> list[str]:
     """Every world that some row has held-out tasks of, the paper's first."""
-    return list(dict.fromkeys(suite.world for suite in suites_of(rows) if suite.split != "train"))
+    return list(dict.fromkeys(suite.world for suite in held_out(rows)))
 
 
 def by_group(rows: Iterable[Row]) -> dict[str, list[Row]]:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from sandcli.report import paper
 from sandcli.report.estimates import RESAMPLES, Estimate, bootstrap
-from sandcli.report.scores import Row, Score, Suite, suites_of, worlds_of
+from sandcli.report.scores import Row, Score, Suite, held_out, suites_of, worlds_of
 from sandcli.report.sheets import Cell, Line, Sheet
 
 INTERVALS = (
@@ -35,9 +35,9 @@ def columns_of(rows: Sequence[Row]) -> list[Suite]:
     return [*theirs, *(suite for suite in found if suite not in theirs)]
 
 
-def tasks_note(rows: Sequence[Row]) -> str:
-    """How many tasks the numbers are over, and of which rows where these have other tasks."""
-    found = [(suite, _by_tasks(rows, suite)) for suite in suites_of(rows)]
+def tasks_note(rows: Sequence[Row], suites: Sequence[Suite] | None = None) -> str:
+    """How many tasks of the test sets the numbers are over, and of which rows where these have other tasks."""
+    found = [(suite, _by_tasks(rows, suite)) for suite in (suites_of(rows) if suites is None else suites)]
     counts = []
     for suite, labels in found:
         told = [f"{len(tasks)} ({' and '.join(names)})" for tasks, names in labels.items()]
@@ -90,7 +90,7 @@ def table4(rows: Sequence[Row]) -> Sheet | None:
         Line("both base models", "SAND, most of iterations 1 to 3", most, paper=True),
     ]
     lines = [*(line for line in ours if any(line.cells)), *(theirs if any(known) else [])]
-    notes = [INTERVALS, "Over the seen and unseen tasks together.", tasks_note(rows)]
+    notes = [INTERVALS, "Over the seen and unseen tasks together.", tasks_note(rows, held_out(rows))]
     title = "Table 4: average generated tokens per task"
     return Sheet("table4", title, "agent", worlds, lines, notes, decimals=0) if worlds else None
 

@@ -7,7 +7,7 @@ weighs the sampled actions as they are, `sampling` lets the base model think of 
 import random
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from sandcli.prompts import fill
 from sandcli.react import Message, deliberation_opening, normalise, options_of
@@ -54,7 +54,7 @@ class Way(NamedTuple):
 
 def way(method: Method) -> Way:
     """The form that the settings ask for."""
-    chosen = _WAYS[method.without]
+    chosen = WAYS[method.without]
     return chosen if method.switch == "never" else chosen._replace(needs=(*chosen.needs, "rollout"))
 
 
@@ -108,11 +108,12 @@ def _every(run: Run) -> Iterator[Dilemma]:
             yield Dilemma(Place(trajectory, t), [Option(step.action)])
 
 
-_WAYS = {
+WAYS: Mapping[Literal["none", "sampling", "critique"], Way] = {
     "none": Way("deliberate", ("collect", "sample", "critique"), _judged),
     "critique": Way("compare", ("collect", "sample"), _sampled),
     "sampling": Way("propose", ("collect",), _every),
 }
+"""The forms by what they go without."""
 
 
 class Question(NamedTuple):

@@ -1,7 +1,7 @@
 """One process's turn at a stage: many units at once, each journalled as it is done, failures retried and listed."""
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, Generic
 
 from sandcli.errors import MachineryError
@@ -18,11 +18,15 @@ _GIVE_UP_AFTER = 20
 class Shift(Generic[P, R]):
     """One process's turn at a stage: the units it does, and what became of them."""
 
-    def __init__(self, job: Job[P, R], journal: Journal[R], patient: bool) -> None:
-        """`patient`: try every unit, however many fail; who accepts failures wants all the others."""
+    def __init__(self, job: Job[P, R], journal: Journal[R], patient: bool, elsewhere: Sequence[Failure]) -> None:
+        """`patient`: try every unit, however many fail; who accepts failures wants all the others.
+
+        `elsewhere` are failures of units that are not looked at this time; they stay listed.
+        """
         self._job = job
         self._journal = journal
         self._patient = patient
+        self._elsewhere = elsewhere
         self._interrupts = Interrupts()
         self.failures: list[Failure] = []
         self.left_out: dict[str, str] = {}
@@ -107,4 +111,8 @@ class Shift(Generic[P, R]):
         failure = Failure(unit=list(unit.key), reason=error.reason, detail=error.detail, attempts=attempts)
         self.failures.append(failure)
         self._bar.advance()
-        self._job.run.set_failures(self._job.stage, self.failures)
+        self.list_failures()
+
+    def list_failures(self) -> None:
+        """Put them where `sand status` finds them."""
+        self._job.run.set_failures(self._job.stage, [*self._elsewhere, *self.failures])

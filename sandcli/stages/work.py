@@ -8,6 +8,7 @@ import msgspec
 from sandcli.errors import Exit, Interrupted
 from sandcli.models import fingerprint
 from sandcli.progress import notice
+from sandcli.records import Failure
 from sandcli.run import Identity, Manifest, Spent
 from sandcli.stages import history
 from sandcli.stages.job import Job, Options, P, R, State, Summary, unit_name
@@ -79,10 +80,10 @@ def _produce(job: Job[P, R], state: State, digests: dict[str, str], options: Opt
     _note_units(job, digests)
     journal = Journal(part, job.record, notice)
     try:
-        shift = _shift(job, journal, state, options)
+        shift = _shift(job, journal, state, options, _elsewhere(job, digests))
         spent += job.context.spent
         history.remember(job, job.context.spent)
-        job.run.set_failures(job.stage, shift.failures)
+        shift.list_failures()
         unfinished = shift.unfinished and not options.accept_failures
         if shift.interrupted or unfinished:
             job.run.begin(job.stage, identity, accepted, spent)
@@ -98,10 +99,18 @@ def _produce(job: Job[P, R], state: State, digests: dict[str, str], options: Opt
     return Summary(job.stage, Exit.DONE, f"{sealed}: {len(journal)} records", manifest, shift.failures)
 
 
-def _shift(job: Job[P, R], journal: Journal[R], state: State, options: Options) -> Shift[P, R]:
+def _elsewhere(job: Job[P, R], digests: dict[str, str]) -> list[Failure]:
+    """Failures of earlier turns that today's plan says nothing of, such as those of a model that is not asked for."""
+    known = job.run.failures(job.stage) if job.may_hold_more else []
+    return [failure for failure in known if unit_name(failure.key) not in digests]
+
+
+def _shift(
+    job: Job[P, R], journal: Journal[R], state: State, options: Options, elsewhere: list[Failure]
+) -> Shift[P, R]:
     """Do what is open, and count what it took."""
     started = time.monotonic()
-    shift = Shift(job, journal, patient=options.accept_failures)
+    shift = Shift(job, journal, options.accept_failures, elsewhere)
     if state.todo:
         shift.run(open_units(job, journal), state.todo, state.recorded)
     job.context.spent += Spent(units=shift.recorded, seconds=time.monotonic() - started)

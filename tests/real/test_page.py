@@ -222,6 +222,38 @@ def test_a_step_that_is_not_there_shows_the_trajectory(browser: Any, page: str, 
     assert seen(browser, "h2") and not seen(browser, "h3")
 
 
+def test_after_a_switch_nothing_of_the_experts_path_stands_at_the_other_steps(browser: Any, tmp_path: Path) -> None:
+    told = lesson()
+    expert = replace(told.expert, steps=[step(0), step(1), step(2)])
+    trained = replace(told.expert, steps=[step(0), step(7, True), step(8)])
+    late = replace(told.samples[0], step=2)
+    switched = replace(told, expert=expert, trained=trained, samples=[*told.samples, late])
+    out = tmp_path / "out.html"
+    write_atomic(out, page_of(Page("Report", [], [], []), [Shown("it1", {}, iter(()), iter([switched]))]))
+    at(browser, f"{out.as_uri()}#training/0/step/2")
+    until(browser, lambda: "Step 2" in seen(browser, "h3"))
+    assert seen(browser, "h3") == ["Step 2", "Trained on"]
+    assert sum("of two minds" in row for row in seen(browser, "tbody tr")) == 1
+    assert seen(browser, "#left summary") == ["from step 1 on the expert went another way"]
+    at(browser, f"{out.as_uri()}#training/0/step/1")
+    until(browser, lambda: "Step 1" in seen(browser, "h3"))
+    assert "Original" in seen(browser, "h3") and "Candidates of 2 draws, 1 unparsable" in seen(browser, "h3")
+
+
+def test_a_slow_page_does_not_come_after_a_newer_one(browser: Any, page: str) -> None:
+    at(browser, f"{page}#episode/1")
+    until(browser, lambda: bool(seen(browser, ".step")))
+    browser.execute_script(
+        "const quick = record;"
+        "record = async (...a) => { await new Promise((r) => setTimeout(r, 500)); return quick(...a); };"
+        "location.hash = '#episode/2'; setTimeout(() => { location.hash = '#episodes'; }, 100);"
+    )
+    title = "return document.querySelector('#view h2').textContent"
+    until(browser, lambda: browser.execute_script(title) == "Evaluated episodes")
+    time.sleep(1)
+    assert browser.execute_script(title) == "Evaluated episodes"
+
+
 def test_what_models_and_worlds_say_is_only_ever_text(browser: Any, page: str) -> None:
     for place in ("episode/3", "training/0", "training/0/step/1", "training"):
         at(browser, f"{page}#{place}")

@@ -1,7 +1,6 @@
 // One episode, step by step.
 
-async function showEpisode(at) {
-  const episode = await record("episodes", at);
+function showEpisode(episode, at) {
   const row = INDEX.episodes[at];
   view.replaceChildren(
     ways("episodes", "episode", at),

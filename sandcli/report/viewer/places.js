@@ -1,7 +1,8 @@
 // Where one is (the address's hash), and keys.
 
 async function go() {
-  const [place, number, , step] = location.hash.slice(1).split("/");
+  const asked = location.hash;
+  const [place, number, , step] = asked.slice(1).split("/");
   const at = Number(number);
   front.hidden = Boolean(place) && place !== "report";
   view.hidden = !front.hidden;
@@ -11,9 +12,12 @@ async function go() {
   }
   if (view.hidden) return;
   const known = (kind) => number !== undefined && INDEX[kind][at] !== undefined;
-  if (place === "episode" && known("episodes")) await showEpisode(at);
-  else if (place === "training" && known("training")) await showLesson(at, step === undefined ? null : Number(step));
-  else showList(place === "training" ? "training" : "episodes");
+  const kind = place === "training" ? "training" : "episodes";
+  const found = ["episode", "training"].includes(place) && known(kind) ? await record(kind, at) : null;
+  if (location.hash !== asked) return; // while it was unpacked one went elsewhere
+  if (found === null) showList(kind);
+  else if (kind === "training") showLesson(found, at, step === undefined ? null : Number(step));
+  else showEpisode(found, at);
   const chosen = document.getElementById("step");
   if (chosen) chosen.scrollIntoView(); else scrollTo(0, 0);
 }

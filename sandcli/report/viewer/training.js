@@ -1,10 +1,10 @@
 // One training trajectory, and one step of it: candidates, rollouts, critiques, thought.
 
-async function showLesson(at, wanted) {
-  const lesson = await record("training", at);
+function showLesson(lesson, at, wanted) {
   const chosen = wanted in lesson.trained.steps ? wanted : null; // a link may name a step that is not there
   const row = INDEX.training[at];
-  const flagged = new Set(lesson.samples.filter((s) => s.deliberate).map((s) => s.step));
+  const parted = partedAt(lesson);
+  const flagged = new Set(lesson.samples.filter((s) => s.deliberate && s.step <= parted).map((s) => s.step));
   const rows = lesson.trained.steps.map((step, n) => el("tr", { className: n === chosen ? "here" : "" },
     el("td", {}, el("a", { href: `#training/${at}/step/${n}`, "aria-current": String(n === chosen) }, `${n}`)),
     el("td", { className: "text" }, el("code", {}, step.action)),
@@ -12,14 +12,30 @@ async function showLesson(at, wanted) {
     el("td", { className: "text" }, step.deliberated ? "deliberated" : ""),
     el("td", {}, step.score.toFixed(2))));
   const head = ["step", "action", "samples", "thought", "score"].map((label, n) => el("th", { className: n < 4 ? "text" : "" }, label));
-  view.replaceChildren(
+  view.replaceChildren(...[
     ways("training", "training", at),
     el("h2", {}, row[LESSON.id]),
     facts([row[LESSON.run], lesson.trained.source], lesson.trained.reward, lesson.trained.success),
     el("p", { className: "told" }, lesson.trained.instruction),
     el("div", { className: "wide" }, el("table", {}, el("thead", {}, el("tr", {}, ...head)), el("tbody", {}, ...rows))),
-    ...(chosen === null ? [] : oneStep(lesson, chosen)),
-  );
+    parted === Infinity ? null : el("details", { id: "left" },
+      el("summary", {}, `from step ${parted} on the expert went another way`), ...steps(lesson.expert.steps.slice(parted), parted)),
+    ...(chosen === null ? [] : chosen <= parted ? oneStep(lesson, chosen) : followed(lesson, chosen)),
+  ].filter(Boolean));
+}
+
+// The step at which a candidate took the expert's place. What was sampled after it belongs to the expert's path.
+function partedAt(lesson) {
+  const found = lesson.trained.steps.findIndex((step, n) => step.action !== lesson.expert.steps[n]?.action);
+  return found < 0 ? Infinity : found;
+}
+
+function followed(lesson, n) {
+  return [
+    el("h3", { id: "step" }, `Step ${n}`),
+    el("details", {}, el("summary", {}, `history: ${n} steps`), ...steps(lesson.trained.steps.slice(0, n))),
+    el("h3", {}, "Trained on"), ...steps([lesson.trained.steps[n]], n),
+  ];
 }
 
 function oneStep(lesson, n) {
@@ -27,15 +43,14 @@ function oneStep(lesson, n) {
   const [sample] = at(lesson.samples);
   const [thought] = at(lesson.thoughts);
   const critiques = new Map(at(lesson.critiques).map((c) => [c.candidate, c.critique]));
-  const [before, after] = [lesson.expert.steps[n], lesson.trained.steps[n]];
   return [
     el("h3", { id: "step" }, `Step ${n}`),
     el("details", {}, el("summary", {}, `history: ${n} steps`), ...steps(lesson.expert.steps.slice(0, n))),
     sample ? candidates(sample, at(lesson.rollouts)) : null,
     ...at(lesson.rollouts).map((rollout) => rolledOut(rollout, critiques.get(rollout.candidate))),
     thought ? weighed(thought) : null,
-    el("h3", {}, "Original"), ...(before ? steps([before], n) : [el("p", {}, "(the expert's path was shorter)")]),
-    el("h3", {}, "Trained on"), ...steps([after], n),
+    el("h3", {}, "Original"), ...steps([lesson.expert.steps[n]], n),
+    el("h3", {}, "Trained on"), ...steps([lesson.trained.steps[n]], n),
   ].filter(Boolean);
 }
 
