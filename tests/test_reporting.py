@@ -187,6 +187,22 @@ def test_the_environment_renames_no_run(evaluated: Path) -> None:
     assert sand("report", evaluated, extra=names).stdout == sand("report", evaluated).stdout
 
 
+def test_an_ablation_is_what_was_done_and_not_what_sand_toml_says(tmp_path: Path) -> None:
+    root = make_run(tmp_path / "run")
+    for stage in ("collect", "sample"):
+        perform(stage, root)
+    perform("synthesize", root, method__without="critique")
+    perform("eval", root)
+    assert [row.label for row in report_on([root]).rows] == ["without critique"]
+
+
+def test_of_training_tasks_alone_the_command_for_others_is_told(tmp_path: Path) -> None:
+    root = make_run(tmp_path / "run")
+    perform("eval", root, limit=2, eval__splits=["train"])
+    told = report_on([root]).lacking
+    assert any(line.endswith(f"sand eval --run {root} --limit 2 --splits seen,unseen") for line in told)
+
+
 def test_of_an_ablation_alone_no_command_is_told_that_brings_nothing(tmp_path: Path) -> None:
     root = make_run(tmp_path / "run", method__without="critique")
     perform("eval", root)

@@ -2,6 +2,7 @@
 
 import io
 import textwrap
+import warnings
 from collections.abc import Mapping, Sequence
 from statistics import fmean, median
 from typing import Any
@@ -184,6 +185,8 @@ def _spread(at: int, rates: Sequence[float]) -> list[float]:
 
 def _finished(drawing: Drawing, name: str, title: str, caption: str) -> Figure:
     png, svg = io.BytesIO(), io.StringIO()
-    drawing.savefig(png, format="png", dpi=_DPI, metadata={"Software": None})
-    drawing.savefig(svg, format="svg", metadata={"Date": None, "Creator": None})
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph")  # a name in a script that the font lacks
+        drawing.savefig(png, format="png", dpi=_DPI, metadata={"Software": None})
+        drawing.savefig(svg, format="svg", metadata={"Date": None, "Creator": None})
     return Figure(name, title, caption, svg.getvalue(), png.getvalue())

@@ -6,6 +6,7 @@ import re
 import textwrap
 from collections.abc import Mapping, Sequence
 
+from rich.cells import cell_len
 from rich.text import Text
 
 from sandcli.report.parts import Grid
@@ -69,7 +70,7 @@ def _widths(grid: Grid, cells: Sequence[Sequence[Sequence[str]]]) -> list[int]:
     return [
         max(
             *(len(word) for word in heading.split()),
-            *(len(line) for row in cells for line in row[at]),
+            *(cell_len(line) for row in cells for line in row[at]),
             0,
         )
         for at, heading in enumerate(grid.header[2:])
@@ -81,7 +82,7 @@ def _total(widths: Sequence[int]) -> int:
 
 
 def _longest(grid: Grid) -> int:
-    return max(len(name) for name in (grid.header[1], *(row[1] for row in grid.rows)))
+    return max(cell_len(name) for name in (grid.header[1], *(row[1] for row in grid.rows)))
 
 
 def _lay(
@@ -99,7 +100,8 @@ def _lay(
         for cell, width, flush in zip(cells, widths, [False, *right], strict=True):
             at = line - (height - len(cell)) if above else line
             text = cell[at] if 0 <= at < len(cell) else ""
-            parts.append(text.rjust(width) if flush else text.ljust(width))
+            blank = " " * (width - cell_len(text))
+            parts.append(blank + text if flush else text + blank)
         drawn.append((" " * _GAP).join(parts).rstrip() + "\n", style=f"{style} dim" if line and not above else style)
 
 

@@ -7,6 +7,7 @@ import re
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.cells import cell_len
 
 from sandcli.report.details import differences
 from sandcli.report.estimates import Difference, Estimate
@@ -122,3 +123,9 @@ def test_a_wide_terminal_has_one_line_a_row() -> None:
 def test_numbers_stand_right() -> None:
     assert numeric(grid(sheet_of("7"))) == [False, True, True, True, True]
     assert numeric(grid(sheet_of("seven"))) == [False, False, True, True, True]
+
+
+def test_wide_letters_leave_columns_where_they_are() -> None:
+    shown = terminal(grid(sheet_of("first", "模型の一")), 120).plain.splitlines()
+    one, other = (line for line in shown if "85.7" in line)
+    assert cell_len(one) == cell_len(other)

@@ -62,3 +62,9 @@ def test_base_models_make_groups() -> None:
 def test_short_names_take_as_much_as_it_takes() -> None:
     assert short_names(["a/b/c", "a/d/c", "e"]) == {"a/b/c": "b/c", "a/d/c": "d/c", "e": "e"}
     assert short_names(["."]) == {".": "."}
+
+
+def test_ablations_of_two_iterations_are_two_rows() -> None:
+    first = evaluation("a", without="critique", model=SOME)
+    later = evaluation("b", without="critique", iteration=2, world="ALFWorld", model=SOME)
+    assert [label for _, label in labels(first, later)] == ["without critique", "without critique, iteration 2"]

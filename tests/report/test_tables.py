@@ -1,5 +1,6 @@
 """The tables: numbers by hand, and the paper's, which are written down here again."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -189,3 +190,27 @@ def test_rates_are_averaged_over_tasks_not_over_steps() -> None:
     assert found["reward/step"] == pytest.approx((0.5 + 0.05 + 0) / 3)
     assert found["deliberation"] == pytest.approx((0.5 + 1 + 0) / 3)
     assert found["steps"] == 4
+
+
+def test_an_empty_band_is_one_of_the_base_models() -> None:
+    rewards = [0.0, 0.1, 0.2, 0.6, 0.8, 1.0]
+    found = difficulty(rows_of([evaluation(base_model=scores(rewards), model=scores(rewards)[4:])]))
+    assert found is not None and not any("no task is" in note for note in found.notes)
+
+
+def test_training_tasks_are_not_counted_where_they_are_not_averaged() -> None:
+    made = evaluation(sft=scores([0.5]) + scores([1.0, 1.0], "train"))
+    found = table4(rows_of([made]))
+    assert found is not None and found.notes[-1] == "Tasks: ScienceWorld seen 1."
+
+
+def test_the_nearest_sft_is_found_however_folders_are_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    runs = [
+        evaluation(f"{tmp_path}/A/it1", sft=scores([0.0])),
+        evaluation("B/it1", sft=scores([1.0])),
+        evaluation(f"{tmp_path}/B/it2", iteration=2, model=scores([1.0])),
+    ]
+    found = differences(rows_of(runs))
+    assert found is not None
+    assert [line.cells[0] for line in found.lines if line.label == "SAND, iteration 2"] == ["SFT (B/it1)"]
