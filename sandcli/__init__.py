@@ -2,7 +2,7 @@
 
 One folder for each noun, one verb a file: a stage of the paper's Algorithm 1 lives in `sandcli.stages`,
 what it stands on in `sandcli.engines` (language models) and `sandcli.envs` (text worlds). Start at
-`sandcli.cli` for the commands, at `sandcli.stages.work` for how any stage is planned, run and sealed.
+`sandcli.cli` for the commands, at `sandcli.core.runner` for how any stage is planned, run and sealed.
 """
 
 __version__ = "0.1.0"

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from sandcli.errors import PrerequisiteError
-from sandcli.react import Message
+from sandcli.messages import Message
 
 _PACKAGED = Path(__file__).with_name("_prompts")
 _CHECKOUT = Path(__file__).parent.parent / "prompts"

@@ -15,7 +15,7 @@ class Table(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """One table of sand.toml."""
 
 
-class Run(Table, frozen=True, kw_only=True):
+class RunSettings(Table, frozen=True, kw_only=True):
     """Settings of the whole run."""
 
     iteration: Annotated[int, Meta(ge=1, description="which iteration this is; reports name their rows by it")] = 1
@@ -28,7 +28,7 @@ class Run(Table, frozen=True, kw_only=True):
     retries: Annotated[int, Meta(ge=0, description="further attempts at a unit that machinery failed")] = 2
 
 
-class Model(Table, frozen=True, kw_only=True):
+class ModelSettings(Table, frozen=True, kw_only=True):
     """Which models there are."""
 
     base: Annotated[
@@ -38,7 +38,7 @@ class Model(Table, frozen=True, kw_only=True):
     policy: Annotated[str, Meta(description="pi_k, the agent to improve; empty: this run's sft/")] = ""
 
 
-class Env(Table, frozen=True, kw_only=True):
+class EnvSettings(Table, frozen=True, kw_only=True):
     """The text world."""
 
     name: Annotated[str, Meta(description="scienceworld, alfworld, or module:Class of your own")] = "scienceworld"
@@ -57,7 +57,7 @@ class Env(Table, frozen=True, kw_only=True):
     ] = False
 
 
-class Method(Table, frozen=True, kw_only=True):
+class MethodSettings(Table, frozen=True, kw_only=True):
     """Which form of the method."""
 
     without: Annotated[
@@ -76,7 +76,7 @@ class Method(Table, frozen=True, kw_only=True):
     ] = "never"
 
 
-class Collect(Table, frozen=True, kw_only=True):
+class CollectSettings(Table, frozen=True, kw_only=True):
     """Making D_exp."""
 
     thoughts: Annotated[
@@ -92,27 +92,27 @@ class Collect(Table, frozen=True, kw_only=True):
     max_tokens: Annotated[int, Meta(ge=1, description="longest thought")] = 64
 
 
-class Agent(Table, frozen=True, kw_only=True):
+class AgentSettings(Table, frozen=True, kw_only=True):
     """How the agent is run, in training data and in evaluation."""
 
     max_tokens: Annotated[int, Meta(ge=1, description="longest turn, deliberation included")] = 512
     max_invalid: Annotated[int, Meta(ge=1, description="invalid actions in a row that end an episode")] = 5
 
 
-class Sampling(Table, frozen=True, kw_only=True):
+class SampleSettings(Table, frozen=True, kw_only=True):
     """`sand sample`, Eq. 4."""
 
     n: Annotated[int, Meta(ge=1, description="turns drawn at every expert step (paper: 5)")] = 5
     temperature: Annotated[float, Meta(ge=0, description="paper: 1.0")] = 1.0
 
 
-class Rolling(Table, frozen=True, kw_only=True):
+class RolloutSettings(Table, frozen=True, kw_only=True):
     """`sand rollout`."""
 
     temperature: Annotated[float, Meta(ge=0, description="paper: 1.0")] = 1.0
 
 
-class Criticising(Table, frozen=True, kw_only=True):
+class CritiqueSettings(Table, frozen=True, kw_only=True):
     """`sand critique`."""
 
     max_tokens: Annotated[int, Meta(ge=1, description="longest critique")] = 160
@@ -129,7 +129,7 @@ class Criticising(Table, frozen=True, kw_only=True):
     ] = "model"
 
 
-class Synthesising(Table, frozen=True, kw_only=True):
+class SynthesizeSettings(Table, frozen=True, kw_only=True):
     """`sand synthesize`."""
 
     max_tokens: Annotated[int, Meta(ge=1, description="longest deliberation")] = 384
@@ -143,7 +143,7 @@ class Synthesising(Table, frozen=True, kw_only=True):
     ] = "free"
 
 
-class Training(Table, frozen=True, kw_only=True):
+class TrainingSettings(Table, frozen=True, kw_only=True):
     """Fine-tuning; the same for [sft] and [train]."""
 
     method: Annotated[
@@ -161,7 +161,7 @@ class Training(Table, frozen=True, kw_only=True):
     ] = "drop"
 
 
-class Trainer(Table, frozen=True, kw_only=True):
+class ComputeSettings(Table, frozen=True, kw_only=True):
     """How `sand sft` and `sand train` compute; of no influence on what they aim at."""
 
     nproc: Annotated[
@@ -179,7 +179,7 @@ class Trainer(Table, frozen=True, kw_only=True):
     ] = msgspec.field(default_factory=list)
 
 
-class Evaluating(Table, frozen=True, kw_only=True):
+class EvalSettings(Table, frozen=True, kw_only=True):
     """`sand eval`."""
 
     splits: Annotated[list[str], Meta(description="train, seen, unseen")] = msgspec.field(
@@ -221,20 +221,20 @@ class EngineSettings(Table, frozen=True, kw_only=True):
 class Settings(Table, frozen=True, kw_only=True):
     """All settings; one attribute a table of sand.toml."""
 
-    run: Run = Run()
-    model: Model = Model()
-    env: Env = Env()
-    method: Method = Method()
-    collect: Collect = Collect()
-    agent: Agent = Agent()
-    sample: Sampling = Sampling()
-    rollout: Rolling = Rolling()
-    critique: Criticising = Criticising()
-    synthesize: Synthesising = Synthesising()
-    sft: Training = Training()
-    train: Training = Training()
-    trainer: Trainer = Trainer()
-    eval: Evaluating = Evaluating()
+    run: RunSettings = RunSettings()
+    model: ModelSettings = ModelSettings()
+    env: EnvSettings = EnvSettings()
+    method: MethodSettings = MethodSettings()
+    collect: CollectSettings = CollectSettings()
+    agent: AgentSettings = AgentSettings()
+    sample: SampleSettings = SampleSettings()
+    rollout: RolloutSettings = RolloutSettings()
+    critique: CritiqueSettings = CritiqueSettings()
+    synthesize: SynthesizeSettings = SynthesizeSettings()
+    sft: TrainingSettings = TrainingSettings()
+    train: TrainingSettings = TrainingSettings()
+    trainer: ComputeSettings = ComputeSettings()
+    eval: EvalSettings = EvalSettings()
     engine: EngineSettings = EngineSettings()
 
 

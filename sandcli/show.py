@@ -12,11 +12,11 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
+from sandcli.core.context import Context
+from sandcli.core.run import Run, Stage
+from sandcli.core.store import Keyed, Records
 from sandcli.errors import UsageError
 from sandcli.records import Critique, Rollout, Sample, Step, Thought, Trajectory
-from sandcli.run import Run, Stage
-from sandcli.stages.context import Context
-from sandcli.store import Keyed, Records
 
 R = TypeVar("R", bound=Keyed)
 
@@ -166,7 +166,7 @@ def _thought(thought: Thought) -> Panel:
 def _tokens(context: Context, trajectory: Trajectory) -> Iterator[RenderableType]:
     """The trajectory as it is trained on: tokens with loss in colour, and marked where there is no colour."""
     from sandcli.engines.tokens import load_tokenizer
-    from sandcli.finetune.rows import IGNORED, tokenise, training_messages
+    from sandcli.training.rows import IGNORED, tokenise, training_messages
 
     tokenizer = load_tokenizer(context.base_model().folder)
     row = tokenise(tokenizer, training_messages(context.world.system, trajectory))

@@ -6,12 +6,12 @@ from typing import NamedTuple
 
 from rich.table import Column, Table
 
+from sandcli.core.context import Context
+from sandcli.core.run import ARTIFACTS, STAGES, Manifest, Stage
 from sandcli.errors import SandError
+from sandcli.pipeline import state
 from sandcli.records import Failure
-from sandcli.run import ARTIFACTS, STAGES, Manifest, Stage
 from sandcli.settings import Settings
-from sandcli.stages.context import Context
-from sandcli.stages.registry import state
 
 _LEFT_OUT: dict[str, set[Stage]] = {
     "none": set(),

@@ -13,14 +13,14 @@ from typing import Any
 import msgspec
 
 from sandcli.config import Scalar, resolve
+from sandcli.core.context import Context
+from sandcli.core.planner import inspect
+from sandcli.core.run import Run, Stage
+from sandcli.core.runner import work
+from sandcli.core.stage import Do, Job, LeftOut, Options, State, Summary, Unit, unit_name
+from sandcli.init import start_run
+from sandcli.pipeline import JSONL
 from sandcli.prompts import load
-from sandcli.run import Run, Stage
-from sandcli.stages.context import Context
-from sandcli.stages.job import Do, Job, LeftOut, Options, State, Summary, Unit, unit_name
-from sandcli.stages.registry import JSONL
-from sandcli.stages.survey import inspect
-from sandcli.stages.work import work
-from sandcli.starting import start_run
 
 REPO = Path(__file__).resolve().parent.parent
 SAND = (sys.executable, "-c", "from sandcli.cli import main; main()")

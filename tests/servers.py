@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from sandcli.engines.base import Completion, Model, Sampling, Setup
 from sandcli.engines.server import ServerEngine
-from sandcli.react import Message
+from sandcli.messages import Message
 
 PROMPT = [Message("system", "you act"), Message("user", "find the lamp")]
 IDS = [1, 4, 5, 2, 6, 7, 8, 3]

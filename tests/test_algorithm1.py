@@ -11,11 +11,12 @@ from typing import Any
 
 import pytest
 
+from sandcli.agent.turns import INVALID_TURN, turn_messages
+from sandcli.core.context import Context
+from sandcli.core.store import Journal
 from sandcli.engines.scripted import ScriptedEngine
-from sandcli.react import INVALID_TURN, Message, turn_messages
+from sandcli.messages import Message
 from sandcli.records import Step, Task, Trajectory
-from sandcli.stages.context import Context
-from sandcli.store import Journal
 from tests.helpers import POLICY, Rules, make_run, perform, write_rules
 from tests.toyworld import SYSTEM
 

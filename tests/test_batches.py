@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sandcli.finetune.batches import batched
-from sandcli.finetune.recipe import Recipe
+from sandcli.training.batches import batched
+from sandcli.training.recipe import Recipe
 
 LENGTHS = st.lists(st.integers(1, 50), min_size=1, max_size=30)
 SIZES = st.integers(1, 8)

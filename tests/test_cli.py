@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 import sandcli
+from sandcli.core.run import STAGES, Run
 from sandcli.errors import PrerequisiteError, UsageError
 from sandcli.models import locate
-from sandcli.run import STAGES, Run
 from tests.helpers import SAND, contents, environment, fault, make_run, perform, sand
 
 HEAVY = ("torch", "transformers", "numpy", "matplotlib", "textworld", "scienceworld", "py4j")

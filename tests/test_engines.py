@@ -9,18 +9,18 @@ from typing import Any
 
 import pytest
 
+from sandcli.core import estimates as history
+from sandcli.core.context import Context
+from sandcli.core.run import Run, Spent
+from sandcli.core.stage import Options
 from sandcli.doctor import examine
 from sandcli.engines import choose
 from sandcli.engines.base import Completion, Model, Sampling, Setup
 from sandcli.engines.metered import Clock, Metered
 from sandcli.engines.scripted import Rule, ScriptedEngine
 from sandcli.errors import UsageError
-from sandcli.react import Message
-from sandcli.run import Run, Spent
-from sandcli.stages import history
-from sandcli.stages.context import Context
+from sandcli.messages import Message
 from sandcli.stages.evaluate import Seat
-from sandcli.stages.job import Options
 from tests.helpers import context, job, make_run, perform, sand
 
 

@@ -7,13 +7,14 @@ from typing import Any, cast
 
 import pytest
 
+from sandcli.agent.episode import Limits, Played, play
+from sandcli.agent.turns import INVALID_TURN
 from sandcli.engines.base import Completion, Sampling
 from sandcli.engines.scripted import ScriptedEngine
 from sandcli.envs.base import Outcome
-from sandcli.envs.workers import Session
-from sandcli.episode import Limits, Played, play
+from sandcli.envs.pool import Session
 from sandcli.errors import ContextOverflow, MachineryError
-from sandcli.react import INVALID_TURN, Message
+from sandcli.messages import Message
 from sandcli.records import Step
 from tests.helpers import POLICY, Rules, lines, make_run, perform, rules, write_rules
 

@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
+from sandcli.agent.turns import Turn
 from sandcli.envs.scienceworld.world import ScienceWorld
 from sandcli.errors import UsageError
-from sandcli.react import Turn
+from sandcli.importers.eto import Row, read_rows
 from sandcli.records import Task
-from sandcli.stages.eto import Row, read_rows
 from tests.helpers import REPO
 
 SAMPLE = REPO.parent / "shared" / "data" / "eto_sciworld_sample.json"

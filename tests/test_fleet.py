@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from sandcli.engines import fleet
+from sandcli.engines import server_pool as fleet
 from sandcli.engines.base import Model, Sampling, Setup
 from sandcli.engines.server import ServerEngine
 from sandcli.errors import ContextOverflow, MachineryError, PrerequisiteError, UsageError
-from sandcli.react import Message
+from sandcli.messages import Message
 from tests.servers import (
     HELLO,
     IDS,

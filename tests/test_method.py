@@ -9,21 +9,21 @@ from typing import Any
 import msgspec
 import pytest
 
+from sandcli.core.run import Run
 from sandcli.engines.base import Completion, Sampling
 from sandcli.engines.scripted import ScriptedEngine
 from sandcli.errors import UsageError
-from sandcli.react import Message
+from sandcli.init import start_run
+from sandcli.messages import Message
+from sandcli.method.ablations import Option, Question
+from sandcli.method.deliberation import write_guided
+from sandcli.method.expert_switch import switched, switches
+from sandcli.method.texts import fault
 from sandcli.records import Failure, Rollout, Step, Task, Thought, Trajectory
-from sandcli.run import Run
-from sandcli.settings import Criticising
+from sandcli.settings import CritiqueSettings
 from sandcli.stages.critique import Case, question
-from sandcli.stages.deliberating import write_guided
-from sandcli.stages.dilemmas import Option, Question
 from sandcli.stages.sample import Place
-from sandcli.stages.switching import switched, switches
 from sandcli.stages.synthesize import deliberated
-from sandcli.stages.writing import fault
-from sandcli.starting import start_run
 from tests.helpers import POLICY, Rules, asked, lines, make_run, perform, state, turn, write_rules
 
 DETOUR = ["go to kitchen", "look", "take lamp", "go to hall", "drop lamp"]
@@ -186,8 +186,10 @@ def test_without_sampling_the_base_model_proposes_at_every_step(tmp_path: Path) 
 )
 def test_a_verdict_by_the_rewards_begins_the_critique(reward: float, end: Any, says: str) -> None:
     case = Case(Place(trajectory(1.0), 1), msgspec.structs.replace(rollout(reward, 1, "take lamp"), end=end))
-    assert question(case, Criticising(verdict="reward"))[-1].content == f'With "take lamp" I {says} the task, because'
-    assert question(case, Criticising())[-1].content == 'With "take lamp" I'
+    assert (
+        question(case, CritiqueSettings(verdict="reward"))[-1].content == f'With "take lamp" I {says} the task, because'
+    )
+    assert question(case, CritiqueSettings())[-1].content == 'With "take lamp" I'
 
 
 def test_a_guided_deliberation_says_of_every_candidate_what_its_critique_judged() -> None:
@@ -224,7 +226,7 @@ def test_a_guided_deliberation_with_a_sentence_that_came_to_nothing_is_refused(s
 
 def test_where_the_expert_gets_nowhere_nothing_advances() -> None:
     case = Case(Place(trajectory(0.0), 1), rollout(0.0, 1, "take lamp"))
-    assert "advanced" not in question(case, Criticising(verdict="reward"))[-1].content
+    assert "advanced" not in question(case, CritiqueSettings(verdict="reward"))[-1].content
 
 
 def test_guided_deliberations_need_samples(tmp_path: Path) -> None:

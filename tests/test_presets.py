@@ -4,12 +4,12 @@ from pathlib import Path
 
 import pytest
 
+from sandcli import pipeline as registry
 from sandcli.config import resolve
+from sandcli.core.stage import Options
 from sandcli.errors import UsageError
+from sandcli.init import start_run
 from sandcli.presets import PRESETS
-from sandcli.stages import registry
-from sandcli.stages.job import Options
-from sandcli.starting import start_run
 from sandcli.status import following
 from tests.helpers import context, make_run
 

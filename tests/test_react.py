@@ -4,8 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sandcli.react import (
-    Message,
+from sandcli.agent.turns import (
     Turn,
     conversation,
     deliberation_opening,
@@ -15,6 +14,7 @@ from sandcli.react import (
     parse,
     render,
 )
+from sandcli.messages import Message
 from sandcli.records import Step
 
 THOUGHTS = st.text().map(str.strip).filter(lambda text: not has_action_line(text))

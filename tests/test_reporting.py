@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 
+from sandcli.core.planner import noted
+from sandcli.core.run import Run
+from sandcli.core.stage import Options
 from sandcli.errors import PrerequisiteError, UsageError
 from sandcli.models import fingerprint
-from sandcli.reporting import read_run, report_on, write_files
-from sandcli.run import Run
-from sandcli.stages.job import Options
-from sandcli.stages.survey import noted
+from sandcli.report.build import read_run, report_on, write_files
 from tests.helpers import contents, fault, lines, make_run, perform, sand
 
 

@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 
 from sandcli.config import resolve
+from sandcli.core.run import STAGES, Identity, Manifest, Run
 from sandcli.errors import PrerequisiteError, UsageError
+from sandcli.init import start_run
 from sandcli.models import fingerprint
 from sandcli.records import Failure
-from sandcli.run import STAGES, Identity, Manifest, Run
-from sandcli.starting import start_run
 from tests.helpers import contents, context, lines, make_run, perform, state
 
 

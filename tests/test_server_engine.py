@@ -9,7 +9,7 @@ import pytest
 
 from sandcli.engines.base import Completion, Model, Sampling, Usage
 from sandcli.errors import ContextOverflow, MachineryError, PrerequisiteError, UsageError
-from sandcli.react import Message
+from sandcli.messages import Message
 from tests.servers import (
     HELLO,
     IDS,

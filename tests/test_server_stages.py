@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
+from sandcli.core.run import Run
 from sandcli.engines.base import Model
 from sandcli.errors import Exit, PrerequisiteError
-from sandcli.run import Run
 from tests.helpers import make_run, perform, turn
 from tests.servers import FakeServer, Serve, answers, reset, says
 

@@ -6,8 +6,8 @@ import pytest
 
 from sandcli.envs import snapshots
 from sandcli.envs.base import Environment, Outcome, Reset
-from sandcli.envs.host import Host
 from sandcli.envs.snapshots import Snapshot, Snapshots
+from sandcli.envs.worker_process import Host
 from sandcli.records import Task
 
 TASKS = [Task(name="count", variation=n) for n in range(20)]

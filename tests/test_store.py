@@ -10,10 +10,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from sandcli.core.run import Run, Stage
+from sandcli.core.store import Journal, Records, lock, read, unseal
 from sandcli.errors import PrerequisiteError, UsageError
+from sandcli.files import write_atomic
 from sandcli.records import Critique
-from sandcli.run import Run, Stage
-from sandcli.store import Journal, Records, lock, read, unseal, write_atomic
 from tests.helpers import environment, lines, make_run, perform
 
 

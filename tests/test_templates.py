@@ -8,11 +8,12 @@ from typing import Any
 
 import pytest
 
+from sandcli.agent.turns import INVALID_TURN, conversation
 from sandcli.engines.tokens import encode, load_tokenizer, prompt_ids, render, stop_ids
 from sandcli.errors import UsageError
-from sandcli.finetune.recipe import Hooks, Means, Recipe, Spec
-from sandcli.finetune.rows import IGNORED, Row, tokenise, training_messages
-from sandcli.react import INVALID_TURN, Message, conversation
+from sandcli.messages import Message
+from sandcli.training.recipe import Hooks, Means, Recipe, Spec
+from sandcli.training.rows import IGNORED, Row, tokenise, training_messages
 from tests.families import LLAMA, QWEN, SMOLLM2, Family, every_family, publish, step, trajectory
 
 HOOKS = Hooks(lambda size: None, lambda total, done: None, lambda: None, lambda: False)
@@ -218,7 +219,7 @@ def test_a_model_that_would_not_stop_where_its_turns_end_is_not_trained(
     tmp_path: Path, end: str | None, known: str
 ) -> None:
     """As a base model, whose tokenizer came with a chat template, and whose end token is another."""
-    from sandcli.finetune.trainer import fit  # it takes seconds to import
+    from sandcli.training.trainer import fit  # it takes seconds to import
 
     folder = spoiled(tmp_path, CHATML + OPEN)
     (folder / "generation_config.json").unlink()

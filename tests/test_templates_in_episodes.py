@@ -11,14 +11,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sandcli.agent.episode import Limits, play, take
+from sandcli.agent.turns import conversation, parse
 from sandcli.engines.base import Completion, Sampling
 from sandcli.engines.tokens import encode, prompt_ids
 from sandcli.envs.base import Outcome
-from sandcli.envs.workers import Session
-from sandcli.episode import Limits, play, take
-from sandcli.finetune.rows import IGNORED, Row, tokenise, training_messages
-from sandcli.react import Message, conversation, parse
+from sandcli.envs.pool import Session
+from sandcli.messages import Message
 from sandcli.records import Step, Task
+from sandcli.training.rows import IGNORED, Row, tokenise, training_messages
 from tests.families import Family, every_family, step, trajectory
 from tests.toyworld import SYSTEM, ToyEpisode
 

@@ -7,13 +7,14 @@ from typing import Any
 
 import pytest
 
+from sandcli import pipeline as registry
+from sandcli.core.stage import Options, Summary
 from sandcli.errors import Exit, Interrupted, PrerequisiteError, UsageError
-from sandcli.finetune.checkpoints import COMPLETE
-from sandcli.finetune.recipe import Fitted, Logged, Size
-from sandcli.stages import registry, tuning
-from sandcli.stages.job import Options, Summary
+from sandcli.stages import tuning
 from sandcli.stages.sft import sft_job
-from sandcli.stages.team import Team
+from sandcli.training.checkpoints import COMPLETE
+from sandcli.training.distributed import Team
+from sandcli.training.recipe import Fitted, Logged, Size
 from tests.helpers import context, make_run, perform
 
 STEP = Logged(step=1, epoch=1.0, loss=0.5, learning_rate=1e-5, gradient_norm=1.0, tokens_a_second=10.0, memory_gib=1.0)

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
+from sandcli.core.run import Run, Stage
+from sandcli.core.stage import Options
 from sandcli.engines.scripted import ScriptedEngine
 from sandcli.errors import Exit, Interrupted, MachineryError, PrerequisiteError
-from sandcli.run import Run, Stage
-from sandcli.stages.job import Options
 from tests.helpers import artifacts, contents, fault, lines, make_run, perform, state, watched
 from tests.toyworld import ToyWorld
 

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from sandcli.envs import process
+from sandcli.envs import worker as process
 from sandcli.envs.base import Outcome, World, WorldSettings
-from sandcli.envs.process import PROCESS, Replaced, WorkerDied
-from sandcli.envs.workers import Pool
+from sandcli.envs.pool import Pool
+from sandcli.envs.worker import PROCESS, Replaced, WorkerDied
 from sandcli.errors import MachineryError, PrerequisiteError
 from sandcli.records import Step, Task
 from tests.helpers import fault

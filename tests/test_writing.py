@@ -2,8 +2,8 @@
 
 import pytest
 
+from sandcli.method.texts import concluded, fault, repeats, sentences, told
 from sandcli.records import Step
-from sandcli.stages.writing import concluded, fault, repeats, sentences, told
 
 
 def steps(count: int) -> list[Step]:

@@ -18,10 +18,10 @@ from typing import Any, NamedTuple
 from sandcli.envs.alfworld.files import TYPES
 from sandcli.envs.alfworld.world import Alfworld
 from sandcli.envs.base import Simulator, World, WorldSettings
-from sandcli.envs.host import Host
+from sandcli.envs.pool import Pool
 from sandcli.envs.scienceworld.java import find_java
 from sandcli.envs.scienceworld.world import ScienceWorld, expand
-from sandcli.envs.workers import Pool
+from sandcli.envs.worker_process import Host
 from sandcli.progress import notice
 from sandcli.records import Task
 

@@ -27,18 +27,19 @@ from typing import Any, NamedTuple
 
 from msgspec.structs import replace
 
+from sandcli.agent.episode import Limits, take
+from sandcli.agent.turns import turn_messages
 from sandcli.config import Scalar, resolve
+from sandcli.core.context import Context
+from sandcli.core.run import Run
+from sandcli.core.stage import LeftOut
 from sandcli.engines.base import Completion, Engine, Model, Sampling, Usage
 from sandcli.envs.base import World
-from sandcli.envs.workers import Pool, Session
-from sandcli.episode import Limits, take
+from sandcli.envs.pool import Pool, Session
+from sandcli.messages import Message
 from sandcli.progress import notice
-from sandcli.react import Message, turn_messages
 from sandcli.records import Key, Task
-from sandcli.run import Run
 from sandcli.stages.collect import CollectJob
-from sandcli.stages.context import Context
-from sandcli.stages.job import LeftOut
 from sandcli.stages.rollout import Branch, Roller, limits, sampling
 from sandcli.stages.sample import Place
 

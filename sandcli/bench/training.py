@@ -17,17 +17,17 @@ from transformers import TrainerCallback
 from transformers.trainer_callback import PrinterCallback
 from trl import SFTConfig, SFTTrainer
 
+from sandcli.core.context import Context
+from sandcli.core.store import read
 from sandcli.engines.loading import load_model
 from sandcli.engines.tokens import load_tokenizer, render
 from sandcli.errors import UsageError
-from sandcli.finetune.batches import batched
-from sandcli.finetune.recipe import Hooks, Means, Recipe, Spec
-from sandcli.finetune.rows import IGNORED, Row, prepare, training_messages
-from sandcli.finetune.trainer import fit, longest
-from sandcli.react import Message
+from sandcli.messages import Message
 from sandcli.records import Trajectory
-from sandcli.stages.context import Context
-from sandcli.store import read
+from sandcli.training.batches import batched
+from sandcli.training.recipe import Hooks, Means, Recipe, Spec
+from sandcli.training.rows import IGNORED, Row, prepare, training_messages
+from sandcli.training.trainer import fit, longest
 
 _MARKED = (
     "{% for m in messages %}{{ '<|im_start|>' + m.role + '\n' }}"

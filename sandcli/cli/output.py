@@ -12,15 +12,15 @@ from sandcli.errors import Exit
 
 if TYPE_CHECKING:
     from sandcli.config import Scalar
-    from sandcli.stages.context import Context
-    from sandcli.stages.job import Summary
+    from sandcli.core.context import Context
+    from sandcli.core.stage import Summary
 
 
 def context_of(run: Path, flags: "dict[str, Scalar | None]", limit: int | None) -> "Context":
     """A run with its settings, flags included."""
     from sandcli.config import resolve
-    from sandcli.run import Run
-    from sandcli.stages.context import Context
+    from sandcli.core.context import Context
+    from sandcli.core.run import Run
 
     there = Run(run)
     there.must_exist()

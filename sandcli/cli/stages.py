@@ -24,7 +24,7 @@ from sandcli.cli.output import chat, context_of, tell
 
 if TYPE_CHECKING:
     from sandcli.config import Scalar
-    from sandcli.run import Stage
+    from sandcli.core.run import Stage
 
 
 @app.command()
@@ -40,7 +40,7 @@ def init(
     settings: Annotated[list[str] | None, typer.Option("--set", metavar="TABLE.KEY=VALUE", help="A setting.")] = None,
 ) -> None:
     """Make a run directory with its sand.toml."""
-    from sandcli.starting import start_run
+    from sandcli.init import start_run
     from sandcli.status import following
 
     ablation = [f"method.without={without}"] if without else []
@@ -73,8 +73,8 @@ def collect(
     as_json: Json = False,
 ) -> None:
     """Make D_exp: from the world's own expert, or from a file of recorded trajectories, each verified by replay."""
+    from sandcli.core.runner import work
     from sandcli.stages.collect import CollectJob
-    from sandcli.stages.work import work
 
     flags = {"collect.thoughts": thoughts, "collect.expert": expert, **_common(engine, workers, seed)}
     context = context_of(run, flags, limit)
@@ -204,7 +204,7 @@ def evaluate(
     flags = {"eval.splits": _listed(splits), "eval.models": _listed(models), **_common(engine, workers, None)}
     _stage("eval", run, flags, limit, _options(force, accept_stale, accept_failures, dry_run), as_json)
     if not dry_run and not as_json:
-        from sandcli.cli.looking import report
+        from sandcli.cli.inspect import report
 
         report([run])
 
@@ -212,14 +212,14 @@ def evaluate(
 def _stage(
     stage: "Stage", run: Path, flags: "dict[str, Scalar | None]", limit: int | None, options: Any, as_json: bool
 ) -> None:
-    from sandcli.stages.registry import perform
+    from sandcli.pipeline import perform
 
     context = context_of(run, flags, limit)
     tell(perform(stage, context, options), context, as_json)
 
 
 def _options(force: bool, accept_stale: bool, accept_failures: bool, dry_run: bool) -> Any:
-    from sandcli.stages.job import Options
+    from sandcli.core.stage import Options
 
     return Options(force, accept_stale, accept_failures, dry_run)
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple, Protocol
 
-from sandcli.react import Message
+from sandcli.messages import Message
 
 
 class Sampling(NamedTuple):

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sandcli.engines.base import Completion, Engine, Model, Sampling, Usage
-from sandcli.react import Message
+from sandcli.messages import Message
 
 
 @dataclass

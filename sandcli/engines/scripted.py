@@ -12,7 +12,7 @@ import msgspec
 
 from sandcli.engines.base import Completion, Model, Sampling, Usage
 from sandcli.errors import MachineryError, UsageError
-from sandcli.react import Message
+from sandcli.messages import Message
 
 
 class Rule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -17,11 +17,11 @@ import openai
 
 from sandcli.engines.adapters import weights_of
 from sandcli.engines.base import Completion, Model, Sampling, Setup, Usage, stop_at
-from sandcli.engines.fleet import Fleet
+from sandcli.engines.remote import FIRST_PAUSE, LONGEST_PAUSE, Server, Unusable, reason
+from sandcli.engines.server_pool import Fleet
 from sandcli.engines.tokens import context_length, fitting_ids, load_tokenizer
-from sandcli.engines.urls import FIRST_PAUSE, LONGEST_PAUSE, Server, Unusable, reason
 from sandcli.errors import ContextOverflow, MachineryError, PrerequisiteError
-from sandcli.react import Message
+from sandcli.messages import Message
 
 _CAPACITY = 32
 """Requests that one server is given at a time, unless the setup says otherwise."""

@@ -14,7 +14,7 @@ from transformers import AutoTokenizer
 
 from sandcli.engines.adapters import weights_of
 from sandcli.errors import ContextOverflow, UsageError
-from sandcli.react import Message
+from sandcli.messages import Message
 
 _TODAY = datetime(2024, 7, 26)
 """The Llama templates write a date into the system turn, 3.2's today's; a fixed one keeps every prompt the same.

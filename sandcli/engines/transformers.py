@@ -22,7 +22,7 @@ from sandcli.engines.loading import load_model
 from sandcli.engines.ragged import KeyValues, Ragged
 from sandcli.engines.tokens import context_length, fitting_ids, load_tokenizer, stop_ids
 from sandcli.errors import MachineryError
-from sandcli.react import Message
+from sandcli.messages import Message
 
 _BATCH = 16
 """Sequences decoded together where nothing is set; on two cores more of them gain little."""

@@ -14,7 +14,7 @@ from sandcli.engines.base import Completion, Model, Sampling, Setup, Usage
 from sandcli.engines.tokens import fitting_ids, load_tokenizer, stop_ids
 from sandcli.engines.vllm_core import Core
 from sandcli.errors import MachineryError, PrerequisiteError
-from sandcli.react import Message
+from sandcli.messages import Message
 
 
 class VllmEngine:

@@ -12,21 +12,21 @@ from typing import NamedTuple
 
 from msgspec.structs import replace
 
+from sandcli.agent.turns import Turn, has_action_line, normalise
+from sandcli.core.context import Context, digest
+from sandcli.core.run import Identity
+from sandcli.core.stage import Do, Figures, Job, LeftOut, Unit
 from sandcli.engines.base import Completion, Engine, Model, Sampling
 from sandcli.envs.base import Outcome
-from sandcli.envs.workers import Pool, diverged
+from sandcli.envs.pool import Pool, diverged
 from sandcli.errors import ContextOverflow, UsageError
+from sandcli.importers.eto import Row, read_rows
+from sandcli.method.texts import repeats, sentences, told
 from sandcli.models import fingerprint
 from sandcli.progress import notice
 from sandcli.prompts import digest as text_digest
 from sandcli.prompts import fill, load
-from sandcli.react import Turn, has_action_line, normalise
 from sandcli.records import Step, Task, Trajectory
-from sandcli.run import Identity
-from sandcli.stages.context import Context, digest
-from sandcli.stages.eto import Row, read_rows
-from sandcli.stages.job import Do, Figures, Job, LeftOut, Unit
-from sandcli.stages.writing import repeats, sentences, told
 
 TAKEN_OVER = "D_delib of "
 """How the source of expert data begins that is the previous iteration's result."""

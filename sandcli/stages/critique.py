@@ -4,20 +4,20 @@ from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import asynccontextmanager, closing
 from typing import NamedTuple
 
+from sandcli.core.context import digest
+from sandcli.core.run import Identity
+from sandcli.core.stage import Do, Figures, Job, LeftOut, Unit
+from sandcli.core.store import Records, read
 from sandcli.engines.base import Completion, Model, Sampling
 from sandcli.errors import ContextOverflow
+from sandcli.messages import Message
+from sandcli.method.texts import sentences, told
 from sandcli.models import fingerprint
 from sandcli.prompts import digest as text_digest
 from sandcli.prompts import fill, load
-from sandcli.react import Message
 from sandcli.records import Critique, Rollout, Trajectory
-from sandcli.run import Identity
-from sandcli.settings import Criticising
-from sandcli.stages.context import digest
-from sandcli.stages.job import Do, Figures, Job, LeftOut, Unit
+from sandcli.settings import CritiqueSettings
 from sandcli.stages.sample import Place, refuse_unlike
-from sandcli.stages.writing import sentences, told
-from sandcli.store import Records, read
 
 _SENTENCES = 3
 
@@ -100,7 +100,7 @@ class CritiqueJob(Job[Case, Critique]):
         return Figures(tokens=sum(record.tokens for record in records))
 
 
-def question(case: Case, settings: Criticising) -> list[Message]:
+def question(case: Case, settings: CritiqueSettings) -> list[Message]:
     """What the base model is asked about one candidate, with the words that it has to go on from."""
     place, rollout = case
     shown, verdict = settings.shown_steps, f" {_verdict(case)}, because" if settings.verdict == "reward" else ""

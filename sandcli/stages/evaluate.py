@@ -6,19 +6,19 @@ from contextlib import AsyncExitStack, asynccontextmanager, closing
 from statistics import fmean
 from typing import NamedTuple
 
+from sandcli.agent.episode import Limits, play
+from sandcli.agent.turns import conversation
+from sandcli.core.context import Context
+from sandcli.core.planner import open_units
+from sandcli.core.run import Identity
+from sandcli.core.stage import Do, Figures, Job, LeftOut, Unit
+from sandcli.core.store import Records
 from sandcli.engines.base import Engine, Model, Sampling
-from sandcli.envs.workers import Pool
-from sandcli.episode import Limits, play
+from sandcli.envs.pool import Pool
 from sandcli.models import fingerprint
 from sandcli.prompts import digest as text_digest
-from sandcli.react import conversation
 from sandcli.records import Episode, Task
-from sandcli.run import Identity
-from sandcli.stages.context import Context
-from sandcli.stages.job import Do, Figures, Job, LeftOut, Unit
 from sandcli.stages.sample import STOP
-from sandcli.stages.survey import open_units
-from sandcli.store import Records
 
 
 class Trial(NamedTuple):

@@ -13,17 +13,18 @@ from typing import NamedTuple
 
 import msgspec
 
+from sandcli.agent.episode import Limits, Played, play
+from sandcli.agent.turns import conversation, is_deliberation, normalise
+from sandcli.core.context import Context, digest
+from sandcli.core.run import Identity
+from sandcli.core.stage import Do, Figures, Job, LeftOut, Unit
 from sandcli.engines.base import Engine, Model, Sampling
-from sandcli.envs.workers import Pool, Session
-from sandcli.episode import Limits, Played, play
+from sandcli.envs.pool import Pool, Session
 from sandcli.errors import MachineryError
+from sandcli.messages import Message
 from sandcli.models import fingerprint
 from sandcli.prompts import digest as text_digest
-from sandcli.react import Message, conversation, is_deliberation, normalise
 from sandcli.records import End, Key, Rollout, Sample, Step, Trajectory
-from sandcli.run import Identity
-from sandcli.stages.context import Context, digest
-from sandcli.stages.job import Do, Figures, Job, LeftOut, Unit
 from sandcli.stages.sample import STOP, Place, flagged
 
 

@@ -9,16 +9,16 @@ from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import asynccontextmanager, closing
 from typing import NamedTuple
 
+from sandcli.agent.turns import conversation, normalise, parse
+from sandcli.core.context import digest
+from sandcli.core.run import Identity, Run, Stage
+from sandcli.core.stage import Do, Figures, Job, LeftOut, Unit
+from sandcli.core.store import Records, read
 from sandcli.engines.base import Model, Sampling
 from sandcli.errors import ContextOverflow, PrerequisiteError
 from sandcli.models import fingerprint
 from sandcli.prompts import digest as text_digest
-from sandcli.react import conversation, normalise, parse
 from sandcli.records import Candidate, Draw, Sample, Step, Trajectory
-from sandcli.run import Identity, Run, Stage
-from sandcli.stages.context import digest
-from sandcli.stages.job import Do, Figures, Job, LeftOut, Unit
-from sandcli.store import Records, read
 
 STOP = ("\nObservation:",)
 """An agent that goes on to invent the world's answer is stopped there."""

@@ -1,6 +1,6 @@
 """`sand sft`: the policy before iteration 1: pi_base fine-tuned on D_exp. (Method, step 0.)"""
 
-from sandcli.stages.context import Context
+from sandcli.core.context import Context
 from sandcli.stages.tuning import Tuning
 
 

@@ -10,19 +10,20 @@ from contextlib import asynccontextmanager
 
 import msgspec
 
+from sandcli.core.context import digest
+from sandcli.core.run import Identity, Stage
+from sandcli.core.stage import Do, Figures, Job, LeftOut, Unit
+from sandcli.core.store import Records, read
 from sandcli.engines.base import Engine, Model, Sampling
 from sandcli.errors import ContextOverflow
+from sandcli.files import write_atomic
+from sandcli.method.ablations import Dilemma, dilemmas, passed_over, question, replacements, way
+from sandcli.method.deliberation import attempt
+from sandcli.method.expert_switch import switched
 from sandcli.models import fingerprint
 from sandcli.prompts import digest as text_digest
 from sandcli.prompts import load
 from sandcli.records import Rollout, Sample, Thought, Trajectory
-from sandcli.run import Identity, Stage
-from sandcli.stages.context import digest
-from sandcli.stages.deliberating import attempt
-from sandcli.stages.dilemmas import Dilemma, dilemmas, passed_over, question, replacements, way
-from sandcli.stages.job import Do, Figures, Job, LeftOut, Unit
-from sandcli.stages.switching import switched
-from sandcli.store import Records, read, write_atomic
 
 _FAILING: tuple[Stage, ...] = ("sample", "rollout", "critique", "synthesize")
 """Stages whose failures leave a step as it was; its trajectory stays in D_delib, and so in later iterations."""

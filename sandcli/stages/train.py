@@ -1,7 +1,7 @@
 """`sand train`: the next policy: pi_k fine-tuned on D_delib, deliberated and plain steps mixed. (Method, step 6.)"""
 
+from sandcli.core.context import Context
 from sandcli.errors import PrerequisiteError
-from sandcli.stages.context import Context
 from sandcli.stages.tuning import Tuning
 
 

@@ -8,19 +8,20 @@ from typing import Literal, NamedTuple
 
 from msgspec import structs
 
+from sandcli.core.context import Context
+from sandcli.core.run import SCHEMA, Identity, Manifest, Run, Spent, Stage, differences
+from sandcli.core.stage import Options, State, Summary
+from sandcli.core.store import read
 from sandcli.errors import Exit, Interrupted, PrerequisiteError, UsageError
-from sandcli.finetune.checkpoints import complete
-from sandcli.finetune.recipe import Fitted, Means, Recipe, Spec
+from sandcli.files import fsync_folder
 from sandcli.models import fingerprint
 from sandcli.progress import notice
 from sandcli.prompts import digest as text_digest
 from sandcli.records import Trajectory
-from sandcli.run import SCHEMA, Identity, Manifest, Run, Spent, Stage, differences
-from sandcli.settings import Training
-from sandcli.stages.context import Context
-from sandcli.stages.job import Options, State, Summary
-from sandcli.stages.team import Session, Team
-from sandcli.store import fsync_folder, read
+from sandcli.settings import TrainingSettings
+from sandcli.training.checkpoints import complete
+from sandcli.training.distributed import Session, Team
+from sandcli.training.recipe import Fitted, Means, Recipe, Spec
 
 
 class Tuning(NamedTuple):
@@ -30,7 +31,7 @@ class Tuning(NamedTuple):
     stage: Literal["sft", "train"]
     start: Path
     data: Path
-    aims: Training
+    aims: TrainingSettings
 
     def identity(self) -> Identity:
         """The model it starts from, the data, and the recipe."""

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from sandcli.config import Scalar
-from sandcli.run import Run, Stage
+from sandcli.core.run import Run, Stage
 from tests.helpers import WATCHED_SAND, artifacts, environment, fault, make_run, units
 
 STAGES: tuple[Stage, ...] = ("collect", "sample", "rollout", "critique", "synthesize", "eval")

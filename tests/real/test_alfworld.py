@@ -18,7 +18,7 @@ from sandcli.envs.alfworld.game import NOTHING, Game, Position
 from sandcli.envs.alfworld.making import make_games
 from sandcli.envs.alfworld.world import Alfworld
 from sandcli.envs.base import WorldSettings
-from sandcli.envs.workers import Pool
+from sandcli.envs.pool import Pool
 from sandcli.errors import MachineryError, PrerequisiteError, UsageError
 from sandcli.records import Step, Task
 from tests.helpers import sand

@@ -16,7 +16,7 @@ from sandcli.engines.ragged import KeyValues
 from sandcli.engines.tokens import load_tokenizer, prompt_ids
 from sandcli.engines.transformers import TransformersEngine
 from sandcli.errors import ContextOverflow, MachineryError, PrerequisiteError, UsageError
-from sandcli.react import Message
+from sandcli.messages import Message
 
 pytestmark = pytest.mark.real
 

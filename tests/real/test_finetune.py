@@ -13,17 +13,17 @@ import msgspec
 import pytest
 import torch
 
+from sandcli.agent.turns import conversation
 from sandcli.engines.loading import load_model
 from sandcli.engines.tokens import load_tokenizer, prompt_ids, render
 from sandcli.errors import PrerequisiteError, SandError, UsageError
-from sandcli.finetune.checkpoints import last_checkpoint, must_be_readable
-from sandcli.finetune.recipe import Fitted, Hooks, Logged, Means, Recipe, Spec
-from sandcli.finetune.rows import IGNORED, prepare, tokenise, training_messages
-from sandcli.finetune.trainer import fit
-from sandcli.finetune.trouble import refuse_broken, told
-from sandcli.finetune.weights import in_full_precision
-from sandcli.react import conversation
 from sandcli.records import Step, Task, Trajectory
+from sandcli.training.checkpoints import last_checkpoint, must_be_readable
+from sandcli.training.errors import refuse_broken, told
+from sandcli.training.recipe import Fitted, Hooks, Logged, Means, Recipe, Spec
+from sandcli.training.rows import IGNORED, prepare, tokenise, training_messages
+from sandcli.training.trainer import fit
+from sandcli.training.weights import in_full_precision
 from tests.helpers import environment, make_run, perform
 
 pytestmark = pytest.mark.real

@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
+from sandcli.files import write_atomic
 from sandcli.records import Candidate, Critique, Draw, Episode, Rollout, Sample, Step, Task, Thought, Trajectory
 from sandcli.report.page import Deliberated, Page, Shown, page_of
 from sandcli.report.parts import Figure, Grid
-from sandcli.store import write_atomic
 from tests.helpers import make_run, perform, sand
 
 DRIVER = shutil.which("chromedriver")

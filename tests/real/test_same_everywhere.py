@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from sandcli.core.run import Run
 from sandcli.errors import Exit
-from sandcli.run import Run
 from tests.helpers import lines, make_run, perform
 from tests.real.test_server import VLLM
 

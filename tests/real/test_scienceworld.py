@@ -13,12 +13,12 @@ import psutil
 import pytest
 
 from sandcli.envs.base import Outcome, Reset, WorldSettings
-from sandcli.envs.process import PROCESS
+from sandcli.envs.pool import Pool
 from sandcli.envs.scienceworld import java
 from sandcli.envs.scienceworld import tasks as table
 from sandcli.envs.scienceworld.simulator import ScienceWorldSimulator
 from sandcli.envs.scienceworld.world import ScienceWorld, expand
-from sandcli.envs.workers import Pool
+from sandcli.envs.worker import PROCESS
 from sandcli.errors import MachineryError, PrerequisiteError
 from sandcli.records import Step, Task
 

@@ -19,7 +19,7 @@ from sandcli.engines.loading import load_model
 from sandcli.engines.server import ServerEngine
 from sandcli.engines.tokens import load_tokenizer, prompt_ids
 from sandcli.errors import ContextOverflow, MachineryError, PrerequisiteError
-from sandcli.react import Message
+from sandcli.messages import Message
 
 pytestmark = [
     pytest.mark.real,

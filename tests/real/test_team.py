@@ -13,7 +13,7 @@ import psutil
 import pytest
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
 
-from sandcli.stages.team import _died
+from sandcli.training.distributed import _died
 from tests.helpers import REPO, environment, make_run, perform, sand
 
 pytestmark = pytest.mark.real

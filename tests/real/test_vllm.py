@@ -16,7 +16,7 @@ from sandcli.engines.loading import load_model
 from sandcli.engines.tokens import load_tokenizer, prompt_ids
 from sandcli.engines.vllm import VllmEngine
 from sandcli.errors import ContextOverflow, MachineryError
-from sandcli.react import Message
+from sandcli.messages import Message
 
 pytestmark = [
     pytest.mark.real,

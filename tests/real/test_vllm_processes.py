@@ -18,7 +18,7 @@ from sandcli.engines.base import Model, Setup
 from sandcli.engines.tokens import load_tokenizer
 from sandcli.engines.vllm import VllmEngine
 from sandcli.errors import PrerequisiteError
-from sandcli.react import Message
+from sandcli.messages import Message
 from tests.real.test_vllm import lora, plain
 
 pytestmark = [
@@ -33,7 +33,7 @@ import msgspec, psutil
 from sandcli.engines.base import Model, Sampling, Setup
 from sandcli.engines.vllm import VllmEngine
 from sandcli.errors import MachineryError
-from sandcli.react import Message
+from sandcli.agent.turns import Message
 
 def say(what):
     print("SAID", msgspec.json.encode(what).decode(), file=sys.stderr, flush=True)

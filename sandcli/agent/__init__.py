@@ -1,0 +1,1 @@
+"""What an agent reads and writes, and the loop in which it acts."""

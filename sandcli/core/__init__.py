@@ -1,0 +1,1 @@
+"""What every stage stands on: artifacts, the plan of units, and the one runner."""

@@ -1,0 +1,179 @@
+"""What every stage is given: the run, its settings, and the models and world that these name."""
+
+import hashlib
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from functools import cached_property, partial
+from pathlib import Path
+
+from sandcli.core.run import SCHEMA, Run, Spent, Stage
+from sandcli.engines import choose, open_engine
+from sandcli.engines.adapters import is_adapter, weights_of
+from sandcli.engines.base import Engine, Model, Setup
+from sandcli.engines.metered import Clock, Metered
+from sandcli.envs import world_builder as builder_of
+from sandcli.envs.base import World, WorldSettings
+from sandcli.envs.pool import Pool
+from sandcli.errors import PrerequisiteError, UsageError
+from sandcli.models import build, fingerprint, locate
+from sandcli.progress import notice
+from sandcli.settings import Settings, worker_count
+
+
+class Context:
+    """A run with its settings; opens what they name, and knows what that took."""
+
+    def __init__(self, run: Run, settings: Settings, limit: int | None = None) -> None:
+        self.run = run
+        self.settings = settings
+        self.limit = limit
+        self.spent = Spent()
+        self._capacity = 0
+
+    @cached_property
+    def world(self) -> World:
+        """The text world of this run."""
+        return self.world_builder()
+
+    @cached_property
+    def world_builder(self) -> "partial[World]":
+        """What makes the world, in any process."""
+        env = self.settings.env
+        games = self._path(env.games) if env.games else ""
+        settings = WorldSettings(env.simplifications, tuple(env.tasks), env.step_limit, games, env.translate)
+        return builder_of(env.name, settings)
+
+    def base(self) -> Model:
+        """What speaks for pi_base."""
+        return self.scripted or self.base_model()
+
+    def policy(self) -> Model:
+        """What speaks for pi_k."""
+        return self.scripted or self.policy_model()
+
+    def base_model(self) -> Model:
+        """pi_base."""
+        model = self.model(self.settings.model.base)
+        if is_adapter(model.folder):
+            raise UsageError(
+                f"model.base {model.name} is an adapter", "set model.base to a whole model, such as its base"
+            )
+        return model
+
+    def policy_model(self) -> Model:
+        """pi_k: the one that is set, or this run's sft/. It descends from pi_base, so it is built like it."""
+        name = self.settings.model.policy
+        policy = self.model(name) if name else self.made("sft")
+        self._must_descend(policy)
+        return policy
+
+    def _must_descend(self, model: Model) -> None:
+        """Raise where a model, or what an adapter was trained on, cannot have come of the base: it is built unlike."""
+        base = self.base_model()
+        built, wanted = build(locate(weights_of(model.folder))), build(base.folder)
+        unlike = [f"{part} {built[part]}, not {wanted[part]}" for part in wanted if built[part] != wanted[part]]
+        if unlike:
+            raise UsageError(
+                f"{model.folder} is no descendant of {base.name}: it has {', '.join(unlike)}",
+                "set model.base to the model that it was trained from, or choose another",
+            )
+
+    def model(self, name: str) -> Model:
+        """A model by its name in the settings."""
+        return Model(locate(self._path(name)), name)
+
+    def must_make_sft(self) -> None:
+        """Raise `UsageError` in a run that starts from another policy: only a first iteration has an SFT model."""
+        if self.settings.model.policy:
+            raise UsageError(
+                f"{self.run.root} starts from the policy {self.settings.model.policy} and makes no sft/",
+                "the SFT model is in the run of the first iteration; sand eval --models takes its folder",
+            )
+
+    def made(self, stage: Stage) -> Model:
+        """The model that a stage of this run made."""
+        if stage == "sft":
+            self.must_make_sft()
+        folder = self.run.needs(stage)
+        return Model(folder, str(folder))
+
+    def _path(self, name: str) -> str:
+        """A relative path in sand.toml is meant from the run directory; a hub name stays what it is."""
+        inside = self.run.root / name
+        return str(inside) if inside.exists() else name
+
+    @cached_property
+    def scripted(self) -> Model | None:
+        """The rules that stand in for every model where the engine is scripted."""
+        engine = self.settings.engine
+        if engine.kind != "scripted":
+            return None
+        script = Path(engine.script)
+        if not script.is_file():
+            raise PrerequisiteError(f"the scripted engine's rules {str(script)!r} are missing", "set engine.script")
+        return Model(script, "scripted")
+
+    def environment(self) -> dict[str, str]:
+        """The part of an identity that comes from the world."""
+        return {f"env.{name}": version for name, version in self.world.versions().items()} | {"schema": SCHEMA}
+
+    def context(self) -> dict[str, str]:
+        """The part of an identity that comes from a bound on conversations: what exceeds it ends an episode."""
+        bound = self.settings.engine.max_length
+        return {"engine.max_length": str(bound)} if bound else {}
+
+    def inputs(self, *paths: Path) -> dict[str, str]:
+        """Hashes of artifacts, by name."""
+        return {path.name: fingerprint(path) for path in paths}
+
+    def seed(self, *key: str | int) -> int:
+        """A unit's seed: a function of the run's seed and the unit's key."""
+        text = ":".join(map(str, (self.settings.run.seed, *key)))
+        return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big") >> 1
+
+    @asynccontextmanager
+    async def engine(self, model: Model) -> AsyncIterator[Engine]:
+        """The engine with a model loaded; freed afterwards, and what it did is added to `spent`."""
+        if is_adapter(model.folder):
+            self._must_descend(model)
+        setup = self.setup()
+        choice = choose(self.settings.engine.kind, setup)
+        notice(f"engine: {choice.kind} ({choice.reason}), model {model.folder}")
+        engine = Metered(await open_engine(choice.kind, model, setup, notice), Clock())
+        self._capacity = engine.capacity
+        try:
+            yield engine
+        finally:
+            waited, empty = engine.clock.waited, engine.clock.empty
+            self.spent += Spent(engine=choice.kind, engine_wait=waited, empty=empty, **engine.usage()._asdict())
+            await engine.close()
+
+    def setup(self) -> Setup:
+        """How the settings want the engine set up."""
+        engine, tuned = self.settings.engine, (self.settings.sft, self.settings.train)
+        taken = {name: getattr(engine, name) for name in Setup._fields if hasattr(engine, name)}
+        ranks = [training.lora_rank for training in tuned if training.method != "full"]
+        return Setup(**taken | {"urls": tuple(engine.urls), "lora_rank": max(ranks, default=0)})
+
+    @asynccontextmanager
+    async def pool(self) -> AsyncIterator[Pool]:
+        """Worker processes with the world in them; how long episodes waited for them is added to `spent`."""
+        workers = worker_count(self.settings)
+        notice(f"environment: {self.world.name} in {workers} worker processes, on {self.world.runtime()}")
+        async with Pool(self.world_builder, workers, self.settings.run.timeout) as pool:
+            try:
+                yield pool
+            finally:
+                self.spent += Spent(environment_wait=pool.waited)
+
+    def in_flight(self, sequences: int) -> int:
+        """Units to work on at once, of which each asks the engine for so many sequences.
+
+        Twice what the engine takes: those that wait for an environment, or to be recorded, leave it no gap.
+        """
+        return self.settings.run.in_flight or max(2 * self._capacity // sequences, 2 * worker_count(self.settings))
+
+
+def digest(*parts: object) -> str:
+    """A short hash of what a unit depends on."""
+    return hashlib.sha256(repr(parts).encode()).hexdigest()[:12]

@@ -1,0 +1,44 @@
+"""Writing files so that a crash leaves the old content or the new, never half of it."""
+
+import contextlib
+import errno
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from sandcli.errors import PrerequisiteError
+
+
+def write_atomic(path: Path, chunks: Iterable[bytes]) -> None:
+    """Replace a file at once or not at all: temporary file beside it, fsync, rename, fsync of the folder."""
+    temporary = path.with_name(path.name + ".tmp")
+    with disk_space(path), temporary.open("wb") as file:
+        for chunk in chunks:
+            file.write(chunk)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+    fsync_folder(path.parent)
+
+
+def fsync_folder(folder: Path) -> None:
+    """Make a rename in this folder survive a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def disk_space(path: Path) -> Iterator[None]:
+    """Turn a failed write into a line that a person can act on."""
+    try:
+        yield
+    except OSError as error:
+        what = f"{path}: cannot write: {os.strerror(error.errno or 0)}"
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+        fix = (
+            "free some space there, then run the same command again" if full else "check that path and its permissions"
+        )
+        raise PrerequisiteError(what, fix) from error

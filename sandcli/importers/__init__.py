@@ -1,0 +1,1 @@
+"""Trajectories recorded elsewhere."""

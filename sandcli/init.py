@@ -1,0 +1,91 @@
+"""`sand init`: a new run directory, for a first iteration or the one after another run."""
+
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+from sandcli.config import FILE, Scalar, read_text, resolve, template
+from sandcli.core.run import SCHEMA, Identity, Manifest, Run
+from sandcli.errors import PrerequisiteError, UsageError
+from sandcli.files import write_atomic
+from sandcli.models import fingerprint
+from sandcli.presets import preset_values
+from sandcli.stages.collect import TAKEN_OVER
+
+_FOLDERS = "model.base", "model.policy", "env.games"
+
+
+def start_run(root: Path, previous: Path | None, assignments: list[str], preset: str | None = None) -> None:
+    """Make `root` with its sand.toml; with `previous`, D_exp is its D_delib and the policy its model.
+
+    Raises `UsageError` where `root` is a run already, an assignment is not `table.key=value`, the preset unknown, or
+    both are asked for; `PrerequisiteError` where `previous` is not done, or its model was trained on something else.
+    """
+    if (root / FILE).exists():
+        raise UsageError(f"{root} is a run already", f"edit {root / FILE}, or choose another directory")
+    values: dict[str, Any] = {**(preset_values(preset) if preset else {}), **_assigned(assignments)}
+    if previous is not None and preset:
+        raise UsageError(
+            f"--from takes its settings from {previous}, --preset from elsewhere",
+            "leave --preset out; --set changes single ones",
+        )
+    if previous is not None:
+        values = {**_carried(root, Run(previous), values.get("env.name")), **values}
+    elif values.get("env.name") == "alfworld" and values.get("method.without", "none") == "none":
+        values.setdefault("method.switch", "better")  # as the paper does there, and not on ScienceWorld
+    resolve(root, {}, values)
+    (root / "manifests").mkdir(parents=True, exist_ok=True)
+    if previous is not None:
+        _take_over(Run(root), Run(previous))
+    write_atomic(root / FILE, [template(values).encode()])
+
+
+def _assigned(assignments: list[str]) -> dict[str, Scalar]:
+    values: dict[str, Scalar] = {}
+    for assignment in assignments:
+        name, equals, text = assignment.partition("=")
+        if not equals:
+            raise UsageError(f"--set {assignment!r} is not TABLE.KEY=VALUE", "for example --set sample.n=5")
+        value = read_text(name.strip(), text.strip(), f"--set {assignment}")
+        if values.setdefault(name.strip(), value) != value:
+            raise UsageError(
+                f"{name.strip()} is set twice, to {values[name.strip()]} and {value}", "choose one of them"
+            )
+    return values
+
+
+def _carried(root: Path, previous: Run, world: str | None) -> dict[str, Scalar]:
+    """The previous run's own settings, with its model as the policy; one epoch, as the paper's later iterations."""
+    previous.must_exist()
+    resolved = resolve(previous.root, {}, {})
+    if world not in (None, resolved.settings.env.name):
+        raise UsageError(
+            f"the trajectories of {previous.root} are of {resolved.settings.env.name}, not of {world}",
+            "leave env.name as it is there",
+        )
+    values = {s.name: s.value for s in resolved.listing() if s.origin != "default"}
+    values.pop("eval.models", None)  # such as sft, which the new run does not have
+    values |= {"run.iteration": resolved.settings.run.iteration + 1, "train.epochs": 1}
+    values["model.policy"] = str(previous.needs("train").relative_to(previous.root))
+    return values | {name: _seen_from(root, previous, str(values[name])) for name in _FOLDERS if values.get(name)}
+
+
+def _seen_from(root: Path, previous: Run, name: str) -> str:
+    """A folder that lies in or beside the previous run, as it is called in the new one; runs can be moved together."""
+    relative = not Path(name).is_absolute() and (previous.root / name).exists()
+    return os.path.relpath(previous.root / name, root) if relative else name
+
+
+def _take_over(run: Run, previous: Run) -> None:
+    previous.needs("synthesize")
+    trained = previous.manifest("train")
+    if trained is not None and trained.identity.settings.get("data") != fingerprint(previous.deliberations):
+        raise PrerequisiteError(
+            f"{previous.deliberations} is not what {previous.artifact('train')} was trained on",
+            f"sand train --run {previous.root} --force",
+        )
+    shutil.copyfile(previous.deliberations, run.artifact("collect"))
+    settings = {"source": f"{TAKEN_OVER}{previous.root}", "schema": SCHEMA}
+    identity = Identity(settings=settings, inputs={}, scope={})
+    run.finish(Manifest(stage="collect", identity=identity, artifact=fingerprint(run.artifact("collect"))))

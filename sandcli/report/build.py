@@ -1,0 +1,222 @@
+"""`sand report`: read evaluated runs and draw the paper's tables and figures from them."""
+
+import os.path
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+from rich.console import Console
+from rich.text import Text
+
+from sandcli.config import FILE, resolve
+from sandcli.core.planner import noted
+from sandcli.core.run import Run, Stage
+from sandcli.core.stage import unit_name
+from sandcli.core.store import read
+from sandcli.errors import PrerequisiteError, UsageError
+from sandcli.files import write_atomic
+from sandcli.method.ablations import WAYS
+from sandcli.models import fingerprint
+from sandcli.records import Episode, Key, Trajectory
+from sandcli.report.bands import banded
+from sandcli.report.compare import warnings
+from sandcli.report.details import differences, difficulty, steps, success, types
+from sandcli.report.formats import comma_separated, latex, markdown, terminal
+from sandcli.report.parts import Figure, Grid
+from sandcli.report.rows import rows_of
+from sandcli.report.scores import Evaluation, Row, Score, by_group, worlds_of
+from sandcli.report.sheets import Sheet, grid, plain
+from sandcli.report.tables import table2, table3, table4
+from sandcli.settings import Settings
+
+_WORLDS = {"scienceworld": "ScienceWorld", "alfworld": "ALFWorld"}
+
+
+@dataclass(frozen=True)
+class Report:
+    """Everything that is said of some runs.
+
+    `warnings` tell where numbers are not comparable, `lacking` what could not be drawn and what brings it.
+    """
+
+    roots: list[Path]
+    rows: list[Row]
+    sheets: list[Sheet]
+    warnings: list[str]
+    lacking: list[str]
+
+    @cached_property
+    def grids(self) -> list[Grid]:
+        """The tables as text."""
+        return [grid(sheet) for sheet in self.sheets]
+
+    @cached_property
+    def figures(self) -> list[Figure]:
+        """Figures 3 and 4, as far as they can be drawn; takes a second or two."""
+        from sandcli.report.figures import figure3, figure4
+
+        return [figure for figure in (figure3(self.rows), figure4(self.rows)) if figure is not None]
+
+    def plain(self) -> dict[str, Any]:
+        """All numbers, for `--json`."""
+        tables = {sheet.name: plain(sheet) for sheet in self.sheets}
+        return {**tables, "warnings": self.warnings, "lacking": self.lacking}
+
+
+def report_on(given: Sequence[Path]) -> Report:
+    """The report on run directories. Raises `PrerequisiteError` for one that is none, or has nothing evaluated."""
+    roots = list({root.resolve(): root for root in given}.values())
+    evaluations = [read_run(root) for root in roots]
+    rows = rows_of(evaluations)
+    drawn = (table2, differences, success, table3, table4, steps, difficulty, types)
+    sheets = [sheet for sheet in (draw(rows) for draw in drawn) if sheet is not None]
+    return Report(roots, rows, sheets, warnings(evaluations, rows), _lacking(evaluations, rows))
+
+
+def read_run(root: Path) -> Evaluation:
+    """What was evaluated in a run, without the texts; sand.toml says what the run is. Raises `PrerequisiteError`."""
+    run = Run(root)
+    if not (root / FILE).is_file():
+        raise PrerequisiteError(f"{root} is no run directory: it has no {FILE}", "give the folders that sand init made")
+    settings = resolve(root, {}, {}).settings
+    (scores, keys), manifest = _scores(run), run.manifest("eval")
+    return Evaluation(
+        run=str(root),
+        base=_base(root, settings),
+        world=_WORLDS.get(settings.env.name, settings.env.name.rpartition(":")[2]),
+        iteration=settings.run.iteration,
+        without=_without(run, settings),
+        scores=scores,
+        settings=manifest.identity.settings if manifest else {},
+        missing=len(run.failures("eval")),
+        accepted=tuple(manifest.accepted) if manifest else (),
+        trained=_trained(run),
+        replaced=_replaced(run, settings, keys),
+        limit=manifest.identity.limit if manifest else None,
+    )
+
+
+def on_terminal(report: Report) -> Iterator[Text]:
+    """The tables to print; the long one by task type is left to the other formats."""
+    width = Console().width
+    return (terminal(shown, width) for shown in report.grids if shown.name != "types")
+
+
+def written(report: Report, form: Literal["markdown", "csv", "latex"]) -> str:
+    """All tables in one text."""
+    if form == "csv":
+        return "\n".join(f"# {sheet.title}\n{comma_separated(sheet)}" for sheet in report.sheets)
+    return "\n".join(map(markdown if form == "markdown" else latex, report.grids))
+
+
+def write_files(report: Report, folder: Path) -> list[Path]:
+    """Every table as Markdown, CSV and LaTeX, every figure as SVG and PNG, and the warnings; gives the files."""
+    folder.mkdir(parents=True, exist_ok=True)
+    contents: dict[str, bytes] = {}
+    for sheet, shown in zip(report.sheets, report.grids, strict=True):
+        contents[f"{sheet.name}.md"] = markdown(shown).encode()
+        contents[f"{sheet.name}.csv"] = comma_separated(sheet).encode()
+        contents[f"{sheet.name}.tex"] = latex(shown).encode()
+    for figure in report.figures:
+        contents[f"{figure.name}.svg"] = figure.svg.encode()
+        contents[f"{figure.name}.png"] = figure.png
+    contents["warnings.txt"] = "".join(f"{line}\n" for line in (*report.warnings, *report.lacking)).encode()
+    for name, content in contents.items():
+        write_atomic(folder / name, [content])
+    return [folder / name for name in contents]
+
+
+def _scores(run: Run) -> tuple[dict[str, list[Score]], set[Key]]:
+    """The scores by model, and the keys of all episodes."""
+    scores: dict[str, list[Score]] = {}
+    seen: set[Key] = set()
+    for number, episode in enumerate(read(run.needs("eval"), Episode), 1):
+        if episode.key in seen:
+            raise UsageError(f"{run.artifact('eval')}: record {number} is an episode that came before", "delete one")
+        seen.add(episode.key)
+        scores.setdefault(episode.model, []).append(_score(episode))
+    if not scores:
+        raise PrerequisiteError(f"{run.artifact('eval')} holds no episode", f"sand eval --run {run.root}")
+    return scores, seen
+
+
+def _score(episode: Episode) -> Score:
+    return Score(
+        split=episode.split,
+        task=str(episode.task),
+        kind=episode.task.name,
+        reward=episode.reward,
+        success=episode.success,
+        steps=len(episode.steps),
+        deliberated=episode.deliberated,
+        tokens=episode.tokens,
+    )
+
+
+def _base(root: Path, settings: Settings) -> str:
+    """What identifies the base model: its folder, or its name where it is no folder of the run."""
+    inside = root / settings.model.base
+    return os.path.normpath(inside.absolute()) if inside.exists() else settings.model.base
+
+
+def _trained(run: Run) -> frozenset[str]:
+    """The tasks of D_exp, where it is there."""
+    path = run.artifact("collect")
+    return frozenset(str(trajectory.task) for trajectory in read(path, Trajectory)) if path.exists() else frozenset()
+
+
+def _without(run: Run, settings: Settings) -> Literal["none", "sampling", "critique"]:
+    """What the deliberations were made without, whatever sand.toml says; a flag or a variable may have said it."""
+    manifest = run.manifest("synthesize")
+    prompts = {f"prompt.{form.prompt}": name for name, form in WAYS.items()}
+    made = [prompts[key] for key in (manifest.identity.settings if manifest else ()) if key in prompts]
+    return made[0] if made else settings.method.without
+
+
+def _replaced(run: Run, settings: Settings, evaluated: set[Key]) -> tuple[str, ...]:
+    """Models of the run that were made anew after some of their episodes."""
+    if settings.engine.kind == "scripted":
+        return ()
+    made: dict[str, Stage] = {"model": "train", "sft": "sft"}
+    folders = {name: run.artifact(stage) for name, stage in made.items() if run.artifact(stage).exists()}
+    prints = {name: fingerprint(folder) for name, folder in folders.items()}
+    were = noted(run, "eval")
+    changed = {str(key[-1]) for key in evaluated if were.get(unit_name(key)) != prints.get(str(key[-1]))}
+    return tuple(name for name in prints if name in changed)
+
+
+def _lacking(evaluations: Sequence[Evaluation], rows: Sequence[Row]) -> list[str]:
+    """What the paper has and this report has not, with the command that brings it."""
+    more = {e.run: f"sand eval --run {e.run}" + (f" --limit {e.limit}" if e.limit else "") for e in evaluations}
+    found = list(_without_bands(rows, more))
+    if not any(row.kind in ("base", "sft", "sand") for row in rows):
+        found.append("no Figure 3, which needs a run of the whole method: sand init --run NEW")
+    if not found and not any(row.kind == "sand" for row in rows):
+        ablated = {run for row in rows if row.kind == "ablation" for run, _ in row.sources.values()}
+        whole = [run for row in rows for run, _ in row.sources.values() if run not in ablated]
+        command = f"{more[whole[0]]} --models model" if whole else "sand init --run NEW"
+        found.append(f"no Figure 4, which needs an iteration's model: {command}")
+    if not any(row.kind == "ablation" for row in rows):
+        found.append("no Table 3, which needs a run of its own, set like these: sand init --run NEW --without sampling")
+    return found
+
+
+def _without_bands(rows: Sequence[Row], more: Mapping[str, str]) -> Iterator[str]:
+    """`more` are the commands that evaluate more of a run."""
+    there = {(part.row.group, part.world) for part in banded(rows)}
+    for group, members in by_group(rows).items():
+        if not worlds_of(members):
+            run, _ = next(iter(members[0].sources.values()))
+            yield f"only training tasks of {group}: {more[run]} --splits seen,unseen"
+        for world in worlds_of(members):
+            if (group, world) in there:
+                continue
+            what = f"no difficulty bands and no Figure 4 of {group} on {world}"
+            own = [row for row in members if world in row.sources]
+            if any(row.kind == "base" and row.held_out(world) for row in own):
+                yield f"{what}: the base model's reward is the same on every task"
+            else:
+                run, _ = own[0].sources[world]
+                yield f"{what}, which need the base model: {more[run]} --models base"

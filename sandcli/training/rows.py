@@ -1,0 +1,104 @@
+"""Trajectories as masked tokens.
+
+The loss falls on the agent's turns and their end token only. We tokenise ourselves, piece by piece, and check
+that the pieces are the tokens of the whole text: no template needs special tags, and nothing is cut silently.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from sandcli.agent.turns import conversation
+from sandcli.engines.tokens import encode, render, stop_ids
+from sandcli.errors import UsageError
+from sandcli.messages import Message
+from sandcli.records import Trajectory
+
+IGNORED = -100
+"""The label of a token that carries no loss."""
+
+
+class Row(NamedTuple):
+    """One trajectory as the trainer sees it: token ids, and labels that are `IGNORED` outside the agent's turns."""
+
+    input_ids: list[int]
+    labels: list[int]
+
+
+class Prepared(NamedTuple):
+    """Rows to train on, and what happened to trajectories that were too long or empty, by id."""
+
+    rows: list[Row]
+    too_long: dict[str, str]
+
+
+def tokenise(tokenizer: Any, messages: Sequence[Message]) -> Row:
+    """A conversation with loss on the assistant's turns, each up to and with its end token.
+
+    Raises `UsageError` where the template rewrites what was said before, or where the tokens of a turn depend on what
+    follows: a policy trained so would never see its training context again.
+    """
+    ids: list[int] = []
+    labels: list[int] = []
+    done = ""
+    for number, message in enumerate(messages):
+        if message.role != "assistant":
+            continue
+        opened = render(tokenizer, messages[:number], answer=True)
+        closed = render(tokenizer, messages[: number + 1], answer=False)
+        said = closed[len(opened) :].rstrip("\n")
+        if not opened.startswith(done) or not closed.startswith(opened + message.content):
+            raise UsageError("the chat template rewrites earlier turns", "use a model whose template keeps them")
+        context, turn = encode(tokenizer, opened[len(done) :]), encode(tokenizer, said)
+        ids += context + turn
+        labels += [IGNORED] * len(context) + turn
+        done = opened + said
+    if ids != encode(tokenizer, done):
+        raise UsageError(
+            "the pieces of a conversation are not the tokens of the whole",
+            "use a model whose chat template parts turns by special tokens",
+        )
+    return Row(ids, labels)
+
+
+def prepare(tokenizer: Any, system: str, trajectories: Sequence[Trajectory], limit: int, too_long: str) -> Prepared:
+    """All rows; a trajectory of more than `limit` tokens is dropped, or cut by whole steps from its end."""
+    rows: list[Row] = []
+    report: dict[str, str] = {}
+    for trajectory in trajectories:
+        row = tokenise(tokenizer, training_messages(system, trajectory))
+        tokens, ends = len(row.input_ids), _ends(row)
+        if 0 < tokens <= limit:
+            rows.append(row)
+            continue
+        kept = sum(end <= limit for end in ends) if too_long == "cut" else 0
+        if kept:
+            rows.append(Row(row.input_ids[: ends[kept - 1]], row.labels[: ends[kept - 1]]))
+        what = f"cut to {kept} of {len(ends)} steps" if kept else "left out"
+        report[trajectory.id] = f"{what}: {tokens} tokens, and {limit} are allowed" if ends else "left out: no step"
+    return Prepared(rows, report)
+
+
+def _ends(row: Row) -> list[int]:
+    """Where the agent's turns end."""
+    after = [*row.labels, IGNORED][1:]
+    return [n for n, (label, next_) in enumerate(zip(row.labels, after, strict=True), 1) if next_ == IGNORED != label]
+
+
+def training_messages(system: str, trajectory: Trajectory) -> list[Message]:
+    """The conversation that is trained on; it ends with the agent's last turn."""
+    return conversation(system, trajectory.instruction, trajectory.steps)[:-1]
+
+
+def refuse_endless(tokenizer: Any, row: Row, folder: Path) -> None:
+    """Raise `UsageError` where turns end with a token at which the model in `folder` does not stop.
+
+    A policy that learned to end its turns so would talk on to its limit.
+    """
+    end, stops = row.input_ids[-1], stop_ids(folder, tokenizer)
+    if end not in stops:
+        known = ", ".join(map(repr, tokenizer.convert_ids_to_tokens(sorted(stops)))) or "nowhere"
+        raise UsageError(
+            f"the template of {folder} ends a turn with {tokenizer.decode([end])!r}, and the model stops at {known}",
+            "use an instruction-tuned model, or add the token's id to eos_token_id in its generation_config.json",
+        )

@@ -1,0 +1,55 @@
+"""The model that is trained: all weights, or an adapter on frozen ones."""
+
+from pathlib import Path
+from typing import Any
+
+from sandcli.engines.adapters import adapter_base, is_adapter
+from sandcli.engines.loading import load_model
+from sandcli.errors import PrerequisiteError, UsageError
+from sandcli.training.recipe import Recipe
+
+
+def trainable(start: Path, recipe: Recipe, attention: str | None, sharded: bool) -> Any:
+    """The model of a folder, ready to be trained; an adapter is trained on.
+
+    `attention` is the kind of attention, None the model's own; `sharded`: the weights are to be spread over GPUs.
+    """
+    if recipe.method == "full":
+        if is_adapter(start):
+            raise UsageError(f"{start} is an adapter, and method is full", "set method to lora or qlora")
+        return load_model(start, training=True, attention=attention, sharded=sharded)
+    from peft import LoraConfig, PeftConfig, PeftModel, get_peft_model
+
+    if is_adapter(start):
+        rank = PeftConfig.from_pretrained(start).r
+        if rank != recipe.lora_rank:
+            raise UsageError(f"{start} is an adapter of rank {rank}, not {recipe.lora_rank}", f"set lora_rank = {rank}")
+        base = _frozen(Path(adapter_base(start)), recipe, attention, sharded)
+        return PeftModel.from_pretrained(base, start, is_trainable=True)
+    config = LoraConfig(
+        r=recipe.lora_rank, lora_alpha=2 * recipe.lora_rank, target_modules="all-linear", task_type="CAUSAL_LM"
+    )
+    return get_peft_model(_frozen(start.resolve(), recipe, attention, sharded), config)
+
+
+def _frozen(folder: Path, recipe: Recipe, attention: str | None, sharded: bool) -> Any:
+    if is_adapter(folder):
+        raise UsageError(f"{folder} is an adapter, and an adapter needs a whole model", "merge it into its base first")
+    if recipe.method == "lora":
+        # What is not trained need not be in full precision; but FSDP wants one type for all.
+        return load_model(folder, training=sharded, attention=attention, sharded=sharded)
+    try:
+        import bitsandbytes  # noqa: F401  (what transformers quantises with)
+    except ImportError:
+        raise PrerequisiteError("method qlora needs bitsandbytes", "pip install bitsandbytes, or use lora") from None
+    from peft import prepare_model_for_kbit_training
+
+    model = load_model(folder, training=True, attention=attention, quantised=True, sharded=sharded)
+    return prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)  # the trainer sees to that
+
+
+def in_full_precision(model: Any) -> None:
+    """Put trained weights back into float32, where TRL rounds an adapter to bfloat16: small updates would be lost."""
+    for weight in model.parameters():
+        if weight.requires_grad:
+            weight.data = weight.data.float()
