@@ -1,8 +1,38 @@
 """SAND: self-taught action deliberation for language-model agents.
 
-One folder for each noun, one verb a file: a stage of the paper's Algorithm 1 lives in `sandcli.stages`,
-what it stands on in `sandcli.engines` (language models) and `sandcli.envs` (text worlds). Start at
-`sandcli.cli` for the commands, at `sandcli.core.runner` for how any stage is planned, run and sealed.
+There is one function for each command (`sample(run, n=5)`, ..., `iterate(run, iterations=3)`), and `Run`, which reads
+what they make. Start reading at `sandcli.pipeline`, which holds the paper's Algorithm 1. Each stage is a file in
+`sandcli.stages`, the paper's own steps are pure functions in `sandcli.method`, `sandcli.core.runner` runs any stage.
 """
 
-__version__ = "0.1.0"
+from typing import TYPE_CHECKING, Any
+
+from sandcli.api import collect, critique, evaluate, init, iterate, rollout, sample, sft, synthesize, train
+
+if TYPE_CHECKING:
+    from sandcli.core.run import Run
+
+__version__ = "0.2.0"
+
+__all__ = [
+    "Run",
+    "collect",
+    "critique",
+    "evaluate",
+    "init",
+    "iterate",
+    "rollout",
+    "sample",
+    "sft",
+    "synthesize",
+    "train",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """`Run`, imported when it is first used."""
+    if name != "Run":
+        raise AttributeError(f"module 'sandcli' has no attribute {name!r}")
+    from sandcli.core.run import Run
+
+    return Run

@@ -9,14 +9,14 @@ import difflib
 import json
 import re
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
+from typing import Any, Literal, NamedTuple, NoReturn, get_args, get_origin
 
 import msgspec
 
 from sandcli.errors import UsageError
-from sandcli.settings import Settings
+from sandcli.settings import Field, Settings, fields
 
 FILE = "sand.toml"
 Scalar = str | int | float | bool | list[str]
@@ -38,24 +38,28 @@ class Resolved(NamedTuple):
     origins: dict[str, str]
 
     def listing(self) -> list[Setting]:
-        """Every setting in the order of the tables."""
+        """Every setting, in the order of the tables."""
         return [
-            Setting(name, getattr(getattr(self.settings, table), key), self.origins[name], meaning)
-            for name, table, key, meaning in _fields()
+            Setting(f.name, getattr(getattr(self.settings, f.table), f.key), self.origins[f.name], f.meaning)
+            for f in fields()
         ]
 
 
 def resolve(folder: Path, environment: Mapping[str, str], flags: Mapping[str, Scalar | None]) -> Resolved:
-    """Merge all layers for the run in `folder`. Raises `UsageError` for unknown keys and wrong types."""
+    """Merge all layers for the run in `folder`. Raises `UsageError` for unknown keys, wrong types and bad pairs."""
     values: dict[str, dict[str, Any]] = {}
-    origins = {name: "default" for name, *_ in _fields()}
-    layers = [_from_file(folder / FILE), _from_environment(environment), _from_flags(flags)]
-    for layer in layers:
+    origins = {field.name: "default" for field in fields()}
+    for layer in (_from_file(folder / FILE), _from_environment(environment), _from_flags(flags)):
         for name, (value, origin) in layer.items():
             table, key = name.split(".")
             values.setdefault(table, {})[key] = _checked(name, value, origin)
             origins[name] = origin
     settings = msgspec.convert(values, Settings)
+    _refuse_contradictions(settings)
+    return Resolved(settings, origins)
+
+
+def _refuse_contradictions(settings: Settings) -> None:
     if settings.method.switch != "never" and settings.method.without != "none":
         raise UsageError(
             f"method.switch compares rollouts, and without {settings.method.without} there are none",
@@ -66,30 +70,21 @@ def resolve(folder: Path, environment: Mapping[str, str], flags: Mapping[str, Sc
             "synthesize.form guided asks about the sampled actions, and without sampling there are none",
             "set synthesize.form to free",
         )
-    return Resolved(settings, origins)
 
 
 def template(values: Mapping[str, Scalar]) -> str:
-    """The text of a new sand.toml: the given settings set, all others as comments with default and meaning."""
+    """The text of a new sand.toml: the given settings set, all others commented out with default and meaning."""
     lines = ["# Settings of this run. `sand config --run DIR` shows each value in force and where it came from."]
-    seen = ""
-    for item in Resolved(Settings(), {name: "" for name, *_ in _fields()}).listing():
-        table, key = item.name.split(".")
-        if table != seen:
-            lines += ["", f"[{table}]"]
-            seen = table
-        given = item.name in values
+    defaults, seen = Settings(), ""
+    for field in fields():
+        if field.table != seen:
+            lines += ["", f"[{field.table}]"]
+            seen = field.table
+        value = values.get(field.name, getattr(getattr(defaults, field.table), field.key))
         # The JSON of a scalar or list is TOML too.
-        value = json.dumps(values.get(item.name, item.value), ensure_ascii=False)
-        lines.append(f"{'' if given else '# '}{key} = {value}  # {item.meaning}")
+        text = f"{field.key} = {json.dumps(value, ensure_ascii=False)}  # {field.meaning}"
+        lines.append(text if field.name in values else f"# {text}")
     return "\n".join(lines) + "\n"
-
-
-def _fields() -> Iterator[tuple[str, str, str, str]]:
-    for table, kind in get_type_hints(Settings).items():
-        for key, hint in get_type_hints(kind, include_extras=True).items():
-            meaning = next((m.description for m in hint.__metadata__ if m.description), "")
-            yield f"{table}.{key}", table, key, meaning
 
 
 def _from_file(path: Path) -> dict[str, tuple[Any, str]]:
@@ -99,20 +94,21 @@ def _from_file(path: Path) -> dict[str, tuple[Any, str]]:
     except FileNotFoundError:
         return {}
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path}: not valid TOML: {error}", "correct the file at that place") from None
+        raise UsageError(f"{path}: not valid TOML: {error}", "correct the file at that position") from None
     layer = {}
+    known = {field.table for field in fields()}
     for table, content in tables.items():
         if not isinstance(content, dict):
-            _unknown(table, f"{path}:{_line(text, '', table)}")
-        if not content and table not in get_type_hints(Settings):
-            _unknown(table, f"{path}:1")
+            _refuse_unknown(table, f"{path}:{_line(text, '', table)}")
+        if not content and table not in known:
+            _refuse_unknown(table, f"{path}:1")
         for key, value in content.items():
             layer[f"{table}.{key}"] = (value, f"{path}:{_line(text, table, key)}")
     return layer
 
 
 def _from_environment(environment: Mapping[str, str]) -> dict[str, tuple[Any, str]]:
-    names = {f"SAND_{table}_{key}".upper(): name for name, table, key, _ in _fields()}
+    names = {f"SAND_{field.table}_{field.key}".upper(): field.name for field in fields()}
     layer = {}
     for variable in sorted(v for v in environment if v.startswith("SAND_")):
         if variable not in names:
@@ -129,41 +125,38 @@ def _flag(name: str) -> str:
     return "--engine" if name == "engine.kind" else f"--{name.split('.')[1].replace('_', '-')}"
 
 
-def _hint(name: str) -> Any:
-    table, _, key = name.partition(".")
-    return get_type_hints(get_type_hints(Settings)[table], include_extras=True)[key]
+def _field(name: str, origin: str) -> Field:
+    found = next((field for field in fields() if field.name == name), None)
+    return found or _refuse_unknown(name, origin)
 
 
 def read_text(name: str, text: str, origin: str) -> Any:
-    """A setting's value from text, as on a command line; a list is separated by commas."""
-    if name not in {known for known, *_ in _fields()}:
-        _unknown(name, origin)
-    kind = _hint(name).__origin__
+    """A setting's value from text, as on a command line; commas separate the items of a list."""
+    kind = _field(name, origin).hint.__origin__
     if kind == list[str]:
         return [part.strip() for part in text.split(",") if part.strip()]
     value: Any = text
-    with contextlib.suppress(msgspec.ValidationError):  # of what cannot be read the check tells more
+    with contextlib.suppress(msgspec.ValidationError):  # the check below gives the better message
         value = msgspec.convert(text, kind, strict=False)
     return _checked(name, value, origin)
 
 
 def _checked(name: str, value: Any, origin: str) -> Any:
-    if name not in {known for known, *_ in _fields()}:
-        _unknown(name, origin)
+    field = _field(name, origin)
     try:
-        return msgspec.convert(value, _hint(name))
+        return msgspec.convert(value, field.hint)
     except msgspec.ValidationError as error:
-        raise UsageError(f"{origin}: {name} = {value!r}: {error}", _choices(name)) from None
+        raise UsageError(f"{origin}: {name} = {value!r}: {error}", _choices(field)) from None
 
 
-def _choices(name: str) -> str:
-    known = get_args(_hint(name).__origin__)
-    values = f"one of {', '.join(known)}; " if known and get_origin(_hint(name).__origin__) is Literal else ""
-    return f"{values}it means: {_meaning(name)}"
+def _choices(field: Field) -> str:
+    kind = field.hint.__origin__
+    values = f"one of {', '.join(get_args(kind))}; " if get_origin(kind) is Literal else ""
+    return f"{values}it means: {field.meaning}"
 
 
-def _unknown(name: str, origin: str) -> None:
-    raise UsageError(f"{origin}: unknown setting {name}", _nearest(name, [known for known, *_ in _fields()]))
+def _refuse_unknown(name: str, origin: str) -> NoReturn:
+    raise UsageError(f"{origin}: unknown setting {name}", _nearest(name, [field.name for field in fields()]))
 
 
 def _nearest(name: str, known: list[str]) -> str:
@@ -171,12 +164,8 @@ def _nearest(name: str, known: list[str]) -> str:
     return f"did you mean {close[0]}?" if close else "`sand config` lists all settings"
 
 
-def _meaning(name: str) -> str:
-    return next(meaning for known, _, _, meaning in _fields() if known == name)
-
-
 def _line(text: str, table: str, key: str) -> int:
-    """The line of a key, for messages; 1 where it cannot be found."""
+    """The line of a key, for messages; 1 if it cannot be found."""
     current = ""
     for number, line in enumerate(text.splitlines(), 1):
         if header := re.match(r"\s*\[\s*([\w.]+)\s*\]", line):

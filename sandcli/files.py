@@ -10,15 +10,20 @@ from sandcli.errors import PrerequisiteError
 
 
 def write_atomic(path: Path, chunks: Iterable[bytes]) -> None:
-    """Replace a file at once or not at all: temporary file beside it, fsync, rename, fsync of the folder."""
+    """Replace a file completely or not at all: temporary file beside it, fsync, rename, fsync of the folder."""
+    write_temporary(path, chunks).replace(path)
+    fsync_folder(path.parent)
+
+
+def write_temporary(path: Path, chunks: Iterable[bytes]) -> Path:
+    """Write a complete, durable file beside `path`, to be renamed onto it."""
     temporary = path.with_name(path.name + ".tmp")
     with disk_space(path), temporary.open("wb") as file:
         for chunk in chunks:
             file.write(chunk)
         file.flush()
         os.fsync(file.fileno())
-    temporary.replace(path)
-    fsync_folder(path.parent)
+    return temporary
 
 
 def fsync_folder(folder: Path) -> None:

@@ -1,8 +1,14 @@
-"""Ctrl-C once lets a stage finish what it has begun; twice ends the process at once. SIGTERM counts the same."""
+"""Ctrl-C once lets a stage finish what it has begun; twice ends the process at once. SIGTERM counts the same.
+
+Only the command line, and processes that we start ourselves, install signal handlers. A library user who wants the
+same sets `stop` to a function of their own.
+"""
 
 import os
 import signal
 import time
+from collections.abc import Callable
+from contextvars import ContextVar
 from types import FrameType
 from typing import Any
 
@@ -10,13 +16,21 @@ from sandcli.errors import Exit
 from sandcli.progress import console, notice
 
 _ECHO = 0.5
-"""Seconds in which a launcher passes on what the terminal has told its processes already."""
+"""Seconds within which a launcher passes on a signal that its processes already got from the terminal."""
+
+
+def _never() -> bool:
+    return False
+
+
+stop: ContextVar[Callable[[], bool]] = ContextVar("stop", default=_never)
+"""Asked by stages between units: whether to finish what is in progress and raise `Interrupted`."""
 
 
 class Interrupts:
-    """While entered, `asked` tells whether the stage should come to an end.
+    """While entered, `asked` says whether the stage should end.
 
-    `launched`: this process was started by a launcher, whose echo of a signal is no second one.
+    `launched`: a launcher started this process, so the signal that it passes on does not count twice.
     """
 
     def __init__(self, launched: bool = False) -> None:
@@ -28,9 +42,11 @@ class Interrupts:
     def __enter__(self) -> "Interrupts":
         for number in (signal.SIGINT, signal.SIGTERM):
             self._before[number] = signal.signal(number, self._hear)
+        self._token = stop.set(lambda: self.asked)
         return self
 
     def __exit__(self, *_: object) -> None:
+        stop.reset(self._token)
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
@@ -39,6 +55,6 @@ class Interrupts:
             return
         if self.asked:
             console.show_cursor(True)
-            os._exit(Exit.INTERRUPTED)  # what is recorded is on disk, and workers notice that we are gone
+            os._exit(Exit.INTERRUPTED)  # what is recorded is on disk, and workers notice that this process is gone
         self.asked, self._first = True, time.monotonic()
-        notice("finishing what is in flight; interrupt again to stop at once (nothing recorded is lost)")
+        notice("finishing what is in progress; interrupt again to stop at once (nothing recorded is lost)")

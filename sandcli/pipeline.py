@@ -1,41 +1,125 @@
-"""Every stage by name, for the commands that speak of all of them."""
+"""The pipeline: one table of stages, and Algorithm 1 of the paper."""
 
-from sandcli.core import planner as survey
-from sandcli.core import runner as work
-from sandcli.core.context import Context
-from sandcli.core.run import Stage
-from sandcli.core.stage import Options, State, Summary
-from sandcli.stages import tuning
-from sandcli.stages.collect import CollectJob
-from sandcli.stages.critique import CritiqueJob
-from sandcli.stages.evaluate import EvalJob
-from sandcli.stages.rollout import RolloutJob
-from sandcli.stages.sample import SampleJob
-from sandcli.stages.sft import sft_job
-from sandcli.stages.synthesize import SynthesizeJob
-from sandcli.stages.train import train_job
+import re
+import shlex
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
 
-JSONL = {
-    "collect": CollectJob,
-    "sample": SampleJob,
-    "rollout": RolloutJob,
-    "critique": CritiqueJob,
-    "synthesize": SynthesizeJob,
-    "eval": EvalJob,
-}
-TUNING = {"sft": sft_job, "train": train_job}
+from sandcli.core.artifact import StageName
+from sandcli.core.run import Run
+from sandcli.core.stage import Stage
+from sandcli.settings import Settings
+from sandcli.stages.collect import CollectStage
+from sandcli.stages.critique import CritiqueStage
+from sandcli.stages.evaluate import EvalStage
+from sandcli.stages.rollout import RolloutStage
+from sandcli.stages.sample import SampleStage
+from sandcli.stages.sft import SftStage
+from sandcli.stages.synthesize import SynthesizeStage
+from sandcli.stages.train import TrainStage
+
+Skip = Callable[[Settings], str | None]
+"""Says why a run goes without a stage; None if it does not."""
 
 
-def perform(stage: Stage, context: Context, options: Options) -> Summary:
-    """Do a stage."""
-    context.run.must_exist()
-    if stage in TUNING:
-        return tuning.tune(TUNING[stage](context), options)
-    return work.work(JSONL[stage](context), options)
+def never(settings: Settings) -> None:
+    """Every run has the stage."""
 
 
-def state(stage: Stage, context: Context) -> State:
-    """How a stage's artifact stands against today's settings and inputs."""
-    if stage in TUNING:
-        return tuning.inspect(TUNING[stage](context))
-    return survey.inspect(JSONL[stage](context))
+def with_a_policy(settings: Settings) -> str | None:
+    """A later iteration, or any run that starts from a given policy, makes no SFT model."""
+    return f"the run starts from the policy {settings.model.policy}" if settings.model.policy else None
+
+
+def without(*variants: str) -> Skip:
+    """The ablations of the paper's Table 3 go without some stages."""
+
+    def skip(settings: Settings) -> str | None:
+        chosen = settings.method.without
+        return f"method.without is {chosen}" if chosen in variants else None
+
+    return skip
+
+
+class Row(NamedTuple):
+    """One stage: what it reads and writes in the run directory, and when a run goes without it."""
+
+    stage: type[Stage[Any, Any]]
+    reads: tuple[str, ...]
+    writes: tuple[str, ...]
+    skip: Skip
+
+    @property
+    def name(self) -> StageName:
+        """The stage's name, which is also its command."""
+        return self.stage.name
+
+
+TABLE = (
+    Row(CollectStage, (), ("expert.jsonl",), never),
+    Row(SftStage, ("expert.jsonl",), ("sft",), with_a_policy),
+    Row(SampleStage, ("expert.jsonl", "sft"), ("samples.jsonl",), without("sampling")),
+    Row(RolloutStage, ("expert.jsonl", "samples.jsonl", "sft"), ("rollouts.jsonl",), without("sampling", "critique")),
+    Row(CritiqueStage, ("expert.jsonl", "rollouts.jsonl"), ("critiques.jsonl",), without("sampling", "critique")),
+    Row(
+        SynthesizeStage,
+        ("expert.jsonl", "samples.jsonl", "rollouts.jsonl", "critiques.jsonl"),
+        ("thoughts.jsonl", "deliberations.jsonl"),
+        never,
+    ),
+    Row(TrainStage, ("deliberations.jsonl", "sft"), ("model",), never),
+    Row(EvalStage, ("sft", "model"), ("eval.jsonl",), never),
+)
+"""All stages in order. `reads` lists the most that a stage reads: ablations read less, a given policy replaces sft."""
+
+
+def row(stage: StageName) -> Row:
+    """A stage's row of the table."""
+    return next(row for row in TABLE if row.name == stage)
+
+
+def stages_of(settings: Settings) -> list[StageName]:
+    """The stages that a run consists of, in order."""
+    return [row.name for row in TABLE if row.skip(settings) is None]
+
+
+def next_command(stage: StageName, run: Run, settings: Settings) -> str:
+    """The command that comes after a stage."""
+    names = [row.name for row in TABLE]
+    later = [name for name in stages_of(settings) if names.index(name) > names.index(stage)]
+    root = shlex.quote(str(run.root))
+    return f"sand {later[0]} --run {root}" if later else f"sand init --run {next_root(run.root)} --from {root}"
+
+
+def next_root(root: Path) -> Path:
+    """Where the next iteration goes: `runs/it1` is followed by `runs/it2`, `runs/demo` by `runs/demo-it2`."""
+    numbered = re.fullmatch(r"(.*?)(\d+)", root.name)
+    name = f"{numbered[1]}{int(numbered[2]) + 1}" if numbered else f"{root.name}-it2"
+    return root.with_name(name)
+
+
+class Do(Protocol):
+    """Brings one stage of one run up to date. Does nothing if the stage is done, or if the run goes without it."""
+
+    def __call__(self, stage: StageName, run: Run, /) -> Awaitable[None]:
+        """Wait until it is."""
+
+
+async def algorithm_1(first: Run, iterations: int, do: Do, follow: Callable[[Run], Run]) -> None:
+    """Algorithm 1 of the paper. `follow` makes, or finds, the run of the next iteration.
+
+    Every stage runs over all trajectories and steps at once, where the paper's loops go through them one by one.
+    """
+    run = first
+    await do("collect", run)  # D_exp
+    await do("sft", run)  # pi_0: pi_base fine-tuned on D_exp
+    for iteration in range(1, iterations + 1):  # for i = 1 .. I
+        await do("sample", run)  # a^(1), ..., a^(N) ~ pi_{i-1}(. | h_{t-1}) at every step t; 1_delib(t) by Eq. 4
+        await do("rollout", run)  # e^, r: every candidate of a flagged step executed to the end by pi_{i-1}
+        await do("critique", run)  # c = pi_base(a, e^, r) for every candidate, Eq. 5
+        await do("synthesize", run)  # z~_t = pi_base({(a, c)}, a_t), Eq. 6; D_delib: z~_t in place of z_t
+        await do("train", run)  # pi_i: pi_{i-1} fine-tuned on D_delib
+        await do("eval", run)  # not in the paper's listing
+        if iteration < iterations:
+            run = follow(run)  # D_exp <- D_delib

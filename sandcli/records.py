@@ -37,7 +37,7 @@ class Step(Record, frozen=True, kw_only=True):
     """One turn of the agent and what the world answered.
 
     `thought` may be empty: then the turn is the action alone. `score` is the episode's score after the step,
-    in [0, 1]. `deliberated` tells whether the thought weighs alternatives (see `react.is_deliberation`).
+    in [0, 1]. `deliberated` tells whether the thought weighs alternatives (see `agent.form.is_deliberation`).
     """
 
     thought: str

@@ -1,14 +1,33 @@
-"""The settings of a run: one typed table of `sand.toml` each, with bounds and meanings.
+"""The settings of a run: one typed table of `sand.toml` each, with bounds, meanings and what a change affects.
 
 A setting is named by table and key: `sample.n` is `n` under `[sample]`. `sandcli.config` says where values come from.
 """
 
 import os
 import re
-from typing import Annotated, Literal
+from collections.abc import Iterator
+from enum import Enum
+from functools import cache
+from typing import Annotated, Any, Literal, NamedTuple, get_type_hints
 
 import msgspec
 from msgspec import Meta
+
+
+class Effect(Enum):
+    """What changing a setting does to artifacts that exist already.
+
+    A setting without a mark has the effect `CONTENT`: every stage that names its table becomes stale. The other marks
+    are for settings that provably do not change what a stage records.
+    """
+
+    CONTENT = "changes what is recorded"
+    SCOPE = "asks for more or fewer units; those that are recorded stay valid"
+    REFERENCE = "names something that is identified by its content instead"
+    COMPUTE = "changes how things are computed, not what"
+
+
+SCOPE, REFERENCE, COMPUTE = Effect.SCOPE, Effect.REFERENCE, Effect.COMPUTE
 
 
 class Table(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -18,24 +37,35 @@ class Table(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 class RunSettings(Table, frozen=True, kw_only=True):
     """Settings of the whole run."""
 
-    iteration: Annotated[int, Meta(ge=1, description="which iteration this is; reports name their rows by it")] = 1
-    seed: Annotated[int, Meta(description="every unit's own seed is derived from it and the unit's key")] = 0
-    workers: Annotated[int, Meta(ge=0, description="environment processes; 0: one a core, at most 8")] = 0
-    in_flight: Annotated[
-        int, Meta(ge=0, description="units worked on at once; 0: enough to keep engine and environments busy")
+    iteration: Annotated[int, Meta(ge=1, description="number of this iteration; reports name rows by it"), COMPUTE] = 1
+    seed: Annotated[int, Meta(description="every unit's own seed is derived from this and the unit's key")] = 0
+    workers: Annotated[
+        int, Meta(ge=0, description="environment processes; 0: one for each core, at most 8"), COMPUTE
     ] = 0
-    timeout: Annotated[float, Meta(gt=0, description="seconds that one call to an environment may take")] = 120.0
-    retries: Annotated[int, Meta(ge=0, description="further attempts at a unit that machinery failed")] = 2
+    in_flight: Annotated[
+        int,
+        Meta(ge=0, description="units in progress at once; 0: enough to keep engine and environments busy"),
+        COMPUTE,
+    ] = 0
+    timeout: Annotated[float, Meta(gt=0, description="seconds that one call to an environment may take"), COMPUTE] = (
+        120.0
+    )
+    retries: Annotated[
+        int, Meta(ge=0, description="further attempts at a unit after the engine or environment failed"), COMPUTE
+    ] = 2
 
 
 class ModelSettings(Table, frozen=True, kw_only=True):
-    """Which models there are."""
+    """The models of the run. Artifacts depend on the content of their folders, not on these names."""
 
     base: Annotated[
         str,
-        Meta(description="pi_base: a folder, a hub name, or smollm2-135m-instruct (comes with `make setup`)"),
+        Meta(description="pi_base: a folder, a hub name, or smollm2-135m-instruct (installed by `make setup`)"),
+        REFERENCE,
     ] = "smollm2-135m-instruct"
-    policy: Annotated[str, Meta(description="pi_k, the agent to improve; empty: this run's sft/")] = ""
+    policy: Annotated[
+        str, Meta(description="pi_k, the policy to improve; empty: the sft/ folder of this run"), REFERENCE
+    ] = ""
 
 
 class EnvSettings(Table, frozen=True, kw_only=True):
@@ -44,65 +74,68 @@ class EnvSettings(Table, frozen=True, kw_only=True):
     name: Annotated[str, Meta(description="scienceworld, alfworld, or module:Class of your own")] = "scienceworld"
     simplifications: Annotated[
         str,
-        Meta(description="scienceworld: eto (as the literature's expert data), easy, none, or a comma list"),
+        Meta(description="scienceworld: eto (as in the literature's expert data), easy, none, or a comma list"),
+        REFERENCE,  # each world says in `versions()` what it stands for
     ] = "eto"
     tasks: Annotated[
         list[str],
         Meta(description="paper (scienceworld: 24 types, at most 10 test variations each), all, or task types"),
+        SCOPE,
     ] = msgspec.field(default_factory=lambda: ["paper"])
-    step_limit: Annotated[int, Meta(ge=0, description="steps of one episode; 0: the literature's limit")] = 0
-    games: Annotated[str, Meta(description="alfworld: the folder of games; empty: $ALFWORLD_DATA")] = ""
+    step_limit: Annotated[int, Meta(ge=0, description="steps in one episode; 0: the literature's limit")] = 0
+    games: Annotated[str, Meta(description="alfworld: folder of the games; empty: $ALFWORLD_DATA"), REFERENCE] = ""
     translate: Annotated[
-        bool, Meta(description="alfworld: recorded `put X in/on Y` becomes `move X to Y`, or back, as the games say it")
+        bool,
+        Meta(description="alfworld: translate recorded `put X in/on Y` to `move X to Y`, or back, to match the games"),
     ] = False
 
 
 class MethodSettings(Table, frozen=True, kw_only=True):
-    """Which form of the method."""
+    """Which variant of the method."""
 
     without: Annotated[
         Literal["none", "sampling", "critique"],
         Meta(
-            description="an ablation of the paper's Table 3: none, sampling (the base model proposes the alternatives "
+            description="ablation of the paper's Table 3: none, sampling (the base model proposes the alternatives "
             "itself, at every step), critique (no rollouts)"
         ),
     ] = "none"
     switch: Annotated[
         Literal["never", "better", "shorter"],
         Meta(
-            description="when a candidate's rollout replaces the rest of the expert trajectory: where it earned more "
-            "(the paper, on ALFWorld), or also where it earned as much in fewer steps"
+            description="when a candidate's rollout replaces the rest of the expert trajectory: if it earned more "
+            "(the paper, on ALFWorld), or also if it earned as much in fewer steps"
         ),
     ] = "never"
 
 
 class CollectSettings(Table, frozen=True, kw_only=True):
-    """Making D_exp."""
+    """`sand collect`: making D_exp."""
 
     thoughts: Annotated[
-        Literal["base", "none"], Meta(description="base: the base model writes them; none: actions alone")
+        Literal["base", "none"], Meta(description="base: the base model writes them; none: actions only")
     ] = "base"
     expert: Annotated[
         str,
         Meta(
             description="scienceworld: gold; alfworld: handcoded (searches, as a player must) or planner (knows the "
-            "hidden state and goes the shortest way); empty: the first of these"
+            "hidden state and takes the shortest path); empty: the first of these"
         ),
     ] = ""
-    max_tokens: Annotated[int, Meta(ge=1, description="longest thought")] = 64
+    max_tokens: Annotated[int, Meta(ge=1, description="longest thought, in tokens")] = 64
 
 
 class AgentSettings(Table, frozen=True, kw_only=True):
-    """How the agent is run, in training data and in evaluation."""
+    """How the agent acts, in sampling, rollouts and evaluation."""
 
-    max_tokens: Annotated[int, Meta(ge=1, description="longest turn, deliberation included")] = 512
+    max_tokens: Annotated[int, Meta(ge=1, description="longest turn in tokens, deliberation included")] = 512
     max_invalid: Annotated[int, Meta(ge=1, description="invalid actions in a row that end an episode")] = 5
 
 
 class SampleSettings(Table, frozen=True, kw_only=True):
     """`sand sample`, Eq. 4."""
 
-    n: Annotated[int, Meta(ge=1, description="turns drawn at every expert step (paper: 5)")] = 5
+    n: Annotated[int, Meta(ge=1, description="turns sampled at every expert step (paper: 5)"), SCOPE] = 5
     temperature: Annotated[float, Meta(ge=0, description="paper: 1.0")] = 1.0
 
 
@@ -113,32 +146,32 @@ class RolloutSettings(Table, frozen=True, kw_only=True):
 
 
 class CritiqueSettings(Table, frozen=True, kw_only=True):
-    """`sand critique`."""
+    """`sand critique`, Eq. 5."""
 
-    max_tokens: Annotated[int, Meta(ge=1, description="longest critique")] = 160
+    max_tokens: Annotated[int, Meta(ge=1, description="longest critique, in tokens")] = 160
     shown_steps: Annotated[
         int,
-        Meta(ge=2, description="steps of history and of rollout shown; the middle of longer ones is marked"),
+        Meta(ge=2, description="steps of history and of rollout shown; longer ones lose their middle, marked"),
     ] = 20
     verdict: Annotated[
         Literal["model", "reward"],
         Meta(
-            description="who says whether an action advanced, hindered or did not affect the task: the base model (the "
-            "paper), or the rewards of the rollouts, where the base model is too small to tell"
+            description="who decides whether an action advanced, hindered or did not affect the task: the base model "
+            "(the paper), or the rollouts' rewards, if the base model is too small to tell"
         ),
     ] = "model"
 
 
 class SynthesizeSettings(Table, frozen=True, kw_only=True):
-    """`sand synthesize`."""
+    """`sand synthesize`, Eq. 6."""
 
-    max_tokens: Annotated[int, Meta(ge=1, description="longest deliberation")] = 384
-    attempts: Annotated[int, Meta(ge=1, description="tries before a step keeps its original thought")] = 3
+    max_tokens: Annotated[int, Meta(ge=1, description="longest deliberation, in tokens")] = 384
+    attempts: Annotated[int, Meta(ge=1, description="attempts before a step keeps its original thought")] = 3
     form: Annotated[
         Literal["free", "guided"],
         Meta(
-            description="free: in one go (the paper); guided: a sentence on every candidate in turn, then the rest, "
-            "where the base model is too small to keep to the form"
+            description="free: in one go (the paper); guided: one sentence on every candidate in turn, then the rest, "
+            "if the base model is too small to keep to the form"
         ),
     ] = "free"
 
@@ -148,78 +181,95 @@ class TrainingSettings(Table, frozen=True, kw_only=True):
 
     method: Annotated[
         Literal["full", "lora", "qlora"],
-        Meta(description="all weights, a PEFT adapter, or one on weights of 4 bits (needs bitsandbytes)"),
+        Meta(description="all weights, a PEFT adapter, or an adapter on 4-bit weights (needs bitsandbytes)"),
     ] = "full"
     lora_rank: Annotated[int, Meta(ge=1, description="rank of the adapter")] = 16
     learning_rate: Annotated[float, Meta(gt=0, description="peak of the cosine schedule (paper: 1e-5)")] = 1e-5
     epochs: Annotated[int, Meta(ge=1, description="paper: 3; 1 from iteration 2 on")] = 3
-    batch_size: Annotated[int, Meta(ge=1, description="trajectories an optimiser step (paper: 64)")] = 64
+    batch_size: Annotated[int, Meta(ge=1, description="trajectories in one optimiser step (paper: 64)")] = 64
     max_length: Annotated[int, Meta(ge=0, description="longest trajectory in tokens; 0: the model's limit")] = 0
     too_long: Annotated[
         Literal["drop", "cut"],
-        Meta(description="leave longer trajectories out, or cut whole steps from the end"),
+        Meta(description="leave out longer trajectories, or cut whole steps from their end"),
     ] = "drop"
 
 
 class ComputeSettings(Table, frozen=True, kw_only=True):
-    """How `sand sft` and `sand train` compute; of no influence on what they aim at."""
+    """How `sand sft` and `sand train` compute; it does not change what they aim at."""
 
     nproc: Annotated[
-        int, Meta(ge=1, description="processes that train together, one a GPU; batch_size counts those of all")
+        int, Meta(ge=1, description="processes that train together, one for each GPU, sharing batch_size"), COMPUTE
     ] = 1
     shard: Annotated[
-        bool, Meta(description="spread weights, gradients and optimiser over several GPUs (FSDP), not copy them")
+        bool,
+        Meta(description="spread weights, gradients and optimiser over several GPUs (FSDP) instead of copying them"),
+        COMPUTE,
     ] = False
     device_batch: Annotated[
-        int, Meta(ge=1, description="trajectories a GPU computes at once, unpadded; above 1 needs flash-attention")
+        int,
+        Meta(ge=1, description="trajectories a GPU computes at once, unpadded; above 1 needs flash-attention"),
+        COMPUTE,
     ] = 1
-    checkpoint_minutes: Annotated[float, Meta(ge=0, description="time between checkpoints to resume from")] = 10.0
+    checkpoint_minutes: Annotated[
+        float, Meta(ge=0, description="minutes between checkpoints to resume from"), COMPUTE
+    ] = 10.0
     report_to: Annotated[
-        list[str], Meta(description="tensorboard, wandb or others of transformers' integrations, beside the JSONL log")
+        list[str],
+        Meta(description="tensorboard, wandb or other integrations of transformers, beside the JSONL log"),
+        COMPUTE,
     ] = msgspec.field(default_factory=list)
 
 
 class EvalSettings(Table, frozen=True, kw_only=True):
     """`sand eval`."""
 
-    splits: Annotated[list[str], Meta(description="train, seen, unseen")] = msgspec.field(
+    splits: Annotated[list[str], Meta(description="train, seen, unseen"), SCOPE] = msgspec.field(
         default_factory=lambda: ["seen", "unseen"]
     )
-    models: Annotated[list[str], Meta(description="model (this iteration's), sft, base, or folders")] = msgspec.field(
-        default_factory=lambda: ["model"]
+    models: Annotated[list[str], Meta(description="model (of this iteration), sft, base, or folders"), SCOPE] = (
+        msgspec.field(default_factory=lambda: ["model"])
     )
 
 
 class EngineSettings(Table, frozen=True, kw_only=True):
-    """What generates text; of no influence on what artifacts depend on, but for `max_length`."""
+    """What generates text. Artifacts do not depend on it, except on `max_length`."""
 
     kind: Annotated[
-        Literal["auto", "transformers", "vllm", "server", "scripted"], Meta(description="auto chooses and says why")
+        Literal["auto", "transformers", "vllm", "server", "scripted"],
+        Meta(description="auto chooses and says why"),
+        COMPUTE,
     ] = "auto"
     batch: Annotated[
         int,
-        Meta(ge=0, description="sequences decoded together (server: requests a URL, in all); 0: the engine's choice"),
+        Meta(ge=0, description="sequences decoded together (server: requests for each URL); 0: the engine's choice"),
+        COMPUTE,
     ] = 0
     max_length: Annotated[int, Meta(ge=0, description="longest conversation in tokens; 0: the model's limit")] = 0
     dtype: Annotated[
-        Literal["auto", "bfloat16", "float16", "float32"], Meta(description="auto: bfloat16 on a GPU, else float32")
+        Literal["auto", "bfloat16", "float16", "float32"],
+        Meta(description="auto: bfloat16 on a GPU, else float32"),
+        COMPUTE,
     ] = "auto"
     cache_gib: Annotated[
-        float, Meta(ge=0, description="transformers: memory for reusable prefixes; vllm on a CPU: for all prefixes")
+        float, Meta(ge=0, description="memory for reusable prefixes: transformers, and vllm on a CPU"), COMPUTE
     ] = 2.0
-    gpu_memory: Annotated[float, Meta(gt=0, le=1, description="vllm: share of each GPU's memory")] = 0.9
-    tensor_parallel: Annotated[int, Meta(ge=1, description="vllm: GPUs that one model is spread over")] = 1
-    data_parallel: Annotated[int, Meta(ge=1, description="vllm: copies of the model")] = 1
+    gpu_memory: Annotated[float, Meta(gt=0, le=1, description="vllm: share of each GPU's memory"), COMPUTE] = 0.9
+    tensor_parallel: Annotated[int, Meta(ge=1, description="vllm: GPUs that one model is spread over"), COMPUTE] = 1
+    data_parallel: Annotated[int, Meta(ge=1, description="vllm: copies of the model"), COMPUTE] = 1
     urls: Annotated[
-        list[str], Meta(description="server: OpenAI-compatible URLs; a key comes from OPENAI_API_KEY alone")
+        list[str],
+        Meta(description="server: OpenAI-compatible URLs; the key is read from OPENAI_API_KEY only"),
+        COMPUTE,
     ] = msgspec.field(default_factory=list)
-    timeout: Annotated[float, Meta(gt=0, description="server: seconds that one request may take")] = 600.0
-    patience: Annotated[float, Meta(ge=0, description="server: seconds to wait for URLs that do not answer")] = 60.0
-    script: Annotated[str, Meta(description="scripted: the rules, a JSON file, for tests")] = ""
+    timeout: Annotated[float, Meta(gt=0, description="server: seconds that one request may take"), COMPUTE] = 600.0
+    patience: Annotated[
+        float, Meta(ge=0, description="server: seconds to wait for URLs that do not answer"), COMPUTE
+    ] = 60.0
+    script: Annotated[str, Meta(description="scripted: the rules, a JSON file, for tests"), REFERENCE] = ""
 
 
 class Settings(Table, frozen=True, kw_only=True):
-    """All settings; one attribute a table of sand.toml."""
+    """All settings; one attribute for each table of sand.toml."""
 
     run: RunSettings = RunSettings()
     model: ModelSettings = ModelSettings()
@@ -238,8 +288,47 @@ class Settings(Table, frozen=True, kw_only=True):
     engine: EngineSettings = EngineSettings()
 
 
+class Field(NamedTuple):
+    """One setting: its table and key, its type, its meaning, and what a change of it affects."""
+
+    table: str
+    key: str
+    hint: Any
+    meaning: str
+    effect: Effect
+
+    @property
+    def name(self) -> str:
+        """`table.key`."""
+        return f"{self.table}.{self.key}"
+
+
+@cache
+def fields() -> tuple[Field, ...]:
+    """Every setting, in the order of the tables."""
+    return tuple(_fields())
+
+
+def _fields() -> Iterator[Field]:
+    for table, kind in get_type_hints(Settings).items():
+        for key, hint in get_type_hints(kind, include_extras=True).items():
+            meaning = next(m.description or "" for m in hint.__metadata__ if isinstance(m, Meta))
+            effect = next((m for m in hint.__metadata__ if isinstance(m, Effect)), Effect.CONTENT)
+            yield Field(table, key, hint, meaning, effect)
+
+
+def values_with(settings: Settings, tables: tuple[str, ...], effect: Effect) -> dict[str, str]:
+    """The values, as text, of all settings in some tables that have one effect, by `table.key`."""
+    chosen = (field for field in fields() if field.table in tables and field.effect is effect)
+    return {field.name: _text(getattr(getattr(settings, field.table), field.key)) for field in chosen}
+
+
+def _text(value: object) -> str:
+    return ",".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
 def without_password(url: str) -> str:
-    """A URL as it may be shown."""
+    """A URL that is safe to show."""
     return re.sub(r"//[^/@]*@", "//***@", url)
 
 

@@ -12,8 +12,9 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
+from sandcli.core.artifact import StageName
 from sandcli.core.context import Context
-from sandcli.core.run import Run, Stage
+from sandcli.core.run import D_DELIB, Run
 from sandcli.core.store import Keyed, Records
 from sandcli.errors import UsageError
 from sandcli.records import Critique, Rollout, Sample, Step, Thought, Trajectory
@@ -26,7 +27,7 @@ _SHOWN = 80
 
 def show_run(context: Context, name: str | None, step: int | None, tokens: bool) -> Iterator[RenderableType]:
     """The parts to print. Raises `UsageError` for an unknown trajectory or step."""
-    context.run.needs("collect")
+    context.run.artifact("collect").require()
     if name is None:
         yield _overview(context.run)
         return
@@ -42,26 +43,14 @@ def show_run(context: Context, name: str | None, step: int | None, tokens: bool)
         yield from _step(context.run, trajectory, step, history)
 
 
-def _records(run: Run, stage: Stage, kind: type[R]) -> list[R]:
-    """The records of a stage, finished or in work; none where it has not begun."""
-    path = run.artifact(stage) if run.artifact(stage).exists() else run.journal(stage)
-    if not path.exists():
-        return []
-    records = Records(path, kind)
-    try:
-        return list(records)
-    finally:
-        records.close()
+def _records(run: Run, stage: StageName, kind: type[R]) -> list[R]:
+    """The records of a stage, finished or in progress; none if it has not begun."""
+    return list(run.artifact(stage).recorded() or ())
 
 
 def _deliberated(run: Run) -> dict[str, Trajectory]:
-    if not run.deliberations.exists():
-        return {}
-    records = Records(run.deliberations, Trajectory)
-    try:
-        return {trajectory.id: trajectory for trajectory in records}
-    finally:
-        records.close()
+    path = run.artifact("synthesize").derived[D_DELIB]
+    return {trajectory.id: trajectory for trajectory in Records(path, Trajectory)} if path.exists() else {}
 
 
 def _trajectory(run: Run, name: str) -> Trajectory:

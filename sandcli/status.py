@@ -6,32 +6,14 @@ from typing import NamedTuple
 
 from rich.table import Column, Table
 
+from sandcli.core.artifact import StageName
 from sandcli.core.context import Context
-from sandcli.core.run import ARTIFACTS, STAGES, Manifest, Stage
+from sandcli.core.manifest import Manifest
+from sandcli.core.planner import inspect
+from sandcli.core.run import ARTIFACTS
 from sandcli.errors import SandError
-from sandcli.pipeline import state
+from sandcli.pipeline import row, stages_of
 from sandcli.records import Failure
-from sandcli.settings import Settings
-
-_LEFT_OUT: dict[str, set[Stage]] = {
-    "none": set(),
-    "critique": {"rollout", "critique"},
-    "sampling": {"sample", "rollout", "critique"},
-}
-"""Stages that an ablation goes without."""
-
-
-def stages_of(settings: Settings) -> list[Stage]:
-    """The stages that a run consists of, in order."""
-    left_out = _LEFT_OUT[settings.method.without] | ({"sft"} if settings.model.policy else set())
-    return [stage for stage in STAGES if stage not in left_out]
-
-
-def following(stage: Stage, context: Context) -> str:
-    """The command that comes after a stage."""
-    root, stages = context.run.root, stages_of(context.settings)
-    later = [name for name in stages if STAGES.index(name) > STAGES.index(stage)]
-    return f"sand {later[0]} --run {root}" if later else f"sand init --run NEXT --from {root}"
 
 
 class Item(NamedTuple):
@@ -50,26 +32,28 @@ def listing(context: Context) -> list[Item]:
     """The state of every stage."""
     items = []
     for stage in stages_of(context.settings):
-        failures = dict(Counter(failure.reason for failure in context.run.failures(stage)))
+        artifact, name = context.run.artifact(stage), ARTIFACTS[stage].name
+        failures: dict[str, int] = {}
         try:
+            failures = dict(Counter(failure.reason for failure in artifact.failures()))
             limit = _limit(stage, context)
-            kind, recorded, todo, reasons, _ = state(stage, Context(context.run, context.settings, limit))
+            state = inspect(row(stage).stage(Context(context.run, context.settings, limit)))
         except SandError as error:  # one stage that cannot be judged does not hide the others
-            there = any(path.exists() for path in (context.run.artifact(stage), context.run.journal(stage)))
-            items.append(Item(stage, ARTIFACTS[stage], "unclear" if there else "missing", 0, 0, failures, error.what))
+            there = artifact.path.exists() or artifact.journal.exists()
+            items.append(Item(stage, name, "unclear" if there else "missing", 0, 0, failures, error.what))
             continue
-        note = "; ".join(reasons)
-        if kind == "wider":
-            note = f"the settings ask for {todo} units more"
+        note = "; ".join(state.reasons)
+        if state.kind == "wider":
+            note = f"the settings ask for {state.todo} more units"
         elif limit is not None and not note:
             note = f"with --limit {limit}"
-        items.append(Item(stage, ARTIFACTS[stage], kind, recorded, todo, failures, note))
+        items.append(Item(stage, name, state.kind, state.recorded, state.todo, failures, note))
     return items
 
 
-def _limit(stage: Stage, context: Context) -> int | None:
-    """The `--limit` that a stage was last run with, which is no setting."""
-    made = context.run.manifest(stage, part=True) or context.run.manifest(stage)
+def _limit(stage: StageName, context: Context) -> int | None:
+    """The `--limit` that a stage was last run with; it is not a setting."""
+    made = context.run.artifact(stage).newest_manifest()
     return made.identity.limit if made else None
 
 
@@ -97,7 +81,7 @@ def summary_table(manifest: Manifest) -> Table:
     rows: dict[str, int | float] = {**manifest.counts, **manifest.figures}
     if manifest.tokens:
         rows["tokens"] = manifest.tokens
-    rows |= manifest.spent.figures()
+    rows |= manifest.spent.rates()
     if manifest.left_out:
         rows["left out"] = len(manifest.left_out)
     rows["seconds"] = manifest.seconds

@@ -1,25 +1,27 @@
 """Runs on the toy world with the scripted engine, in this process and as the `sand` command."""
 
+import asyncio
 import json
 import os
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from sandcli.config import Scalar, resolve
+from sandcli.core.artifact import Artifact, StageName
 from sandcli.core.context import Context
 from sandcli.core.planner import inspect
-from sandcli.core.run import Run, Stage
-from sandcli.core.runner import work
-from sandcli.core.stage import Do, Job, LeftOut, Options, State, Summary, Unit, unit_name
-from sandcli.init import start_run
-from sandcli.pipeline import JSONL
+from sandcli.core.run import ARTIFACTS, Run
+from sandcli.core.runner import run_stage
+from sandcli.core.stage import Options, Stage, State, Summary, Unit, unit_name
+from sandcli.errors import Exit
+from sandcli.new_run import assigned, start_run
+from sandcli.pipeline import TABLE
 from sandcli.prompts import load
 
 REPO = Path(__file__).resolve().parent.parent
@@ -126,32 +128,42 @@ def make_run(folder: Path, **settings: Scalar) -> Path:
         "run.workers": 2,
         **{name.replace("__", "."): value for name, value in settings.items()},
     }
-    start_run(folder, None, [f"{name}={value}" for name, value in values.items()])
+    start_run(folder, None, assigned([f"{name}={value}" for name, value in values.items()]))
     return folder
 
 
 def context(root: Path, limit: int | None = None, **settings: Scalar) -> Context:
-    """What a stage is given; settings count as command-line flags."""
+    """What a stage gets; settings count as command-line flags."""
     flags = {name.replace("__", "."): value for name, value in settings.items()}
     return Context(Run(root), resolve(root, {}, flags).settings, limit)
 
 
-def job(stage: Stage, root: Path, limit: int | None = None, **settings: Scalar) -> Job[Any, Any]:
+def built(stage: StageName, root: Path, limit: int | None = None, **settings: Scalar) -> Stage[Any, Any]:
     """A stage of a run."""
-    built: Job[Any, Any] = JSONL[stage](context(root, limit, **settings))
-    return built
+    kinds = {row.name: row.stage for row in TABLE}
+    return kinds[stage](context(root, limit, **settings))
+
+
+def artifact(root: Path, stage: StageName) -> Artifact[Any]:
+    """A stage's artifact."""
+    return Run(root).artifact(stage)
 
 
 def perform(
-    stage: Stage, root: Path, limit: int | None = None, options: Options | None = None, **settings: Scalar
+    stage: StageName, root: Path, limit: int | None = None, options: Options | None = None, **settings: Scalar
 ) -> Summary:
     """Do a stage in this process."""
-    return work(job(stage, root, limit, **settings), options or Options())
+    return asyncio.run(run_stage(built(stage, root, limit, **settings), options or Options()))
 
 
-def state(stage: Stage, root: Path, limit: int | None = None, **settings: Scalar) -> State:
+def state(stage: StageName, root: Path, limit: int | None = None, **settings: Scalar) -> State:
     """How a stage stands."""
-    return inspect(job(stage, root, limit, **settings))
+    return inspect(built(stage, root, limit, **settings))
+
+
+def accept_edit(stage: StageName, root: Path, limit: int | None = None) -> None:
+    """Accept a finished artifact as it was edited by hand."""
+    assert perform(stage, root, limit, Options(accept_stale=True)).exit is Exit.DONE
 
 
 def environment(**extra: str) -> dict[str, str]:
@@ -190,30 +202,23 @@ def artifacts(root: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in sorted(root.glob("*.jsonl"))}
 
 
-def units(stage: Stage, content: bytes) -> list[str]:
+def units(stage: StageName, content: bytes) -> list[str]:
     """The units of recorded lines, as `watched` names them."""
-    kinds: Mapping[str, Any] = JSONL
-    records = (msgspec.json.decode(line, type=kinds[stage].record) for line in content.splitlines())
+    kind: Any = ARTIFACTS[stage].record
+    records = (msgspec.json.decode(line, type=kind) for line in content.splitlines())
     return [f"{stage} {unit_name(record.key)}" for record in records]
 
 
 def watched(see: Callable[[str], None], patch: Callable[[Any, str, Any], None] = setattr) -> None:
-    """From now on, call `see` with `STAGE UNIT` whenever a unit of any stage is begun."""
-    kinds: Mapping[str, Any] = JSONL
-    for stage, kind in kinds.items():
-        patch(kind, "opened", _watching(stage, kind.opened, see))
+    """From now on, call `see` with `STAGE UNIT` whenever a unit of any stage begins."""
+    for row in TABLE:
+        patch(row.stage, "step", _watching(row.name, row.stage.step, see))
 
 
-def _watching(stage: str, opened: Any, see: Callable[[str], None]) -> Any:
-    @asynccontextmanager
-    async def watching(job: Job[Any, Any]) -> AsyncIterator[Do[Any, Any]]:
-        async with opened(job) as do:
-
-            async def done(unit: Unit[Any], earlier: Any) -> Any | LeftOut:
-                see(f"{stage} {unit_name(unit.key)}")
-                return await do(unit, earlier)
-
-            yield done
+def _watching(name: str, step: Any, see: Callable[[str], None]) -> Any:
+    async def watching(stage: Stage[Any, Any], unit: Unit[Any], earlier: Any) -> Any:
+        see(f"{name} {unit_name(unit.key)}")
+        return await step(stage, unit, earlier)
 
     return watching
 

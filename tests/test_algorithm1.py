@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from sandcli.agent.turns import INVALID_TURN, turn_messages
+from sandcli.agent.conversation import INVALID_TURN, turn_messages
 from sandcli.core.context import Context
 from sandcli.core.store import Journal
 from sandcli.engines.scripted import ScriptedEngine

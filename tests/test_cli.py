@@ -10,14 +10,14 @@ from pathlib import Path
 import pytest
 
 import sandcli
-from sandcli.core.run import STAGES, Run
+from sandcli.core.run import ARTIFACTS
 from sandcli.errors import PrerequisiteError, UsageError
 from sandcli.models import locate
-from tests.helpers import SAND, contents, environment, fault, make_run, perform, sand
+from tests.helpers import SAND, artifact, contents, environment, fault, make_run, perform, sand
 
 HEAVY = ("torch", "transformers", "numpy", "matplotlib", "textworld", "scienceworld", "py4j")
 
-COMMANDS = (*STAGES, "init", "report", "status", "show", "config", "doctor")
+COMMANDS = (*ARTIFACTS, "run", "init", "report", "status", "show", "config", "doctor")
 
 BARE = """
 import typer
@@ -244,8 +244,8 @@ def test_two_processes_do_not_work_on_one_stage(tmp_path: Path) -> None:
             ran = sand("collect", "--run", root)
             assert ran.returncode == 3
             said, mend = error_of(ran)
-            assert said == f"sand collect --run {root} is at work in another process (pid {first.pid})"
-            assert mend == "wait for it, or stop it, and run again"
+            assert said == f"sand collect --run {root} is running in another process (pid {first.pid})"
+            assert mend == "wait for it to finish, or stop it, then run the command again"
             assert sand("status", "--run", root).returncode == 0
         finally:
             first.kill()
@@ -255,7 +255,7 @@ def test_two_processes_do_not_work_on_one_stage(tmp_path: Path) -> None:
 def test_a_corrupt_artifact_exits_with_2_and_names_the_line(tmp_path: Path) -> None:
     root = make_run(tmp_path / "run")
     perform("collect", root)
-    path = Run(root).artifact("collect")
+    path = artifact(root, "collect").path
     whole = path.read_bytes().splitlines(keepends=True)
     path.write_bytes(b"".join([whole[0], whole[1][:40] + b"\n", *whole[2:]]))
     ran = sand("sample", "--run", root)

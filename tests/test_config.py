@@ -132,7 +132,7 @@ def test_text_that_is_no_value_is_refused_with_its_reason(name: str, text: str, 
 
 def test_a_new_file_sets_what_was_given_and_shows_the_rest_as_comments(tmp_path: Path) -> None:
     text = template({"sample.n": 3})
-    assert "\nn = 3  # turns drawn at every expert step (paper: 5)\n" in text
+    assert "\nn = 3  # turns sampled at every expert step (paper: 5)\n" in text
     assert "\n# temperature = 1.0  # paper: 1.0\n" in text
     resolved = resolve(written(tmp_path, text), {}, {})
     assert [name for name, origin in resolved.origins.items() if origin != "default"] == ["sample.n"]

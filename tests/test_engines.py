@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
-from sandcli.core import estimates as history
+from sandcli.core import estimates
 from sandcli.core.context import Context
-from sandcli.core.run import Run, Spent
+from sandcli.core.engine_holder import EngineHolder
+from sandcli.core.manifest import Spent
 from sandcli.core.stage import Options
 from sandcli.doctor import examine
 from sandcli.engines import choose
@@ -20,8 +21,7 @@ from sandcli.engines.metered import Clock, Metered
 from sandcli.engines.scripted import Rule, ScriptedEngine
 from sandcli.errors import UsageError
 from sandcli.messages import Message
-from sandcli.stages.evaluate import Seat
-from tests.helpers import context, job, make_run, perform, sand
+from tests.helpers import artifact, built, context, make_run, perform, sand
 
 
 def test_auto_takes_servers_that_are_set() -> None:
@@ -74,7 +74,7 @@ def test_an_adapter_of_another_base_is_refused(tmp_path: Path) -> None:
         async with loaded.engine(loaded.model(str(tmp_path / "adapter"))):
             raise AssertionError("not to be reached")
 
-    with pytest.raises(UsageError, match=r"adapter is no descendant of .*base: it has model_type other, not base"):
+    with pytest.raises(UsageError, match=r"adapter was not trained from .*base: it has model_type other, not base"):
         asyncio.run(opened())
 
 
@@ -99,10 +99,10 @@ def test_an_evaluation_changes_models_when_the_last_user_is_done(
     first, second, twin = (Model(Path(name), name) for name in ("first", "second", "twin"))
 
     async def task() -> None:
-        async with Seat(context(make_run(tmp_path / "run")), first) as seat:
+        async with EngineHolder(context(make_run(tmp_path / "run")), first) as holder:
 
             async def use(model: Model) -> None:
-                async with seat.engine(model):
+                async with holder.for_model(model):
                     await asyncio.sleep(0.01)
 
             await asyncio.gather(use(first), use(second), use(twin), use(first))
@@ -152,14 +152,14 @@ def test_what_was_spent_adds_up_and_batches_count_by_their_tokens() -> None:
 
 def test_figures_tell_rates_and_shares() -> None:
     spent = Spent(seconds=2, prompt=200, cached=150, generated=50, batch=3.25, engine_wait=3, environment_wait=1)
-    assert spent.figures() == {
-        "generated tokens a second": 25.0,
+    assert spent.rates() == {
+        "generated tokens per second": 25.0,
         "prompt tokens": 200,
         "prefix cache hit rate": 0.75,
         "mean batch": 3.2,
         "share of time waiting for environments": 0.25,
     }
-    assert Spent(empty=3).figures() == {"empty completions": 3}
+    assert Spent(empty=3).rates() == {"empty completions": 3}
 
 
 def test_a_manifest_tells_what_its_stage_took_also_after_a_failure(
@@ -170,7 +170,7 @@ def test_a_manifest_tells_what_its_stage_took_also_after_a_failure(
     rules = ScriptedEngine.load(tmp_path / "rules.json")
     monkeypatch.setattr(ScriptedEngine, "load", lambda path: ScriptedEngine([Rule(when="(House 1.)", replies=["Hm"])]))
     perform("sample", root)
-    part = Run(root).manifest("sample", part=True)
+    part = artifact(root, "sample").manifest(part=True)
     assert part is not None
     monkeypatch.setattr(ScriptedEngine, "load", lambda path: rules)
     summary = perform("sample", root)
@@ -186,21 +186,21 @@ def test_a_dry_run_judges_by_what_was_done_before(tmp_path: Path, monkeypatch: p
     perform("collect", root, limit=2)
     unknown = perform("sample", root, options=Options(dry_run=True)).message
     assert unknown.endswith(
-        '8 to do; first ["fetch_0",0]; no estimate: nothing like it was done on this machine before'
+        '8 to do; first ["fetch_0",0]; no estimate: this machine has not run a stage like it before'
     )
-    history.remember(job("sample", root), Spent(units=4, seconds=600, generated=1000))
-    history.remember(job("rollout", root), Spent(units=4, seconds=1, generated=1))
+    estimates.remember(built("sample", root), Spent(units=4, seconds=600, generated=1000))
+    estimates.remember(built("rollout", root), Spent(units=4, seconds=1, generated=1))
     wider = perform("sample", root, options=Options(dry_run=True), sample__n=10).message
     assert "about 4,000 generated tokens and 40 min 0 s" in wider
     told = perform("sample", root, options=Options(dry_run=True)).message
-    assert told.endswith("; about 2,000 generated tokens and 20 min 0 s, judged by what was done here before")
+    assert told.endswith("; about 2,000 generated tokens and 20 min 0 s, estimated from earlier runs on this machine")
     (tmp_path / "sand" / "history.jsonl").write_text("of another version\n")
     assert perform("sample", root, options=Options(dry_run=True)).message == unknown
 
 
 @pytest.mark.parametrize(("seconds", "said"), [(0.4, "0 min 0 s"), (61, "1 min 1 s"), (7320, "2 h 2 min")])
 def test_durations_are_said_as_people_say_them(seconds: float, said: str) -> None:
-    assert history.duration(seconds) == said
+    assert estimates.duration(seconds) == said
 
 
 def test_the_doctor_tells_how_to_get_each_engine(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,8 +7,8 @@ from typing import Any, cast
 
 import pytest
 
-from sandcli.agent.episode import Limits, Played, play
-from sandcli.agent.turns import INVALID_TURN
+from sandcli.agent.conversation import INVALID_TURN
+from sandcli.agent.episode import EpisodeLimits, Played, play
 from sandcli.engines.base import Completion, Sampling
 from sandcli.engines.scripted import ScriptedEngine
 from sandcli.envs.base import Outcome
@@ -53,7 +53,7 @@ class Hall:
 
 def played(*texts: str | Exception, steps: int = 9, invalid: int = 3) -> tuple[Played, Parrot, Hall]:
     engine, hall = Parrot(*texts), Hall()
-    limits = Limits(steps, invalid)
+    limits = EpisodeLimits(steps, invalid)
     done = play(cast(Any, engine), cast(Session, hall), HISTORY, lambda turn: Sampling(seed=turn), limits)
     return asyncio.run(done), engine, hall
 

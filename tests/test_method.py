@@ -9,22 +9,32 @@ from typing import Any
 import msgspec
 import pytest
 
-from sandcli.core.run import Run
 from sandcli.engines.base import Completion, Sampling
 from sandcli.engines.scripted import ScriptedEngine
 from sandcli.errors import UsageError
-from sandcli.init import start_run
 from sandcli.messages import Message
-from sandcli.method.ablations import Option, Question
-from sandcli.method.deliberation import write_guided
+from sandcli.method.critique import Case, critique_prompt
+from sandcli.method.d_delib import deliberated
+from sandcli.method.deliberation import Option, Question, rejection_reason
 from sandcli.method.expert_switch import switched, switches
-from sandcli.method.texts import fault
+from sandcli.method.inconsistency import ExpertStep
+from sandcli.method.writing import write_guided
+from sandcli.new_run import assigned, start_run
 from sandcli.records import Failure, Rollout, Step, Task, Thought, Trajectory
 from sandcli.settings import CritiqueSettings
-from sandcli.stages.critique import Case, question
-from sandcli.stages.sample import Place
-from sandcli.stages.synthesize import deliberated
-from tests.helpers import POLICY, Rules, asked, lines, make_run, perform, state, turn, write_rules
+from tests.helpers import (
+    POLICY,
+    Rules,
+    accept_edit,
+    artifact,
+    asked,
+    lines,
+    make_run,
+    perform,
+    state,
+    turn,
+    write_rules,
+)
 
 DETOUR = ["go to kitchen", "look", "take lamp", "go to hall", "drop lamp"]
 SHORT = ["go to kitchen", "take lamp", "go to hall", "drop lamp"]
@@ -125,6 +135,7 @@ def detour(tmp_path: Path) -> Path:
     look = Step(thought="", action="look", observation="This is the kitchen. There is a lamp.", score=0.25)
     longer = msgspec.structs.replace(known, steps=[known.steps[0], look, *known.steps[1:]])
     (run / "expert.jsonl").write_bytes(msgspec.json.encode(longer) + b"\n")
+    accept_edit("collect", run)
     return run
 
 
@@ -185,11 +196,12 @@ def test_without_sampling_the_base_model_proposes_at_every_step(tmp_path: Path) 
     [(1.0, "done", "advanced"), (0.25, "done", "hindered"), (0.25, "max_steps", "did not affect")],
 )
 def test_a_verdict_by_the_rewards_begins_the_critique(reward: float, end: Any, says: str) -> None:
-    case = Case(Place(trajectory(1.0), 1), msgspec.structs.replace(rollout(reward, 1, "take lamp"), end=end))
+    case = Case(ExpertStep(trajectory(1.0), 1), msgspec.structs.replace(rollout(reward, 1, "take lamp"), end=end))
     assert (
-        question(case, CritiqueSettings(verdict="reward"))[-1].content == f'With "take lamp" I {says} the task, because'
+        critique_prompt(case, CritiqueSettings(verdict="reward"))[-1].content
+        == f'With "take lamp" I {says} the task, because'
     )
-    assert question(case, CritiqueSettings())[-1].content == 'With "take lamp" I'
+    assert critique_prompt(case, CritiqueSettings())[-1].content == 'With "take lamp" I'
 
 
 def test_a_guided_deliberation_says_of_every_candidate_what_its_critique_judged() -> None:
@@ -221,22 +233,22 @@ def test_a_guided_deliberation_with_a_sentence_that_came_to_nothing_is_refused(s
     asked = Question([Message("assistant", 'My options: (1) look; (2) take lamp. With "look" I')], order)
     written = asyncio.run(write_guided(Base([]), asked, Sampling(max_tokens=9)))
     assert written.finish == "length"
-    assert fault(written.text, written.finish, "take lamp", ["look", "take lamp"]) is not None
+    assert rejection_reason(written.text, written.finish, "take lamp", ["look", "take lamp"]) is not None
 
 
 def test_where_the_expert_gets_nowhere_nothing_advances() -> None:
-    case = Case(Place(trajectory(0.0), 1), rollout(0.0, 1, "take lamp"))
-    assert "advanced" not in question(case, CritiqueSettings(verdict="reward"))[-1].content
+    case = Case(ExpertStep(trajectory(0.0), 1), rollout(0.0, 1, "take lamp"))
+    assert "advanced" not in critique_prompt(case, CritiqueSettings(verdict="reward"))[-1].content
 
 
 def test_guided_deliberations_need_samples(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="without sampling there are none"):
-        start_run(tmp_path / "run", None, ["method.without=sampling", "synthesize.form=guided"])
+        start_run(tmp_path / "run", None, assigned(["method.without=sampling", "synthesize.form=guided"]))
 
 
 def test_a_switch_needs_rollouts(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="compares rollouts"):
-        start_run(tmp_path / "run", None, ["method.without=critique", "method.switch=better"])
+        start_run(tmp_path / "run", None, assigned(["method.without=critique", "method.switch=better"]))
     assert not (tmp_path / "run").exists()
 
 
@@ -265,7 +277,7 @@ def test_what_machinery_failed_stays_in_d_delib_as_it_was(tmp_path: Path) -> Non
     perform("rollout", run, limit=1)
     name, step = next((s["id"], s["step"]) for s in reversed(lines(run / "samples.jsonl")) if s["deliberate"])
     failure = Failure(unit=[name, step, 1], reason="timeout", detail="it hangs", attempts=3)
-    Run(run).set_failures("rollout", [failure])
+    artifact(run, "rollout").set_failures([failure])
     perform("critique", run)
     perform("synthesize", run)
     kept = {record["id"]: record for record in lines(run / "deliberations.jsonl")}

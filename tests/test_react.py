@@ -4,16 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sandcli.agent.turns import (
-    Turn,
-    conversation,
-    deliberation_opening,
-    has_action_line,
-    is_deliberation,
-    normalise,
-    parse,
-    render,
-)
+from sandcli.agent.conversation import conversation
+from sandcli.agent.form import is_deliberation, opening
+from sandcli.agent.turns import Turn, has_action_line, normalise, parse, render
 from sandcli.messages import Message
 from sandcli.records import Step
 
@@ -90,16 +83,16 @@ def test_what_counts_as_a_deliberation(thought: str, weighs: bool) -> None:
 
 
 def test_the_opening_of_a_deliberation() -> None:
-    assert deliberation_opening(["look", "go to hall"]) == "My options: (1) look; (2) go to hall."
+    assert opening(["look", "go to hall"]) == "My options: (1) look; (2) go to hall."
 
 
 @given(st.lists(ACTIONS.filter(str.strip), min_size=2, max_size=5))
 def test_every_opening_of_two_or_more_options_is_recognised(actions: list[str]) -> None:
-    assert is_deliberation(deliberation_opening(actions))
+    assert is_deliberation(opening(actions))
 
 
 def test_one_option_is_no_deliberation() -> None:
-    assert not is_deliberation(deliberation_opening(["look"]))
+    assert not is_deliberation(opening(["look"]))
 
 
 def test_conversation_gives_turns_and_observations_in_order() -> None:

@@ -5,13 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from sandcli.core.planner import noted
-from sandcli.core.run import Run
 from sandcli.core.stage import Options
 from sandcli.errors import PrerequisiteError, UsageError
 from sandcli.models import fingerprint
 from sandcli.report.build import read_run, report_on, write_files
-from tests.helpers import contents, fault, lines, make_run, perform, sand
+from tests.helpers import accept_edit, artifact, contents, fault, lines, make_run, perform, sand
 
 
 @pytest.fixture
@@ -57,6 +55,7 @@ def test_the_terminal_shows_tables_and_warnings_go_to_stderr(evaluated: Path) ->
     assert "no Table 3" in ran.stderr and "warning: " not in ran.stderr
     path = evaluated / "expert.jsonl"
     path.write_text(path.read_text().replace('"name":"fetch","variation":1', '"name":"fetch","variation":7'))
+    accept_edit("collect", evaluated)
     leaked = sand("report", evaluated)
     assert f"warning: {evaluated}: 1 of the 3 ToyWorld seen tasks are in its expert.jsonl" in leaked.stderr
 
@@ -127,7 +126,7 @@ def test_an_episode_counts_once(evaluated: Path) -> None:
     whole = artifact.read_bytes()
     artifact.write_bytes(whole + whole.splitlines(keepends=True)[0])
     number = len(whole.splitlines()) + 1
-    with pytest.raises(UsageError, match=rf"eval\.jsonl: record {number} is an episode that came before"):
+    with pytest.raises(UsageError, match=rf"eval\.jsonl:{number}: .*the same unit is on line 1"):
         report_on([evaluated])
     artifact.write_bytes(whole)
 
@@ -156,7 +155,7 @@ def test_failed_episodes_and_other_rules_are_warned_of(tmp_path: Path) -> None:
         fault(faults, "raise", f"fetch_6 {first['steps'][0]['action']}")
     perform("eval", sick, options=Options(accept_failures=True))
     perform("eval", sick, eval__models=["base"])  # of the failed episode this says nothing
-    assert len(Run(sick).failures("eval")) == 1
+    assert len(artifact(sick, "eval").failures()) == 1
     found = report_on([sick, other]).warnings
     assert any("1 episodes failed and are left out" in line and str(sick) in line for line in found)
     assert any("the version of toyworld differs: 1 in" in line for line in found)
@@ -172,7 +171,7 @@ def test_a_model_that_was_made_anew_is_not_what_was_evaluated(tmp_path: Path) ->
     for name in ("sft", "model"):
         (root / name).mkdir()
     units = root / "manifests" / "eval.units.json"
-    folders = {name: root / str(json.loads(name)[-1]) for name in noted(Run(root), "eval")}
+    folders = {name: root / str(json.loads(name)[-1]) for name in artifact(root, "eval").digests()}
     made = {name: fingerprint(folder) for name, folder in folders.items() if folder.exists()}
     units.write_text(json.dumps(made))
     assert not report_on([root]).warnings

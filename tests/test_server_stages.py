@@ -9,7 +9,7 @@ import pytest
 from sandcli.core.run import Run
 from sandcli.engines.base import Model
 from sandcli.errors import Exit, PrerequisiteError
-from tests.helpers import make_run, perform, turn
+from tests.helpers import artifact, make_run, perform, turn
 from tests.servers import FakeServer, Serve, answers, reset, says
 
 ACTIONS = ("go to kitchen", "go to garden", "take lamp", "go to hall", "drop lamp", "look")
@@ -59,9 +59,9 @@ def expected(sampled: Path, words: Model, serve: Serve, tmp_path: Path) -> bytes
     summary = rolled_out(sampled, words, server)
     assert summary.exit is Exit.DONE
     assert summary.manifest.spent.engine == "server"
-    assert summary.manifest.spent.figures()["prefix cache hit rate"] > 0
-    content = Run(sampled).artifact("rollout").read_bytes()
-    Run(sampled).set_aside("rollout")
+    assert summary.manifest.spent.rates()["prefix cache hit rate"] > 0
+    content = artifact(sampled, "rollout").path.read_bytes()
+    artifact(sampled, "rollout").set_aside()
     return content
 
 
@@ -70,7 +70,7 @@ def test_another_server_takes_over(sampled: Path, words: Model, serve: Serve, ex
     second.usual = policy
     dying(first, after=10)
     assert rolled_out(sampled, words, first, second).exit is Exit.DONE
-    assert Run(sampled).artifact("rollout").read_bytes() == expected
+    assert artifact(sampled, "rollout").path.read_bytes() == expected
     assert len(first.requests) > 10
 
 
@@ -83,15 +83,15 @@ def test_with_none_left_the_stage_ends_and_a_rerun_completes(
     assert summary.exit is Exit.FAILED_UNITS
     assert {failure.reason for failure in summary.failures} == {"engine"}
     assert only.url in summary.failures[0].detail
-    assert not run.artifact("rollout").exists()
-    recorded = run.journal("rollout").read_bytes().splitlines()
+    assert not run.artifact("rollout").path.exists()
+    recorded = run.artifact("rollout").journal.read_bytes().splitlines()
     assert 0 < len(recorded) == len(set(recorded))
     assert set(recorded) < set(expected.splitlines())
     only.usual = policy
     only.start()
     assert rolled_out(sampled, words, only).exit is Exit.DONE
-    assert run.artifact("rollout").read_bytes() == expected
-    assert run.failures("rollout") == []
+    assert run.artifact("rollout").path.read_bytes() == expected
+    assert run.artifact("rollout").failures() == []
 
 
 def test_a_server_that_comes_back_is_waited_for(sampled: Path, words: Model, serve: Serve, expected: bytes) -> None:
@@ -106,7 +106,7 @@ def test_a_server_that_comes_back_is_waited_for(sampled: Path, words: Model, ser
     back.start()
     assert rolled_out(sampled, words, only, patience=30.0).exit is Exit.DONE
     back.join()
-    assert Run(sampled).artifact("rollout").read_bytes() == expected
+    assert artifact(sampled, "rollout").path.read_bytes() == expected
 
 
 def test_a_key_is_written_nowhere(
@@ -126,4 +126,4 @@ def test_no_server_at_all_is_a_missing_prerequisite(sampled: Path, words: Model,
     server.stop()
     with pytest.raises(PrerequisiteError, match=server.url):
         rolled_out(sampled, words, server, patience=0.2)
-    assert Run(sampled).journal("rollout").read_bytes() == b""
+    assert artifact(sampled, "rollout").journal.read_bytes() == b""

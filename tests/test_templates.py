@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from sandcli.agent.turns import INVALID_TURN, conversation
+from sandcli.agent.conversation import INVALID_TURN, conversation
 from sandcli.engines.tokens import encode, load_tokenizer, prompt_ids, render, stop_ids
 from sandcli.errors import UsageError
 from sandcli.messages import Message

@@ -11,8 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sandcli.agent.episode import Limits, play, take
-from sandcli.agent.turns import conversation, parse
+from sandcli.agent.conversation import conversation
+from sandcli.agent.episode import EpisodeLimits, play, take
+from sandcli.agent.turns import parse
 from sandcli.engines.base import Completion, Sampling
 from sandcli.engines.tokens import encode, prompt_ids
 from sandcli.envs.base import Outcome
@@ -83,7 +84,7 @@ def test_an_episode_reads_token_for_token_what_training_on_it_reads(
     engine, house = Told(tokenizer, TURNS), House(lambda text: around[0] + text + around[1])
     instruction = " Bring the lamp.\n"
     begin = conversation(SYSTEM, instruction, [])
-    limits = Limits(len(TURNS), len(TURNS))
+    limits = EpisodeLimits(len(TURNS), len(TURNS))
     played = asyncio.run(play(cast(Any, engine), cast(Session, house), begin, lambda turn: Sampling(), limits))
     assert [(step.action, step.deliberated) for step in played.steps] == [
         ("look", False),
@@ -159,7 +160,7 @@ def test_training_takes_the_tokens_of_the_text_whichever_the_model_chose(
     engine = Told(tokenizer, [tokenizer.decode(spelled), "Action: look"])
     begin = conversation(SYSTEM, "Bring the lamp.", [])
     house = cast(Session, House(str))
-    played = asyncio.run(play(cast(Any, engine), house, begin, lambda turn: Sampling(), Limits(2, 2)))
+    played = asyncio.run(play(cast(Any, engine), house, begin, lambda turn: Sampling(), EpisodeLimits(2, 2)))
     first, second = engine.prompts
     assert second[len(first) :][: len(usual)] == usual
     read_as_trained(tokenizer, engine.prompts, tokenise(tokenizer, training_messages(SYSTEM, trajectory(played.steps))))

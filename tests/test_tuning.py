@@ -1,21 +1,21 @@
 """How a fine-tuning stage is planned, kept and resumed; the training itself is stood in for."""
 
+import asyncio
 import json
-import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from sandcli import pipeline as registry
 from sandcli.core.stage import Options, Summary
 from sandcli.errors import Exit, Interrupted, PrerequisiteError, UsageError
-from sandcli.stages import tuning
-from sandcli.stages.sft import sft_job
+from sandcli.perform import perform as perform_stage
+from sandcli.stages.training import TrainingStage
 from sandcli.training.checkpoints import COMPLETE
 from sandcli.training.distributed import Team
 from sandcli.training.recipe import Fitted, Logged, Size
-from tests.helpers import context, make_run, perform
+from tests.helpers import accept_edit, context, make_run, perform
 
 STEP = Logged(step=1, epoch=1.0, loss=0.5, learning_rate=1e-5, gradient_norm=1.0, tokens_a_second=10.0, memory_gib=1.0)
 
@@ -25,11 +25,11 @@ class Trainer:
 
     stopped = False
 
-    def __call__(self, job: tuning.Tuning, team: Any) -> Fitted:
-        result = job.context.run.journal(job.stage) / "result"
+    def __call__(self, stage: TrainingStage, session: Any) -> Fitted:
+        result = stage.artifact.journal / "result"
         result.mkdir(parents=True, exist_ok=True)
         (result / "model.safetensors").write_bytes(b"weights")
-        checkpoint = job.context.run.journal(job.stage) / "checkpoints" / "checkpoint-1"
+        checkpoint = stage.artifact.journal / "checkpoints" / "checkpoint-1"
         checkpoint.mkdir(parents=True, exist_ok=True)
         (checkpoint / COMPLETE).touch()
         return Fitted([STEP], 1, Size(1, 10, 5, 10, {}), not self.stopped)
@@ -38,7 +38,7 @@ class Trainer:
 @pytest.fixture
 def trainer(monkeypatch: pytest.MonkeyPatch) -> Trainer:
     made = Trainer()
-    monkeypatch.setattr(tuning, "_fitted", made)
+    monkeypatch.setattr(TrainingStage, "_fit", lambda stage, session: made(stage, session))
     return made
 
 
@@ -50,7 +50,7 @@ def run(tmp_path: Path, tiny: Path) -> Path:
 
 
 def sft(root: Path, options: Options | None = None, **settings: Any) -> Summary:
-    return registry.perform("sft", context(root, **settings), options or Options())
+    return asyncio.run(perform_stage("sft", context(root, **settings), options or Options()))
 
 
 def accepted(root: Path) -> list[str]:
@@ -63,7 +63,7 @@ def test_a_half_made_model_is_not_finished_by_another_recipe(run: Path, trainer:
     with pytest.raises(Interrupted):
         sft(run)
     for options in (Options(), Options(accept_stale=True)):
-        with pytest.raises(PrerequisiteError, match=r"begun from something else: epochs: was 3, is 2") as caught:
+        with pytest.raises(PrerequisiteError, match=r"begun from something else: sft.epochs: was 3, is 2") as caught:
             sft(run, options, sft__epochs=2)
         assert caught.value.fix.startswith("--force") and "--accept-stale" not in caught.value.fix
     trainer.stopped = False
@@ -74,13 +74,13 @@ def test_a_half_made_model_is_not_finished_by_another_recipe(run: Path, trainer:
 def test_what_has_no_checkpoint_yet_may_become_another_recipe(
     run: Path, trainer: Trainer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refused(job: tuning.Tuning, team: Any) -> Fitted:
+    def refused(stage: TrainingStage, session: Any) -> Fitted:
         raise UsageError("an adapter of rank 8, not 16", "set lora_rank = 8")
 
-    monkeypatch.setattr(tuning, "_fitted", refused)
+    monkeypatch.setattr(TrainingStage, "_fit", refused)
     with pytest.raises(UsageError, match="of rank 8"):
         sft(run)
-    monkeypatch.setattr(tuning, "_fitted", trainer)
+    monkeypatch.setattr(TrainingStage, "_fit", lambda stage, session: trainer(stage, session))
     assert sft(run, sft__lora_rank=8).exit is Exit.DONE
 
 
@@ -88,7 +88,7 @@ def test_the_time_of_interrupted_trainings_counts_too(
     run: Path, trainer: Trainer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = iter(range(0, 1000, 100))
-    monkeypatch.setattr(time, "monotonic", lambda: next(clock))
+    monkeypatch.setattr("sandcli.core.runner.time", SimpleNamespace(monotonic=lambda: next(clock)))
     trainer.stopped = True
     with pytest.raises(Interrupted):
         sft(run)
@@ -97,18 +97,19 @@ def test_the_time_of_interrupted_trainings_counts_too(
     assert manifest is not None and manifest.seconds == 200
 
 
-def test_a_launcher_s_processes_count_and_not_those_that_would_be_started(run: Path, trainer: Trainer) -> None:
-    team = Team()
-    team.size = 2
-    job = sft_job(context(run, trainer__nproc=8, sft__batch_size=4))
-    assert tuning._lead(job, Options(), team).exit is Exit.DONE
+def test_a_launcher_s_processes_count_and_not_those_that_would_be_started(
+    run: Path, trainer: Trainer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sandcli.training.distributed.processes", lambda: 2)
+    monkeypatch.setattr(Team, "share", lambda group, session: session)
+    assert sft(run, trainer__nproc=8, sft__batch_size=4).exit is Exit.DONE
 
 
 def test_a_model_that_was_kept_twice_names_both_reasons(run: Path, trainer: Trainer) -> None:
     sft(run)
     sft(run, Options(accept_stale=True), sft__epochs=2)
     sft(run, Options(accept_stale=True), sft__epochs=2, run__seed=1)
-    assert accepted(run) == ["epochs: was 3, is 2", "run.seed: was 0, is 1"]
+    assert accepted(run) == ["sft.epochs: was 3, is 2", "run.seed: was 0, is 1"]
 
 
 def test_data_that_cannot_be_read_begins_nothing(run: Path, trainer: Trainer) -> None:
@@ -116,9 +117,12 @@ def test_data_that_cannot_be_read_begins_nothing(run: Path, trainer: Trainer) ->
     whole = data.read_bytes()
     for broken, told in ((whole + b"{", "expert.jsonl:2"), (b"", "holds no trajectory")):
         data.write_bytes(broken)
+        if not broken:
+            accept_edit("collect", run, limit=1)
         with pytest.raises(UsageError, match=told):
             sft(run)
     data.write_bytes(whole)
+    accept_edit("collect", run, limit=1)
     sft(run, sft__epochs=2)  # nothing had been begun that could differ
 
 

@@ -9,14 +9,15 @@ from typing import Any
 
 import pytest
 
-from sandcli.core.run import Run, Stage
+from sandcli.core.artifact import Artifact, StageName
+from sandcli.core.run import Run
 from sandcli.core.stage import Options
 from sandcli.engines.scripted import ScriptedEngine
 from sandcli.errors import Exit, Interrupted, MachineryError, PrerequisiteError
-from tests.helpers import artifacts, contents, fault, lines, make_run, perform, state, watched
+from tests.helpers import accept_edit, artifact, artifacts, contents, fault, lines, make_run, perform, state, watched
 from tests.toyworld import ToyWorld
 
-STAGES: tuple[Stage, ...] = ("collect", "sample", "rollout", "critique", "synthesize", "eval")
+STAGES: tuple[StageName, ...] = ("collect", "sample", "rollout", "critique", "synthesize", "eval")
 LIMIT = 3
 
 
@@ -48,6 +49,7 @@ def edit(path: Path, line: int, **changes: Any) -> None:
     records = lines(path)
     records[line].update(changes)
     path.write_text("".join(json.dumps(record, separators=(",", ":"), ensure_ascii=False) + "\n" for record in records))
+    accept_edit("collect", path.parent, limit=LIMIT)
 
 
 def test_a_finished_stage_is_done_and_does_nothing(finished: Path, begun: list[str]) -> None:
@@ -63,11 +65,11 @@ def test_every_unit_is_begun_once_and_recorded_once(tmp_path: Path, begun: list[
     root = make_run(tmp_path / "run", sample__n=2)
     for stage in STAGES:
         perform(stage, root, limit=2)
-    assert len(begun) == len(set(begun)) == sum(len(lines(Run(root).artifact(stage))) for stage in STAGES)
+    assert len(begun) == len(set(begun)) == sum(len(lines(artifact(root, stage).path)) for stage in STAGES)
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_workers_batches_and_retries_are_no_part_of_the_identity(finished: Path, stage: Stage) -> None:
+def test_workers_batches_and_retries_are_no_part_of_the_identity(finished: Path, stage: StageName) -> None:
     other: dict[str, int] = {"run__workers": 1, "run__in_flight": 3, "run__retries": 0, "engine__batch": 2}
     assert state(stage, finished, limit=LIMIT, **other).kind == "done"
 
@@ -88,7 +90,7 @@ def test_workers_batches_and_retries_are_no_part_of_the_identity(finished: Path,
     ],
 )
 def test_a_setting_that_changes_content_makes_a_stage_stale(
-    finished: Path, stage: Stage, settings: dict[str, Any], reason: str
+    finished: Path, stage: StageName, settings: dict[str, Any], reason: str
 ) -> None:
     found = state(stage, finished, limit=LIMIT, **settings)
     assert (found.kind, found.reasons) == ("stale", [reason])
@@ -100,7 +102,9 @@ def test_a_setting_of_another_stage_changes_nothing(finished: Path) -> None:
 
 
 @pytest.mark.parametrize("stage", ["sample", "rollout", "eval"])
-def test_another_instruction_makes_a_stage_stale(finished: Path, stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_instruction_makes_a_stage_stale(
+    finished: Path, stage: StageName, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(ToyWorld, "system", "You live elsewhere.")
     (reason,) = state(stage, finished, limit=LIMIT).reasons
     assert reason.startswith("prompt.instruction: was ")
@@ -115,13 +119,13 @@ def test_another_policy_makes_a_stage_stale(run: Path) -> None:
 
 
 def test_a_changed_record_makes_only_its_own_units_stale(run: Path) -> None:
-    edit(Run(run).artifact("collect"), 1, instruction="Bring it.")
+    edit(artifact(run, "collect").path, 1, instruction="Bring it.")
     (reason,) = state("sample", run, limit=LIMIT).reasons
     assert reason == '4 units made from other input, first ["fetch_1",0]'
 
 
 def test_the_thought_of_a_step_counts_for_the_steps_after_it(run: Path) -> None:
-    path = Run(run).artifact("collect")
+    path = artifact(run, "collect").path
     steps = lines(path)[0]["steps"]
     steps[1]["thought"] = "I grab it."
     edit(path, 0, steps=steps)
@@ -130,19 +134,20 @@ def test_the_thought_of_a_step_counts_for_the_steps_after_it(run: Path) -> None:
 
 
 def test_a_change_outside_the_content_is_no_change(run: Path) -> None:
-    edit(Run(run).artifact("collect"), 1, source="elsewhere")
+    edit(artifact(run, "collect").path, 1, source="elsewhere")
     assert state("sample", run, limit=LIMIT).kind == "done"
 
 
 def test_records_whose_input_is_gone_make_a_stage_stale(run: Path) -> None:
-    path = Run(run).artifact("collect")
+    path = artifact(run, "collect").path
     path.write_text("".join(path.read_text().splitlines(keepends=True)[1:]))
+    accept_edit("collect", run, limit=LIMIT)
     (reason,) = state("sample", run, limit=LIMIT).reasons
     assert reason == '4 units no longer in the input, first ["fetch_0",0]'
 
 
 def test_an_artifact_without_a_manifest_is_not_trusted(run: Path) -> None:
-    Run(run).notes("sample", "json").unlink()
+    artifact(run, "sample").note("json").unlink()
     found = state("sample", run, limit=LIMIT)
     assert (found.kind, found.reasons) == ("stale", [f"{run}/samples.jsonl has no manifest"])
 
@@ -156,24 +161,24 @@ def test_a_stale_stage_is_refused_and_left_alone(run: Path, begun: list[str]) ->
 
 
 def test_force_moves_the_old_aside_and_redoes_the_stage(run: Path, tmp_path: Path) -> None:
-    old = Run(run).artifact("sample").read_bytes()
+    old = artifact(run, "sample").path.read_bytes()
     summary = perform("sample", run, limit=LIMIT, options=Options(force=True), run__seed=1)
     assert summary.exit is Exit.DONE
     assert [path.read_bytes() for path in run.glob("aside/*/samples.jsonl")] == [old]
     fresh = make_run(tmp_path / "fresh", sample__n=2, run__seed=1)
     perform("collect", fresh, limit=LIMIT)
     perform("sample", fresh, limit=LIMIT)
-    assert Run(run).artifact("sample").read_bytes() == Run(fresh).artifact("sample").read_bytes() != old
+    assert artifact(run, "sample").path.read_bytes() == artifact(fresh, "sample").path.read_bytes() != old
     assert state("sample", run, limit=LIMIT, run__seed=1).kind == "done"
 
 
 def test_accept_stale_keeps_the_old_and_says_so(run: Path, begun: list[str]) -> None:
-    old = Run(run).artifact("sample").read_bytes()
+    old = artifact(run, "sample").path.read_bytes()
     summary = perform("sample", run, limit=LIMIT, options=Options(accept_stale=True), run__seed=1)
     assert summary.exit is Exit.DONE
-    assert Run(run).artifact("sample").read_bytes() == old
+    assert artifact(run, "sample").path.read_bytes() == old
     assert begun == []
-    manifest = Run(run).manifest("sample")
+    manifest = artifact(run, "sample").manifest()
     assert manifest is not None
     assert manifest.accepted == ["run.seed: was 0, is 1"]
     assert state("sample", run, limit=LIMIT, run__seed=1).kind == "done"
@@ -181,7 +186,7 @@ def test_accept_stale_keeps_the_old_and_says_so(run: Path, begun: list[str]) -> 
 
 
 def test_accepted_input_stays_accepted(run: Path) -> None:
-    edit(Run(run).artifact("collect"), 1, instruction="Bring it.")
+    edit(artifact(run, "collect").path, 1, instruction="Bring it.")
     perform("sample", run, limit=LIMIT, options=Options(accept_stale=True))
     assert state("sample", run, limit=LIMIT).kind == "done"
 
@@ -193,7 +198,7 @@ def test_what_was_accepted_is_remembered_when_the_stage_is_finished_later(
     with failing(monkeypatch):
         assert perform("sample", run, options=Options(accept_stale=True), run__seed=1).exit is Exit.FAILED_UNITS
     assert perform("sample", run, options=Options(accept_stale=True), run__seed=1).exit is Exit.DONE
-    manifest = Run(run).manifest("sample")
+    manifest = artifact(run, "sample").manifest()
     assert manifest is not None
     assert manifest.accepted == ["run.seed: was 0, is 1"]
 
@@ -225,9 +230,9 @@ def test_a_larger_n_gives_the_bytes_of_a_fresh_run(run: Path, tmp_path: Path, be
         begun.clear()
         assert state(stage, run, limit=LIMIT, sample__n=5).kind == "wider"
         perform(stage, run, limit=LIMIT, sample__n=5)
-        assert Run(run).artifact(stage).read_bytes() == Run(fresh).artifact(stage).read_bytes()
+        assert artifact(run, stage).path.read_bytes() == artifact(fresh, stage).path.read_bytes()
         assert state(stage, run, limit=LIMIT, sample__n=5).kind == "done"
-    assert 0 < len(begun) < len(lines(Run(run).artifact("critique")))
+    assert 0 < len(begun) < len(lines(artifact(run, "critique").path))
 
 
 def test_a_larger_n_draws_only_what_is_missing(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -261,10 +266,10 @@ def test_more_trajectories_give_the_bytes_of_a_fresh_run(run: Path, tmp_path: Pa
     fresh = make_run(tmp_path / "fresh", sample__n=2)
     for stage in STAGES:
         perform(stage, fresh)
-        done = len(lines(Run(run).artifact(stage)))
+        done = len(lines(artifact(run, stage).path))
         begun.clear()
         perform(stage, run)
-        assert len(begun) == len(lines(Run(run).artifact(stage))) - done
+        assert len(begun) == len(lines(artifact(run, stage).path)) - done
         assert all(unit.startswith(f"{stage} ") for unit in begun)
     assert artifacts(run) == artifacts(fresh)
 
@@ -281,14 +286,14 @@ def test_a_limit_holds_for_a_stage_whose_input_is_larger(run: Path, tmp_path: Pa
     root = make_run(tmp_path / "wide", sample__n=2)
     perform("collect", root)
     perform("sample", root, limit=2)
-    assert {line["id"] for line in lines(Run(root).artifact("sample"))} == {"fetch_0", "fetch_1"}
+    assert {line["id"] for line in lines(artifact(root, "sample").path)} == {"fetch_0", "fetch_1"}
     begun.clear()
     assert perform("sample", run, limit=2).message.endswith("nothing to do")
     assert begun == []
 
 
 def test_more_tasks_and_splits_only_add(run: Path, begun: list[str]) -> None:
-    eval_before = lines(Run(run).artifact("eval"))
+    eval_before = lines(artifact(run, "eval").path)
     perform("collect", run, env__tasks=["fetch", "carry"])
     assert sorted(begun) == [f'collect ["{name}"]' for name in ("carry_0", "carry_1", "carry_2", "carry_3")] + [
         f'collect ["{name}"]' for name in ("carry_4", "carry_5", "fetch_3", "fetch_4", "fetch_5")
@@ -296,11 +301,11 @@ def test_more_tasks_and_splits_only_add(run: Path, begun: list[str]) -> None:
     begun.clear()
     perform("eval", run, limit=LIMIT, eval__splits=["train", "seen", "unseen"])
     assert sorted(begun) == [f'eval ["train","fetch",{v},"model"]' for v in range(3)]
-    assert [line for line in lines(Run(run).artifact("eval")) if line["split"] != "train"] == eval_before
+    assert [line for line in lines(artifact(run, "eval").path) if line["split"] != "train"] == eval_before
 
 
 def test_splits_one_after_the_other_come_to_the_same_as_together(finished: Path, run: Path) -> None:
-    Run(run).set_aside("eval")
+    artifact(run, "eval").set_aside()
     perform("eval", run, limit=LIMIT, eval__splits=["seen"])
     perform("eval", run, limit=LIMIT, eval__splits=["unseen"])
     assert state("eval", run, limit=LIMIT).kind == "done"
@@ -349,9 +354,9 @@ def test_failed_units_are_listed_and_no_records(tmp_path: Path, monkeypatch: pyt
     assert (summary.exit, summary.manifest) == (Exit.FAILED_UNITS, None)
     assert sorted(failure.key for failure in summary.failures) == [("fetch_1", step) for step in range(4)]
     assert {(f.reason, f.detail, f.attempts) for f in summary.failures} == {("engine", "out of order", 3)}
-    assert run.failures("sample") == summary.failures
-    assert not run.artifact("sample").exists()
-    assert {line["id"] for line in lines(run.journal("sample"))} == {"fetch_0"}
+    assert run.artifact("sample").failures() == summary.failures
+    assert not run.artifact("sample").path.exists()
+    assert {line["id"] for line in lines(run.artifact("sample").journal)} == {"fetch_0"}
     assert state("sample", root).kind == "partial"
     with pytest.raises(PrerequisiteError, match=r"samples\.jsonl is missing"):
         perform("rollout", root)
@@ -365,7 +370,7 @@ def test_failed_units_are_tried_again(tmp_path: Path, monkeypatch: pytest.Monkey
     begun.clear()
     assert perform("sample", root).exit is Exit.DONE
     assert sorted(begun) == [f'sample ["fetch_1",{step}]' for step in range(4)]
-    assert Run(root).failures("sample") == []
+    assert artifact(root, "sample").failures() == []
     assert len(lines(root / "samples.jsonl")) == 8
 
 
@@ -382,7 +387,7 @@ def test_a_unit_is_retried_before_it_fails(tmp_path: Path, monkeypatch: pytest.M
 
     monkeypatch.setattr(ScriptedEngine, "generate", hiccuping)
     assert perform("sample", root, run__in_flight=1).exit is Exit.DONE
-    assert Run(root).failures("sample") == []
+    assert artifact(root, "sample").failures() == []
 
 
 def test_accepted_failures_are_counted_and_are_no_records(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -394,7 +399,7 @@ def test_accepted_failures_are_counted_and_are_no_records(tmp_path: Path, monkey
     assert summary.manifest is not None
     assert (summary.manifest.counts["units"], summary.manifest.counts["failed"]) == (4, 4)
     assert {line["id"] for line in lines(root / "samples.jsonl")} == {"fetch_0"}
-    assert len(Run(root).failures("sample")) == 4
+    assert len(artifact(root, "sample").failures()) == 4
     assert perform("rollout", root).exit is Exit.DONE
 
 
@@ -428,7 +433,7 @@ def test_a_broken_world_is_no_failed_task(tmp_path: Path) -> None:
     assert summary.exit is Exit.DONE
     summary = perform("collect", root, limit=2)
     assert [(f.unit, f.reason) for f in summary.failures] == [(["fetch_1"], "environment")]
-    assert [line["id"] for line in lines(Run(root).journal("collect"))] == ["fetch_0"]
+    assert [line["id"] for line in lines(artifact(root, "collect").journal)] == ["fetch_0"]
     assert perform("collect", root, limit=2).exit is Exit.DONE
     assert [line["reward"] for line in lines(root / "expert.jsonl")] == [1.0, 1.0]
 
@@ -444,17 +449,17 @@ def test_a_worker_that_dies_in_mid_episode_changes_no_byte(finished: Path, tmp_p
 
 
 def test_a_replay_that_diverges_is_listed_at_once_and_is_no_record(run: Path) -> None:
-    path = Run(run).artifact("collect")
+    path = artifact(run, "collect").path
     steps = lines(path)[0]["steps"]
     steps[0]["observation"] = "You are in the cellar."
     edit(path, 0, steps=steps)
     for stage in ("sample", "rollout"):
-        Run(run).set_aside(stage)
+        artifact(run, stage).set_aside()
     perform("sample", run, limit=1)
     summary = perform("rollout", run, limit=1)
     assert summary.exit is Exit.FAILED_UNITS
     assert {(failure.reason, failure.attempts) for failure in summary.failures} == {("replay_diverged", 1)}
-    recorded = [(line["step"], line["candidate"]) for line in lines(Run(run).journal("rollout"))]
+    recorded = [(line["step"], line["candidate"]) for line in lines(artifact(run, "rollout").journal)]
     assert recorded
     assert all(step == 0 and candidate > 0 for step, candidate in recorded)
 
@@ -478,15 +483,15 @@ def test_a_kill_between_the_artifact_and_its_manifest_costs_nothing(
     root = make_run(tmp_path / "run", sample__n=2)
     perform("collect", root, limit=LIMIT)
     with monkeypatch.context() as patch:
-        patch.setattr(Run, "finish", killed)
+        patch.setattr(Artifact, "finish", killed)
         with pytest.raises(Interrupted):
             perform("sample", root, limit=LIMIT)
-    assert Run(root).artifact("sample").exists()
+    assert artifact(root, "sample").path.exists()
     assert state("sample", root, limit=LIMIT).kind == "partial"
     begun.clear()
     assert perform("sample", root, limit=LIMIT).exit is Exit.DONE
     assert begun == []
-    assert Run(root).artifact("sample").read_bytes() == Run(finished).artifact("sample").read_bytes()
+    assert artifact(root, "sample").path.read_bytes() == artifact(finished, "sample").path.read_bytes()
     assert state("sample", root, limit=LIMIT).kind == "done"
 
 
@@ -497,10 +502,10 @@ def test_fewer_trajectories_make_every_later_stage_stale(run: Path) -> None:
 
 
 def test_manifests_tell_what_was_made(finished: Path) -> None:
-    made = {stage: Run(finished).manifest(stage) for stage in STAGES}
+    made = {stage: artifact(finished, stage).manifest() for stage in STAGES}
     for stage, manifest in made.items():
         assert manifest is not None
-        assert manifest.counts["units"] == len(lines(Run(finished).artifact(stage)))
+        assert manifest.counts["units"] == len(lines(artifact(finished, stage).path))
         assert (manifest.counts["failed"], manifest.left_out, manifest.accepted) == (0, {}, [])
     samples, rollouts, thoughts = made["sample"], made["rollout"], made["synthesize"]
     assert samples and rollouts and thoughts

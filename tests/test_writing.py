@@ -2,7 +2,8 @@
 
 import pytest
 
-from sandcli.method.texts import concluded, fault, repeats, sentences, told
+from sandcli.method.deliberation import concluded, rejection_reason
+from sandcli.method.texts import first_sentences, format_steps, repeats
 from sandcli.records import Step
 
 
@@ -11,33 +12,33 @@ def steps(count: int) -> list[Step]:
 
 
 def test_steps_are_told_in_order_with_what_they_led_to() -> None:
-    assert " ".join(told(steps(2), 4).split()) == "1. act 1 -> seen 1 2. act 2 -> seen 2"
+    assert " ".join(format_steps(steps(2), 4).split()) == "1. act 1 -> seen 1 2. act 2 -> seen 2"
 
 
 def test_nothing_to_tell_is_said() -> None:
-    assert told([], 4).startswith("(nothing")
+    assert format_steps([], 4).startswith("(nothing")
 
 
 def test_a_step_without_an_action_is_told_as_such() -> None:
     step = Step(thought="Hm.", action="", observation="Invalid.", score=0.0)
-    assert told([step], 4) == "1. (no valid action) -> Invalid."
+    assert format_steps([step], 4) == "1. (no valid action) -> Invalid."
 
 
 @pytest.mark.parametrize(("most", "shown"), [(4, [1, 2, 9, 10]), (5, [1, 2, 8, 9, 10]), (2, [1, 10])])
 def test_the_middle_of_a_long_list_is_marked_as_left_out(most: int, shown: list[int]) -> None:
-    text = told(steps(10), most)
+    text = format_steps(steps(10), most)
     assert [n for n in range(1, 11) if f" {n}. act {n} -> seen {n}" in f" {text}"] == shown
     assert f"[{10 - most} steps left out here]" in text
 
 
 def test_a_list_that_fits_is_told_whole() -> None:
-    assert "left out" not in told(steps(4), 4)
+    assert "left out" not in format_steps(steps(4), 4)
 
 
 def test_a_long_observation_is_cut_with_a_mark() -> None:
     step = Step(thought="", action="look", observation="word " * 400, score=0.0)
-    assert told([step], 4).endswith("[...]")
-    assert len(told([step], 4)) < 400
+    assert format_steps([step], 4).endswith("[...]")
+    assert len(format_steps([step], 4)) < 400
 
 
 @pytest.mark.parametrize(
@@ -54,7 +55,7 @@ def test_a_long_observation_is_cut_with_a_mark() -> None:
     ],
 )
 def test_the_first_whole_sentences_are_kept_from_their_beginning(text: str, most: int, kept: str) -> None:
-    assert sentences(text, most) == kept
+    assert first_sentences(text, most) == kept
 
 
 @pytest.mark.parametrize(
@@ -100,28 +101,28 @@ CANDIDATES = ["take lamp", "look", "go to hall"]
     ],
 )
 def test_the_checks_of_a_deliberation(text: str, why: str | None) -> None:
-    assert fault(text, "stop", "take lamp", CANDIDATES) == why
+    assert rejection_reason(text, "stop", "take lamp", CANDIDATES) == why
 
 
 def test_a_deliberation_that_was_cut_is_told_from_one_that_stopped() -> None:
-    assert fault("I could take lamp", "length", "take lamp", CANDIDATES) == "cut by the token limit"
-    assert fault("I look. So I will take lamp. And", "length", "take lamp", CANDIDATES) is None
+    assert rejection_reason("I could take lamp", "length", "take lamp", CANDIDATES) == "cut by the token limit"
+    assert rejection_reason("I look. So I will take lamp. And", "length", "take lamp", CANDIDATES) is None
 
 
 def test_an_action_inside_a_longer_word_is_no_mention() -> None:
-    assert fault("I could look. So I will go on waiting.", "stop", "wait", ["wait", "look"]) is not None
+    assert rejection_reason("I could look. So I will go on waiting.", "stop", "wait", ["wait", "look"]) is not None
 
 
 def test_a_word_that_only_begins_like_a_candidate_is_none() -> None:
     text = "To look is free. So I will take lamp after overlooking nothing."
-    assert fault(text, "stop", "take lamp", CANDIDATES) is None
+    assert rejection_reason(text, "stop", "take lamp", CANDIDATES) is None
 
 
 @pytest.mark.parametrize(
     ("end", "decides"), [("", True), (", it is near", True), (" in order to see", True), (" in the box", False)]
 )
 def test_a_longer_action_is_another_one(end: str, decides: bool) -> None:
-    why = fault(f"To look is free. So I will take lamp{end}.", "stop", "take lamp", CANDIDATES)
+    why = rejection_reason(f"To look is free. So I will take lamp{end}.", "stop", "take lamp", CANDIDATES)
     assert (why is None) is decides
 
 

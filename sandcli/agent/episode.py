@@ -1,9 +1,11 @@
-"""One agent in one environment, from wherever the session stands to the end of the episode."""
+"""One agent in one environment, from the session's present state to the end of the episode."""
 
 from collections.abc import Callable
 from typing import NamedTuple
 
-from sandcli.agent.turns import INVALID_TURN, is_deliberation, normalise, parse, turn_messages
+from sandcli.agent.conversation import INVALID_TURN, turn_messages
+from sandcli.agent.form import is_deliberation
+from sandcli.agent.turns import normalise, parse
 from sandcli.engines.base import Engine, Sampling
 from sandcli.envs.pool import Session
 from sandcli.errors import ContextOverflow
@@ -11,7 +13,7 @@ from sandcli.messages import Message
 from sandcli.records import End, Step
 
 
-class Limits(NamedTuple):
+class EpisodeLimits(NamedTuple):
     """When an episode ends: after `steps` more steps, or after `invalid` invalid actions in a row."""
 
     steps: int
@@ -19,11 +21,19 @@ class Limits(NamedTuple):
 
 
 class Played(NamedTuple):
-    """What the agent did; `tokens` counts what was generated."""
+    """What the agent did. `tokens` counts what it generated."""
 
     steps: list[Step]
     end: End
     tokens: int
+
+
+class Taken(NamedTuple):
+    """One step that was executed: whether the episode is over, and whether the action was valid."""
+
+    step: Step
+    done: bool
+    valid: bool
 
 
 async def play(
@@ -31,12 +41,12 @@ async def play(
     session: Session,
     history: list[Message],
     sampling: Callable[[int], Sampling],
-    limits: Limits,
+    limits: EpisodeLimits,
 ) -> Played:
     """Let the agent act until the episode ends.
 
-    `history` ends where the agent's next turn begins; `sampling(t)` says how turn t is drawn. A turn without an
-    action costs a step and does not touch the world. A full context ends the episode and is counted as such.
+    `history` ends where the agent's next turn begins; `sampling(t)` says how turn t is generated. A turn without an
+    action costs a step and does not touch the world. A full context ends the episode and is recorded as such.
     """
     messages = list(history)
     steps: list[Step] = []
@@ -59,19 +69,23 @@ async def play(
     return Played(steps, end, tokens)
 
 
-async def take(session: Session, text: str) -> tuple[Step, bool, bool]:
-    """Execute what the agent said; whether the episode is over, and whether the action was a valid one."""
+async def take(session: Session, text: str) -> Taken:
+    """Execute what the agent said."""
     turn = parse(text)
     if turn is None:
         said = Step(thought=text.strip(), action="", observation=INVALID_TURN, score=session.score)
-        return said, False, False
-    action = normalise(turn.action)
+        return Taken(said, done=False, valid=False)
+    return await execute(session, turn.thought, normalise(turn.action))
+
+
+async def execute(session: Session, thought: str, action: str) -> Taken:
+    """Execute an action."""
     outcome = await session.step(action)
     step = Step(
-        thought=turn.thought,
+        thought=thought,
         action=action,
         observation=outcome.observation,
         score=outcome.score,
-        deliberated=is_deliberation(turn.thought),
+        deliberated=is_deliberation(thought),
     )
-    return step, outcome.done, outcome.valid
+    return Taken(step, outcome.done, outcome.valid)

@@ -25,23 +25,21 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from msgspec.structs import replace
-
-from sandcli.agent.episode import Limits, take
-from sandcli.agent.turns import turn_messages
+from sandcli.agent.conversation import turn_messages
+from sandcli.agent.episode import EpisodeLimits, take
 from sandcli.config import Scalar, resolve
 from sandcli.core.context import Context
 from sandcli.core.run import Run
-from sandcli.core.stage import LeftOut
+from sandcli.core.stage import Skipped
 from sandcli.engines.base import Completion, Engine, Model, Sampling, Usage
 from sandcli.envs.base import World
 from sandcli.envs.pool import Pool, Session
 from sandcli.messages import Message
+from sandcli.method.inconsistency import ExpertStep
 from sandcli.progress import notice
 from sandcli.records import Key, Task
-from sandcli.stages.collect import CollectJob
-from sandcli.stages.rollout import Branch, Roller, limits, sampling
-from sandcli.stages.sample import Place
+from sandcli.stages.branches import Branch, BranchRunner
+from sandcli.stages.demonstrations import Demonstrator
 
 _TOKENS = 64
 """The longest turn where no run says otherwise: a base model that was not tuned goes on and on."""
@@ -122,7 +120,7 @@ async def _measured(
     notice(f"{name}: {len(branches)} branches")
     context = context if reuse else _without_reuse(context)
     async with context.engine(model) as engine, context.pool() as pool:
-        for task in dict.fromkeys(branch.place.trajectory.task for branch in branches):
+        for task in dict.fromkeys(branch.at.trajectory.task for branch in branches):
             await (await pool.restore(task)).close()  # the simulator's first steps are not yet compiled
         started = time.monotonic()
         await do(context, engine, pool, branches)
@@ -131,9 +129,7 @@ async def _measured(
 
 def _without_reuse(context: Context) -> Context:
     """Environments that cannot fork, and an engine that remembers no prompt."""
-    settings = context.settings
-    forgetful = replace(settings, engine=replace(settings.engine, cache_gib=0.0))
-    other = Context(context.run, forgetful)
+    other = context.without_reuse()
     other.world_builder = partial(unforked, context.world_builder)
     return other
 
@@ -143,24 +139,25 @@ async def _branches(context: Context, count: int) -> list[Branch]:
     branches: list[Branch] = []
     draw = random.Random(0)
     async with context.pool() as pool:
+        demonstrator = Demonstrator(context, pool, "bench")
         for task in context.world.tasks("train"):
-            trajectory = await CollectJob(context).demonstrated(pool, None, task)
-            if isinstance(trajectory, LeftOut):
+            trajectory = await demonstrator.expert(task, context.world.experts[0])
+            if isinstance(trajectory, Skipped):
                 continue
             for step in range(len(trajectory.steps)):
                 for action in draw.sample(trajectory.actions, min(2, len(trajectory.steps))):
-                    branches.append(Branch(Place(trajectory, step), len(branches), action, "", 1))
+                    branches.append(Branch(ExpertStep(trajectory, step), len(branches), action, "", 1))
             if len(branches) >= count:
                 break
     return branches[:count]
 
 
 def _key(branch: Branch) -> Key:
-    return (branch.place.trajectory.id, branch.place.step, branch.candidate)
+    return (branch.at.trajectory.id, branch.at.t, branch.candidate)
 
 
 async def _sequential(context: Context, engine: Engine, pool: Pool, branches: Sequence[Branch]) -> None:
-    roller = Roller(context, engine, pool)
+    roller = BranchRunner(context, engine, pool)
     for branch in branches:
         await roller.policy(branch, _key(branch))
 
@@ -172,7 +169,7 @@ class _Player:
     branch: Branch
     session: Session
     messages: list[Message]
-    limits: Limits
+    limits: EpisodeLimits
     taken: int = 0
     invalid: int = 0
 
@@ -188,16 +185,16 @@ class _Player:
 
 
 async def _lockstep(context: Context, engine: Engine, pool: Pool, branches: Sequence[Branch]) -> None:
-    roller = Roller(context, engine, pool)
+    roller = BranchRunner(context, engine, pool)
 
     async def player(branch: Branch) -> _Player:
-        session, first = await roller.begun(branch)
-        return _Player(branch, session, roller.history(branch, first), limits(context, branch.place))
+        session, first = await roller.begin(branch)
+        return _Player(branch, session, roller.history(branch, first.step), roller.limits(branch.at))
 
     for start in range(0, len(branches), engine.capacity):
         batch = await asyncio.gather(*map(player, branches[start : start + engine.capacity]))
         while playing := [player for player in batch if player.plays]:
-            asked = ((p.messages, sampling(context, _key(p.branch), p.taken)) for p in playing)
+            asked = ((p.messages, roller.sampling(_key(p.branch), p.taken)) for p in playing)
             answers = await asyncio.gather(*(engine.generate(*request) for request in asked))
             await asyncio.gather(*(p.take(answer.text) for p, (answer,) in zip(playing, answers, strict=True)))
         await asyncio.gather(*(player.session.close() for player in batch))
@@ -218,7 +215,7 @@ class _Recording:
         self._requests: list[tuple[list[Message], Sampling]] = []
 
     async def ours(self, context: Context, engine: Engine, pool: Pool, branches: Sequence[Branch]) -> None:
-        roller = Roller(context, _Noted(engine, self._requests), pool)
+        roller = BranchRunner(context, _Noted(engine, self._requests), pool)
         calls = (roller.policy(branch, _key(branch)) for branch in branches)
         await _in_lanes(context.in_flight(1), calls)
 

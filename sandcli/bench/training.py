@@ -18,7 +18,6 @@ from transformers.trainer_callback import PrinterCallback
 from trl import SFTConfig, SFTTrainer
 
 from sandcli.core.context import Context
-from sandcli.core.store import read
 from sandcli.engines.loading import load_model
 from sandcli.engines.tokens import load_tokenizer, render
 from sandcli.errors import UsageError
@@ -51,7 +50,7 @@ class Compared(NamedTuple):
 
 def bench_training(context: Context, steps: int) -> Compared:
     """Train the base model of a run on its expert trajectories, both ways. Raises `UsageError` for too few of them."""
-    trajectories = list(read(context.run.needs("collect"), Trajectory))[:steps]
+    trajectories = list(context.run.trajectories())[:steps]
     if len(trajectories) < max(2, steps):
         raise UsageError(f"{steps} steps need as many trajectories", "collect more, or lower --steps")
     start, system = context.base_model().folder, context.world.system

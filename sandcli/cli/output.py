@@ -1,6 +1,5 @@
 """What commands print, and the run that they speak of. Data goes to stdout, chatter to stderr."""
 
-import os
 import shlex
 import sys
 from pathlib import Path
@@ -18,23 +17,19 @@ if TYPE_CHECKING:
 
 def context_of(run: Path, flags: "dict[str, Scalar | None]", limit: int | None) -> "Context":
     """A run with its settings, flags included."""
-    from sandcli.config import resolve
-    from sandcli.core.context import Context
+    from sandcli import perform
     from sandcli.core.run import Run
 
-    there = Run(run)
-    there.must_exist()
-    return Context(there, resolve(run, os.environ, flags).settings, limit)
+    return perform.context_of(Run(run), flags, limit)
 
 
-def tell(summary: "Summary", context: "Context", as_json: bool) -> None:
-    """How a stage ended, and what comes next. Raises `typer.Exit` where units failed."""
+def tell(summary: "Summary", root: Path, as_json: bool) -> None:
+    """Print how a stage ended and what comes next. Raises `typer.Exit` if units failed."""
     from sandcli.progress import console
-    from sandcli.status import failures_table, following, summary_table
+    from sandcli.status import failures_table, summary_table
 
     if not summary.message:
-        return  # a process that followed another one, which has told everything
-    root = context.run.root
+        return  # a process that followed another one, which has printed everything
     if as_json:
         import msgspec
 
@@ -44,13 +39,21 @@ def tell(summary: "Summary", context: "Context", as_json: bool) -> None:
     if summary.failures:
         console.print(failures_table(summary.failures))
     if summary.exit is Exit.DONE:
-        chat(summary.message, _in_earnest() if summary.forecast else following(summary.stage, context))
+        chat(summary.message, _without_dry_run() if summary.forecast else _following(summary, root))
         return
-    chat(summary.message, f"sand {summary.stage} --run {root} (tries them again; --accept-failures goes on without)")
+    again = f"sand {summary.stage} --run {shlex.quote(str(root))}"
+    chat(summary.message, f"{again} (tries them again; add --accept-failures to continue without them)")
     raise typer.Exit(summary.exit)
 
 
-def _in_earnest() -> str:
+def _following(summary: "Summary", root: Path) -> str:
+    from sandcli.core.run import Run
+    from sandcli.pipeline import next_command
+
+    return next_command(summary.stage, Run(root), context_of(root, {}, None).settings)
+
+
+def _without_dry_run() -> str:
     """This very command, without its `--dry-run`."""
     return shlex.join(["sand", *(word for word in sys.argv[1:] if word != "--dry-run")])
 

@@ -1,30 +1,22 @@
-"""The stages, from `init` to `eval`."""
+"""`init`, one command for each stage, and `run` for all of them."""
 
+import inspect
+import shlex
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
+from msgspec import Meta
 
+from sandcli import api
 from sandcli.cli.app import app
-from sandcli.cli.options import (
-    DryRun,
-    EngineKind,
-    Failed,
-    Force,
-    Json,
-    Limit,
-    Processes,
-    RunDir,
-    Seed,
-    Stale,
-    Temperature,
-    Workers,
-)
+from sandcli.cli.options import Json, RunDir
 from sandcli.cli.output import chat, context_of, tell
 
 if TYPE_CHECKING:
-    from sandcli.config import Scalar
-    from sandcli.core.run import Stage
+    from sandcli.core.artifact import StageName
+    from sandcli.core.stage import Summary
 
 
 @app.command()
@@ -40,193 +32,84 @@ def init(
     settings: Annotated[list[str] | None, typer.Option("--set", metavar="TABLE.KEY=VALUE", help="A setting.")] = None,
 ) -> None:
     """Make a run directory with its sand.toml."""
-    from sandcli.init import start_run
-    from sandcli.status import following
+    from sandcli.new_run import assigned
+    from sandcli.pipeline import next_command
 
     ablation = [f"method.without={without}"] if without else []
-    start_run(run, previous, [*(settings or []), *ablation], preset)
-    after = following("collect", context_of(run, {}, None)) if previous else f"sand collect --run {run}"
+    made = api.init(run, previous=previous, preset=preset, settings=assigned([*(settings or []), *ablation]))
+    after = f"sand collect --run {shlex.quote(str(run))}"
+    if previous is not None:
+        after = next_command("collect", made, context_of(run, {}, None).settings)
     chat(f"made {run}; settings are in {run / 'sand.toml'}", after)
 
 
-@app.command()
-def collect(
-    run: RunDir,
-    source: Annotated[Path | None, typer.Option("--from", help="A file of trajectories in ETO's form.")] = None,
-    keep_diverged: Annotated[bool, typer.Option(help="Keep trajectories of the file that replay differently.")] = False,
-    thoughts: Annotated[str | None, typer.Option(help="base: the base model writes them; none: no thoughts.")] = None,
-    expert: Annotated[
-        str | None,
-        typer.Option(
-            help="ScienceWorld: gold, the simulator's own path. ALFWorld: handcoded, which searches and knows only "
-            "what a player sees, or planner, which knows the hidden state and goes the shortest way."
-        ),
-    ] = None,
-    limit: Limit = None,
-    engine: EngineKind = None,
-    workers: Workers = None,
-    seed: Seed = None,
-    force: Force = False,
-    accept_stale: Stale = False,
-    accept_failures: Failed = False,
-    dry_run: DryRun = False,
-    as_json: Json = False,
-) -> None:
-    """Make D_exp: from the world's own expert, or from a file of recorded trajectories, each verified by replay."""
-    from sandcli.core.runner import work
-    from sandcli.stages.collect import CollectJob
+def _command(stage: "StageName", verb: "api.Verb[..., Summary]") -> Callable[..., None]:
+    """The command of a verb: the same options, `--run` and `--json`."""
 
-    flags = {"collect.thoughts": thoughts, "collect.expert": expert, **_common(engine, workers, seed)}
-    context = context_of(run, flags, limit)
-    job = CollectJob(context, source, keep_diverged)
-    tell(work(job, _options(force, accept_stale, accept_failures, dry_run)), context, as_json)
+    def command(run: Path, as_json: bool, **options: Any) -> None:
+        from sandcli.interrupts import Interrupts
+        from sandcli.training.launch import processes
+
+        with Interrupts(launched=processes() > 1):
+            summary = verb(run, **options)
+        tell(summary, run, as_json)
+        if stage == "eval" and not (options["dry_run"] or as_json):
+            from sandcli.cli.inspect import report
+
+            report([run])
+
+    return _with_options(command, verb, {"as_json": (Json, False)})
 
 
-@app.command()
-def sft(
-    run: RunDir,
-    limit: Limit = None,
-    nproc: Processes = None,
-    seed: Seed = None,
-    force: Force = False,
-    accept_stale: Stale = False,
-    dry_run: DryRun = False,
-    as_json: Json = False,
-) -> None:
-    """Fine-tune the base model on D_exp: the policy before iteration 1."""
-    flags = {"trainer.nproc": nproc, **_common(None, None, seed)}
-    _stage("sft", run, flags, limit, _options(force, accept_stale, False, dry_run), as_json)
+def _with_options(command: Callable[..., None], verb: Any, more: dict[str, tuple[Any, Any]]) -> Callable[..., None]:
+    """Give a command the options of a verb's signature, in the form that typer reads."""
+    taken = [
+        parameter.replace(annotation=_option(name, parameter.annotation), kind=inspect.Parameter.KEYWORD_ONLY)
+        for name, parameter in inspect.signature(verb.__wrapped__).parameters.items()
+        if name != "run"
+    ]
+    keyword = inspect.Parameter.KEYWORD_ONLY
+    added = [inspect.Parameter(name, keyword, default=value, annotation=hint) for name, (hint, value) in more.items()]
+    run = inspect.Parameter("run", keyword, annotation=RunDir)
+    command.__signature__ = inspect.Signature([run, *taken, *added])  # type: ignore[attr-defined]
+    command.__annotations__ = {p.name: p.annotation for p in (run, *taken, *added)}
+    command.__doc__ = verb.__doc__
+    return command
 
 
-@app.command()
-def sample(
-    run: RunDir,
-    n: Annotated[int | None, typer.Option(min=1, help="Turns drawn at every step (paper: 5).")] = None,
-    temperature: Temperature = None,
-    limit: Limit = None,
-    engine: EngineKind = None,
-    seed: Seed = None,
-    force: Force = False,
-    accept_stale: Stale = False,
-    accept_failures: Failed = False,
-    dry_run: DryRun = False,
-    as_json: Json = False,
-) -> None:
-    """Draw N turns at every expert step and flag the steps where actions disagree (Eq. 4)."""
-    flags = {"sample.n": n, "sample.temperature": temperature, **_common(engine, None, seed)}
-    _stage("sample", run, flags, limit, _options(force, accept_stale, accept_failures, dry_run), as_json)
+def _option(name: str, hint: Any) -> Any:
+    """A parameter of a verb as an option of its command."""
+    kind, meta = get_args(hint)
+    assert isinstance(meta, Meta)
+    default = f"--{name.replace('_', '-')}"
+    flag = (meta.extra or {}).get("flag", default)
+    return Annotated[kind, typer.Option(flag, help=meta.description, min=meta.ge)]
 
 
-@app.command()
-def rollout(
-    run: RunDir,
-    temperature: Temperature = None,
-    limit: Limit = None,
-    engine: EngineKind = None,
-    workers: Workers = None,
-    seed: Seed = None,
-    force: Force = False,
-    accept_stale: Stale = False,
-    accept_failures: Failed = False,
-    dry_run: DryRun = False,
-    as_json: Json = False,
-) -> None:
-    """Execute every candidate of a flagged step in the real environment, to the end of the episode."""
-    flags = {"rollout.temperature": temperature, **_common(engine, workers, seed)}
-    _stage("rollout", run, flags, limit, _options(force, accept_stale, accept_failures, dry_run), as_json)
+for _stage, _verb in (
+    ("collect", api.collect),
+    ("sft", api.sft),
+    ("sample", api.sample),
+    ("rollout", api.rollout),
+    ("critique", api.critique),
+    ("synthesize", api.synthesize),
+    ("train", api.train),
+    ("eval", api.evaluate),
+):
+    app.command(_stage)(_command(_stage, _verb))  # type: ignore[arg-type]
 
 
-@app.command()
-def critique(
-    run: RunDir,
-    limit: Limit = None,
-    engine: EngineKind = None,
-    seed: Seed = None,
-    force: Force = False,
-    accept_stale: Stale = False,
-    accept_failures: Failed = False,
-    dry_run: DryRun = False,
-    as_json: Json = False,
-) -> None:
-    """Let the base model judge every candidate from what its rollout led to."""
-    options = _options(force, accept_stale, accept_failures, dry_run)
-    _stage("critique", run, _common(engine, None, seed), limit, options, as_json)
+def _run(run: Path, **options: Any) -> None:
+    from sandcli.errors import Exit
+    from sandcli.interrupts import Interrupts
+
+    with Interrupts():
+        summaries = api.iterate(run, **options)
+    for summary in summaries:
+        if summary.exit is not Exit.DONE:
+            tell(summary, run, as_json=False)
+    if not options["dry_run"]:
+        chat("every stage is done", f"sand report {shlex.quote(str(run))}")
 
 
-@app.command()
-def synthesize(
-    run: RunDir,
-    limit: Limit = None,
-    engine: EngineKind = None,
-    seed: Seed = None,
-    force: Force = False,
-    accept_stale: Stale = False,
-    accept_failures: Failed = False,
-    dry_run: DryRun = False,
-    as_json: Json = False,
-) -> None:
-    """Let the base model write one deliberation a flagged step, and make D_delib."""
-    options = _options(force, accept_stale, accept_failures, dry_run)
-    _stage("synthesize", run, _common(engine, None, seed), limit, options, as_json)
-
-
-@app.command()
-def train(
-    run: RunDir,
-    limit: Limit = None,
-    nproc: Processes = None,
-    seed: Seed = None,
-    force: Force = False,
-    accept_stale: Stale = False,
-    dry_run: DryRun = False,
-    as_json: Json = False,
-) -> None:
-    """Fine-tune the policy on D_delib: the next policy."""
-    flags = {"trainer.nproc": nproc, **_common(None, None, seed)}
-    _stage("train", run, flags, limit, _options(force, accept_stale, False, dry_run), as_json)
-
-
-@app.command("eval")
-def evaluate(
-    run: RunDir,
-    splits: Annotated[str | None, typer.Option(help="Comma list of train, seen, unseen.")] = None,
-    models: Annotated[str | None, typer.Option(help="Comma list of model, sft, base, or folders.")] = None,
-    limit: Limit = None,
-    engine: EngineKind = None,
-    workers: Workers = None,
-    force: Force = False,
-    accept_stale: Stale = False,
-    accept_failures: Failed = False,
-    dry_run: DryRun = False,
-    as_json: Json = False,
-) -> None:
-    """Run greedy episodes on held-out tasks: reward, success, deliberation rate, tokens."""
-    flags = {"eval.splits": _listed(splits), "eval.models": _listed(models), **_common(engine, workers, None)}
-    _stage("eval", run, flags, limit, _options(force, accept_stale, accept_failures, dry_run), as_json)
-    if not dry_run and not as_json:
-        from sandcli.cli.inspect import report
-
-        report([run])
-
-
-def _stage(
-    stage: "Stage", run: Path, flags: "dict[str, Scalar | None]", limit: int | None, options: Any, as_json: bool
-) -> None:
-    from sandcli.pipeline import perform
-
-    context = context_of(run, flags, limit)
-    tell(perform(stage, context, options), context, as_json)
-
-
-def _options(force: bool, accept_stale: bool, accept_failures: bool, dry_run: bool) -> Any:
-    from sandcli.core.stage import Options
-
-    return Options(force, accept_stale, accept_failures, dry_run)
-
-
-def _common(engine: str | None, workers: int | None, seed: int | None) -> "dict[str, Scalar | None]":
-    return {"engine.kind": engine, "run.workers": workers, "run.seed": seed}
-
-
-def _listed(text: str | None) -> list[str] | None:
-    return [part.strip() for part in text.split(",")] if text else None
+app.command("run")(_with_options(_run, api.iterate, {}))

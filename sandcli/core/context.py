@@ -1,4 +1,4 @@
-"""What every stage is given: the run, its settings, and the models and world that these name."""
+"""A run with its settings, and what these name: the world, the models, an engine, worker processes."""
 
 import hashlib
 from collections.abc import AsyncIterator
@@ -6,7 +6,11 @@ from contextlib import asynccontextmanager
 from functools import cached_property, partial
 from pathlib import Path
 
-from sandcli.core.run import SCHEMA, Run, Spent, Stage
+from msgspec.structs import replace
+
+from sandcli.core.artifact import StageName
+from sandcli.core.manifest import Spent
+from sandcli.core.run import Run
 from sandcli.engines import choose, open_engine
 from sandcli.engines.adapters import is_adapter, weights_of
 from sandcli.engines.base import Engine, Model, Setup
@@ -15,13 +19,13 @@ from sandcli.envs import world_builder as builder_of
 from sandcli.envs.base import World, WorldSettings
 from sandcli.envs.pool import Pool
 from sandcli.errors import PrerequisiteError, UsageError
-from sandcli.models import build, fingerprint, locate
+from sandcli.models import build, locate
 from sandcli.progress import notice
 from sandcli.settings import Settings, worker_count
 
 
 class Context:
-    """A run with its settings; opens what they name, and knows what that took."""
+    """A run with its settings. Opens what they name and counts what that took in `spent`."""
 
     def __init__(self, run: Run, settings: Settings, limit: int | None = None) -> None:
         self.run = run
@@ -37,18 +41,20 @@ class Context:
 
     @cached_property
     def world_builder(self) -> "partial[World]":
-        """What makes the world, in any process."""
+        """Makes the world, in any process."""
         env = self.settings.env
         games = self._path(env.games) if env.games else ""
         settings = WorldSettings(env.simplifications, tuple(env.tasks), env.step_limit, games, env.translate)
         return builder_of(env.name, settings)
 
+    # Models
+
     def base(self) -> Model:
-        """What speaks for pi_base."""
+        """What generates as pi_base."""
         return self.scripted or self.base_model()
 
     def policy(self) -> Model:
-        """What speaks for pi_k."""
+        """What generates as pi_k."""
         return self.scripted or self.policy_model()
 
     def base_model(self) -> Model:
@@ -56,26 +62,27 @@ class Context:
         model = self.model(self.settings.model.base)
         if is_adapter(model.folder):
             raise UsageError(
-                f"model.base {model.name} is an adapter", "set model.base to a whole model, such as its base"
+                f"model.base {model.name} is an adapter",
+                "set model.base to a complete model, such as the adapter's base",
             )
         return model
 
     def policy_model(self) -> Model:
-        """pi_k: the one that is set, or this run's sft/. It descends from pi_base, so it is built like it."""
+        """pi_k: the policy that is set, or this run's sft/. It must descend from pi_base."""
         name = self.settings.model.policy
-        policy = self.model(name) if name else self.made("sft")
+        policy = self.model(name) if name else self.made_by("sft")
         self._must_descend(policy)
         return policy
 
     def _must_descend(self, model: Model) -> None:
-        """Raise where a model, or what an adapter was trained on, cannot have come of the base: it is built unlike."""
+        """Raise `UsageError` if a model, or an adapter's base, is built unlike pi_base: it was not trained from it."""
         base = self.base_model()
         built, wanted = build(locate(weights_of(model.folder))), build(base.folder)
         unlike = [f"{part} {built[part]}, not {wanted[part]}" for part in wanted if built[part] != wanted[part]]
         if unlike:
             raise UsageError(
-                f"{model.folder} is no descendant of {base.name}: it has {', '.join(unlike)}",
-                "set model.base to the model that it was trained from, or choose another",
+                f"{model.folder} was not trained from {base.name}: it has {', '.join(unlike)}",
+                "set model.base to the model that it was trained from, or choose another policy",
             )
 
     def model(self, name: str) -> Model:
@@ -83,28 +90,28 @@ class Context:
         return Model(locate(self._path(name)), name)
 
     def must_make_sft(self) -> None:
-        """Raise `UsageError` in a run that starts from another policy: only a first iteration has an SFT model."""
+        """Raise `UsageError` in a run that starts from a given policy: only a first iteration has an SFT model."""
         if self.settings.model.policy:
             raise UsageError(
                 f"{self.run.root} starts from the policy {self.settings.model.policy} and makes no sft/",
                 "the SFT model is in the run of the first iteration; sand eval --models takes its folder",
             )
 
-    def made(self, stage: Stage) -> Model:
+    def made_by(self, stage: StageName) -> Model:
         """The model that a stage of this run made."""
         if stage == "sft":
             self.must_make_sft()
-        folder = self.run.needs(stage)
+        folder = self.run.artifact(stage).require()
         return Model(folder, str(folder))
 
     def _path(self, name: str) -> str:
-        """A relative path in sand.toml is meant from the run directory; a hub name stays what it is."""
+        """A relative path in sand.toml starts at the run directory; a hub name stays what it is."""
         inside = self.run.root / name
         return str(inside) if inside.exists() else name
 
     @cached_property
     def scripted(self) -> Model | None:
-        """The rules that stand in for every model where the engine is scripted."""
+        """The rules that stand in for every model if the engine is scripted."""
         engine = self.settings.engine
         if engine.kind != "scripted":
             return None
@@ -113,18 +120,7 @@ class Context:
             raise PrerequisiteError(f"the scripted engine's rules {str(script)!r} are missing", "set engine.script")
         return Model(script, "scripted")
 
-    def environment(self) -> dict[str, str]:
-        """The part of an identity that comes from the world."""
-        return {f"env.{name}": version for name, version in self.world.versions().items()} | {"schema": SCHEMA}
-
-    def context(self) -> dict[str, str]:
-        """The part of an identity that comes from a bound on conversations: what exceeds it ends an episode."""
-        bound = self.settings.engine.max_length
-        return {"engine.max_length": str(bound)} if bound else {}
-
-    def inputs(self, *paths: Path) -> dict[str, str]:
-        """Hashes of artifacts, by name."""
-        return {path.name: fingerprint(path) for path in paths}
+    # Seeds, engines, environments
 
     def seed(self, *key: str | int) -> int:
         """A unit's seed: a function of the run's seed and the unit's key."""
@@ -133,7 +129,7 @@ class Context:
 
     @asynccontextmanager
     async def engine(self, model: Model) -> AsyncIterator[Engine]:
-        """The engine with a model loaded; freed afterwards, and what it did is added to `spent`."""
+        """The engine with a model loaded. Frees it afterwards and adds what it did to `spent`."""
         if is_adapter(model.folder):
             self._must_descend(model)
         setup = self.setup()
@@ -149,15 +145,19 @@ class Context:
             await engine.close()
 
     def setup(self) -> Setup:
-        """How the settings want the engine set up."""
-        engine, tuned = self.settings.engine, (self.settings.sft, self.settings.train)
+        """How the settings set up an engine."""
+        engine, trained = self.settings.engine, (self.settings.sft, self.settings.train)
         taken = {name: getattr(engine, name) for name in Setup._fields if hasattr(engine, name)}
-        ranks = [training.lora_rank for training in tuned if training.method != "full"]
+        ranks = [training.lora_rank for training in trained if training.method != "full"]
         return Setup(**taken | {"urls": tuple(engine.urls), "lora_rank": max(ranks, default=0)})
+
+    def engine_kind(self) -> str:
+        """The engine that would be opened."""
+        return choose(self.settings.engine.kind, self.setup()).kind
 
     @asynccontextmanager
     async def pool(self) -> AsyncIterator[Pool]:
-        """Worker processes with the world in them; how long episodes waited for them is added to `spent`."""
+        """Worker processes that hold the world. The time that episodes waited for them is added to `spent`."""
         workers = worker_count(self.settings)
         notice(f"environment: {self.world.name} in {workers} worker processes, on {self.world.runtime()}")
         async with Pool(self.world_builder, workers, self.settings.run.timeout) as pool:
@@ -167,13 +167,13 @@ class Context:
                 self.spent += Spent(environment_wait=pool.waited)
 
     def in_flight(self, sequences: int) -> int:
-        """Units to work on at once, of which each asks the engine for so many sequences.
+        """Units to work on at once if each asks the engine for so many sequences.
 
-        Twice what the engine takes: those that wait for an environment, or to be recorded, leave it no gap.
+        Twice the engine's capacity: units that wait for an environment, or to be recorded, leave it no gap.
         """
         return self.settings.run.in_flight or max(2 * self._capacity // sequences, 2 * worker_count(self.settings))
 
-
-def digest(*parts: object) -> str:
-    """A short hash of what a unit depends on."""
-    return hashlib.sha256(repr(parts).encode()).hexdigest()[:12]
+    def without_reuse(self) -> "Context":
+        """The same, with an engine that keeps no prefixes."""
+        engine = replace(self.settings.engine, cache_gib=0.0)
+        return Context(self.run, replace(self.settings, engine=engine), self.limit)

@@ -1,133 +1,204 @@
-"""How a JSONL stage is brought up to date and sealed."""
+"""Runs any stage: compares its plan with what is recorded, does what is missing, seals the artifact."""
 
 import time
-from contextlib import closing
+from collections.abc import Callable
+from pathlib import Path
 
-import msgspec
-
-from sandcli.core import estimates as history
-from sandcli.core.planner import Survey, noted, open_units, surveyed
-from sandcli.core.run import Identity, Manifest, Spent
-from sandcli.core.stage import Job, Options, P, R, State, Summary, unit_name
-from sandcli.core.store import Journal, Records, unseal
-from sandcli.core.units import Shift
-from sandcli.errors import Exit, Interrupted
+from sandcli.core import estimates
+from sandcli.core.artifact import Work
+from sandcli.core.manifest import Identity, Manifest, Spent
+from sandcli.core.planner import compare, from_scratch, is_sealed, open_units
+from sandcli.core.stage import Options, P, R, Stage, State, Summary, unit_name
+from sandcli.core.units import Units
+from sandcli.errors import Exit, Interrupted, PrerequisiteError
 from sandcli.files import write_atomic
 from sandcli.models import fingerprint
 from sandcli.progress import notice
 from sandcli.records import Failure
 
 
-def work(job: Job[P, R], options: Options) -> Summary:
-    """Bring a stage's artifact up to what is asked for: nothing, the rest, or all of it."""
-    job.run.must_exist()
-    with job.run.locked(job.stage):
-        if options.force:
-            afresh: Survey[P, R] = Survey(job, None, {}).walk()  # a fault of the input shows before anything is moved
-            if options.dry_run:
-                return _foretold(job, State("missing", 0, afresh.todo, [], afresh.first))
-            for path in job.run.set_aside(job.stage):
-                notice(f"moved aside: {path}")
-        state, digests = surveyed(job)
-        if state.kind == "stale" and not options.accept_stale:
-            raise job.run.refusal(job.stage, state.reasons)
-        if options.dry_run:
-            return _foretold(job, state)
-        if state.kind == "done" or (state.kind == "stale" and not state.todo and _is_sealed(job)):
-            return _nothing_to_do(job, state, digests)
-        return _produce(job, state, digests, options)
+def never() -> bool:
+    """The `stop` of a caller that does not interrupt."""
+    return False
 
 
-def _is_sealed(job: Job[P, R]) -> bool:
-    part = job.run.manifest(job.stage, part=True)
-    return part is None and not job.run.journal(job.stage).exists() and job.run.artifact(job.stage).exists()
+async def run_stage(stage: Stage[P, R], options: Options, stop: Callable[[], bool] = never) -> Summary:
+    """Bring a stage's artifact up to what is asked for: do nothing, the rest, or all of it.
+
+    `stop` is asked often; when it returns true the units in progress are finished and `Interrupted` is raised. Raises
+    `PrerequisiteError` if an input is missing or the artifact was made from something else.
+    """
+    stage.run.must_exist()
+    with stage.process_group(stop) as follows:
+        if follows:
+            return Summary(stage.name, Exit.DONE, "", None, [])
+        with stage.artifact.locked():
+            if options.force and not _resumes_forced(stage):
+                return await _redo(stage, options, stop)
+            return await _update(stage, options, stop)
 
 
-def _foretold(job: Job[P, R], state: State) -> Summary:
-    first = f"; first {unit_name(state.first)}" if state.first else ""
-    estimate = history.estimate(job, state.todo) if state.todo else ""
-    message = f"{job.stage}: {state.kind}; {state.recorded} units recorded, {state.todo} to do{first}{estimate}"
-    return Summary(job.stage, Exit.DONE, message, None, [], forecast=state.kind != "done")
+async def _redo(stage: Stage[P, R], options: Options, stop: Callable[[], bool]) -> Summary:
+    planned, digests = from_scratch(stage)  # a fault in the input shows before anything is moved
+    if options.dry_run:
+        return _forecast(stage, planned)
+    for path in stage.artifact.set_aside():
+        notice(f"moved aside: {path}")
+    return await _produce(stage, planned, digests, options, stop)
 
 
-def _nothing_to_do(job: Job[P, R], state: State, digests: dict[str, str]) -> Summary:
-    manifest = job.run.manifest(job.stage)
-    if manifest is not None and state.kind == "stale":
-        manifest.accepted = job.run.accepted(job.stage, state.reasons)
-        manifest.identity, manifest.artifact = job.identity(), fingerprint(job.run.artifact(job.stage))
-        job.run.finish(manifest)
-        _note_units(job, digests)
-    path = job.run.artifact(job.stage)
-    if not job.whole():
-        notice(f"{path} is there, and what belongs to it is made anew")
-        with closing(Records(path, job.record)) as records:
-            job.completed(records)
-    return Summary(job.stage, Exit.DONE, f"{path} is complete: nothing to do", manifest, [])
+async def _update(stage: Stage[P, R], options: Options, stop: Callable[[], bool]) -> Summary:
+    artifact = stage.artifact
+    state, digests = compare(stage)
+    if state.kind == "stale" and not (options.accept_stale and _can_be_kept(stage, state)):
+        raise _refusal(stage, state)
+    if state.edited and options.accept_stale:
+        state = state._replace(todo=0)  # keep it as it is, even if units are missing
+    if options.dry_run:
+        return _forecast(stage, state)
+    if state.kind == "done" and not state.refresh:
+        return _nothing_to_do(stage, artifact.manifest())
+    if artifact.record is None and is_sealed(artifact):
+        return _nothing_to_do(stage, _accept(stage, state))
+    if state.refresh or state.edited:
+        notice(f"{artifact.path}: it, its input or what is derived from it changed; checking and sealing it again")
+    return await _produce(stage, state, digests, options, stop)
 
 
-def _note_units(job: Job[P, R], digests: dict[str, str]) -> None:
-    content = msgspec.json.encode(noted(job.run, job.stage) | digests)
-    write_atomic(job.run.notes(job.stage, "units.json"), [content])
+def _resumes_forced(stage: Stage[P, R]) -> bool:
+    """Whether `--force` began this very work, which the same command then resumes."""
+    part = stage.artifact.manifest(part=True)
+    return part is not None and part.forced and part.identity == stage.identity()
 
 
-def _produce(job: Job[P, R], state: State, digests: dict[str, str], options: Options) -> Summary:
-    sealed, part = job.run.artifact(job.stage), job.run.journal(job.stage)
-    earlier = job.run.manifest(job.stage, part=True) or job.run.manifest(job.stage)
-    if sealed.exists() and not part.exists():
-        unseal(sealed, part)
-    identity, accepted = job.identity(), job.run.accepted(job.stage, state.reasons)
-    spent = earlier.spent if earlier else Spent()
-    job.run.begin(job.stage, identity, accepted, spent)
-    _note_units(job, digests)
-    journal = Journal(part, job.record, notice)
-    try:
-        shift = _shift(job, journal, state, options, _elsewhere(job, digests))
-        spent += job.context.spent
-        history.remember(job, job.context.spent)
-        shift.list_failures()
-        unfinished = shift.unfinished and not options.accept_failures
-        if shift.interrupted or unfinished:
-            job.run.begin(job.stage, identity, accepted, spent)
-            return _unsealed(job, shift)
-        job.completed(journal)
-        manifest = _manifest(job, journal, shift, identity)
-        journal.seal(sealed)
-    finally:
-        journal.close()
-    manifest.accepted, manifest.artifact, manifest.spent = accepted, fingerprint(sealed), spent
-    manifest.seconds = round(spent.seconds, 1)
-    job.run.finish(manifest)
-    return Summary(job.stage, Exit.DONE, f"{sealed}: {len(journal)} records", manifest, shift.failures)
+def _can_be_kept(stage: Stage[P, R], state: State) -> bool:
+    """A half-trained model cannot be kept: finishing it would mix two configurations."""
+    return stage.artifact.record is not None or bool(state.recorded)
 
 
-def _elsewhere(job: Job[P, R], digests: dict[str, str]) -> list[Failure]:
-    """Failures of earlier turns that today's plan says nothing of, such as those of a model that is not asked for."""
-    known = job.run.failures(job.stage) if job.may_hold_more else []
-    return [failure for failure in known if unit_name(failure.key) not in digests]
+def _refusal(stage: Stage[P, R], state: State) -> PrerequisiteError:
+    artifact, why = stage.artifact, "; ".join(state.reasons)
+    if not _can_be_kept(stage, state):
+        return PrerequisiteError(
+            f"{artifact.journal} was begun from something else: {why}", "--force moves it aside and starts again"
+        )
+    return PrerequisiteError(
+        f"{artifact.path} was made from something else: {why}",
+        "--force moves it aside and redoes it, --accept-stale keeps it as it is",
+    )
 
 
-def _shift(
-    job: Job[P, R], journal: Journal[R], state: State, options: Options, elsewhere: list[Failure]
-) -> Shift[P, R]:
-    """Do what is open, and count what it took."""
-    started = time.monotonic()
-    shift = Shift(job, journal, options.accept_failures, elsewhere)
-    if state.todo:
-        shift.run(open_units(job, journal), state.todo, state.recorded)
-    job.context.spent += Spent(units=shift.recorded, seconds=time.monotonic() - started)
-    return shift
+def _forecast(stage: Stage[P, R], state: State) -> Summary:
+    """What would be done, for a dry run."""
+    if stage.artifact.record is None:
+        planned = stage.plan_text() if state.todo else ""
+        amount = f"; {planned}" if planned else ""
+    else:
+        first = f"; first {unit_name(state.first)}" if state.first else ""
+        estimate = estimates.estimate(stage, state.todo) if state.todo else ""
+        amount = f"; {state.recorded} units recorded, {state.todo} to do{first}{estimate}"
+    return Summary(stage.name, Exit.DONE, f"{stage.name}: {state.kind}{amount}", None, [], state.kind != "done")
 
 
-def _manifest(job: Job[P, R], journal: Journal[R], shift: Shift[P, R], identity: Identity) -> Manifest:
-    figures = job.figures(iter(journal))
-    manifest = Manifest(stage=job.stage, identity=identity, left_out=shift.left_out)
-    manifest.counts = {"units": len(journal), "failed": len(shift.failures), **figures.counts}
-    manifest.figures, manifest.tokens = figures.values, figures.tokens
+def _nothing_to_do(stage: Stage[P, R], manifest: Manifest | None) -> Summary:
+    return Summary(stage.name, Exit.DONE, f"{stage.artifact.path} is complete: nothing to do", manifest, [])
+
+
+def _accept(stage: Stage[P, R], state: State) -> Manifest | None:
+    """Note that a finished folder is kept although it is stale, and why."""
+    manifest = stage.artifact.manifest()
+    if manifest is not None:
+        manifest.accepted, manifest.identity = stage.artifact.accepted(state.reasons), stage.identity()
+        stage.artifact.write_manifest(manifest)
     return manifest
 
 
-def _unsealed(job: Job[P, R], shift: Shift[P, R]) -> Summary:
-    if shift.interrupted:
-        raise Interrupted(job.stage)
-    message = f"{len(shift.failures)} units failed; {job.run.artifact(job.stage)} stays unfinished"
-    return Summary(job.stage, Exit.FAILED_UNITS, message, None, shift.failures)
+async def _produce(
+    stage: Stage[P, R], state: State, digests: dict[str, str], options: Options, stop: Callable[[], bool]
+) -> Summary:
+    artifact = stage.artifact
+    stage.check(state)
+    earlier = artifact.newest_manifest() if state.kind != "missing" else None
+    identity, accepted = stage.identity(), artifact.accepted(state.reasons)
+    spent = earlier.spent if earlier else Spent()
+    forced = options.force or bool(earlier and earlier.forced)
+    artifact.begin(identity, accepted, spent, forced)
+    artifact.add_digests(digests)
+    journal = artifact.open_journal(notice)
+    try:
+        done = await _do_units(stage, journal, state, options, stop, digests)
+        spent += stage.context.spent
+        estimates.remember(stage, stage.context.spent)
+        done.list_failures()
+        if done.interrupted or (done.unfinished and not options.accept_failures):
+            artifact.begin(identity, accepted, spent, forced)
+            return _unfinished(stage, done)
+        manifest = _manifest(stage, journal, done, identity, accepted, spent)
+        _seal(stage, journal, manifest)
+    finally:
+        journal.close()
+    return Summary(stage.name, Exit.DONE, f"{artifact.path}: {stage.summary(journal)}", manifest, done.failures)
+
+
+async def _do_units(
+    stage: Stage[P, R],
+    journal: Work[R],
+    state: State,
+    options: Options,
+    stop: Callable[[], bool],
+    digests: dict[str, str],
+) -> Units[P, R]:
+    """Do what is open, and count what it took."""
+    started = time.monotonic()
+    units = Units(stage, journal, stop, options.accept_failures, _failures_elsewhere(stage, digests))
+    if state.todo:
+        stage.stop = stop
+        await units.do(open_units(stage, journal), state.todo, state.recorded)
+    stage.context.spent += Spent(units=units.recorded, seconds=time.monotonic() - started)
+    return units
+
+
+def _failures_elsewhere(stage: Stage[P, R], digests: dict[str, str]) -> list[Failure]:
+    """Earlier failures of units outside today's plan, such as those of a model that is not asked for."""
+    known = stage.artifact.failures() if stage.allow_extra else []
+    return [failure for failure in known if unit_name(failure.key) not in digests]
+
+
+def _unfinished(stage: Stage[P, R], units: Units[P, R]) -> Summary:
+    if units.interrupted:
+        raise Interrupted(stage.name)
+    message = f"{len(units.failures)} units failed; {stage.artifact.path} stays unfinished"
+    return Summary(stage.name, Exit.FAILED_UNITS, message, None, units.failures)
+
+
+def _manifest(
+    stage: Stage[P, R], journal: Work[R], units: Units[P, R], identity: Identity, accepted: list[str], spent: Spent
+) -> Manifest:
+    metrics = stage.metrics(iter(journal))
+    return Manifest(
+        stage=stage.name,
+        identity=identity,
+        counts={"units": len(journal), "failed": len(units.failures), **metrics.counts},
+        figures=metrics.figures,
+        tokens=metrics.tokens,
+        left_out={**metrics.left_out, **units.skipped},
+        loss=metrics.loss,
+        accepted=accepted,
+        spent=spent,
+        seconds=round(spent.seconds, 1),
+    )
+
+
+def _seal(stage: Stage[P, R], journal: Work[R], manifest: Manifest) -> None:
+    """Derived files first, then the manifest, then the artifact: it exists only if everything about it does."""
+    artifact = stage.artifact
+    for name, lines in stage.derive(journal).items():
+        write_atomic(artifact.derived[name], lines)
+    manifest.derived = {name: fingerprint(path) for name, path in artifact.derived.items()}
+
+    def note(made: Path) -> None:
+        manifest.artifact = fingerprint(made)
+        artifact.write_manifest(manifest)
+
+    journal.seal(artifact.path, note)
+    artifact.finish()

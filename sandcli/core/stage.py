@@ -1,114 +1,78 @@
-"""What a JSONL stage is: a `Job` that plans its units of work (pure) and does one unit (not pure).
+"""What a stage is: what it reads and depends on, its units of work, and one step that does a unit.
 
-`work` compares a job with what is there already, `shift` does the units; both are the same for all stages.
+Everything else (planning, resuming, retrying, journalling, sealing) is the runner's and the same for all stages.
 """
 
+import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Iterable
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sized
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
-from typing import Generic, Literal, NamedTuple, Protocol, TypeVar
+from pathlib import Path
+from typing import Any, ClassVar, Generic, Literal, NamedTuple, TypeVar, cast
 
 import msgspec
 
+from sandcli.core.artifact import Artifact, StageName
 from sandcli.core.context import Context
-from sandcli.core.run import Identity, Manifest, Run, Stage
-from sandcli.core.store import Records
-from sandcli.engines.base import Model
+from sandcli.core.manifest import SCHEMA, Identity, Manifest
+from sandcli.core.store import Keyed
+from sandcli.engines.base import Engine, Model
+from sandcli.envs.pool import Pool
 from sandcli.errors import Exit
+from sandcli.models import fingerprint
+from sandcli.prompts import digest as text_digest
+from sandcli.prompts import load
 from sandcli.records import Failure, Key
-
-
-class HasKey(Protocol):
-    """A record."""
-
-    @property
-    def key(self) -> Key:
-        """Its unit."""
-
+from sandcli.settings import SCOPE, Effect, Settings, values_with
 
 P = TypeVar("P")
-R = TypeVar("R", bound=HasKey)
+R = TypeVar("R", bound=Keyed)
 
 
 @dataclass(frozen=True)
 class Unit(Generic[P]):
-    """One piece of work. `digest` hashes the inputs that its result depends on."""
+    """One unit of work. `depends_on` is the part of the input that its result depends on."""
 
     key: Key
-    digest: str
     payload: P
+    depends_on: tuple[object, ...]
+
+    @property
+    def name(self) -> str:
+        """The key as text, for messages and manifests."""
+        return unit_name(self.key)
+
+    @property
+    def digest(self) -> str:
+        """A short hash of `depends_on`."""
+        return hashlib.sha256(repr(self.depends_on).encode()).hexdigest()[:12]
 
 
-class LeftOut(NamedTuple):
-    """The verdict on a unit that makes no record, such as an expert path that does not reach its score."""
+def unit_name(key: Key) -> str:
+    """A unit's key as text."""
+    return msgspec.json.encode(key).decode()
+
+
+class Skipped(NamedTuple):
+    """The result of a unit that makes no record, such as an expert path that does not reach its score."""
 
     reason: str
 
 
-Do = Callable[[Unit[P], R | None], Awaitable[R | LeftOut]]
-"""Does one unit; the second argument is an earlier record that does not satisfy what is asked for now."""
-
-
 @dataclass
-class Figures:
-    """What a stage's summary and manifest tell about its records."""
+class Metrics:
+    """What a stage's summary and manifest say about its records."""
 
     counts: dict[str, int] = field(default_factory=dict)
-    values: dict[str, float] = field(default_factory=dict)
+    figures: dict[str, float] = field(default_factory=dict)
     tokens: int = 0
-
-
-class Job(ABC, Generic[P, R]):
-    """One stage on one run."""
-
-    stage: Stage
-    record: type[R]
-    sequences = 1
-    """Sequences that a unit lets the engine decode at the same time."""
-
-    may_hold_more = False
-    """Whether the plan itself keeps to `limit` and to the tasks that are set, so that records outside it are fine.
-    Otherwise the plan is all that the inputs hold, and a record outside it tells that an input changed."""
-
-    def __init__(self, context: Context) -> None:
-        self.context = context
-        self.run: Run = context.run
-
-    @abstractmethod
-    def identity(self) -> Identity:
-        """What the artifact depends on. Cheap: no simulator, no model."""
-
-    @abstractmethod
-    def plan(self) -> Iterable[Unit[P]]:
-        """Every unit that the inputs define, in canonical order. Pure, and lazy: there may be a great many."""
-
-    def model(self) -> Model | None:
-        """The model that does the work, if any does; of several the first."""
-        return None
-
-    @abstractmethod
-    def opened(self) -> AbstractAsyncContextManager["Do[P, R]"]:
-        """Open models and environments, and give the function that does a unit."""
-
-    @abstractmethod
-    def figures(self, records: Iterable[R]) -> Figures:
-        """Summarise the records."""
-
-    def satisfied(self, unit: Unit[P], record: R) -> bool:
-        """Whether a record is all that is asked for now."""
-        return True
-
-    def whole(self) -> bool:
-        """Whether all that belongs to a finished artifact is there."""
-        return True
-
-    def completed(self, records: Records[R]) -> None:
-        """Make what else belongs to the artifact, before it is sealed."""
+    left_out: dict[str, str] = field(default_factory=dict)
+    loss: list[tuple[int, float]] = field(default_factory=list)
 
 
 class Options(NamedTuple):
-    """What the command line asks of any stage."""
+    """What the user asks of any stage."""
 
     force: bool = False
     accept_stale: bool = False
@@ -117,10 +81,11 @@ class Options(NamedTuple):
 
 
 class State(NamedTuple):
-    """A stage's artifact held against what is asked for.
+    """How a stage's artifact compares with what is asked for.
 
-    `stale`: made from something else, and `reasons` says what. `wider`: finished, and more is asked for now.
-    `todo` counts units, `first` is the first of them.
+    `stale`: made from something else, and `reasons` says what. `wider`: finished, and more is asked for now. `todo`
+    counts units, `first` is the first of them. `refresh`: its records are right, its manifest describes older input.
+    `edited`: it was changed by hand after it was finished.
     """
 
     kind: Literal["missing", "partial", "wider", "done", "stale"]
@@ -128,12 +93,14 @@ class State(NamedTuple):
     todo: int
     reasons: list[str]
     first: Key | None = None
+    refresh: bool = False
+    edited: bool = False
 
 
 class Summary(NamedTuple):
     """How a stage ended. `forecast`: nothing was done yet, and there is something to do."""
 
-    stage: Stage
+    stage: StageName
     exit: Exit
     message: str
     manifest: Manifest | None
@@ -141,6 +108,144 @@ class Summary(NamedTuple):
     forecast: bool = False
 
 
-def unit_name(key: Key) -> str:
-    """A unit's key as text, for messages and manifests."""
-    return msgspec.json.encode(key).decode()
+class Stage(ABC, Generic[P, R]):
+    """One stage on one run.
+
+    `tables` names the settings tables that the stage may read: `self.settings` holds no others, so that a setting the
+    result depends on cannot be forgotten in its identity. `prompts` are files in prompts/. A stage that `plays` uses
+    the world; one that only reads the world's instruction names the prompt `instruction`.
+    """
+
+    name: ClassVar[StageName]
+    tables: ClassVar[tuple[str, ...]] = ()
+    prompts: ClassVar[tuple[str, ...]] = ()
+    plays: ClassVar[bool] = False
+
+    allow_extra: ClassVar[bool] = False
+    """Whether `units()` itself applies `limit` and the tasks that are set, so that other records are fine. Otherwise it
+    gives all that the inputs hold, and any other record shows that an input changed."""
+
+    own_progress: ClassVar[bool] = False
+    """Whether a step shows its own progress."""
+
+    engine: Engine
+    pool: Pool
+    stop: Callable[[], bool]
+    """Whether the user asked to stop; a step that takes long should look."""
+
+    def __init__(self, context: Context) -> None:
+        self.context = context
+        self.run = context.run
+        self.limit = context.limit
+        self.artifact: Artifact[R] = context.run.artifact(self.name)
+        self.settings = cast(Settings, _OnlyTables(context.settings, self.tables))
+
+    # What the stage is made of
+
+    @abstractmethod
+    def reads(self) -> tuple[Path, ...]:
+        """The artifacts that it reads. Raises `PrerequisiteError` if one is not there."""
+
+    def models(self) -> dict[str, Model]:
+        """The models whose content the result depends on, by role. The first one does the work."""
+        return {}
+
+    @abstractmethod
+    def units(self) -> Iterable[Unit[P]]:
+        """Every unit that the inputs define, in canonical order. Pure, and lazy: there may be very many."""
+
+    @abstractmethod
+    async def step(self, unit: Unit[P], earlier: R | None) -> R | Skipped:
+        """Do one unit. `earlier` is a record that does not satisfy what is asked for now."""
+
+    @abstractmethod
+    def metrics(self, records: Iterable[R]) -> Metrics:
+        """Summarise the records."""
+
+    # What only some stages say
+
+    @property
+    def sequences(self) -> int:
+        """Sequences that the engine decodes together for one unit."""
+        return 1
+
+    def depends_on(self) -> dict[str, str]:
+        """What else the content depends on, by name."""
+        return {}
+
+    def satisfied(self, unit: Unit[P], record: R) -> bool:
+        """Whether a record is all that is asked for now."""
+        return True
+
+    def binds(self) -> bool:
+        """Whether unfinished work without a record must keep to its identity, as a checkpoint must."""
+        return False
+
+    def derive(self, records: Iterable[R]) -> dict[str, Iterable[bytes]]:
+        """The lines of every file that is derived from the finished records, by file name."""
+        return {}
+
+    @contextmanager
+    def process_group(self, stop: Callable[[], bool]) -> Iterator[bool]:
+        """Entered around everything else. Yields whether another process leads, so that nothing is left to do here."""
+        yield False
+
+    def check(self, state: State) -> None:
+        """Raise before anything is begun if the work cannot succeed."""
+
+    def plan_text(self) -> str:
+        """What a dry run says about the amount of work, if the number of units does not say it."""
+        return ""
+
+    def summary(self, records: Sized) -> str:
+        """What was made, in a few words."""
+        return f"{len(records)} records"
+
+    # What all stages share
+
+    def identity(self) -> Identity:
+        """What the artifact's content depends on: everything it could depend on, except what settings.py marks."""
+        settings = values_with(self.context.settings, self.tables, Effect.CONTENT)
+        settings |= {role: fingerprint(model.folder) for role, model in self.models().items()}
+        settings |= {f"prompt.{name}": text_digest(self._prompt(name)) for name in self.prompts}
+        settings |= {"schema": SCHEMA, **self.depends_on()}
+        if self.plays:
+            settings |= {f"env.{name}": version for name, version in self.context.world.versions().items()}
+        inputs = {path.name: fingerprint(path) for path in self.reads()}
+        scope = values_with(self.context.settings, self.tables, SCOPE) | {"limit": str(self.limit)}
+        return Identity(settings=settings, inputs=inputs, scope=scope)
+
+    def _prompt(self, name: str) -> str:
+        return self.context.world.system if name == "instruction" else load(name)
+
+    def model(self) -> Model | None:
+        """The model that does the work."""
+        return next(iter(self.models().values()), None)
+
+    def seed(self, *key: str | int) -> int:
+        """A unit's seed: a function of the run's seed and the unit's key."""
+        assert "run" in self.tables
+        return self.context.seed(*key)
+
+    @asynccontextmanager
+    async def opened(self) -> AsyncIterator[None]:
+        """Load the model and start the environments, as far as the stage uses them."""
+        async with AsyncExitStack() as stack:
+            if model := self.model():
+                self.engine = await stack.enter_async_context(self.context.engine(model))
+            if self.plays:
+                self.pool = await stack.enter_async_context(self.context.pool())
+            yield
+
+
+class _OnlyTables:
+    """The settings tables that a stage names, and settings that never change content."""
+
+    def __init__(self, settings: Settings, tables: tuple[str, ...]) -> None:
+        self._settings = settings
+        self._tables = tables
+
+    def __getattr__(self, table: str) -> Any:
+        if table not in self._tables:
+            raise AttributeError(f"this stage does not name the settings table [{table}] in `tables`")
+        return getattr(self._settings, table)

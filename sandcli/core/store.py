@@ -1,9 +1,9 @@
-"""Crash-safe JSONL: a journal while a stage is at work, a sealed file when it is done.
+"""Crash-safe JSONL: a journal while a stage works, a sealed file when it is done.
 
-A record is one durable unit: one line, newline last; those that are finished at the same time share one `write`
-and one `fsync`. A line without a newline was being written when the process died and is cut off; a line that does
+A record is one durable unit: one line, newline last. Records that finish at the same time share one `write` and one
+`fsync`. A line without a newline was being written when the process died, so a journal cuts it off; a line that does
 not decode is corruption and stops the program with file and line. Sealing sorts the records into canonical order and
-puts the file into place atomically, so the same records give the same bytes whatever the order they came in.
+puts the file in place atomically: the same records give the same bytes, whatever order they came in.
 """
 
 import contextlib
@@ -12,18 +12,25 @@ import fcntl
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Generic, Protocol, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
-import jsonlines
 import msgspec
 
 from sandcli.errors import PrerequisiteError, UsageError
-from sandcli.files import disk_space, fsync_folder, write_atomic
+from sandcli.files import disk_space, fsync_folder, write_temporary
 from sandcli.records import Key
+
+if TYPE_CHECKING:
+    import pandas
+    from datasets import Dataset
+
+
+JOURNAL = ".part"
+"""The suffix of an artifact that a stage is working on."""
 
 
 class Keyed(Protocol):
-    """Anything that knows the unit of work it answers."""
+    """Anything that knows its unit of work."""
 
     @property
     def key(self) -> Key:
@@ -31,19 +38,6 @@ class Keyed(Protocol):
 
 
 R = TypeVar("R", bound=Keyed)
-
-
-def read(path: Path, kind: type[R]) -> Iterator[R]:
-    """The records of a sealed file, one at a time. Raises `UsageError` with file and line for a bad one."""
-    decode = msgspec.json.Decoder(kind).decode
-    with path.open("rb") as file, jsonlines.Reader(file, loads=_strict(decode)) as reader:
-        while True:
-            try:
-                yield cast(R, reader.read())
-            except EOFError:
-                return
-            except jsonlines.InvalidLineError as error:
-                raise _corrupt(path, error.lineno, str(error.__cause__ or error)) from None
 
 
 @contextlib.contextmanager
@@ -56,8 +50,8 @@ def lock(path: Path, what: str) -> Iterator[None]:
             file.seek(0)
             holder = file.read().strip() or "unknown"
             raise PrerequisiteError(
-                f"{what} is at work in another process (pid {holder})",
-                "wait for it, or stop it, and run again",
+                f"{what} is running in another process (pid {holder})",
+                "wait for it to finish, or stop it, then run the command again",
             ) from None
         file.truncate(0)
         file.write(str(os.getpid()))
@@ -66,73 +60,122 @@ def lock(path: Path, what: str) -> Iterator[None]:
 
 
 class Records(Generic[R]):
-    """The records of an artifact in any state, by key; only keys and offsets are held in memory.
+    """The records of one artifact: iterate over them, or look one up by key.
 
-    A second record with the same key supersedes the first. Reading never changes the file: an unfinished last
-    line is passed over.
+    Iterating gives them in canonical order: a sealed file is streamed, a journal sorted. Looking up builds an index
+    first, which holds keys and offsets only; a second record with the same key replaces the first. Reading never
+    changes the file; the unfinished last line of a journal is skipped. Raises `UsageError` with file and line for a
+    record that does not decode.
     """
 
     def __init__(self, path: Path, kind: type[R]) -> None:
-        """Index the file. Raises `UsageError` with file and line for a record that does not decode."""
         self.path = path
+        self._in_progress = path.suffix == JOURNAL
         self._decode = msgspec.json.Decoder(kind).decode
-        self._spans: dict[Key, tuple[int, int]] = {}
+        self._file = self._open()
         self._end = 0
         self._torn = 0
-        self._file = self._open()
-        try:
-            with path.open("rb") as file:
-                for number, line in enumerate(file, 1):
-                    self._index(line, number)
-        except BaseException:
-            self.close()
-            raise
+        self._indexed: dict[Key, tuple[int, int]] | None = None
 
     def _open(self) -> int:
         return os.open(self.path, os.O_RDONLY)
 
-    def _index(self, line: bytes, number: int) -> None:
-        if not line.endswith(b"\n"):
-            self._torn = number
-            return
-        try:
-            record = self._decode(line)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            raise _corrupt(self.path, number, str(error)) from None
-        self._spans[record.key] = (self._end, len(line))
-        self._end += len(line)
+    def __del__(self) -> None:
+        self.close()
+
+    def __enter__(self) -> "Records[R]":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _lines(self) -> Iterator[tuple[bytes, R]]:
+        with self.path.open("rb") as file:
+            for number, line in enumerate(file, 1):
+                if self._in_progress and not line.endswith(b"\n"):
+                    self._torn = number
+                    return
+                try:
+                    yield line, self._decode(line)
+                except (msgspec.DecodeError, UnicodeDecodeError) as error:
+                    raise _corrupt(self.path, number, str(error)) from None
+
+    @property
+    def _index(self) -> dict[Key, tuple[int, int]]:
+        if self._indexed is None:
+            self._indexed = {}
+            for line, record in self._lines():
+                self._indexed[record.key] = (self._end, len(line))
+                self._end += len(line)
+        return self._indexed
 
     def __contains__(self, key: Key) -> bool:
-        return key in self._spans
+        return key in self._index
 
     def __len__(self) -> int:
-        return len(self._spans)
+        return len(self._index)
 
     def ordered_keys(self) -> list[Key]:
         """All keys in canonical order."""
-        return sorted(self._spans)
+        return sorted(self._index)
 
     def get(self, key: Key) -> R:
-        """The latest record of this key; KeyError where there is none."""
-        offset, length = self._spans[key]
+        """The latest record with this key. Raises `KeyError` if there is none."""
+        offset, length = self._index[key]
         return self._decode(os.pread(self._file, length, offset))
 
+    def having(self, keys: list[Key]) -> list[R]:
+        """The records with these keys, as far as there are any."""
+        return [self.get(key) for key in keys if key in self]
+
     def __iter__(self) -> Iterator[R]:
-        """All records in canonical order."""
-        return (self.get(key) for key in self.ordered_keys())
+        if self._in_progress:
+            return (self.get(key) for key in self.ordered_keys())
+        return (record for _, record in self._lines())
+
+    def find_damage(self) -> None:
+        """Raise `UsageError` with the line of the first record that does not decode or whose unit occurs twice."""
+        seen: dict[Key, int] = {}
+        for number, (_, record) in enumerate(self._lines(), 1):
+            if record.key in seen:
+                raise _corrupt(self.path, number, f"the same unit is on line {seen[record.key]}")
+            seen[record.key] = number
+
+    def to_pandas(self) -> "pandas.DataFrame":
+        """A table with one row a record; nested fields stay lists and dicts."""
+        import pandas
+
+        return pandas.DataFrame(self._rows())
+
+    def to_dataset(self) -> "Dataset":
+        """A Hugging Face data set with one row a record."""
+        from datasets import Dataset
+
+        return Dataset.from_list(self._rows())
+
+    def _rows(self) -> list[dict[str, Any]]:
+        rows: list[dict[str, Any]] = msgspec.to_builtins(list(self))
+        return rows
 
     def close(self) -> None:
-        """Let go of the file."""
-        os.close(self._file)
+        """Close the file."""
+        if self._file >= 0:
+            os.close(self._file)
+            self._file = -1
 
 
 class Journal(Records[R]):
-    """An artifact in work: records are appended one by one, and sealed at the end. One writer at a time."""
+    """An artifact that a stage is working on: records are appended one by one and sealed at the end. One writer."""
 
     def __init__(self, path: Path, kind: type[R], notice: Callable[[str], None] = lambda _: None) -> None:
-        """Open or create the journal; a torn last line is cut off and `notice` is told."""
+        """Open or create the journal. A torn last line is cut off, and `notice` says so."""
         super().__init__(path, kind)
         self._encode = msgspec.json.Encoder().encode
+        try:
+            len(self)
+        except BaseException:
+            self.close()
+            raise
         if self._torn:
             os.ftruncate(self._file, self._end)
             notice(f"{path}:{self._torn}: cut off a record that was being written when the last run ended")
@@ -142,8 +185,9 @@ class Journal(Records[R]):
             return os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
 
     def append(self, *records: R) -> None:
-        """Record some units. When this returns, they survive a crash; when it raises, only the first of them may."""
+        """Record some units. When this returns, they survive a crash; if it raises, only the first few may."""
         lines = [self._encode(record) + b"\n" for record in records]
+        index = self._index
         with disk_space(self.path):
             try:
                 written = os.write(self._file, b"".join(lines))
@@ -156,33 +200,26 @@ class Journal(Records[R]):
                 if self._end + len(line) > start + written:
                     os.ftruncate(self._file, self._end)
                     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-                self._spans[record.key] = (self._end, len(line))
+                index[record.key] = (self._end, len(line))
                 self._end += len(line)
 
-    def seal(self, path: Path) -> None:
-        """Put the sorted records into place as the finished artifact, and drop the journal."""
-        write_atomic(path, (os.pread(self._file, length, at) for _, (at, length) in sorted(self._spans.items())))
+    def seal(self, path: Path, note: Callable[[Path], None]) -> None:
+        """Put the sorted records in place as the finished artifact, then drop the journal.
+
+        `note` gets the complete temporary file just before it is renamed, and writes the manifest: the artifact exists
+        only if its manifest describes it.
+        """
+        index = self._index
+        lines = (os.pread(self._file, length, at) for _, (at, length) in sorted(index.items()))
+        temporary = write_temporary(path, lines)
+        note(temporary)
+        temporary.replace(path)
+        fsync_folder(path.parent)
         self.path.unlink()
-
-
-def unseal(path: Path, journal: Path) -> None:
-    """Make a finished artifact the beginning of a journal again, so that missing units can be added."""
-    path.replace(journal)
-    fsync_folder(path.parent)
-
-
-def _strict(decode: Callable[[str | bytes], R]) -> Callable[[str | bytes], R]:
-    def loads(line: str | bytes) -> R:
-        try:
-            return decode(line)
-        except msgspec.DecodeError as error:
-            raise ValueError(str(error)) from error
-
-    return loads
 
 
 def _corrupt(path: Path, line: int, why: str) -> UsageError:
     return UsageError(
         f"{path}:{line}: not a valid record: {why}",
-        "correct or delete that line by hand (its unit is then done again), or redo the stage with --force",
+        "correct or delete that line, then run the stage that made the file again; or redo that stage with --force",
     )

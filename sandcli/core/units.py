@@ -1,118 +1,132 @@
-"""One process's turn at a stage: many units at once, each journalled as it is done, failures retried and listed."""
+"""Does many units of a stage at once: each is journalled as soon as it is done, failures are retried and listed."""
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from typing import Any, Generic
 
-from sandcli.core.stage import Do, Job, LeftOut, P, R, Unit, unit_name
-from sandcli.core.store import Journal
-from sandcli.errors import MachineryError
-from sandcli.interrupts import Interrupts
+from sandcli.core.artifact import Work
+from sandcli.core.stage import P, R, Skipped, Stage, Unit
+from sandcli.errors import Interrupted, MachineryError
 from sandcli.progress import Bar
 from sandcli.records import Failure
 
 _GIVE_UP_AFTER = 20
 """Failed units in a row after which a stage stops trying."""
 
+_NOT_RETRIED = ("replay_diverged", "context")
+"""Failures that come out the same every time."""
 
-class Shift(Generic[P, R]):
-    """One process's turn at a stage: the units it does, and what became of them."""
 
-    def __init__(self, job: Job[P, R], journal: Journal[R], patient: bool, elsewhere: Sequence[Failure]) -> None:
-        """`patient`: try every unit, however many fail; who accepts failures wants all the others.
+class Units(Generic[P, R]):
+    """What one process does of a stage, and the result: `recorded` counts, `skipped` and `failures` list units."""
 
-        `elsewhere` are failures of units that are not looked at this time; they stay listed.
+    def __init__(
+        self,
+        stage: Stage[P, R],
+        journal: Work[R],
+        stop: Callable[[], bool],
+        keep_going: bool,
+        others: Sequence[Failure],
+    ) -> None:
+        """`stop` is asked between units. `keep_going`: try every unit, however many fail.
+
+        `others` are earlier failures of units that are not part of this run; they stay listed.
         """
-        self._job = job
+        self._stage = stage
         self._journal = journal
-        self._patient = patient
-        self._elsewhere = elsewhere
-        self._interrupts = Interrupts()
+        self._stop = stop
+        self._keep_going = keep_going
+        self._others = others
         self.failures: list[Failure] = []
-        self.left_out: dict[str, str] = {}
+        self.skipped: dict[str, str] = {}
         self.interrupted = False
         self.unfinished = False
         self.recorded = 0
-        self._in_a_row = 0
+        self._failed_in_a_row = 0
 
-    def run(self, units: Iterator[Unit[P]], todo: int, recorded: int) -> None:
-        """Do the units, of which there are `todo`. An interrupt ends it early, after what is in flight."""
-        with Bar(self._job.stage, recorded + todo, recorded).shown() as self._bar, self._interrupts:
-            asyncio.run(self._all(units))
-        self.interrupted = self._interrupts.asked
-
-    async def _all(self, units: Iterator[Unit[P]]) -> None:
-        """As many lanes as units may be in flight, each taking the next as soon as it is done with one."""
-        async with self._job.opened() as do:
-            self._done: asyncio.Queue[R | LeftOut | None] = asyncio.Queue()
-            recording = asyncio.create_task(self._record())
-            width = self._job.context.in_flight(self._job.sequences)
-            lanes = [asyncio.create_task(self._lane(units, do)) for _ in range(width)]
+    async def do(self, units: Iterator[Unit[P]], todo: int, recorded: int) -> None:
+        """Do the units, of which there are `todo`. If `stop` says so, end early, after the units in progress."""
+        self._bar = Bar(self._stage.name, recorded + todo, recorded)
+        shown = nullcontext() if self._stage.own_progress else self._bar.shown()
+        with shown:
             try:
-                working = asyncio.gather(*lanes)
-                either: set[asyncio.Future[Any]] = {working, recording}
-                await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
-                if not recording.done():  # otherwise the disk is full, or the like
-                    await working
-            finally:
-                for lane in lanes:
-                    lane.cancel()
-                await asyncio.gather(*lanes, working, return_exceptions=True)
-                self._done.put_nowait(None)
-                await recording
+                async with self._stage.opened():
+                    await self._in_lanes(units)
+            except Interrupted:
+                self.interrupted = True
+        self.interrupted = self.interrupted or self._stop()
+
+    async def _in_lanes(self, units: Iterator[Unit[P]]) -> None:
+        """As many lanes as units may be in progress; each takes the next unit as soon as it has done one."""
+        self._results: asyncio.Queue[R | Skipped | None] = asyncio.Queue()
+        recording = asyncio.create_task(self._record())
+        width = self._stage.context.in_flight(self._stage.sequences)
+        lanes = [asyncio.create_task(self._lane(units)) for _ in range(width)]
+        try:
+            working = asyncio.gather(*lanes)
+            either: set[asyncio.Future[Any]] = {working, recording}
+            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+            if not recording.done():  # otherwise recording failed, for example because the disk is full
+                await working
+        finally:
+            for lane in lanes:
+                lane.cancel()
+            await asyncio.gather(*lanes, working, return_exceptions=True)
+            self._results.put_nowait(None)
+            await recording
         self.unfinished = bool(self.failures) or next(units, None) is not None
 
-    async def _lane(self, units: Iterator[Unit[P]], do: Do[P, R]) -> None:
-        while not self._stopping():
+    async def _lane(self, units: Iterator[Unit[P]]) -> None:
+        while not self._ends_early():
             unit = next(units, None)
             if unit is None:
                 return
-            await self._one(unit, do)
-            await asyncio.sleep(0)  # an engine that answers at once would never let the others have a turn
+            await self._one(unit)
+            await asyncio.sleep(0)  # an engine that answers at once would otherwise never let the other lanes run
 
-    def _stopping(self) -> bool:
-        hopeless = self._in_a_row >= _GIVE_UP_AFTER and not self._patient
-        return self._interrupts.asked or hopeless
+    def _ends_early(self) -> bool:
+        return self._stop() or (self._failed_in_a_row >= _GIVE_UP_AFTER and not self._keep_going)
 
     async def _record(self) -> None:
-        """Put on disk what is done. Nobody waits for it: what comes while the disk is busy shares the next write."""
+        """Write results to disk. Nobody waits for it: results that arrive during a write share the next one."""
         ended = False
         while not ended:
-            finished = [await self._done.get()]
-            while not self._done.empty():
-                finished.append(self._done.get_nowait())
-            records = [item for item in finished if item is not None and not isinstance(item, LeftOut)]
+            finished = [await self._results.get()]
+            while not self._results.empty():
+                finished.append(self._results.get_nowait())
+            records = [item for item in finished if item is not None and not isinstance(item, Skipped)]
             if records:
                 await asyncio.to_thread(self._journal.append, *records)
                 self.recorded += len(records)
             ended = None in finished
             self._bar.advance(len(finished) - ended)
 
-    async def _one(self, unit: Unit[P], do: Do[P, R]) -> None:
+    async def _one(self, unit: Unit[P]) -> None:
         """Do one unit, with retries."""
         earlier = self._journal.get(unit.key) if unit.key in self._journal else None
-        attempts = 1 + self._job.context.settings.run.retries
+        attempts = 1 + self._stage.context.settings.run.retries
         for attempt in range(1, attempts + 1):
             try:
-                result = await do(unit, earlier)
+                result = await self._stage.step(unit, earlier)
             except MachineryError as error:
-                if attempt == attempts or error.reason in ("replay_diverged", "context"):
+                if attempt == attempts or error.reason in _NOT_RETRIED:
                     self._failed(unit, error, attempt)
                     return
-                continue
-            break
-        self._in_a_row = 0
-        if isinstance(result, LeftOut):
-            self.left_out[unit_name(unit.key)] = result.reason
-        self._done.put_nowait(result)
+            else:
+                break
+        self._failed_in_a_row = 0
+        if isinstance(result, Skipped):
+            self.skipped[unit.name] = result.reason
+        self._results.put_nowait(result)
 
     def _failed(self, unit: Unit[P], error: MachineryError, attempts: int) -> None:
-        self._in_a_row += error.reason in ("engine", "environment", "timeout")
+        self._failed_in_a_row += error.reason not in _NOT_RETRIED
         failure = Failure(unit=list(unit.key), reason=error.reason, detail=error.detail, attempts=attempts)
         self.failures.append(failure)
         self._bar.advance()
         self.list_failures()
 
     def list_failures(self) -> None:
-        """Put them where `sand status` finds them."""
-        self._job.run.set_failures(self._job.stage, [*self._elsewhere, *self.failures])
+        """Write the failures to where `sand status` finds them."""
+        self._stage.artifact.set_failures([*self._others, *self.failures])

@@ -51,7 +51,13 @@ class _Row(msgspec.Struct):
 
 def read_rows(path: Path) -> list[Row]:
     """All rows of a file. Raises `UsageError` that names the line of broken JSON, or the row of a broken row."""
-    return [_row(path, number, raw) for number, raw in enumerate(_parsed(path), 1)]
+    rows = [_row(path, number, raw) for number, raw in enumerate(_parsed(path), 1)]
+    seen: set[str] = set()
+    for number, row in enumerate(rows, 1):
+        if row.id in seen:
+            raise UsageError(f"{path}: row {number}: id {row.id!r} came before", "give every row an id of its own")
+        seen.add(row.id)
+    return rows
 
 
 def _parsed(path: Path) -> list[Any]:

@@ -1,155 +1,61 @@
-"""Which steps are deliberated, among which actions, and what the base model is asked about them.
+"""Which steps are deliberated and among which actions: the whole method, and its ablations (paper, Table 3). Pure.
 
-The method weighs the sampled actions by their critiques. Its ablations (paper, Table 3) go without: `critique`
-weighs the sampled actions as they are, `sampling` lets the base model think of the others, at every step.
+The whole method weighs the sampled actions by their critiques. Without `critique` it weighs the sampled actions as they
+are; without `sampling` the base model thinks of the other actions itself, at every step.
 """
 
-import random
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing
-from typing import Literal, NamedTuple
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Literal, Protocol
 
-from sandcli.agent.turns import deliberation_opening, normalise, options_of
-from sandcli.core.run import Run, Stage
-from sandcli.core.store import Records, read
-from sandcli.messages import Message
-from sandcli.method.expert_switch import switches
-from sandcli.method.texts import told
-from sandcli.prompts import fill
-from sandcli.records import Critique, Rollout, Trajectory
-from sandcli.settings import MethodSettings, Settings
-from sandcli.stages.sample import Place, flagged
+from sandcli.agent.turns import normalise
+from sandcli.method.deliberation import FlaggedStep, Option
+from sandcli.method.inconsistency import ExpertStep
+from sandcli.records import Critique, Key, Rollout, Sample, Trajectory
+
+Without = Literal["none", "sampling", "critique"]
+
+PROMPTS: Mapping[Without, str] = {"none": "deliberate", "critique": "compare", "sampling": "propose"}
+"""The prompt file of each variant."""
 
 
-class Option(NamedTuple):
-    """An action that is weighed; `critique` is empty where there is none."""
+class Critiques(Protocol):
+    """Critiques by (trajectory, step, candidate)."""
 
-    action: str
-    critique: str = ""
-
-
-class Dilemma(NamedTuple):
-    """A step to deliberate.
-
-    `options` are the candidates, the expert's first; the thought is to end in number `chosen`: the expert's, unless
-    the expert was switched. Where the base model proposes the options itself, only the expert's is there.
-    """
-
-    place: Place
-    options: list[Option]
-    chosen: int = 0
-
-    @property
-    def action(self) -> str:
-        """What the thought is to end in."""
-        return self.options[self.chosen].action
+    def having(self, keys: list[Key]) -> list[Critique]:
+        """Those with these keys, as far as there are any."""
 
 
-class Way(NamedTuple):
-    """One form of the method: the prompt, the stages that say what is deliberated, and what they say."""
-
-    prompt: str
-    needs: tuple[Stage, ...]
-    found: Callable[[Run], Iterator[Dilemma]]
-
-
-def way(method: MethodSettings) -> Way:
-    """The form that the settings ask for."""
-    chosen = WAYS[method.without]
-    return chosen if method.switch == "never" else chosen._replace(needs=(*chosen.needs, "rollout"))
+def judged(flagged: Iterable[tuple[Sample, ExpertStep]], critiques: Critiques) -> Iterator[FlaggedStep]:
+    """The whole method: flagged steps whose candidates all have a critique."""
+    for sample, at in flagged:
+        keys: list[Key] = [(sample.id, sample.step, number) for number in range(len(sample.candidates) + 1)]
+        found = critiques.having(keys)
+        if [normalise(critique.action) for critique in found] == [c.action for c in sample.candidates]:
+            yield FlaggedStep(at, [Option(c.action, c.critique) for c in found])
 
 
-def dilemmas(run: Run, method: MethodSettings) -> Iterator[Dilemma]:
-    """Every step to deliberate, in order. What follows a switch was not sampled: the next iteration looks at it."""
-    form, replaced = way(method), replacements(run, method)
-    for dilemma in form.found(run):
-        rollout, step = replaced.get(dilemma.place.trajectory.id), dilemma.place.step
-        if rollout is None or step < rollout.step:
-            yield dilemma
-        elif step == rollout.step:
-            yield dilemma._replace(chosen=rollout.candidate)
-
-
-def replacements(run: Run, method: MethodSettings) -> Mapping[str, Rollout]:
-    """The rollouts that replace the rest of an expert trajectory, by trajectory."""
-    if method.switch == "never":
-        return {}
-    trajectories = {trajectory.id: trajectory for trajectory in read(run.needs("collect"), Trajectory)}
-    return switches(trajectories, read(run.needs("rollout"), Rollout), method.switch)
-
-
-def passed_over(run: Run, method: MethodSettings) -> int:
-    """Flagged steps that are not deliberated, since a candidate has no critique: of a limit, or of failures."""
-    if method.without != "none":
-        return 0
-    return sum(1 for _ in flagged(run)) - sum(1 for _ in _judged(run))
-
-
-def _judged(run: Run) -> Iterator[Dilemma]:
-    """Flagged steps whose candidates all have a critique."""
-    with closing(Records(run.needs("critique"), Critique)) as critiques:
-        for sample, place in flagged(run):
-            keys = [(sample.id, sample.step, number) for number in range(len(sample.candidates) + 1)]
-            found = [critiques.get(key) for key in keys if key in critiques]
-            if [normalise(critique.action) for critique in found] == [c.action for c in sample.candidates]:
-                yield Dilemma(place, [Option(c.action, c.critique) for c in found])
-
-
-def _sampled(run: Run) -> Iterator[Dilemma]:
-    """Flagged steps, with nothing known of their candidates but the actions."""
-    for sample, place in flagged(run):
+def unjudged(flagged: Iterable[tuple[Sample, ExpertStep]]) -> Iterator[FlaggedStep]:
+    """Without critique: flagged steps, with nothing known about the candidates but their actions."""
+    for sample, at in flagged:
         others = [Option(candidate.action) for candidate in sample.candidates[1:]]
-        yield Dilemma(place, [Option(place.expert.action), *others])
+        yield FlaggedStep(at, [Option(at.expert.action), *others])
 
 
-def _every(run: Run) -> Iterator[Dilemma]:
-    """Every step: without samples nothing tells where the agent is of two minds."""
-    for trajectory in read(run.needs("collect"), Trajectory):
+def every_step(trajectories: Iterable[Trajectory]) -> Iterator[FlaggedStep]:
+    """Without sampling: every step, since no samples show where the agent is inconsistent."""
+    for trajectory in trajectories:
         for t, step in enumerate(trajectory.steps):
-            yield Dilemma(Place(trajectory, t), [Option(step.action)])
+            yield FlaggedStep(ExpertStep(trajectory, t), [Option(step.action)])
 
 
-WAYS: Mapping[Literal["none", "sampling", "critique"], Way] = {
-    "none": Way("deliberate", ("collect", "sample", "critique"), _judged),
-    "critique": Way("compare", ("collect", "sample"), _sampled),
-    "sampling": Way("propose", ("collect",), _every),
-}
-"""The forms by what they go without."""
+def after_switches(flagged: Iterable[FlaggedStep], replaced: Mapping[str, Rollout]) -> Iterator[FlaggedStep]:
+    """The same steps if some rollouts replace the rest of their trajectories.
 
-
-class Question(NamedTuple):
-    """What the base model is asked, ending in the opening that it has to go on from, which lists `order`."""
-
-    messages: list[Message]
-    order: list[Option]
-
-
-def question(dilemma: Dilemma, settings: Settings, seed: int) -> Question:
-    """Ask for a deliberation.
-
-    The candidates come in an order drawn from the seed: were the expert's always first, a reader could learn to
-    take the first. Where the base model is to propose the options there is no order.
+    At the switch the thought must end in the candidate. What follows was not sampled: the next iteration looks at it.
     """
-    place, proposed = dilemma.place, settings.method.without == "sampling"
-    order = [] if proposed else random.Random(seed).sample(dilemma.options, len(dilemma.options))
-    asked = fill(
-        way(settings.method).prompt,
-        instruction=place.trajectory.instruction,
-        history=told(place.prefix, settings.critique.shown_steps),
-        candidates="\n".join(f"({n}) {_line(option)}" for n, option in enumerate(order, 1)),
-        others=str(settings.sample.n),
-        action=dilemma.action,
-    )
-    opening = deliberation_opening([option.action for option in order])
-    first = f' With "{order[0].action}" I' if order else ""
-    return Question([*asked, Message("assistant", opening + first)], order)
-
-
-def options(dilemma: Dilemma, thought: str) -> list[str]:
-    """The actions that a thought weighs: the candidates, or those that it proposes itself."""
-    known = [option.action for option in dilemma.options]
-    return known if len(known) > 1 else options_of(thought)
-
-
-def _line(option: Option) -> str:
-    return f"{option.action}: {option.critique}" if option.critique else option.action
+    for step in flagged:
+        rollout = replaced.get(step.at.trajectory.id)
+        if rollout is None or step.at.t < rollout.step:
+            yield step
+        elif step.at.t == rollout.step:
+            yield step._replace(chosen=rollout.candidate)

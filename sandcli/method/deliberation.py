@@ -1,57 +1,134 @@
-"""One attempt at a deliberation: the base model goes on from an opening, and what it wrote is judged."""
+"""One thought that weighs all candidates and ends in the expert's action. (Paper, Eq. 6.) Pure.
 
+Holds the prompt, and the checks that a thought must pass before it becomes training data.
+"""
+
+import random
+import re
+from collections.abc import Sequence
 from typing import NamedTuple
 
-from sandcli.agent.turns import is_deliberation
-from sandcli.engines.base import Completion, Engine, Sampling
+from sandcli.agent.form import is_deliberation, listed_options, opening
+from sandcli.agent.turns import normalise
 from sandcli.messages import Message
-from sandcli.method.ablations import Dilemma, Question, options
-from sandcli.method.texts import CONCLUSION, concluded, fault, judgement
+from sandcli.method.inconsistency import ExpertStep
+from sandcli.method.texts import format_steps, on_one_line, repeats
+from sandcli.prompts import fill
+
+CONCLUSION = "So I will"
+"""How the last sentence of a deliberation begins; prompts/deliberate.md asks for it."""
+
+_HINDSIGHT = re.compile(r"\b(expert|rollouts?|critiques?|reward|feedback|hindsight)\b", re.IGNORECASE)
+_CONCLUDED = re.compile(rf"^.*?\b{CONCLUSION}\b[^.!?]*[.!?]", re.DOTALL)
+_LINKS = "because|since|as|so|to|in order|which|after|before|while|first|next|now|then|again|instead"
+_DECISION_ENDS = rf"(?=$|[^\w\s]|\s(?:{_LINKS})\b)"
+"""What may follow the action in a conclusion: `pick up seed in jar` does not decide for `pick up seed`."""
 
 
-class Attempt(NamedTuple):
-    """A deliberation, opening included; empty where `fault` says why it may not become data."""
+class Option(NamedTuple):
+    """An action that is weighed; `critique` is empty if there is none."""
 
-    thought: str
-    fault: str | None
-    tokens: int
-
-
-async def attempt(engine: Engine, asked: Question, dilemma: Dilemma, sampling: Sampling, guided: bool) -> Attempt:
-    """Ask once. Raises `ContextOverflow` where the question alone is too long."""
-    written = await (write_guided(engine, asked, sampling) if guided else _write(engine, asked.messages, sampling))
-    thought = asked.messages[-1].content + (concluded(written.text) or "")
-    why = fault(written.text, written.finish, dilemma.action, options(dilemma, thought))
-    if why is None and not is_deliberation(thought):
-        why = "lists no alternatives"
-    return Attempt("" if why else thought, why, written.tokens)
+    action: str
+    critique: str = ""
 
 
-async def _write(engine: Engine, messages: list[Message], sampling: Sampling) -> Completion:
-    """What the base model writes after the opening. Where it stops without a conclusion it is asked to conclude."""
-    first = await engine.generate(messages, sampling)
-    if first[0].finish == "length" or CONCLUSION in first[0].text:
-        return first[0]
-    said = f"{first[0].text.rstrip()} {CONCLUSION}"
-    (second,) = await engine.generate(_continued(messages, said), sampling)
-    decided = second.text.rstrip().rstrip(".") + "." * (second.finish == "stop")
-    return Completion(f"{said}{decided}", first[0].tokens + second.tokens, second.finish)
+class FlaggedStep(NamedTuple):
+    """A step to deliberate.
+
+    `options` are the candidates, the expert's first. The thought must end in option number `chosen`: the expert's,
+    unless the expert was switched. If the base model is to propose the options itself, only the expert's is there.
+    """
+
+    at: ExpertStep
+    options: list[Option]
+    chosen: int = 0
+
+    @property
+    def action(self) -> str:
+        """The action that the thought must end in."""
+        return self.options[self.chosen].action
 
 
-async def write_guided(engine: Engine, asked: Question, sampling: Sampling) -> Completion:
-    """The same, with one sentence asked for on every option first, which begins as its critique judged."""
-    said, tokens = "", 0
-    sentence = sampling._replace(stop=(*sampling.stop, ". "))
-    for number, option in enumerate(asked.order):
-        said += (f' With "{option.action}" I' if number else "") + judgement(option.critique)
-        (part,) = await engine.generate(_continued(asked.messages, said), sentence)
-        tokens += part.tokens
-        if part.finish == "length" or not part.text.strip(" ."):
-            return Completion(said, tokens, "length")  # a sentence that came to nothing is no analysis
-        said += f" {part.text.strip().rstrip('.')}."
-    rest = await _write(engine, _continued(asked.messages, said), sampling)
-    return Completion(f"{said}{rest.text}", tokens + rest.tokens, rest.finish)
+class Question(NamedTuple):
+    """What the base model is asked. It ends in the opening to be continued, which lists the options in `order`."""
+
+    messages: list[Message]
+    order: list[Option]
 
 
-def _continued(messages: list[Message], said: str) -> list[Message]:
-    return [*messages[:-1], Message("assistant", f"{messages[-1].content}{said}")]
+def deliberation_prompt(flagged: FlaggedStep, prompt: str, shown_steps: int, others: int, seed: int) -> Question:
+    """Ask for a deliberation: z~_t = pi_base({(a, c)}, a_t).
+
+    The candidates come in an order drawn from the seed: if the expert's were always first, the agent could learn to
+    take the first. With the prompt `propose` the base model thinks of up to `others` alternatives; there is no order.
+    """
+    at = flagged.at
+    order = [] if prompt == "propose" else random.Random(seed).sample(flagged.options, len(flagged.options))
+    asked = fill(
+        prompt,
+        instruction=at.trajectory.instruction,
+        history=format_steps(at.prefix, shown_steps),
+        candidates="\n".join(f"({n}) {_line(option)}" for n, option in enumerate(order, 1)),
+        others=str(others),
+        action=flagged.action,
+    )
+    first = f' With "{order[0].action}" I' if order else ""
+    return Question([*asked, Message("assistant", opening([option.action for option in order]) + first)], order)
+
+
+def _line(option: Option) -> str:
+    return f"{option.action}: {option.critique}" if option.critique else option.action
+
+
+def concluded(text: str) -> str | None:
+    """A deliberation up to the end of its first conclusion; None if there is none.
+
+    What a model writes after it has decided is not part of the deliberation.
+    """
+    match = _CONCLUDED.search(on_one_line(text))
+    return f" {match[0].strip()}" if match else None
+
+
+def rejection(flagged: FlaggedStep, begun: str, written: str, finish: str) -> str | None:
+    """Why a deliberation, `begun` by the prompt and `written` by the base model, is no data; None if it is good."""
+    thought = begun + (concluded(written) or "")
+    known = [option.action for option in flagged.options]
+    options = known if len(known) > 1 else listed_options(thought)
+    why = rejection_reason(written, finish, flagged.action, options)
+    return why or (None if is_deliberation(thought) else "lists no alternatives")
+
+
+def rejection_reason(text: str, finish: str, expert: str, candidates: Sequence[str]) -> str | None:
+    """Why the text that follows the opening may not become data; None if it may."""
+    if "action:" in text.lower():
+        return "contains an action line"
+    if not _mentions(text, expert):
+        return "never mentions the expert's action"
+    thought = concluded(text)
+    if thought is None:
+        return "cut by the token limit" if finish == "length" else "comes to no conclusion"
+    if repeats(_anonymous(thought, candidates)):
+        return "repeats itself"
+    if _HINDSIGHT.search(thought):
+        return "speaks of what the agent cannot know"
+    decided = _decided(thought.rpartition(CONCLUSION)[2], candidates)
+    return None if decided == normalise(expert) else "does not end in the expert's action"
+
+
+def _anonymous(text: str, candidates: Sequence[str]) -> str:
+    """The text with one word for each action: naming a long action several times is not repetition."""
+    for action in sorted(candidates, key=len, reverse=True):
+        text = re.sub(re.escape(action), "ACTION", text, flags=re.IGNORECASE)
+    return text
+
+
+def _decided(conclusion: str, candidates: Sequence[str]) -> str | None:
+    """The candidate that a conclusion begins with; the longest if there are several."""
+    tail = normalise(conclusion)
+    named = (c for c in map(normalise, candidates) if re.match(rf"{re.escape(c)}{_DECISION_ENDS}", tail))
+    return max(named, key=len, default=None)
+
+
+def _mentions(text: str, action: str) -> bool:
+    """Whether a text names an action, in whole words."""
+    return re.search(rf"(?<!\w){re.escape(normalise(action))}(?!\w)", normalise(text)) is not None

@@ -1,6 +1,6 @@
-"""The expert switch: a candidate that did better than the expert takes its place. (Method, step 5, optional.) Pure.
+"""The expert switch: a candidate that did better than the expert takes its place. (Paper, section 3; optional.) Pure.
 
-The paper switches on ALFWorld. On ScienceWorld it does not: short-cuts raise training scores there, and hurt.
+The paper switches on ALFWorld. On ScienceWorld it does not: shortcuts raise training scores there and hurt test scores.
 """
 
 from collections.abc import Iterable, Mapping
@@ -16,8 +16,9 @@ Rule = Literal["never", "better", "shorter"]
 def switches(trajectories: Mapping[str, Trajectory], rollouts: Iterable[Rollout], rule: Rule) -> dict[str, Rollout]:
     """The rollout that replaces the rest of an expert trajectory, by trajectory; most have none.
 
-    A rollout must have earned strictly more than the expert, or, by the rule `shorter`, as much in fewer steps; one
-    that broke off is no example. Of several the best is taken, then the shortest, then the earliest.
+    A rollout must have earned strictly more than the expert, or, by the rule `shorter`, as much in fewer steps. A
+    rollout that ended early for other reasons does not count. Of several, the best is taken, then the shortest, then
+    the earliest.
     """
     best: dict[str, Rollout] = {}
     for rollout in rollouts:
@@ -30,7 +31,7 @@ def switches(trajectories: Mapping[str, Trajectory], rollouts: Iterable[Rollout]
 
 
 def _surpasses(rollout: Rollout, trajectory: Trajectory, rule: Rule) -> bool:
-    if rule == "never" or rollout.expert or not _is_example(rollout):
+    if rule == "never" or rollout.expert or not _is_complete(rollout):
         return False
     if rollout.reward > trajectory.reward:
         return True
@@ -38,8 +39,8 @@ def _surpasses(rollout: Rollout, trajectory: Trajectory, rule: Rule) -> bool:
     return rule == "shorter" and rollout.reward == trajectory.reward and fewer
 
 
-def _is_example(rollout: Rollout) -> bool:
-    """Whether every turn holds an action, and it did not end in invalid ones or in a full context."""
+def _is_complete(rollout: Rollout) -> bool:
+    """Whether every turn holds an action, and neither invalid actions nor a full context ended the rollout."""
     return rollout.end in ("done", "max_steps") and all(step.action for step in rollout.steps)
 
 
@@ -48,7 +49,7 @@ def _merit(rollout: Rollout) -> tuple[float, int]:
 
 
 def switched(trajectory: Trajectory, rollout: Rollout) -> Trajectory:
-    """The trajectory that follows the rollout from its step on; its source says so."""
+    """The trajectory that follows the rollout from its step on; `source` says so."""
     return replace(
         trajectory,
         steps=[*trajectory.steps[: rollout.step], *rollout.steps],

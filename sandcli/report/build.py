@@ -11,15 +11,13 @@ from rich.console import Console
 from rich.text import Text
 
 from sandcli.config import FILE, resolve
-from sandcli.core.planner import noted
-from sandcli.core.run import Run, Stage
+from sandcli.core.artifact import StageName
+from sandcli.core.run import Run
 from sandcli.core.stage import unit_name
-from sandcli.core.store import read
 from sandcli.errors import PrerequisiteError, UsageError
 from sandcli.files import write_atomic
-from sandcli.method.ablations import WAYS
 from sandcli.models import fingerprint
-from sandcli.records import Episode, Key, Trajectory
+from sandcli.records import Episode, Key
 from sandcli.report.bands import banded
 from sandcli.report.compare import warnings
 from sandcli.report.details import differences, difficulty, steps, success, types
@@ -81,7 +79,7 @@ def read_run(root: Path) -> Evaluation:
     if not (root / FILE).is_file():
         raise PrerequisiteError(f"{root} is no run directory: it has no {FILE}", "give the folders that sand init made")
     settings = resolve(root, {}, {}).settings
-    (scores, keys), manifest = _scores(run), run.manifest("eval")
+    (scores, keys), manifest = _scores(run), run.artifact("eval").manifest()
     return Evaluation(
         run=str(root),
         base=_base(root, settings),
@@ -90,7 +88,7 @@ def read_run(root: Path) -> Evaluation:
         without=_without(run, settings),
         scores=scores,
         settings=manifest.identity.settings if manifest else {},
-        missing=len(run.failures("eval")),
+        missing=len(run.artifact("eval").failures()),
         accepted=tuple(manifest.accepted) if manifest else (),
         trained=_trained(run),
         replaced=_replaced(run, settings, keys),
@@ -132,13 +130,14 @@ def _scores(run: Run) -> tuple[dict[str, list[Score]], set[Key]]:
     """The scores by model, and the keys of all episodes."""
     scores: dict[str, list[Score]] = {}
     seen: set[Key] = set()
-    for number, episode in enumerate(read(run.needs("eval"), Episode), 1):
+    path = run.artifact("eval").path
+    for number, episode in enumerate(run.episodes(), 1):
         if episode.key in seen:
-            raise UsageError(f"{run.artifact('eval')}: record {number} is an episode that came before", "delete one")
+            raise UsageError(f"{path}: record {number} is an episode that came before", "delete one")
         seen.add(episode.key)
         scores.setdefault(episode.model, []).append(_score(episode))
     if not scores:
-        raise PrerequisiteError(f"{run.artifact('eval')} holds no episode", f"sand eval --run {run.root}")
+        raise PrerequisiteError(f"{path} holds no episode", f"sand eval --run {run.root}")
     return scores, seen
 
 
@@ -163,26 +162,26 @@ def _base(root: Path, settings: Settings) -> str:
 
 def _trained(run: Run) -> frozenset[str]:
     """The tasks of D_exp, where it is there."""
-    path = run.artifact("collect")
-    return frozenset(str(trajectory.task) for trajectory in read(path, Trajectory)) if path.exists() else frozenset()
+    there = run.artifact("collect").path.exists()
+    return frozenset(str(trajectory.task) for trajectory in run.trajectories()) if there else frozenset()
 
 
 def _without(run: Run, settings: Settings) -> Literal["none", "sampling", "critique"]:
     """What the deliberations were made without, whatever sand.toml says; a flag or a variable may have said it."""
-    manifest = run.manifest("synthesize")
-    prompts = {f"prompt.{form.prompt}": name for name, form in WAYS.items()}
-    made = [prompts[key] for key in (manifest.identity.settings if manifest else ()) if key in prompts]
-    return made[0] if made else settings.method.without
+    manifest = run.artifact("synthesize").manifest()
+    made: Any = manifest.identity.settings.get("method.without") if manifest else None
+    return made or settings.method.without
 
 
 def _replaced(run: Run, settings: Settings, evaluated: set[Key]) -> tuple[str, ...]:
     """Models of the run that were made anew after some of their episodes."""
     if settings.engine.kind == "scripted":
         return ()
-    made: dict[str, Stage] = {"model": "train", "sft": "sft"}
-    folders = {name: run.artifact(stage) for name, stage in made.items() if run.artifact(stage).exists()}
+    made: dict[str, StageName] = {"model": "train", "sft": "sft"}
+    paths = {name: run.artifact(stage).path for name, stage in made.items()}
+    folders = {name: path for name, path in paths.items() if path.exists()}
     prints = {name: fingerprint(folder) for name, folder in folders.items()}
-    were = noted(run, "eval")
+    were = run.artifact("eval").digests()
     changed = {str(key[-1]) for key in evaluated if were.get(unit_name(key)) != prints.get(str(key[-1]))}
     return tuple(name for name in prints if name in changed)
 

@@ -1,24 +1,19 @@
 """`sand eval`: greedy episodes on held-out tasks. The agent writes its deliberation in the same pass as its action."""
 
-import asyncio
 from collections.abc import AsyncIterator, Iterable
-from contextlib import AsyncExitStack, asynccontextmanager, closing
+from contextlib import asynccontextmanager
+from pathlib import Path
 from statistics import fmean
 from typing import NamedTuple
 
-from sandcli.agent.episode import Limits, play
-from sandcli.agent.turns import conversation
-from sandcli.core.context import Context
+from sandcli.agent.conversation import STOP, conversation
+from sandcli.agent.episode import EpisodeLimits, play
+from sandcli.core.engine_holder import EngineHolder
 from sandcli.core.planner import open_units
-from sandcli.core.run import Identity
-from sandcli.core.stage import Do, Figures, Job, LeftOut, Unit
-from sandcli.core.store import Records
+from sandcli.core.stage import Metrics, Stage, Unit
 from sandcli.engines.base import Engine, Model, Sampling
-from sandcli.envs.pool import Pool
 from sandcli.models import fingerprint
-from sandcli.prompts import digest as text_digest
 from sandcli.records import Episode, Task
-from sandcli.stages.sample import STOP
 
 
 class Trial(NamedTuple):
@@ -29,87 +24,66 @@ class Trial(NamedTuple):
     model: str
 
 
-class EvalJob(Job[Trial, Episode]):
-    """Units are (split, task, model)."""
+class EvalStage(Stage[Trial, Episode]):
+    """Units are (split, task, model). Models are compared unit by unit."""
 
-    stage = "eval"
-    record = Episode
-    may_hold_more = True
+    name = "eval"
+    tables = ("agent", "env", "eval", "engine")
+    prompts = ("instruction",)
+    plays = True
+    allow_extra = True
 
-    def identity(self) -> Identity:
-        """How the agent acts, and the world; the models are compared unit by unit."""
-        settings, evaluated = self.context.settings, self.context.settings.eval
-        return Identity(
-            settings={
-                "agent.max_tokens": str(settings.agent.max_tokens),
-                "agent.max_invalid": str(settings.agent.max_invalid),
-                "env.step_limit": str(settings.env.step_limit),
-                "prompt.instruction": text_digest(self.context.world.system),
-                **self.context.environment(),
-                **self.context.context(),
-            },
-            inputs={name: fingerprint(self._named(name).folder) for name in evaluated.models},
-            scope={
-                "splits": ",".join(evaluated.splits),
-                "tasks": ",".join(settings.env.tasks),
-                "limit": str(self.context.limit),
-            },
-        )
+    def reads(self) -> tuple[Path, ...]:
+        """Nothing but models."""
+        return ()
 
     def model(self) -> Model:
-        """The first of those that are evaluated."""
-        return self._named(self.context.settings.eval.models[0])
+        """The first model that is evaluated."""
+        return self._named(self.settings.eval.models[0])
 
     def _named(self, model: str) -> Model:
         match model:
             case "model":
-                return self.context.scripted or self.context.made("train")
+                return self.context.scripted or self.context.made_by("train")
             case "sft":
-                return self.context.scripted or self.context.made("sft")
+                return self.context.scripted or self.context.made_by("sft")
             case "base":
                 return self.context.base()
         return self.context.scripted or self.context.model(model)
 
-    def plan(self) -> list[Unit[Trial]]:
-        """The first tasks of every split, once a model; `--limit` counts tasks a split."""
-        evaluated = self.context.settings.eval
-        prints = {model: fingerprint(self._named(model).folder) for model in evaluated.models}
-        tasks = {split: self.context.world.tasks(split)[: self.context.limit] for split in evaluated.splits}
+    def units(self) -> list[Unit[Trial]]:
+        """The first tasks of every split, once for each model; `--limit` counts the tasks of a split."""
+        prints = {model: fingerprint(self._named(model).folder) for model in self.settings.eval.models}
+        tasks = {split: self.context.world.tasks(split)[: self.limit] for split in self.settings.eval.splits}
         return [
-            Unit((split, *task.key, model), prints[model], Trial(split, task, model))
-            for model in evaluated.models
-            for split in evaluated.splits
+            Unit((split, *task.key, model), Trial(split, task, model), (prints[model],))
+            for model in self.settings.eval.models
+            for split in self.settings.eval.splits
             for task in tasks[split]
         ]
 
     @asynccontextmanager
-    async def opened(self) -> AsyncIterator[Do[Trial, Episode]]:
-        """Start the environments; models are loaded one after the other."""
-        async with AsyncExitStack() as stack:
-            seat = await stack.enter_async_context(Seat(self.context, self._first()))
-            pool = await stack.enter_async_context(self.context.pool())
+    async def opened(self) -> AsyncIterator[None]:
+        """Start the environments; models are loaded one after the other, beginning with the first that has work."""
+        recorded = self.artifact.recorded()
+        unit = next(open_units(self, recorded), None) if recorded is not None else None
+        first = self._named(unit.payload.model) if unit else self.model()
+        async with EngineHolder(self.context, first) as self._engines, self.context.pool() as self.pool:
+            yield
 
-            async def do(unit: Unit[Trial], earlier: Episode | None) -> Episode | LeftOut:
-                async with seat.engine(self._named(unit.payload.model)) as engine:
-                    return await self._episode(engine, pool, unit.payload)
+    async def step(self, unit: Unit[Trial], earlier: Episode | None) -> Episode:
+        """Play one episode at temperature 0."""
+        async with self._engines.for_model(self._named(unit.payload.model)) as engine:
+            return await self._episode(engine, unit.payload)
 
-            yield do
-
-    def _first(self) -> Model:
-        """The first model that has something to do."""
-        with closing(Records(self.run.journal(self.stage), Episode)) as records:
-            unit = next(open_units(self, records), None)
-        return self._named(unit.payload.model) if unit else self.model()
-
-    async def _episode(self, engine: Engine, pool: Pool, trial: Trial) -> Episode:
-        settings, world = self.context.settings, self.context.world
-        session = await pool.restore(trial.task)
+    async def _episode(self, engine: Engine, trial: Trial) -> Episode:
+        settings, world = self.settings.agent, self.context.world
+        session = await self.pool.restore(trial.task)
         try:
-            sampling = Sampling(max_tokens=settings.agent.max_tokens, stop=STOP)
-            limits = Limits(world.step_limit(trial.task), settings.agent.max_invalid)
+            sampling = Sampling(max_tokens=settings.max_tokens, stop=STOP)
+            limits = EpisodeLimits(world.step_limit(trial.task), settings.max_invalid)
             history = conversation(world.system, session.reset.instruction, [])
             played = await play(engine, session, history, lambda _: sampling, limits)
-            reward = session.best
         finally:
             await session.close()
         return Episode(
@@ -118,65 +92,18 @@ class EvalJob(Job[Trial, Episode]):
             model=trial.model,
             instruction=session.reset.instruction,
             steps=played.steps,
-            reward=reward,
-            success=reward >= 1.0,
+            reward=session.best,
+            success=session.best >= 1.0,
             end=played.end,
             deliberated=sum(step.deliberated for step in played.steps),
             tokens=played.tokens,
         )
 
-    def figures(self, records: Iterable[Episode]) -> Figures:
+    def metrics(self, records: Iterable[Episode]) -> Metrics:
         """The average reward of every model and split."""
         rewards: dict[str, list[float]] = {}
         tokens = 0
         for episode in records:
             rewards.setdefault(f"reward {episode.model} {episode.split}", []).append(episode.reward)
             tokens += episode.tokens
-        return Figures(values={name: round(fmean(found), 4) for name, found in rewards.items()}, tokens=tokens)
-
-
-class Seat:
-    """Holds one engine at a time; who needs another waits until the last user of this one is done."""
-
-    def __init__(self, context: Context, first: Model) -> None:
-        self._context = context
-        self._first = first
-        self._users = 0
-        self._beside: dict[Model, Engine | None] = {}
-        self._changed = asyncio.Condition()
-
-    async def __aenter__(self) -> "Seat":
-        await self._load(self._first)
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self._open.aclose()
-
-    async def _load(self, model: Model) -> None:
-        self._open = AsyncExitStack()
-        self._engine = await self._open.enter_async_context(self._context.engine(model))
-        self._beside = {model: self._engine}
-
-    def _served(self, model: Model) -> Engine | None:
-        """The engine that is open as this model, where it can be."""
-        if model not in self._beside:
-            self._beside[model] = self._engine.beside(model)
-        return self._beside[model]
-
-    @asynccontextmanager
-    async def engine(self, model: Model) -> AsyncIterator[Engine]:
-        """The engine as this model; an adapter is served beside its base, without a change."""
-        async with self._changed:
-            await self._changed.wait_for(lambda: self._users == 0 or self._served(model) is not None)
-            engine = self._served(model)
-            if engine is None:
-                await self._open.aclose()
-                await self._load(model)
-                engine = self._engine
-            self._users += 1
-        try:
-            yield engine
-        finally:
-            async with self._changed:
-                self._users -= 1
-                self._changed.notify_all()
+        return Metrics(figures={name: round(fmean(found), 4) for name, found in rewards.items()}, tokens=tokens)

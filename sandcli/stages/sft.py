@@ -1,11 +1,31 @@
-"""`sand sft`: the policy before iteration 1: pi_base fine-tuned on D_exp. (Method, step 0.)"""
+"""`sand sft`: the policy before iteration 1, pi_base fine-tuned on D_exp. (Input of Algorithm 1.)"""
 
-from sandcli.core.context import Context
-from sandcli.stages.tuning import Tuning
+from pathlib import Path
+
+from sandcli.engines.base import Model
+from sandcli.settings import TrainingSettings
+from sandcli.stages.training import TrainingStage
 
 
-def sft_job(context: Context) -> Tuning:
-    """From the base model, on expert.jsonl, with the settings of [sft]. `UsageError` in a run that has a policy."""
-    context.must_make_sft()
-    data = context.run.needs("collect")
-    return Tuning(context, "sft", context.base_model().folder, data, context.settings.sft)
+class SftStage(TrainingStage):
+    """From the base model, on expert.jsonl."""
+
+    name = "sft"
+    tables = ("run", "sft")
+
+    @property
+    def aims(self) -> TrainingSettings:
+        """[sft]."""
+        return self.settings.sft
+
+    def start(self) -> Model:
+        """pi_base."""
+        return self.context.base_model()
+
+    def data(self) -> Path:
+        """D_exp."""
+        return self.run.artifact("collect").require()
+
+    def fix_empty(self) -> str:
+        """Collect more."""
+        return "collect some: other tasks, a larger --limit"

@@ -1,14 +1,35 @@
-"""`sand train`: the next policy: pi_k fine-tuned on D_delib, deliberated and plain steps mixed. (Method, step 6.)"""
+"""`sand train`: the next policy, pi_k fine-tuned on D_delib. (Algorithm 1.)
 
-from sandcli.core.context import Context
-from sandcli.errors import PrerequisiteError
-from sandcli.stages.tuning import Tuning
+Deliberated and plain steps are mixed: this teaches the agent when to deliberate.
+"""
+
+from pathlib import Path
+
+from sandcli.core.run import D_DELIB
+from sandcli.engines.base import Model
+from sandcli.settings import TrainingSettings
+from sandcli.stages.training import TrainingStage
 
 
-def train_job(context: Context) -> Tuning:
-    """From this iteration's policy, on deliberations.jsonl, with the settings of [train]."""
-    context.run.needs("synthesize")
-    if not context.run.deliberations.exists():
-        fix = f"sand synthesize --run {context.run.root} makes it anew from thoughts.jsonl"
-        raise PrerequisiteError(f"{context.run.deliberations} is missing", fix)
-    return Tuning(context, "train", context.policy_model().folder, context.run.deliberations, context.settings.train)
+class TrainStage(TrainingStage):
+    """From this iteration's policy, on deliberations.jsonl."""
+
+    name = "train"
+    tables = ("run", "train")
+
+    @property
+    def aims(self) -> TrainingSettings:
+        """[train]."""
+        return self.settings.train
+
+    def start(self) -> Model:
+        """pi_k."""
+        return self.context.policy_model()
+
+    def data(self) -> Path:
+        """D_delib."""
+        return self.run.artifact("synthesize").require_derived(D_DELIB)
+
+    def fix_empty(self) -> str:
+        """Make the deliberations again."""
+        return f"make it again: {self.run.artifact('synthesize').command} --force"

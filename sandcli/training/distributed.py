@@ -14,7 +14,8 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
-from sandcli.core.store import read
+import msgspec
+
 from sandcli.errors import Exit, PrerequisiteError, SandError
 from sandcli.files import write_atomic
 from sandcli.interrupts import Interrupts
@@ -45,7 +46,7 @@ class Session(NamedTuple):
         from sandcli.training.trainer import fit
 
         together, bar = processes() > 1, Bar(self.label, 0, 0)
-        trajectories = list(read(self.data, Trajectory))[: self.limit]
+        trajectories = msgspec.json.Decoder(Trajectory).decode_lines(self.data.read_bytes())[: self.limit]
         with Interrupts(launched=together) as interrupts:
             hooks = Hooks(_say, bar.restart, bar.advance, lambda: interrupts.asked)
             if together:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from sandcli.agent.turns import conversation
+from sandcli.agent.conversation import conversation
 from sandcli.engines.tokens import encode, render, stop_ids
 from sandcli.errors import UsageError
 from sandcli.messages import Message

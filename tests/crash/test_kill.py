@@ -12,18 +12,19 @@ from pathlib import Path
 import pytest
 
 from sandcli.config import Scalar
-from sandcli.core.run import Run, Stage
-from tests.helpers import WATCHED_SAND, artifacts, environment, fault, make_run, units
+from sandcli.core.artifact import StageName
+from sandcli.core.run import Run
+from tests.helpers import WATCHED_SAND, artifact, artifacts, environment, fault, make_run, units
 
-STAGES: tuple[Stage, ...] = ("collect", "sample", "rollout", "critique", "synthesize", "eval")
-SHARES: dict[Stage, int] = {"collect": 3, "sample": 3, "rollout": 5, "critique": 3, "synthesize": 3, "eval": 3}
+STAGES: tuple[StageName, ...] = ("collect", "sample", "rollout", "critique", "synthesize", "eval")
+SHARES: dict[StageName, int] = {"collect": 3, "sample": 3, "rollout": 5, "critique": 3, "synthesize": 3, "eval": 3}
 PATIENCE = 60.0
 PAUSE = "0.004"
 """Seconds between units and between steps, so that stages can be met in the middle."""
 
 
 @contextmanager
-def working(stage: Stage, root: Path) -> Iterator[subprocess.Popen[bytes]]:
+def working(stage: StageName, root: Path) -> Iterator[subprocess.Popen[bytes]]:
     """A `sand` process at work, in a process group of its own as a shell gives it."""
     command = [*WATCHED_SAND, stage, "--run", str(root)]
     watched = environment(WATCHED=str(log(root)), WATCHED_PAUSE=PAUSE)
@@ -53,10 +54,10 @@ def begun(root: Path) -> list[str]:
     return log(root).read_text().splitlines() if log(root).exists() else []
 
 
-def recorded(stage: Stage, root: Path) -> bytes:
+def recorded(stage: StageName, root: Path) -> bytes:
     """The complete lines of a stage, finished or not."""
     run = Run(root)
-    for path in (run.journal(stage), run.artifact(stage)):
+    for path in (run.artifact(stage).journal, run.artifact(stage).path):
         if path.exists():
             content = path.read_bytes()
             return content[: content.rfind(b"\n") + 1]
@@ -75,18 +76,18 @@ def size(path: Path) -> int:
     return path.stat().st_size if path.exists() else 0
 
 
-def finish(stage: Stage, root: Path) -> None:
+def finish(stage: StageName, root: Path) -> None:
     """Run a stage to its end."""
     with working(stage, root) as process:
         code = process.wait(PATIENCE)
     assert code == 0, said(root)
 
 
-def kill(stage: Stage, root: Path, target: float, delay: float) -> bool:
+def kill(stage: StageName, root: Path, target: float, delay: float) -> bool:
     """Kill a stage a moment after its journal has grown to a size; whether it was still alive."""
     run = Run(root)
     with working(stage, root) as process:
-        until(lambda: size(run.journal(stage)) >= target or run.artifact(stage).exists(), process)
+        until(lambda: size(run.artifact(stage).journal) >= target or run.artifact(stage).path.exists(), process)
         try:
             process.wait(delay)
         except subprocess.TimeoutExpired:
@@ -94,7 +95,7 @@ def kill(stage: Stage, root: Path, target: float, delay: float) -> bool:
         return process.wait() == -signal.SIGKILL
 
 
-def torment(stage: Stage, root: Path, whole: int, share: int, moments: random.Random) -> int:
+def torment(stage: StageName, root: Path, whole: int, share: int, moments: random.Random) -> int:
     """Kill a stage at ascending random places of its journal and finish it; how often it was killed."""
     killed = 0
     kept = recorded(stage, root)
@@ -102,7 +103,7 @@ def torment(stage: Stage, root: Path, whole: int, share: int, moments: random.Ra
         earlier = len(begun(root))
         killed += kill(stage, root, place * whole, moments.uniform(0.0, 0.02))
         assert not set(begun(root)[earlier:]) & set(units(stage, kept))
-        if not Run(root).artifact(stage).exists():
+        if not artifact(root, stage).path.exists():
             assert recorded(stage, root).startswith(kept)
         kept = recorded(stage, root)
         names = units(stage, kept)
@@ -116,7 +117,7 @@ def torment(stage: Stage, root: Path, whole: int, share: int, moments: random.Ra
 
 def figures(root: Path) -> list[object]:
     """What the manifests tell of the content."""
-    made = [Run(root).manifest(stage) for stage in STAGES]
+    made = [artifact(root, stage).manifest() for stage in STAGES]
     return [(m.identity, m.counts, m.figures, m.tokens, m.left_out, m.accepted) for m in made if m is not None]
 
 
@@ -134,7 +135,7 @@ def test_a_run_that_is_killed_20_times_comes_to_the_same_bytes(tmp_path: Path) -
     for attempt in range(3):  # a stage that ends before its last kill leaves the rest of its share to the next attempt
         root = make_run(tmp_path / f"killed{attempt}", **settings)
         for stage, share in SHARES.items():
-            kills += torment(stage, root, size(Run(quiet).artifact(stage)), min(share, 20 - kills), moments)
+            kills += torment(stage, root, size(artifact(quiet, stage).path), min(share, 20 - kills), moments)
         assert artifacts(root) == artifacts(quiet)
         assert figures(root) == figures(quiet)
         assert list(root.glob("*.part")) == list(root.glob("*.tmp")) == []
@@ -154,13 +155,13 @@ def interrupted(root: Path) -> tuple[Path, Path]:
 def test_an_interrupt_finishes_what_is_in_flight(tmp_path: Path, number: signal.Signals) -> None:
     root, quick = interrupted(tmp_path / "run")
     with working("collect", root) as process:
-        until(lambda: size(Run(root).journal("collect")) > 0, process)
+        until(lambda: size(artifact(root, "collect").journal) > 0, process)
         os.killpg(process.pid, number)
         assert process.wait(PATIENCE) == 130
     kept = units("collect", recorded("collect", root))
     assert sorted(kept) == sorted(begun(root))
     assert 0 < len(kept) < 6
-    assert "finishing what is in flight" in said(root)
+    assert "finishing what is in progress" in said(root)
     assert said(root).endswith(
         "error: collect was interrupted; finished work is kept\n  fix: run the same command again to go on\n"
     )
@@ -174,9 +175,9 @@ def test_a_second_interrupt_ends_at_once(tmp_path: Path) -> None:
     root, quick = interrupted(tmp_path / "run")
     fault(tmp_path / "faults", "hang", "fetch_1 take lamp")
     with working("collect", root) as process:
-        until(lambda: size(Run(root).journal("collect")) > 0 and not any((tmp_path / "faults").iterdir()), process)
+        until(lambda: size(artifact(root, "collect").journal) > 0 and not any((tmp_path / "faults").iterdir()), process)
         os.killpg(process.pid, signal.SIGINT)
-        until(lambda: "finishing what is in flight" in said(root), process)
+        until(lambda: "finishing what is in progress" in said(root), process)
         assert process.poll() is None
         os.killpg(process.pid, signal.SIGINT)
         assert process.wait(5) == 130

@@ -13,7 +13,7 @@ import msgspec
 import pytest
 import torch
 
-from sandcli.agent.turns import conversation
+from sandcli.agent.conversation import conversation
 from sandcli.engines.loading import load_model
 from sandcli.engines.tokens import load_tokenizer, prompt_ids, render
 from sandcli.errors import PrerequisiteError, SandError, UsageError

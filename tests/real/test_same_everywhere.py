@@ -7,9 +7,8 @@ from typing import Any
 
 import pytest
 
-from sandcli.core.run import Run
 from sandcli.errors import Exit
-from tests.helpers import lines, make_run, perform
+from tests.helpers import artifact, lines, make_run, perform
 from tests.real.test_server import VLLM
 
 pytestmark = [
@@ -30,8 +29,8 @@ def greedy(root: Path, kind: str, smollm: Path, **settings: Any) -> tuple[list[A
     common: dict[str, Any] = {"model__policy": str(smollm), "agent__max_tokens": 40, "engine__max_length": 512}
     summary = perform("sample", root, engine__kind=kind, sample__temperature=0.0, **common, **settings)
     assert summary.exit is Exit.DONE
-    records = lines(Run(root).artifact("sample"))
-    Run(root).set_aside("sample")
+    records = lines(artifact(root, "sample").path)
+    artifact(root, "sample").set_aside()
     return records, summary.manifest.spent if summary.manifest else None
 
 

@@ -2,33 +2,35 @@
 
 import os
 import shutil
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from sandcli.config import FILE, Scalar, read_text, resolve, template
-from sandcli.core.run import SCHEMA, Identity, Manifest, Run
+from sandcli.core.manifest import SCHEMA, Identity, Manifest
+from sandcli.core.run import D_DELIB, Run
 from sandcli.errors import PrerequisiteError, UsageError
 from sandcli.files import write_atomic
 from sandcli.models import fingerprint
 from sandcli.presets import preset_values
-from sandcli.stages.collect import TAKEN_OVER
+from sandcli.stages.collect import PREVIOUS
 
 _FOLDERS = "model.base", "model.policy", "env.games"
 
 
-def start_run(root: Path, previous: Path | None, assignments: list[str], preset: str | None = None) -> None:
-    """Make `root` with its sand.toml; with `previous`, D_exp is its D_delib and the policy its model.
+def start_run(root: Path, previous: Path | None, settings: Mapping[str, Scalar], preset: str | None = None) -> None:
+    """Make `root` with its sand.toml. With `previous`, D_exp is its D_delib and the policy its model.
 
-    Raises `UsageError` where `root` is a run already, an assignment is not `table.key=value`, the preset unknown, or
-    both are asked for; `PrerequisiteError` where `previous` is not done, or its model was trained on something else.
+    Raises `UsageError` if `root` is a run already, a setting is wrong, the preset is unknown, or both a preset and a
+    previous run are given; `PrerequisiteError` if `previous` is not done, or its model was trained on something else.
     """
     if (root / FILE).exists():
         raise UsageError(f"{root} is a run already", f"edit {root / FILE}, or choose another directory")
-    values: dict[str, Any] = {**(preset_values(preset) if preset else {}), **_assigned(assignments)}
+    values: dict[str, Any] = {**(preset_values(preset) if preset else {}), **settings}
     if previous is not None and preset:
         raise UsageError(
             f"--from takes its settings from {previous}, --preset from elsewhere",
-            "leave --preset out; --set changes single ones",
+            "leave out --preset; --set changes single settings",
         )
     if previous is not None:
         values = {**_carried(root, Run(previous), values.get("env.name")), **values}
@@ -41,7 +43,8 @@ def start_run(root: Path, previous: Path | None, assignments: list[str], preset:
     write_atomic(root / FILE, [template(values).encode()])
 
 
-def _assigned(assignments: list[str]) -> dict[str, Scalar]:
+def assigned(assignments: Sequence[str]) -> dict[str, Scalar]:
+    """The settings in some `table.key=value`. Raises `UsageError` for another form, or two values for one setting."""
     values: dict[str, Scalar] = {}
     for assignment in assignments:
         name, equals, text = assignment.partition("=")
@@ -56,36 +59,33 @@ def _assigned(assignments: list[str]) -> dict[str, Scalar]:
 
 
 def _carried(root: Path, previous: Run, world: str | None) -> dict[str, Scalar]:
-    """The previous run's own settings, with its model as the policy; one epoch, as the paper's later iterations."""
+    """The previous run's own settings, with its model as the policy; one epoch, as in the paper's later iterations."""
     previous.must_exist()
     resolved = resolve(previous.root, {}, {})
     if world not in (None, resolved.settings.env.name):
         raise UsageError(
             f"the trajectories of {previous.root} are of {resolved.settings.env.name}, not of {world}",
-            "leave env.name as it is there",
+            "keep its env.name",
         )
     values = {s.name: s.value for s in resolved.listing() if s.origin != "default"}
-    values.pop("eval.models", None)  # such as sft, which the new run does not have
+    values.pop("eval.models", None)  # it may name sft, which the new run does not have
     values |= {"run.iteration": resolved.settings.run.iteration + 1, "train.epochs": 1}
-    values["model.policy"] = str(previous.needs("train").relative_to(previous.root))
+    values["model.policy"] = str(previous.artifact("train").require().relative_to(previous.root))
     return values | {name: _seen_from(root, previous, str(values[name])) for name in _FOLDERS if values.get(name)}
 
 
 def _seen_from(root: Path, previous: Run, name: str) -> str:
-    """A folder that lies in or beside the previous run, as it is called in the new one; runs can be moved together."""
+    """A folder in or beside the previous run, by its path from the new one: the two runs can be moved together."""
     relative = not Path(name).is_absolute() and (previous.root / name).exists()
     return os.path.relpath(previous.root / name, root) if relative else name
 
 
 def _take_over(run: Run, previous: Run) -> None:
-    previous.needs("synthesize")
-    trained = previous.manifest("train")
-    if trained is not None and trained.identity.settings.get("data") != fingerprint(previous.deliberations):
-        raise PrerequisiteError(
-            f"{previous.deliberations} is not what {previous.artifact('train')} was trained on",
-            f"sand train --run {previous.root} --force",
-        )
-    shutil.copyfile(previous.deliberations, run.artifact("collect"))
-    settings = {"source": f"{TAKEN_OVER}{previous.root}", "schema": SCHEMA}
-    identity = Identity(settings=settings, inputs={}, scope={})
-    run.finish(Manifest(stage="collect", identity=identity, artifact=fingerprint(run.artifact("collect"))))
+    d_delib = previous.artifact("synthesize").require_derived(D_DELIB)
+    trained, expert = previous.artifact("train"), run.artifact("collect")
+    made = trained.manifest()
+    if made is not None and made.identity.settings.get("data") != fingerprint(d_delib):
+        raise PrerequisiteError(f"{d_delib} is not what {trained.path} was trained on", f"{trained.command} --force")
+    shutil.copyfile(d_delib, expert.path)
+    identity = Identity(settings={"source": f"{PREVIOUS}{previous.root}", "schema": SCHEMA}, inputs={}, scope={})
+    expert.write_manifest(Manifest(stage="collect", identity=identity, artifact=fingerprint(expert.path)))

@@ -1,0 +1,32 @@
+"""Episodes as conversations: what the agent is shown before each turn, and what it is trained on."""
+
+from collections.abc import Iterable
+
+from sandcli.agent.turns import render
+from sandcli.messages import Message
+from sandcli.records import Step
+
+STOP = ("\nObservation:",)
+"""Generation stops here if an agent starts to invent the world's answer."""
+
+INVALID_TURN = "Invalid format. Answer with 'Action:' and one action."
+"""The observation after a turn without an action; the world is not touched."""
+
+
+def conversation(system: str, instruction: str, steps: Iterable[Step]) -> list[Message]:
+    """The history h_t = (u, z_1, a_1, o_1, ..., o_t) as messages, ready for the agent's next turn."""
+    messages = [Message("system", system), Message("user", instruction)]
+    for step in steps:
+        messages += turn_messages(step)
+    return messages
+
+
+def turn_messages(step: Step) -> list[Message]:
+    """One step as two messages: the agent's turn and the observation.
+
+    White space around the turn is removed: some chat templates trim it (Llama-3) and others keep it, and the turn that
+    is trained on must equal the turn that is read later.
+    """
+    thought, action = step.thought.strip(), step.action.strip()
+    said = render(thought, action) if action else thought
+    return [Message("assistant", said), Message("user", f"Observation: {step.observation}")]

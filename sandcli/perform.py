@@ -1,0 +1,98 @@
+"""Performs stages on real runs: one of them, or all of Algorithm 1, resumable at any point."""
+
+import contextlib
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from sandcli.config import FILE, Scalar, resolve
+from sandcli.core.artifact import StageName
+from sandcli.core.context import Context
+from sandcli.core.run import Run
+from sandcli.core.runner import run_stage
+from sandcli.core.stage import Options, Summary
+from sandcli.errors import Exit, PrerequisiteError, UsageError
+from sandcli.interrupts import stop
+from sandcli.new_run import start_run
+from sandcli.pipeline import TABLE, algorithm_1, next_root, row
+from sandcli.progress import notice
+from sandcli.stages.collect import CollectStage
+
+Flags = Mapping[str, Scalar | None]
+
+
+def context_of(run: Run, flags: Flags, limit: int | None = None) -> Context:
+    """A run with its settings: sand.toml, `SAND_*` variables, flags. Raises `PrerequisiteError` if there is no run."""
+    run.must_exist()
+    return Context(run, resolve(run.root, os.environ, flags).settings, limit)
+
+
+async def perform(name: StageName, context: Context, options: Options) -> Summary:
+    """Bring one stage up to date. Raises `UsageError` for `sft` in a run that starts from a given policy."""
+    if name == "sft":
+        context.must_make_sft()
+    return await run_stage(row(name).stage(context), options, stop.get())
+
+
+async def perform_collect(context: Context, options: Options, source: Path | None, keep_diverged: bool) -> Summary:
+    """`perform` for `collect`, which may read a file."""
+    return await run_stage(CollectStage(context, source, keep_diverged), options, stop.get())
+
+
+class _Ended(Exception):
+    """The pipeline stops here."""
+
+
+class Pipeline:
+    """Runs Algorithm 1: `iterations` runs one after the other, as far as the stage `until` in the last of them."""
+
+    def __init__(self, flags: Flags, iterations: int, until: str | None, dry_run: bool) -> None:
+        """Raises `UsageError` if there is no stage `until`."""
+        names = [row.name for row in TABLE]
+        if until is not None and until not in names:
+            raise UsageError(f"there is no stage {until!r}", f"use one of {', '.join(names)}")
+        self._flags = flags
+        self._iterations = iterations
+        self._until = until
+        self._options = Options(dry_run=dry_run)
+        self._iteration = 1
+        self._summaries: list[Summary] = []
+
+    async def run(self, first: Run) -> list[Summary]:
+        """Do what is missing, in order; stops early if units of a stage failed."""
+        with contextlib.suppress(_Ended):
+            await algorithm_1(first, self._iterations, self._do, self._follow)
+        return self._summaries
+
+    async def _do(self, name: StageName, run: Run) -> None:
+        context = context_of(run, self._flags)
+        if why := row(name).skip(context.settings):
+            notice(f"{name}: skipped, since {why}")
+        else:
+            await self._stage(name, context)
+        if self._iteration == self._iterations and name == self._until:
+            raise _Ended
+
+    async def _stage(self, name: StageName, context: Context) -> None:
+        try:
+            summary = await perform(name, context, self._options)
+        except PrerequisiteError as error:
+            if not self._options.dry_run or self._summaries == []:
+                raise
+            notice(f"{name}: cannot be planned yet: {error.what}")
+            return
+        self._summaries.append(summary)
+        notice(summary.message)
+        if summary.exit is not Exit.DONE:
+            raise _Ended
+
+    def _follow(self, run: Run) -> Run:
+        """The next iteration's run, made if it is not there."""
+        following = Run(next_root(run.root))
+        self._iteration += 1
+        if not (following.root / FILE).exists():
+            if self._options.dry_run:
+                notice(f"{following.root}: cannot be planned yet")
+                raise _Ended
+            start_run(following.root, run.root, {}, None)
+        return following

@@ -1,0 +1,126 @@
+"""Executing branches: the environment after h_{t-1}, one candidate, and then the policy to the end of the episode."""
+
+import asyncio
+from functools import partial
+from typing import NamedTuple
+
+from sandcli.agent.conversation import STOP, conversation
+from sandcli.agent.episode import EpisodeLimits, Played, Taken, execute, play
+from sandcli.agent.turns import normalise
+from sandcli.core.context import Context
+from sandcli.engines.base import Engine, Sampling
+from sandcli.envs.pool import Pool, Session
+from sandcli.errors import MachineryError
+from sandcli.messages import Message
+from sandcli.method.inconsistency import ExpertStep
+from sandcli.records import End, Key, Rollout, Sample, Step, Trajectory
+
+
+class Branch(NamedTuple):
+    """One candidate of one flagged step, `chosen` by so many samples. Candidate 0 is the expert's action."""
+
+    at: ExpertStep
+    candidate: int
+    action: str
+    thought: str
+    chosen: int
+
+    @property
+    def depends_on(self) -> tuple[object, ...]:
+        """What its rollout depends on."""
+        trajectory = self.at.trajectory
+        steps = trajectory.steps if self.candidate == 0 else self.at.prefix
+        return trajectory.task, trajectory.instruction, steps, self.action, self.thought
+
+
+def branches(at: ExpertStep, sample: Sample) -> list[Branch]:
+    """The candidates of a step, each with the thought of the first sample that chose it."""
+    thoughts: dict[str, str] = {}
+    for draw in sample.samples:
+        thoughts.setdefault(normalise(draw.action), draw.thought)
+    expert = Branch(at, 0, at.expert.action, at.expert.thought, sample.candidates[0].count)
+    others = enumerate(sample.candidates[1:], 1)
+    return [expert, *(Branch(at, n, c.action, thoughts[c.action], c.count) for n, c in others)]
+
+
+class BranchRunner:
+    """Executes branches in a pool of environments, with the policy loaded in an engine."""
+
+    def __init__(self, context: Context, engine: Engine, pool: Pool) -> None:
+        self._context = context
+        self._engine = engine
+        self._pool = pool
+        self._replays: dict[str, asyncio.Task[End]] = {}
+
+    async def expert(self, branch: Branch) -> Rollout:
+        """The rest of the expert trajectory, which is replayed once to verify it."""
+        trajectory = branch.at.trajectory
+        if trajectory.id not in self._replays:
+            self._replays[trajectory.id] = asyncio.create_task(self._verify(trajectory))
+        try:
+            end = await self._replays[trajectory.id]
+        except MachineryError as error:
+            if error.reason != "replay_diverged":
+                self._replays.pop(trajectory.id, None)  # another attempt may succeed
+            raise
+        return _record(branch, trajectory.steps[branch.at.t :], trajectory.reward, end, 0)
+
+    async def _verify(self, trajectory: Trajectory) -> End:
+        session = await self._pool.restore(trajectory.task, trajectory.steps)
+        await session.close()
+        if abs(session.best - trajectory.reward) > 1e-6:
+            raise MachineryError("replay_diverged", f"reward {trajectory.reward} recorded, {session.best} on replay")
+        return "done" if session.outcomes[-1].done else "max_steps"
+
+    async def policy(self, branch: Branch, key: Key) -> Rollout:
+        """Execute the candidate after the expert's prefix and let the policy act from there."""
+        session, first = await self.begin(branch)
+        try:
+            rest = Played([], "done", 0)
+            if not first.done:
+                history = self.history(branch, first.step)
+                rest = await play(self._engine, session, history, partial(self.sampling, key), self.limits(branch.at))
+            return _record(branch, [first.step, *rest.steps], session.best, rest.end, rest.tokens)
+        finally:
+            await session.close()
+
+    async def begin(self, branch: Branch) -> tuple[Session, Taken]:
+        """The environment after the candidate, and the candidate's own step."""
+        session = await self._pool.restore(branch.at.trajectory.task, branch.at.prefix)
+        try:
+            return session, await execute(session, branch.thought, branch.action)
+        except BaseException:
+            await session.close()
+            raise
+
+    def history(self, branch: Branch, first: Step) -> list[Message]:
+        """The conversation up to the policy's first own turn."""
+        steps = [*branch.at.prefix, first]
+        return conversation(self._context.world.system, branch.at.trajectory.instruction, steps)
+
+    def sampling(self, key: Key, turn: int) -> Sampling:
+        """How the policy samples one turn of a unit's rollout."""
+        settings, seed = self._context.settings, self._context.seed("rollout", *key, turn)
+        return Sampling(1, settings.rollout.temperature, settings.agent.max_tokens, seed, STOP)
+
+    def limits(self, at: ExpertStep) -> EpisodeLimits:
+        """What is left of an episode after the candidate."""
+        steps = self._context.world.step_limit(at.trajectory.task) - at.t - 1
+        return EpisodeLimits(steps, self._context.settings.agent.max_invalid)
+
+
+def _record(branch: Branch, steps: list[Step], reward: float, end: End, tokens: int) -> Rollout:
+    return Rollout(
+        id=branch.at.trajectory.id,
+        step=branch.at.t,
+        candidate=branch.candidate,
+        action=branch.action,
+        thought=branch.thought,
+        expert=branch.candidate == 0,
+        count=branch.chosen,
+        steps=steps,
+        reward=reward,
+        success=reward >= 1.0,
+        end=end,
+        tokens=tokens,
+    )

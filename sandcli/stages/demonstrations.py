@@ -1,0 +1,114 @@
+"""Making expert trajectories: an expert's path or a recorded one, executed in the environment, with thoughts."""
+
+from collections.abc import Sequence
+
+from msgspec.structs import replace
+
+from sandcli.agent.turns import Turn, has_action_line, normalise
+from sandcli.core.context import Context
+from sandcli.core.stage import Skipped
+from sandcli.engines.base import Completion, Engine, Sampling
+from sandcli.envs.base import Outcome
+from sandcli.envs.pool import Pool, diverged
+from sandcli.errors import ContextOverflow
+from sandcli.importers.eto import Row
+from sandcli.method.texts import first_sentences, format_steps, repeats
+from sandcli.progress import notice
+from sandcli.prompts import fill
+from sandcli.records import Step, Task, Trajectory
+
+_SHOWN_STEPS = 8
+"""Steps of history that the base model is shown when it writes a thought."""
+
+
+class Demonstrator:
+    """Executes experts' paths in a pool; `source` is what their trajectories name as their source."""
+
+    def __init__(self, context: Context, pool: Pool, source: str) -> None:
+        self._context = context
+        self._pool = pool
+        self._source = source
+
+    async def expert(self, task: Task, kind: str) -> Trajectory | Skipped:
+        """The path of one of the world's experts; skipped if it does not reach the full score."""
+        found = await self._pool.expert(task, kind, self._context.seed("expert", str(task)))
+        actions = [normalise(action) for action in found]
+        if not actions:
+            return Skipped("the expert gave up")
+        reset, outcomes = await self._pool.replay(task, actions)
+        reward = _reward(reset.score, outcomes)
+        if reward < 1.0:
+            return Skipped(f"the expert's own path reaches {reward:.2f}, not 1.00")
+        steps = _steps([Turn("", action) for action in actions], outcomes)
+        return self._trajectory(str(task), task, reset.instruction, steps, reward)
+
+    async def replay(self, task: Task, row: Row, keep_diverged: bool) -> Trajectory | Skipped:
+        """A recorded row; skipped if the world answers differently, unless `keep_diverged`."""
+        reset, outcomes = await self._pool.replay(task, [turn.action for turn in row.turns])
+        unlike = self._differences(row, reset.instruction, outcomes)
+        if unlike:
+            what = f"{len(unlike)} of {len(row.observations) + 1} texts differ on replay; {unlike[0]}"
+            if not keep_diverged:
+                return Skipped(what)
+            notice(f"{row.id}: kept, although {what}")
+        reward = _reward(reset.score, outcomes)
+        return self._trajectory(row.id, task, reset.instruction, _steps(row.turns, outcomes), reward)
+
+    def _differences(self, row: Row, instruction: str, outcomes: Sequence[Outcome]) -> list[str]:
+        match = self._context.world.same
+        unlike = (
+            [] if match(instruction, row.instruction) else [f"the task is {instruction!r}, not {row.instruction!r}"]
+        )
+        for number, (outcome, recorded) in enumerate(zip(outcomes, row.observations, strict=False)):
+            if not match(outcome.observation, recorded):
+                unlike.append(diverged(number, row.turns[number].action, outcome.observation, recorded).detail)
+        if len(outcomes) < len(row.turns):
+            unlike.append(f"the episode ends after step {len(outcomes)} of {len(row.turns)}")
+        return unlike
+
+    def _trajectory(self, name: str, task: Task, instruction: str, steps: list[Step], reward: float) -> Trajectory:
+        return Trajectory(
+            id=name,
+            env=self._context.world.name,
+            task=task,
+            instruction=instruction,
+            steps=steps,
+            reward=reward,
+            success=reward >= 1.0,
+            source=self._source,
+        )
+
+    async def with_thoughts(self, engine: Engine, trajectory: Trajectory) -> Trajectory:
+        """The same with the base model's reason before every action; a step stays without if it writes none."""
+        steps: list[Step] = []
+        for step in trajectory.steps:
+            history = format_steps(steps, _SHOWN_STEPS)
+            prompt = fill("think", instruction=trajectory.instruction, history=history, action=step.action)
+            sampling = Sampling(max_tokens=self._context.settings.collect.max_tokens, stop=("\n",))
+            try:
+                (completion,) = await engine.generate(prompt, sampling)
+            except ContextOverflow:
+                steps.append(step)
+            else:
+                steps.append(replace(step, thought=_thought(completion)))
+        return replace(trajectory, steps=steps)
+
+
+def _thought(completion: Completion) -> str:
+    """The first sentence; empty if the model repeated itself, wrote an action, or was cut off."""
+    text = first_sentences(completion.text.removeprefix("Thought:"), 1)
+    spoilt = completion.finish == "length" or has_action_line(text) or repeats(text)
+    return "" if spoilt else text
+
+
+def _steps(turns: Sequence[Turn], outcomes: Sequence[Outcome]) -> list[Step]:
+    """Turns and what they led to; turns after the end of the episode are dropped."""
+    return [
+        Step(thought=turn.thought, action=turn.action, observation=outcome.observation, score=outcome.score)
+        for turn, outcome in zip(turns, outcomes, strict=False)
+    ]
+
+
+def _reward(start: float, outcomes: Sequence[Outcome]) -> float:
+    """The best score of the episode, as the literature counts."""
+    return max(start, *(outcome.score for outcome in outcomes), 0.0)

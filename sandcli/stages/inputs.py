@@ -1,0 +1,50 @@
+"""What several stages read: samples and rollouts, each with the expert step that it belongs to."""
+
+from collections.abc import Iterator, Mapping
+
+from sandcli.agent.turns import normalise
+from sandcli.core.artifact import StageName
+from sandcli.core.run import Run
+from sandcli.errors import PrerequisiteError
+from sandcli.method.critique import Case
+from sandcli.method.expert_switch import Rule, switches
+from sandcli.method.inconsistency import ExpertStep
+from sandcli.records import Rollout, Sample, Trajectory
+
+
+def flagged_samples(run: Run) -> Iterator[tuple[Sample, ExpertStep]]:
+    """The inconsistent steps (Eq. 4), in order. Raises `PrerequisiteError` if D_exp is not what was sampled from."""
+    trajectories = run.trajectories()
+    for sample in run.samples():
+        if sample.deliberate and (sample.id,) in trajectories:
+            trajectory = trajectories.get((sample.id,))
+            _refuse_unlike(run, trajectory, sample.step, sample.expert_action, "sample")
+            yield sample, ExpertStep(trajectory, sample.step)
+
+
+def rollout_cases(run: Run) -> Iterator[Case]:
+    """Every rollout, in order. Raises `PrerequisiteError` if D_exp is not what was rolled out from."""
+    trajectories = run.trajectories()
+    for rollout in run.rollouts():
+        if (rollout.id,) in trajectories:
+            trajectory = trajectories.get((rollout.id,))
+            if rollout.expert:
+                _refuse_unlike(run, trajectory, rollout.step, rollout.action, "rollout")
+            yield Case(ExpertStep(trajectory, rollout.step), rollout)
+
+
+def replacements(run: Run, rule: Rule) -> Mapping[str, Rollout]:
+    """The rollouts that replace the rest of an expert trajectory (the expert switch), by trajectory."""
+    if rule == "never":
+        return {}
+    return switches({trajectory.id: trajectory for trajectory in run.trajectories()}, run.rollouts(), rule)
+
+
+def _refuse_unlike(run: Run, trajectory: Trajectory, t: int, action: str, stage: StageName) -> None:
+    if t < len(trajectory.steps) and normalise(trajectory.steps[t].action) == normalise(action):
+        return
+    artifact = run.artifact(stage)
+    raise PrerequisiteError(
+        f"{artifact.path} was made from other expert trajectories: {trajectory.id}, step {t}",
+        f"{artifact.command} --force",
+    )

@@ -1,0 +1,146 @@
+"""What `sft` and `train` share: one unit that fine-tunes a model, and resumes from its last checkpoint."""
+
+from abc import abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Sized
+from contextlib import contextmanager
+from pathlib import Path
+from statistics import median
+from typing import NamedTuple
+
+from msgspec import structs
+
+from sandcli.core.stage import Metrics, Stage, State, Unit
+from sandcli.core.store import Records
+from sandcli.engines.base import Model
+from sandcli.errors import Interrupted, UsageError
+from sandcli.models import fingerprint
+from sandcli.progress import notice
+from sandcli.records import Key, Trajectory
+from sandcli.settings import TrainingSettings
+from sandcli.training.checkpoints import complete
+from sandcli.training.distributed import Session, Team
+from sandcli.training.recipe import Fitted, Means, Recipe, Spec
+
+
+class Trained(NamedTuple):
+    """The result of the only unit."""
+
+    fitted: Fitted
+
+    @property
+    def key(self) -> Key:
+        """The only one."""
+        return ("model",)
+
+
+class TrainingStage(Stage[Path, Trained]):
+    """One unit: a model is fine-tuned on a file of trajectories."""
+
+    prompts = ("instruction",)
+    own_progress = True
+    _group: Team
+
+    @property
+    @abstractmethod
+    def aims(self) -> TrainingSettings:
+        """The settings of this training."""
+
+    @abstractmethod
+    def start(self) -> Model:
+        """The model it starts from."""
+
+    @abstractmethod
+    def data(self) -> Path:
+        """The trajectories it trains on."""
+
+    def reads(self) -> tuple[Path, ...]:
+        """The trajectories."""
+        return (self.data(),)
+
+    def models(self) -> dict[str, Model]:
+        """The model it starts from."""
+        return {"start": self.start()}
+
+    def model(self) -> None:
+        """None: no engine is opened."""
+
+    def depends_on(self) -> dict[str, str]:
+        """The data as a whole, and how much of it is used."""
+        return {"data": fingerprint(self.data()), "limit": str(self.limit)}
+
+    def units(self) -> list[Unit[Path]]:
+        """The model."""
+        return [Unit(("model",), self.data(), ())]
+
+    def binds(self) -> bool:
+        """Whether there is a checkpoint: finishing it with other settings would mix two trainings."""
+        return bool(complete(self.artifact.journal / "checkpoints"))
+
+    @contextmanager
+    def process_group(self, stop: Callable[[], bool]) -> Iterator[bool]:
+        """Under torchrun the first process leads; the others follow it through the training."""
+        with Team() as self._group:
+            if self._group.follows and (session := self._group.share(None)) is not None:
+                session.run()
+            yield self._group.follows
+
+    def check(self, state: State) -> None:
+        """Raise `UsageError` for data without a trajectory, or more processes than a batch has trajectories."""
+        if not any(True for _ in Records(self.data(), Trajectory)):
+            raise UsageError(f"{self.data()} holds no trajectory", self.fix_empty())
+        processes = self._group.size if self._group.size > 1 else self.context.settings.trainer.nproc
+        if processes > self.aims.batch_size:
+            raise UsageError(
+                f"{processes} processes cannot share batches of {self.aims.batch_size} trajectories",
+                f"start {self.aims.batch_size} or fewer, or raise {self.name}.batch_size",
+            )
+
+    @abstractmethod
+    def fix_empty(self) -> str:
+        """What to do if there is no trajectory."""
+
+    async def step(self, unit: Unit[Path], earlier: Trained | None) -> Trained:
+        """Train: in processes that are started now, with those that a launcher started, or alone."""
+        compute, start = self.context.settings.trainer, self.start().folder
+        notice(f"training {self.aims.method} from {start} on {unit.payload}")
+        recipe = Recipe(**structs.asdict(self.aims), seed=self.settings.run.seed)
+        means = Means(compute.checkpoint_minutes, compute.device_batch, compute.shard, tuple(compute.report_to))
+        spec = Spec(start, self.context.world.system, recipe, means, self.artifact.journal, self.artifact.log)
+        fitted = self._fit(Session(self.name, spec, unit.payload, self.limit))
+        if not fitted.finished:
+            raise Interrupted(self.name)
+        return Trained(fitted)
+
+    def _fit(self, session: Session) -> Fitted:
+        compute = self.context.settings.trainer
+        if compute.nproc > 1 and self._group.size == 1:
+            return session.launched(compute.nproc)
+        if compute.shard and self._group.size == 1:
+            notice("trainer.shard has no effect in one process; --nproc starts one for each GPU")
+        self._group.share(session)
+        return session.run()
+
+    def summary(self, records: Sized) -> str:
+        """Where the log is."""
+        return f"the log is {self.artifact.log}"
+
+    def metrics(self, records: Iterable[Trained]) -> Metrics:
+        """Loss, size and speed."""
+        (trained,) = records
+        size, log = trained.fitted.size, trained.fitted.log
+        return Metrics(
+            counts={
+                "trajectories": size.trajectories,
+                "too_long": len(size.too_long),
+                "steps": trained.fitted.steps,
+            },
+            figures={
+                "first_loss": log[0].loss,
+                "last_loss": log[-1].loss,
+                "tokens_a_second": median(entry.tokens_a_second for entry in log),
+                "memory_gib": max(entry.memory_gib for entry in log),
+            },
+            tokens=size.tokens,
+            left_out=size.too_long,
+            loss=[(entry.step, entry.loss) for entry in log],
+        )
