@@ -1,4 +1,4 @@
-# The commands of this project; `make help` lists them. Every target makes .venv when it is missing.
+# The commands of this project; `make help` lists them. Every target makes .venv if it is missing.
 
 PYTHON ?= python3.11
 RUN    ?= runs/it1
@@ -8,13 +8,8 @@ SAND   := .venv/bin/sand
 READY  := .venv/.ready
 ALFWORLD := .venv/.alfworld
 VLLM   := .venv/.vllm
-# Tests of ALFWorld say that they are left out where there is no compiler for it.
+# Without a C++ compiler the tests of ALFWorld are skipped, and say so.
 COMPILED := $(if $(shell command -v c++),$(ALFWORLD))
-
-# An ablation (method.without in sand.toml) needs less before it synthesizes.
-WITHOUT = $(shell sed -n 's/^without = "\(.*\)".*/\1/p' $(RUN)/sand.toml 2>/dev/null)
-NEEDS_critique := samples.jsonl
-NEEDS_sampling := expert.jsonl
 
 # What makes an iteration small enough for a bare CPU.
 SMALL := --set sample.n=3 --set agent.max_tokens=160 --set critique.max_tokens=80 --set synthesize.max_tokens=160 \
@@ -73,20 +68,20 @@ $(RUN)/sand.toml: | $(READY)
 $(RUN)/expert.jsonl: | $(RUN)/sand.toml
 	$(SAND) collect --run $(RUN) $(COLLECT)
 
-# An iteration that starts from another run has a policy already; its sand.toml says so.
+# --if-needed: ablations, and runs that start from a given policy, go without some stages (see sandcli/pipeline.py).
 $(RUN)/sft: $(RUN)/expert.jsonl
-	@grep -Eq '^policy *= *"[^"]' $(RUN)/sand.toml || $(SAND) sft --run $(RUN) $(SFT)
+	$(SAND) sft --run $(RUN) --if-needed $(SFT)
 
 $(RUN)/samples.jsonl: $(RUN)/expert.jsonl | $(RUN)/sft
-	$(SAND) sample --run $(RUN) $(SAMPLE)
+	$(SAND) sample --run $(RUN) --if-needed $(SAMPLE)
 
 $(RUN)/rollouts.jsonl: $(RUN)/samples.jsonl
-	$(SAND) rollout --run $(RUN) $(ROLLOUT)
+	$(SAND) rollout --run $(RUN) --if-needed $(ROLLOUT)
 
 $(RUN)/critiques.jsonl: $(RUN)/rollouts.jsonl
-	$(SAND) critique --run $(RUN) $(CRITIQUE)
+	$(SAND) critique --run $(RUN) --if-needed $(CRITIQUE)
 
-$(RUN)/thoughts.jsonl: $(RUN)/$(or $(NEEDS_$(WITHOUT)),critiques.jsonl) | $(RUN)/sft
+$(RUN)/thoughts.jsonl: $(RUN)/critiques.jsonl
 	$(SAND) synthesize --run $(RUN) $(SYNTHESIZE)
 
 $(RUN)/model: $(RUN)/thoughts.jsonl

@@ -157,7 +157,7 @@ def _key(branch: Branch) -> Key:
 
 
 async def _sequential(context: Context, engine: Engine, pool: Pool, branches: Sequence[Branch]) -> None:
-    roller = BranchRunner(context, engine, pool)
+    roller = BranchRunner(context, context.settings, engine, pool)
     for branch in branches:
         await roller.policy(branch, _key(branch))
 
@@ -185,7 +185,7 @@ class _Player:
 
 
 async def _lockstep(context: Context, engine: Engine, pool: Pool, branches: Sequence[Branch]) -> None:
-    roller = BranchRunner(context, engine, pool)
+    roller = BranchRunner(context, context.settings, engine, pool)
 
     async def player(branch: Branch) -> _Player:
         session, first = await roller.begin(branch)
@@ -215,7 +215,7 @@ class _Recording:
         self._requests: list[tuple[list[Message], Sampling]] = []
 
     async def ours(self, context: Context, engine: Engine, pool: Pool, branches: Sequence[Branch]) -> None:
-        roller = BranchRunner(context, _Noted(engine, self._requests), pool)
+        roller = BranchRunner(context, context.settings, _Noted(engine, self._requests), pool)
         calls = (roller.policy(branch, _key(branch)) for branch in branches)
         await _in_lanes(context.in_flight(1), calls)
 

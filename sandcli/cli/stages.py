@@ -11,7 +11,7 @@ from msgspec import Meta
 
 from sandcli import api
 from sandcli.cli.app import app
-from sandcli.cli.options import Json, RunDir
+from sandcli.cli.options import IfNeeded, Json, RunDir
 from sandcli.cli.output import chat, context_of, tell
 
 if TYPE_CHECKING:
@@ -44,12 +44,14 @@ def init(
 
 
 def _command(stage: "StageName", verb: "api.Verb[..., Summary]") -> Callable[..., None]:
-    """The command of a verb: the same options, `--run` and `--json`."""
+    """The command of a verb: the same options, `--run`, `--if-needed` and `--json`."""
 
-    def command(run: Path, as_json: bool, **options: Any) -> None:
+    def command(run: Path, if_needed: bool, as_json: bool, **options: Any) -> None:
         from sandcli.interrupts import Interrupts
         from sandcli.training.launch import processes
 
+        if if_needed and _skipped(stage, run):
+            return
         with Interrupts(launched=processes() > 1):
             summary = verb(run, **options)
         tell(summary, run, as_json)
@@ -58,7 +60,18 @@ def _command(stage: "StageName", verb: "api.Verb[..., Summary]") -> Callable[...
 
             report([run])
 
-    return _with_options(command, verb, {"as_json": (Json, False)})
+    return _with_options(command, verb, {"if_needed": (IfNeeded, False), "as_json": (Json, False)})
+
+
+def _skipped(stage: "StageName", run: Path) -> bool:
+    """Whether the run goes without a stage; says why."""
+    from sandcli.pipeline import row
+    from sandcli.progress import notice
+
+    why = row(stage).skip(context_of(run, {}, None).settings)
+    if why:
+        notice(f"{stage}: skipped, since {why}")
+    return why is not None
 
 
 def _with_options(command: Callable[..., None], verb: Any, more: dict[str, tuple[Any, Any]]) -> Callable[..., None]:
@@ -105,11 +118,25 @@ def _run(run: Path, **options: Any) -> None:
 
     with Interrupts():
         summaries = api.iterate(run, **options)
-    for summary in summaries:
-        if summary.exit is not Exit.DONE:
-            tell(summary, run, as_json=False)
-    if not options["dry_run"]:
-        chat("every stage is done", f"sand report {shlex.quote(str(run))}")
+    if summaries and summaries[-1].exit is not Exit.DONE:
+        tell(summaries[-1], run, as_json=False)
+    elif not options["dry_run"]:
+        _end(run, **options)
+
+
+def _end(first: Path, iterations: int, until: "StageName | None", **_: Any) -> None:
+    """Say how far `sand run` came, and what comes next."""
+    from sandcli.core.run import Run
+    from sandcli.pipeline import next_command, next_root
+
+    roots = [first]
+    while len(roots) < iterations:
+        roots.append(next_root(roots[-1]))
+    if until is None:
+        chat("every stage is done", shlex.join(["sand", "report", *map(str, roots)]))
+    else:
+        settings = context_of(roots[-1], {}, None).settings
+        chat(f"done as far as {until}", next_command(until, Run(roots[-1]), settings))
 
 
 app.command("run")(_with_options(_run, api.iterate, {}))

@@ -14,6 +14,7 @@ from sandcli.errors import MachineryError
 from sandcli.messages import Message
 from sandcli.method.inconsistency import ExpertStep
 from sandcli.records import End, Key, Rollout, Sample, Step, Trajectory
+from sandcli.settings import Settings
 
 
 class Branch(NamedTuple):
@@ -46,8 +47,9 @@ def branches(at: ExpertStep, sample: Sample) -> list[Branch]:
 class BranchRunner:
     """Executes branches in a pool of environments, with the policy loaded in an engine."""
 
-    def __init__(self, context: Context, engine: Engine, pool: Pool) -> None:
+    def __init__(self, context: Context, settings: Settings, engine: Engine, pool: Pool) -> None:
         self._context = context
+        self._settings = settings
         self._engine = engine
         self._pool = pool
         self._replays: dict[str, asyncio.Task[End]] = {}
@@ -100,13 +102,13 @@ class BranchRunner:
 
     def sampling(self, key: Key, turn: int) -> Sampling:
         """How the policy samples one turn of a unit's rollout."""
-        settings, seed = self._context.settings, self._context.seed("rollout", *key, turn)
-        return Sampling(1, settings.rollout.temperature, settings.agent.max_tokens, seed, STOP)
+        seed = self._context.seed("rollout", *key, turn)
+        return Sampling(1, self._settings.rollout.temperature, self._settings.agent.max_tokens, seed, STOP)
 
     def limits(self, at: ExpertStep) -> EpisodeLimits:
         """What is left of an episode after the candidate."""
         steps = self._context.world.step_limit(at.trajectory.task) - at.t - 1
-        return EpisodeLimits(steps, self._context.settings.agent.max_invalid)
+        return EpisodeLimits(steps, self._settings.agent.max_invalid)
 
 
 def _record(branch: Branch, steps: list[Step], reward: float, end: End, tokens: int) -> Rollout:

@@ -125,7 +125,7 @@ class CollectStage(Stage[Wanted, Trajectory]):
         made = await demonstrator.expert(task, self._expert)
         if isinstance(made, Skipped) or not self._writes_thoughts:
             return made
-        return await demonstrator.with_thoughts(self.engine, made)
+        return await demonstrator.with_thoughts(self.engine, made, self.settings.collect.max_tokens)
 
     def metrics(self, records: Iterable[Trajectory]) -> Metrics:
         """Steps, thoughts and rewards."""

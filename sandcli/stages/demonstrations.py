@@ -78,13 +78,13 @@ class Demonstrator:
             source=self._source,
         )
 
-    async def with_thoughts(self, engine: Engine, trajectory: Trajectory) -> Trajectory:
+    async def with_thoughts(self, engine: Engine, trajectory: Trajectory, max_tokens: int) -> Trajectory:
         """The same with the base model's reason before every action; a step stays without if it writes none."""
         steps: list[Step] = []
         for step in trajectory.steps:
             history = format_steps(steps, _SHOWN_STEPS)
             prompt = fill("think", instruction=trajectory.instruction, history=history, action=step.action)
-            sampling = Sampling(max_tokens=self._context.settings.collect.max_tokens, stop=("\n",))
+            sampling = Sampling(max_tokens=max_tokens, stop=("\n",))
             try:
                 (completion,) = await engine.generate(prompt, sampling)
             except ContextOverflow:

@@ -46,7 +46,7 @@ class RolloutStage(Stage[Branch, Rollout]):
     async def opened(self) -> AsyncIterator[None]:
         """Load the policy and start the environments."""
         async with super().opened():
-            self._runner = BranchRunner(self.context, self.engine, self.pool)
+            self._runner = BranchRunner(self.context, self.settings, self.engine, self.pool)
             yield
 
     async def step(self, unit: Unit[Branch], earlier: Rollout | None) -> Rollout:

@@ -1,0 +1,147 @@
+"""Identity is opt-out: a setting makes a stage stale, or settings.py says why it does not."""
+
+import asyncio
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin
+
+import msgspec
+import pytest
+
+from sandcli.core.artifact import StageName
+from sandcli.core.context import Context
+from sandcli.core.planner import inspect
+from sandcli.core.run import Run
+from sandcli.core.runner import run_stage
+from sandcli.core.stage import Options
+from sandcli.pipeline import TABLE, row
+from sandcli.settings import Effect, Field, Settings, fields
+from tests.helpers import context, make_run
+
+JSONL: tuple[StageName, ...] = ("collect", "sample", "rollout", "critique", "synthesize", "eval")
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory, tiny: Path) -> Path:
+    """A run with every stage done, two tiny trainings included."""
+    root = make_run(
+        tmp_path_factory.mktemp("identity") / "run", sample__n=2, model__base=str(tiny), sft__epochs=1, train__epochs=1
+    )
+    for stage in (line.name for line in TABLE):
+        asyncio.run(run_stage(row(stage).stage(context(root, 2)), Options()))
+    return root
+
+
+def changed(field: Field, settings: Settings) -> Settings:
+    """The settings with one of them changed to another legal value."""
+    table = getattr(settings, field.table)
+    value = next(v for v in _others(field, getattr(table, field.key)) if v != getattr(table, field.key))
+    return msgspec.structs.replace(settings, **{field.table: msgspec.structs.replace(table, **{field.key: value})})
+
+
+def _others(field: Field, value: Any) -> Iterator[Any]:
+    kind = field.hint.__origin__
+    if get_origin(kind) is Literal:
+        yield from get_args(kind)
+    elif kind is bool:
+        yield not value
+    elif kind is int:
+        yield value + 1
+    elif kind is float:
+        yield value / 2 if value else 0.5
+    elif kind is str:
+        yield f"{value}x"
+    else:
+        yield [*value, "x"]
+
+
+def stale(root: Path, settings: Settings) -> list[str]:
+    """The stages that are stale under some settings."""
+    found: list[str] = []
+    for stage in (line.name for line in TABLE):
+        there = Context(Run(root), settings, 2)
+        if inspect(row(stage).stage(there)).kind == "stale":
+            found.append(stage)
+    return found
+
+
+CONTENT = [field for field in fields() if field.effect is Effect.CONTENT]
+SILENT = [field for field in fields() if field.effect in (Effect.COMPUTE, Effect.SCOPE)]
+
+
+@pytest.mark.parametrize("field", CONTENT, ids=lambda field: field.name)
+def test_content_setting_makes_a_stage_stale(finished: Path, field: Field, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = context(finished).settings
+    if field.name == "env.name":  # another world of the same kind
+        monkeypatch.setattr("tests.toyworld.ToyWorldx", _toy(), raising=False)
+    if field.name == "collect.expert":
+        monkeypatch.setattr(_toy(), "experts", ("gold", "goldx", "x"))
+    other = changed(field, settings)
+    if field.name == "method.without":  # the ablations need other inputs, which are all there
+        assert inspect(row("synthesize").stage(Context(Run(finished), other, 2))).kind == "stale"
+    else:
+        assert stale(finished, other), f"no stage notices a change of {field.name}"
+
+
+def _toy() -> Any:
+    from tests.toyworld import ToyWorld
+
+    return ToyWorld
+
+
+@pytest.mark.parametrize("field", SILENT, ids=lambda field: field.name)
+def test_marked_setting_makes_no_stage_stale(finished: Path, field: Field) -> None:
+    if field.name in ("engine.kind", "env.tasks", "eval.splits", "eval.models"):
+        pytest.skip("its other values name something that this run does not have")
+    assert stale(finished, changed(field, context(finished).settings)) == []
+
+
+MACHINERY = ("sft.method", "train.method", "sft.lora_rank", "train.lora_rank")
+"""Read to reserve memory for adapters in the engine."""
+
+INSTRUCTION = {field.name for field in fields() if field.table == "env"}
+"""A stage that does not play reads the world's instruction only, whose text is part of the identity."""
+
+
+class Watched:
+    """Settings that note which of them are read."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self.read: set[str] = set()
+
+    def __getattr__(self, table: str) -> Any:
+        return _WatchedTable(getattr(self._settings, table), table, self.read)
+
+
+class _WatchedTable:
+    def __init__(self, values: Any, name: str, read: set[str]) -> None:
+        self._values, self._name, self._read = values, name, read
+
+    def __getattr__(self, key: str) -> Any:
+        self._read.add(f"{self._name}.{key}")
+        return getattr(self._values, key)
+
+
+@pytest.mark.parametrize("without", ["none", "critique", "sampling"])
+def test_stage_reads_no_content_setting_outside_its_identity(tmp_path: Path, without: str) -> None:
+    root = make_run(tmp_path / "run", sample__n=2, method__without=without)
+    for name in JSONL:
+        if row(name).skip(context(root).settings):
+            continue
+        watched = Watched(context(root).settings)
+        stage = row(name).stage(Context(Run(root), watched, 2))  # type: ignore[arg-type]
+        asyncio.run(run_stage(stage, Options()))
+        content = {field.name for field in CONTENT} - set(MACHINERY) - (set() if stage.plays else INSTRUCTION)
+        assert watched.read & content <= set(stage.identity().settings), name
+
+
+def test_table_says_what_stages_read_and_write(tmp_path: Path, tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = make_run(tmp_path / "run", sample__n=2, model__base=str(tiny), sft__epochs=1, train__epochs=1)
+    for line in TABLE:
+        before = {path.name for path in root.iterdir()}
+        stage = line.stage(context(root, 2))
+        assert {path.name for path in stage.reads()} <= set(line.reads)
+        asyncio.run(run_stage(stage, Options()))
+        made = {path.name for path in root.iterdir()} - before - {"logs"}
+        assert made == set(line.writes)
