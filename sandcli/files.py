@@ -26,6 +26,15 @@ def write_temporary(path: Path, chunks: Iterable[bytes]) -> Path:
     return temporary
 
 
+def end_with_newline(path: Path) -> None:
+    """Add the newline at the end of a text file that an editor left out."""
+    with disk_space(path), path.open("rb+") as file:
+        if file.seek(0, os.SEEK_END) and file.seek(-1, os.SEEK_END) >= 0 and file.read(1) != b"\n":
+            file.write(b"\n")
+            file.flush()
+            os.fsync(file.fileno())
+
+
 def fsync_folder(folder: Path) -> None:
     """Make a rename in this folder survive a power cut."""
     descriptor = os.open(folder, os.O_RDONLY)

@@ -18,7 +18,7 @@ import msgspec
 from sandcli.core.manifest import NOTHING_SPENT, Identity, Manifest, Spent, versions
 from sandcli.core.store import JOURNAL, Journal, Keyed, Records, lock
 from sandcli.errors import PrerequisiteError, UsageError
-from sandcli.files import fsync_folder, write_atomic
+from sandcli.files import end_with_newline, fsync_folder, write_atomic
 from sandcli.models import fingerprint
 from sandcli.records import Failure, Key
 
@@ -230,11 +230,17 @@ class Artifact(Generic[R]):
 
     # Work on it
 
-    def open_journal(self, notice: Callable[[str], None]) -> Work[Any]:
-        """The journal, begun with the records of the finished artifact if there is one."""
+    def open_journal(self, resume: bool, notice: Callable[[str], None]) -> Work[Any]:
+        """The journal, begun with the records of the finished artifact if there is one.
+
+        Without `resume`, the remains of work that came to nothing are removed first.
+        """
         if self.record is None:
+            if not resume:
+                shutil.rmtree(self.journal, ignore_errors=True)
             return FolderJournal(self.journal)
         if self.path.exists() and not self.journal.exists():
+            end_with_newline(self.path)  # in a journal, a last line without one would count as unfinished
             self.path.replace(self.journal)
             fsync_folder(self.root)
         return Journal(self.journal, self.record, notice)

@@ -124,7 +124,7 @@ async def _produce(
     forced = options.force or bool(earlier and earlier.forced)
     artifact.begin(identity, accepted, spent, forced)
     artifact.add_digests(digests)
-    journal = artifact.open_journal(notice)
+    journal = artifact.open_journal(state.kind != "missing", notice)
     try:
         done = await _do_units(stage, journal, state, options, stop, digests)
         spent += stage.context.spent

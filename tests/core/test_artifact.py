@@ -1,0 +1,161 @@
+"""Sealed artifacts are checked before they are read; an edit by hand is accepted by running the stage again."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from sandcli.core.artifact import StageName
+from sandcli.core.run import Run
+from sandcli.core.stage import Options
+from sandcli.errors import Exit, Interrupted, PrerequisiteError, UsageError
+from tests.helpers import artifact, contents, lines, make_run, perform, sand, state
+
+STAGES: tuple[StageName, ...] = ("collect", "sample", "rollout", "critique", "synthesize", "eval")
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run with every stage done on two trajectories."""
+    root = make_run(tmp_path_factory.mktemp("artifact") / "run", sample__n=2)
+    for stage in STAGES:
+        perform(stage, root, limit=2)
+    return root
+
+
+@pytest.fixture
+def run(finished: Path, tmp_path: Path) -> Path:
+    """The same, to damage."""
+    return Path(shutil.copytree(finished, tmp_path / "run"))
+
+
+Damage = Callable[[Path], None]
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-40])
+
+
+def empty(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+def zeros(path: Path) -> None:
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2] + b"\0" * 40 + content[len(content) // 2 + 40 :])
+
+
+def delete_a_line(path: Path) -> None:
+    path.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[1:]))
+
+
+def double_a_line(path: Path) -> None:
+    whole = path.read_bytes()
+    path.write_bytes(whole + whole.splitlines(keepends=True)[0])
+
+
+@pytest.mark.parametrize("damage", [cut, empty, zeros, delete_a_line, double_a_line])
+@pytest.mark.parametrize(
+    ("stage", "reader"),
+    [("collect", "sample"), ("sample", "rollout"), ("rollout", "critique"), ("critique", "synthesize")],
+)
+def test_damaged_artifact_is_refused_by_its_reader(
+    run: Path, stage: StageName, reader: StageName, damage: object
+) -> None:
+    damage(artifact(run, stage).path)
+    before = contents(run)
+    with pytest.raises((PrerequisiteError, UsageError), match=rf"{artifact(run, stage).name}(:\d+: | was changed)"):
+        perform(reader, run, limit=2)
+    assert contents(run) == before
+
+
+@pytest.mark.parametrize("damage", [cut, empty, zeros, delete_a_line, double_a_line])
+def test_damaged_evaluation_is_refused_by_the_report(run: Path, damage: Damage) -> None:
+    damage(artifact(run, "eval").path)
+    ran = sand("report", run)
+    assert ran.returncode in (2, 3) and ran.stderr.startswith(f"error: {run}/eval.jsonl")
+
+
+@pytest.mark.parametrize("damage", [cut, empty, zeros, delete_a_line, double_a_line])
+def test_damaged_d_delib_is_refused_and_made_again(run: Path, damage: Damage) -> None:
+    path = run / "deliberations.jsonl"
+    whole = path.read_bytes()
+    damage(path)
+    with pytest.raises(PrerequisiteError, match=r"deliberations\.jsonl was changed"):
+        Run(run).deliberations()
+    perform("synthesize", run, limit=2)
+    assert path.read_bytes() == whole
+    assert len(list(Run(run).deliberations())) == 2
+
+
+def test_edited_record_is_accepted_by_its_stage(run: Path) -> None:
+    path = run / "thoughts.jsonl"
+    thought = next(line["thought"] for line in lines(path) if line["thought"])
+    path.write_text(path.read_text().replace("would take longer", "would take much longer"))
+    with pytest.raises(PrerequisiteError, match="was changed after `sand synthesize` finished") as caught:
+        Run(run).thoughts()
+    assert f"sand synthesize --run {run} checks it" in caught.value.fix
+    assert perform("synthesize", run, limit=2).exit is Exit.DONE
+    edited = thought.replace("would take longer", "would take much longer")
+    assert edited in {record.thought for record in Run(run).thoughts()}
+    assert edited in {step.thought for made in Run(run).deliberations() for step in made.steps}
+    assert state("synthesize", run, limit=2).kind == "done"
+
+
+def test_deleted_record_is_made_again(run: Path) -> None:
+    path = run / "samples.jsonl"
+    whole = path.read_bytes()
+    delete_a_line(path)
+    perform("sample", run, limit=2)
+    assert path.read_bytes() == whole
+
+
+def test_deletion_is_kept_if_asked_for(run: Path) -> None:
+    path = run / "samples.jsonl"
+    delete_a_line(path)
+    left = path.read_bytes()
+    perform("sample", run, limit=2, options=Options(accept_stale=True))
+    assert path.read_bytes() == left
+    assert len(list(Run(run).samples())) == len(left.splitlines())
+
+
+def test_last_record_without_a_line_break_counts(run: Path) -> None:
+    path = run / "samples.jsonl"
+    whole = path.read_bytes()
+    path.write_bytes(whole.removesuffix(b"\n"))
+    perform("sample", run, limit=2)
+    assert path.read_bytes() == whole
+
+
+def test_edit_of_the_last_observation_reaches_d_delib(run: Path) -> None:
+    path = run / "expert.jsonl"
+    path.write_text(path.read_text().replace("You drop the lamp.", "You put down the lamp."))
+    perform("collect", run, limit=2)
+    assert "You put down the lamp." not in (run / "deliberations.jsonl").read_text()
+    for stage in ("sample", "synthesize"):
+        perform(stage, run, limit=2, options=Options(accept_stale=True))
+    assert "You put down the lamp." in (run / "deliberations.jsonl").read_text()
+
+
+def test_interrupted_force_is_resumed_by_the_same_command(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from sandcli.stages.sample import SampleStage
+
+    step = SampleStage.step
+    done: list[object] = []
+
+    async def interrupted(self: SampleStage, unit: object, earlier: object) -> object:
+        if len(done) == 3:
+            raise Interrupted("sample")
+        done.append(unit)
+        return await step(self, unit, earlier)  # type: ignore[arg-type]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(SampleStage, "step", interrupted)
+        with pytest.raises(Interrupted):
+            perform("sample", run, limit=2, options=Options(force=True), run__in_flight=1)
+    kept = artifact(run, "sample").journal.read_bytes()
+    assert kept.count(b"\n") == 3
+    perform("sample", run, limit=2, options=Options(force=True))
+    assert len(list((run / "aside").iterdir())) == 1
+    assert set(kept.splitlines()) <= set((run / "samples.jsonl").read_bytes().splitlines())
