@@ -61,7 +61,7 @@ def double_a_line(path: Path) -> None:
     [("collect", "sample"), ("sample", "rollout"), ("rollout", "critique"), ("critique", "synthesize")],
 )
 def test_damaged_artifact_is_refused_by_its_reader(
-    run: Path, stage: StageName, reader: StageName, damage: object
+    run: Path, stage: StageName, reader: StageName, damage: Damage
 ) -> None:
     damage(artifact(run, stage).path)
     before = contents(run)

@@ -69,6 +69,7 @@ CONTENT = [field for field in fields() if field.effect is Effect.CONTENT]
 SILENT = [field for field in fields() if field.effect in (Effect.COMPUTE, Effect.SCOPE)]
 
 
+@pytest.mark.real
 @pytest.mark.parametrize("field", CONTENT, ids=lambda field: field.name)
 def test_content_setting_makes_a_stage_stale(finished: Path, field: Field, monkeypatch: pytest.MonkeyPatch) -> None:
     settings = context(finished).settings
@@ -89,6 +90,7 @@ def _toy() -> Any:
     return ToyWorld
 
 
+@pytest.mark.real
 @pytest.mark.parametrize("field", SILENT, ids=lambda field: field.name)
 def test_marked_setting_makes_no_stage_stale(finished: Path, field: Field) -> None:
     if field.name in ("engine.kind", "env.tasks", "eval.splits", "eval.models"):
@@ -136,6 +138,7 @@ def test_stage_reads_no_content_setting_outside_its_identity(tmp_path: Path, wit
         assert watched.read & content <= set(stage.identity().settings), name
 
 
+@pytest.mark.real
 def test_table_says_what_stages_read_and_write(tmp_path: Path, tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root = make_run(tmp_path / "run", sample__n=2, model__base=str(tiny), sft__epochs=1, train__epochs=1)
     for line in TABLE:

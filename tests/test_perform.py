@@ -1,0 +1,86 @@
+"""`sand run`: Algorithm 1 on the toy world, with scripted agents and tiny models that are really trained."""
+
+from pathlib import Path
+
+import pytest
+
+import sandcli
+from sandcli.engines.scripted import ScriptedEngine
+from sandcli.errors import Exit, MachineryError, UsageError
+from tests.helpers import artifacts, make_run, sand
+
+
+def prepared(root: Path, tiny: Path, **settings: str | int) -> Path:
+    return make_run(
+        root, sample__n=2, model__base=str(tiny), sft__epochs=1, train__epochs=1, eval__splits="seen", **settings
+    )
+
+
+@pytest.mark.real
+def test_two_iterations_follow_each_other_and_are_done_once(tmp_path: Path, tiny: Path) -> None:
+    root = prepared(tmp_path / "it1", tiny)
+    first = sandcli.iterate(root, iterations=1)
+    assert [summary.stage for summary in first] == [
+        *("collect", "sft", "sample", "rollout", "critique", "synthesize", "train", "eval")
+    ]
+    trained = (root / "model" / "model.safetensors").stat().st_mtime_ns
+    both = sandcli.iterate(root, iterations=2)
+    assert [summary.stage for summary in both[8:]] == ["sample", "rollout", "critique", "synthesize", "train", "eval"]
+    assert (root / "model" / "model.safetensors").stat().st_mtime_ns == trained
+    assert (tmp_path / "it2" / "expert.jsonl").read_bytes() == (root / "deliberations.jsonl").read_bytes()
+    assert all(s.message.endswith("nothing to do") for s in sandcli.iterate(root, iterations=2))
+
+
+@pytest.mark.real
+def test_until_stops_after_a_stage_and_the_rest_resumes(tmp_path: Path, tiny: Path) -> None:
+    root = prepared(tmp_path / "it1", tiny)
+    ran = sand("run", "--run", root, "--iterations", "1", "--until", "rollout")
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stderr.endswith(f"done as far as rollout\nnext: sand critique --run {root}\n")
+    assert not (root / "critiques.jsonl").exists()
+    ran = sand("run", "--run", root, "--iterations", "1")
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stderr.endswith(f"every stage is done\nnext: sand report {root}\n")
+    whole = prepared(tmp_path / "whole", tiny)
+    sandcli.iterate(whole, iterations=1)
+    assert artifacts(root) == artifacts(whole)
+
+
+@pytest.mark.real
+def test_ablation_goes_without_its_stages(tmp_path: Path, tiny: Path) -> None:
+    root = prepared(tmp_path / "it1", tiny, method__without="critique")
+    ran = sand("run", "--run", root, "--iterations", "1")
+    assert ran.returncode == 0, ran.stderr
+    assert "rollout: skipped, since method.without is critique\n" in ran.stderr
+    assert not (root / "rollouts.jsonl").exists() and (root / "eval.jsonl").exists()
+
+
+def test_dry_run_makes_nothing(tmp_path: Path, tiny: Path) -> None:
+    root = prepared(tmp_path / "it1", tiny)
+    ran = sand("run", "--run", root, "--dry-run")
+    assert ran.returncode == 0, ran.stderr
+    assert "collect: missing; 0 units recorded, 6 to do" in ran.stderr
+    assert f"sample: cannot be planned yet: {root}/expert.jsonl is missing" in ran.stderr
+    assert sorted(path.name for path in root.iterdir()) == ["manifests", "sand.toml"]
+
+
+@pytest.mark.real
+def test_failed_units_end_the_pipeline(tmp_path: Path, tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def broken(self: ScriptedEngine, messages: object, sampling: object) -> object:
+        raise MachineryError("engine", "out of order")
+
+    monkeypatch.setattr(ScriptedEngine, "generate", broken)
+    summaries = sandcli.iterate(prepared(tmp_path / "it1", tiny), iterations=1)
+    assert [(s.stage, s.exit) for s in summaries[-2:]] == [("sft", Exit.DONE), ("sample", Exit.FAILED_UNITS)]
+
+
+def test_unknown_stage_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="there is no stage 'rollouts'"):
+        sandcli.iterate(make_run(tmp_path / "it1"), until="rollouts")
+
+
+def test_stage_of_another_variant_can_be_skipped_by_scripts(tmp_path: Path) -> None:
+    root = make_run(tmp_path / "run", model__policy="../it1/model")
+    ran = sand("sft", "--run", root, "--if-needed")
+    assert (ran.returncode, ran.stderr) == (0, "sft: skipped, since the run starts from the policy ../it1/model\n")
+    assert sand("sft", "--run", root).returncode == 2

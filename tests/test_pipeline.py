@@ -1,0 +1,43 @@
+"""The table of stages and Algorithm 1."""
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from sandcli.core.artifact import StageName
+from sandcli.core.run import ARTIFACTS, Run
+from sandcli.pipeline import TABLE, algorithm_1, next_root
+
+
+def test_table_agrees_with_the_run_directory() -> None:
+    assert [row.name for row in TABLE] == list(ARTIFACTS)
+    for row in TABLE:
+        written = ARTIFACTS[row.name]
+        assert row.writes == (written.name, *written.derived)
+
+
+def test_stage_reads_only_what_an_earlier_one_writes() -> None:
+    made: set[str] = set()
+    for row in TABLE:
+        assert set(row.reads) <= made, row.name
+        made |= set(row.writes)
+
+
+def test_algorithm_1_runs_the_stages_of_every_iteration_in_order() -> None:
+    done: list[tuple[str, str]] = []
+
+    async def do(stage: StageName, run: Run, /) -> None:
+        done.append((run.root.name, stage))
+
+    asyncio.run(algorithm_1(Run("it1"), 2, do, lambda run: Run(next_root(run.root))))
+    every = ["sample", "rollout", "critique", "synthesize", "train", "eval"]
+    first, second = [("it1", stage) for stage in every], [("it2", stage) for stage in every]
+    assert done == [("it1", "collect"), ("it1", "sft"), *first, *second]
+
+
+@pytest.mark.parametrize(
+    ("root", "after"), [("runs/it1", "runs/it2"), ("runs/it9", "runs/it10"), ("runs/demo", "runs/demo-it2"), ("7", "8")]
+)
+def test_next_run_is_numbered(root: str, after: str) -> None:
+    assert next_root(Path(root)) == Path(after)
