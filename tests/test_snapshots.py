@@ -8,6 +8,7 @@ from sandcli.envs import snapshots
 from sandcli.envs.base import Environment, Outcome, Reset
 from sandcli.envs.snapshots import Snapshot, Snapshots
 from sandcli.envs.worker_process import Host
+from sandcli.errors import MachineryError
 from sandcli.records import Task
 
 TASKS = [Task(name="count", variation=n) for n in range(20)]
@@ -18,6 +19,7 @@ class Tape:
 
     def __init__(self, forks: bool = True) -> None:
         self.steps = self.openings = 0
+        self.live: set[TapeEpisode] = set()
         self.forks = forks
 
     def open(self, task: Task) -> Environment:
@@ -36,14 +38,20 @@ class TapeEpisode:
         self.tape = tape
         self.done = list(done)
         self.reset = Reset("Act.", 0.0)
+        tape.live.add(self)
 
     def step(self, action: str) -> Outcome:
+        if action == "break":
+            raise MachineryError("environment", "the tape tore")
         self.tape.steps += 1
         self.done.append(action)
         return Outcome(" ".join(self.done), 0.0, action == "end", True)
 
     def fork(self) -> Environment | None:
         return TapeEpisode(self.tape, self.done) if self.tape.forks else None
+
+    def close(self) -> None:
+        self.tape.live.remove(self)
 
 
 def host(tape: Tape) -> Host:
@@ -88,12 +96,26 @@ def test_a_world_that_cannot_fork_is_replayed_and_says_so_once(capfd: pytest.Cap
 
 def test_the_tasks_of_longest_ago_go_first(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(snapshots, "_SNAPSHOTS", 10)
-    kept = Snapshots()
+    tape, kept = Tape(), Snapshots()
     for number in range(200):
-        kept.keep(TASKS[number % 13], Snapshot((str(number),), (), TapeEpisode(Tape(), [])))
-        assert len(kept) <= 10
+        kept.keep(TASKS[number % 13], Snapshot((str(number),), (), TapeEpisode(tape, [])))
+        assert len(kept) == len(tape.live) <= 10
         assert kept.nearest(TASKS[number % 13], [str(number)]) is not None
     assert kept.nearest(TASKS[(199 - snapshots._TASKS) % 13], []) is None
     for number in range(40):
-        kept.keep(TASKS[0], Snapshot((f"only {number}",), (), TapeEpisode(Tape(), [])))
-    assert len(kept) <= 10 and kept.nearest(TASKS[0], ["only 39"]) is not None
+        kept.keep(TASKS[0], Snapshot((f"only {number}",), (), TapeEpisode(tape, [])))
+    assert len(kept) == len(tape.live) <= 10 and kept.nearest(TASKS[0], ["only 39"]) is not None
+
+
+@pytest.mark.parametrize("forks", [True, False])
+def test_worker_closes_released_and_failed_episodes(forks: bool) -> None:
+    tape = Tape(forks)
+    one = host(tape)
+    slots = [one.restore(TASKS[0], actions)[0] for actions in (["a"], ["a"], ["a", "b"], [])]
+    with pytest.raises(MachineryError, match="the tape tore"):
+        one.restore(TASKS[0], ["a", "break"])
+    snapshots = 3 * forks
+    assert len(tape.live) == len(slots) + snapshots
+    for slot in slots:
+        one.release(slot)
+    assert len(tape.live) == snapshots

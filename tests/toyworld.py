@@ -113,6 +113,9 @@ class ToyEpisode:
         """Another episode in the same state."""
         return copy(self)
 
+    def close(self) -> None:
+        """Nothing to free."""
+
     def step(self, action: str) -> Outcome:
         """Execute one action."""
         time.sleep(self._pause)

@@ -132,6 +132,7 @@ def _replayed(simulator: Simulator, task: Task, actions: Sequence[str]) -> None:
     episode = simulator.open(task)
     for action in actions:
         episode.step(action)
+    episode.close()
 
 
 def _stock_scienceworld() -> Any:
@@ -156,7 +157,8 @@ def _ours(host: Host, task: Task, actions: list[str], restore: _Times, step: _Ti
     slot, _, _ = host.restore(task, [])
     for action in actions:
         step.fast.append(_timed(partial(host.step, slot, action))[0])
-    host.restore(task, actions)  # the first branch leaves the snapshot
+    host.release(slot)
+    host.release(host.restore(task, actions)[0])  # the first branch leaves the snapshot
     for _ in range(10):
         seconds, (slot, _, _) = _timed(partial(host.restore, task, actions))
         restore.fast.append(seconds)

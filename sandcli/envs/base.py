@@ -55,6 +55,9 @@ class Environment(Protocol):
     def fork(self) -> "Environment | None":
         """Another episode in the same state, which goes its own way; none where that can only be had by replay."""
 
+    def close(self) -> None:
+        """Free what the episode holds. Its forks live on; it must not be used again."""
+
 
 class Simulator(Protocol):
     """The live half of a world, in a worker process. Not safe for threads."""

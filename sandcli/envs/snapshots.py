@@ -44,9 +44,12 @@ class Snapshots:
         self._kept.setdefault(task, {})[snapshot.actions] = snapshot
         self._kept.move_to_end(task)
         while len(self._kept) > _TASKS or (len(self._kept) > 1 and len(self) > _SNAPSHOTS):
-            self._kept.popitem(last=False)
+            _, dropped = self._kept.popitem(last=False)
+            for old in dropped.values():
+                old.environment.close()
         if len(self) > _SNAPSHOTS:
-            del self._kept[task][next(iter(self._kept[task]))]
+            oldest = next(iter(self._kept[task]))
+            self._kept[task].pop(oldest).environment.close()
 
     def __len__(self) -> int:
         return sum(map(len, self._kept.values()))

@@ -77,13 +77,17 @@ class Host:
         if nearest is None or environment is None:
             nearest = Snapshot((), (), environment := self._started().open(task))
         outcomes = list(nearest.outcomes)
-        for action in actions[len(outcomes) :]:
-            if outcomes and outcomes[-1].done:
-                break
-            outcomes.append(environment.step(action))
-        done = tuple(actions[: len(outcomes)])
-        if self._forks and not self._snapshots.holds(task, done):
-            self._keep(task, Snapshot(done, tuple(outcomes), environment))
+        try:
+            for action in actions[len(outcomes) :]:
+                if outcomes and outcomes[-1].done:
+                    break
+                outcomes.append(environment.step(action))
+            done = tuple(actions[: len(outcomes)])
+            if self._forks and not self._snapshots.holds(task, done):
+                self._keep(task, Snapshot(done, tuple(outcomes), environment))
+        except BaseException:
+            environment.close()
+            raise
         return environment, outcomes
 
     def _keep(self, task: Task, reached: Snapshot) -> None:
@@ -104,7 +108,7 @@ class Host:
 
     def release(self, slot: int) -> None:
         """The episode is over."""
-        del self._open[slot]
+        self._open.pop(slot).close()
 
     def close(self) -> None:
         """End the simulator."""

@@ -1,6 +1,7 @@
 """The real simulator: what the data tables say of it, that episodes do not disturb each other, that it recovers."""
 
 import asyncio
+import gc
 import json
 import multiprocessing
 import os
@@ -11,7 +12,9 @@ from pathlib import Path
 
 import psutil
 import pytest
+from py4j.finalizer import ThreadSafeFinalizer
 
+from sandcli.envs import snapshots
 from sandcli.envs.base import Outcome, Reset, WorldSettings
 from sandcli.envs.pool import Pool
 from sandcli.envs.scienceworld import java
@@ -19,6 +22,7 @@ from sandcli.envs.scienceworld import tasks as table
 from sandcli.envs.scienceworld.simulator import ScienceWorldSimulator
 from sandcli.envs.scienceworld.world import ScienceWorld, expand
 from sandcli.envs.worker import PROCESS
+from sandcli.envs.worker_process import Host
 from sandcli.errors import MachineryError, PrerequisiteError
 from sandcli.records import Step, Task
 
@@ -102,6 +106,34 @@ def test_an_episode_knows_nothing_of_the_one_before_it() -> None:
             await session.close()
 
     asyncio.run(scenario())
+
+
+def test_jvm_frees_episodes_without_the_cycle_collector(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(snapshots, "_TASKS", 2)
+    world = ScienceWorld()
+    simulator = world.start()
+    worker = Host(ScienceWorld, simulator)
+    gc.disable()
+    try:
+        handles = set(ThreadSafeFinalizer.finalizers)
+        for task in world.tasks("train")[:25]:
+            slot, _, _ = worker.restore(task, ["look around"])
+            worker.step(slot, "inventory")
+            worker.release(slot)
+        assert len(set(ThreadSafeFinalizer.finalizers) - handles) == 2  # one snapshot of each of the last two tasks
+        assert _heap_used(simulator) < 80 * 2**20  # 25 episodes would take 260 MB
+    finally:
+        gc.enable()
+        worker.close()
+
+
+def _heap_used(simulator: ScienceWorldSimulator) -> int:
+    """Bytes of live objects in the JVM."""
+    java = simulator._gateway.jvm.java.lang
+    for _ in range(3):  # one collection does not reach everything
+        java.System.gc()
+    machine = java.Runtime.getRuntime()
+    return int(machine.totalMemory() - machine.freeMemory())
 
 
 @pytest.mark.parametrize("victim", ["java", "worker"])

@@ -182,6 +182,9 @@ class AlfworldEpisode:
         """Another episode in the same position."""
         return AlfworldEpisode(self._game, self._position, self.reset)
 
+    def close(self) -> None:
+        """Nothing to free: a position is a plain value."""
+
 
 def _task(game: str) -> Task:
     return Task(name=files.goal_of(game).type, game=game)

@@ -48,23 +48,29 @@ class ScienceWorldSimulator:
         episode = self._episodes.load(task.name, task.variation, simplified)
         instruction, score = episode.begun().split(_SEPARATOR)
         if float(score) < 0:
+            episode._detach()
             raise MachineryError("environment", f"ScienceWorld did not load {task} with {simplified!r}")
         return ScienceWorldEpisode(episode, Reset(instruction, float(score)))
 
     def expert(self, task: Task, kind: str, seed: int) -> list[str]:
         """The simulator's gold path, walks through rooms folded into teleports where that reaches the same score."""
-        path = [str(action) for action in self._episodes.gold(task.name, task.variation, self._simplified(task))]
+        actions = self._episodes.gold(task.name, task.variation, self._simplified(task))
+        path = [str(action) for action in actions]
+        actions._detach()
         short = folded(path)
         return short if self._score(task, short) >= self._score(task, path) else path
 
     def _score(self, task: Task, actions: Sequence[str]) -> float:
         episode = self.open(task)
         best = episode.reset.score
-        for action in actions:
-            outcome = episode.step(action)
-            best = max(best, outcome.score)
-            if outcome.done:
-                break
+        try:
+            for action in actions:
+                outcome = episode.step(action)
+                best = max(best, outcome.score)
+                if outcome.done:
+                    break
+        finally:
+            episode.close()
         return best
 
     def close(self) -> None:
@@ -97,6 +103,14 @@ class ScienceWorldEpisode:
             return ScienceWorldEpisode(self._episode.fork(), self.reset)
         except Py4JJavaError:
             return None
+
+    def close(self) -> None:
+        """Drop the JVM's reference to the episode.
+
+        An episode takes 10 MB of the JVM's heap. py4j's handle is part of a reference cycle, so without this call
+        the JVM would keep the episode until Python's cycle collector happens to run.
+        """
+        self._episode._detach()
 
 
 def _launch(java: str) -> tuple[Any, Any]:
