@@ -71,7 +71,7 @@ def test_games_and_benchmarks_say_what_alfworld_lacks(monkeypatch: pytest.Monkey
 
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(PrerequisiteError, match="ALFWorld needs alfworld") as caught:
-        Alfworld().runtime()
+        Alfworld().check_available()
     assert caught.value.fix == "make setup-alfworld"
 
 

@@ -6,16 +6,18 @@ from contextlib import asynccontextmanager
 from functools import cached_property, partial
 from pathlib import Path
 
+import msgspec
+
 from sandcli.core.run import SCHEMA, Run, Spent, Stage
 from sandcli.engines import choose, open_engine
 from sandcli.engines.adapters import is_adapter, weights_of
 from sandcli.engines.base import Engine, Model, Setup
 from sandcli.engines.metered import Clock, Metered
 from sandcli.envs import world_builder as builder_of
-from sandcli.envs.base import World, WorldSettings
+from sandcli.envs.base import World
 from sandcli.envs.pool import Pool
 from sandcli.errors import PrerequisiteError, UsageError
-from sandcli.models import build, fingerprint, locate
+from sandcli.models import architecture, fingerprint, locate
 from sandcli.progress import notice
 from sandcli.settings import Settings, worker_count
 
@@ -40,8 +42,7 @@ class Context:
         """What makes the world, in any process."""
         env = self.settings.env
         games = self._path(env.games) if env.games else ""
-        settings = WorldSettings(env.simplifications, tuple(env.tasks), env.step_limit, games, env.translate)
-        return builder_of(env.name, settings)
+        return builder_of(msgspec.structs.replace(env, games=games))
 
     def base(self) -> Model:
         """What speaks for pi_base."""
@@ -70,7 +71,7 @@ class Context:
     def _must_descend(self, model: Model) -> None:
         """Raise where a model, or what an adapter was trained on, cannot have come of the base: it is built unlike."""
         base = self.base_model()
-        built, wanted = build(locate(weights_of(model.folder))), build(base.folder)
+        built, wanted = architecture(locate(weights_of(model.folder))), architecture(base.folder)
         unlike = [f"{part} {built[part]}, not {wanted[part]}" for part in wanted if built[part] != wanted[part]]
         if unlike:
             raise UsageError(
@@ -159,7 +160,7 @@ class Context:
     async def pool(self) -> AsyncIterator[Pool]:
         """Worker processes with the world in them; how long episodes waited for them is added to `spent`."""
         workers = worker_count(self.settings)
-        notice(f"environment: {self.world.name} in {workers} worker processes, on {self.world.runtime()}")
+        notice(f"environment: {self.world.name} in {workers} worker processes, on {self.world.check_available()}")
         async with Pool(self.world_builder, workers, self.settings.run.timeout) as pool:
             try:
                 yield pool

@@ -18,9 +18,9 @@ from sandcli.core.run import Identity
 from sandcli.core.stage import Do, Figures, Job, LeftOut, Unit
 from sandcli.engines.base import Completion, Engine, Model, Sampling
 from sandcli.envs.base import Outcome
-from sandcli.envs.pool import Pool, diverged
+from sandcli.envs.pool import Pool, replay_diverged
 from sandcli.errors import ContextOverflow, UsageError
-from sandcli.importers.eto import Row, read_rows
+from sandcli.importers.eto import RecordedTrajectory, read_trajectories
 from sandcli.method.texts import repeats, sentences, told
 from sandcli.models import fingerprint
 from sandcli.progress import notice
@@ -40,7 +40,7 @@ class Wanted(NamedTuple):
     """A trajectory to make: from a recorded row, or from the world's own expert where there is none."""
 
     task: Task
-    row: Row | None
+    row: RecordedTrajectory | None
 
 
 class CollectJob(Job[Wanted, Trajectory]):
@@ -97,7 +97,7 @@ class CollectJob(Job[Wanted, Trajectory]):
     def plan(self) -> list[Unit[Wanted]]:
         """The rows of the file, or the world's training tasks."""
         if self._source is not None:
-            rows = read_rows(self._source)[: self.context.limit]
+            rows = read_trajectories(self._source)[: self.context.limit]
             _no_twins(self._source, rows)
             wanted = {row.id: self._wanted(row) for row in rows}
         else:
@@ -108,11 +108,11 @@ class CollectJob(Job[Wanted, Trajectory]):
             raise UsageError(f"there is no task to collect in {where}", "name tasks in env.tasks, or another file")
         return [Unit((name,), digest(unit), unit) for name, unit in wanted.items()]
 
-    def _wanted(self, row: Row) -> Wanted:
+    def _wanted(self, row: RecordedTrajectory) -> Wanted:
         """The task of a recorded row, and the row in the words that the task is played in."""
         world = self.context.world
         task = world.task_of(row.task)
-        actions, seen = world.adapted(task, [turn.action for turn in row.turns], row.observations)
+        actions, seen = world.to_game_grammar(task, [turn.action for turn in row.turns], row.observations)
         turns = [turn._replace(action=normalise(action)) for turn, action in zip(row.turns, actions, strict=True)]
         return Wanted(task, row._replace(turns=turns, observations=seen))
 
@@ -145,7 +145,7 @@ class CollectJob(Job[Wanted, Trajectory]):
         trajectory = self._trajectory(str(task), task, reset.instruction, _steps(turns, outcomes), reward)
         return await self._with_thoughts(engine, trajectory) if engine else trajectory
 
-    async def _replayed(self, pool: Pool, task: Task, row: Row) -> Trajectory | LeftOut:
+    async def _replayed(self, pool: Pool, task: Task, row: RecordedTrajectory) -> Trajectory | LeftOut:
         """A recorded row, executed; left out where the world answers differently, unless asked for."""
         reset, outcomes = await pool.replay(task, [turn.action for turn in row.turns])
         unlike = self._differences(row, reset.instruction, outcomes)
@@ -157,12 +157,12 @@ class CollectJob(Job[Wanted, Trajectory]):
         steps = _steps(row.turns, outcomes)
         return self._trajectory(row.id, task, reset.instruction, steps, _reward(reset.score, outcomes))
 
-    def _differences(self, row: Row, instruction: str, outcomes: Sequence[Outcome]) -> list[str]:
-        same = self.context.world.same
+    def _differences(self, row: RecordedTrajectory, instruction: str, outcomes: Sequence[Outcome]) -> list[str]:
+        same = self.context.world.observations_match
         unlike = [] if same(instruction, row.instruction) else [f"the task is {instruction!r}, not {row.instruction!r}"]
         for number, (outcome, recorded) in enumerate(zip(outcomes, row.observations, strict=False)):
             if not same(outcome.observation, recorded):
-                unlike.append(diverged(number, row.turns[number].action, outcome.observation, recorded).detail)
+                unlike.append(replay_diverged(number, row.turns[number].action, outcome.observation, recorded).detail)
         if len(outcomes) < len(row.turns):
             unlike.append(f"the episode ends after step {len(outcomes)} of {len(row.turns)}")
         return unlike
@@ -230,7 +230,7 @@ def _reward(start: float, outcomes: Sequence[Outcome]) -> float:
     return max(start, *(outcome.score for outcome in outcomes), 0.0)
 
 
-def _no_twins(path: Path, rows: Sequence[Row]) -> None:
+def _no_twins(path: Path, rows: Sequence[RecordedTrajectory]) -> None:
     seen: set[str] = set()
     for number, row in enumerate(rows, 1):
         if row.id in seen:
