@@ -128,7 +128,7 @@ def _gpu() -> Check:
 
 def table(checks: Sequence[Check]) -> Table:
     """The findings for the terminal."""
-    drawn = Table("check", "", "found", Column("fix", overflow="fold"))
+    drawn = Table("check", "", Column("found", overflow="fold"), Column("fix", overflow="fold"))
     for check in checks:
         drawn.add_row(check.what, _status(check), check.found, check.fix)
     return drawn

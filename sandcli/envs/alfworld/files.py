@@ -116,7 +116,7 @@ def index(root: Path) -> list[GameEntry]:
     if not found:
         raise PrerequisiteError(
             f"no ALFWorld games in {root / FOLDER}",
-            "run alfworld-download, or set env.games to a folder made by `sand games make`",
+            "alfworld-download",
         )
     entries = list(_entries(root, found, known))
     if entries != list(known.values()):
