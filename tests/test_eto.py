@@ -33,8 +33,8 @@ READ = RecordedTrajectory(
 )
 
 
-def row(said: list[tuple[str, str]], name: Any = "fetch_0") -> dict[str, Any]:
-    return {"id": name, "conversations": [{"from": who, "value": text, "loss": None} for who, text in said]}
+def row(messages: list[tuple[str, str]], name: Any = "fetch_0") -> dict[str, Any]:
+    return {"id": name, "conversations": [{"from": who, "value": text, "loss": None} for who, text in messages]}
 
 
 def file(folder: Path, content: object) -> Path:
@@ -113,14 +113,14 @@ def test_content_other_than_a_list_of_rows_is_an_error(tmp_path: Path, content: 
 )
 def test_invalid_row_is_an_error_with_its_number(tmp_path: Path, bad: object, why: str) -> None:
     path = file(tmp_path, [row(MESSAGES), bad])
-    said = error(path)
-    assert said.startswith(f"{path}: row 2")
-    assert why in said
+    message = error(path)
+    assert message.startswith(f"{path}: row 2")
+    assert why in message
 
 
 def test_turn_without_an_action_is_an_error(tmp_path: Path) -> None:
-    said = [*MESSAGES[:5], ("gpt", "I am lost."), ("human", "Observation: Eh?"), MESSAGES[5]]
-    path = file(tmp_path, [row(said)])
+    messages = [*MESSAGES[:5], ("gpt", "I am lost."), ("human", "Observation: Eh?"), MESSAGES[5]]
+    path = file(tmp_path, [row(messages)])
     assert error(path).startswith(f"{path}: row 1 (fetch_0)")
 
 

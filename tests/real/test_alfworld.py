@@ -194,9 +194,9 @@ def write_game(root: Path, source: Path, name: str, **changes: Any) -> Path:
 
 def test_task_sentence_is_found_in_other_spellings_of_the_grammar(made: Path, library: Any) -> None:
     file = read_game(games_of(made)[0])
-    spoken = Game(file, library).intro().split("\n\n")[-1]
+    sentence = Game(file, library).intro().split("\n\n")[-1]
     other = msgspec.structs.replace(file, grammar=file.grammar.replace('"rhs": "Your task', '"rhs":"Your task'))
-    assert Game(other, library).intro().endswith(spoken)
+    assert Game(other, library).intro().endswith(sentence)
     quoted = msgspec.structs.replace(
         file, grammar=file.grammar.replace("Your task is to: ", 'Your task is to: \\"now\\" ')
     )
@@ -254,11 +254,11 @@ def test_task_of_rejects_a_game_that_exists_twice(made: Path, tmp_path: Path) ->
 def test_data_in_the_other_grammar_is_rejected_or_translated(made: Path) -> None:
     task = world(made).tasks("train")[0]
     actions = ["go to desk 1", "put mug 1 in/on desk 1"]
-    said = ["You arrive at loc 3. On the desk 1, you see nothing.", "You put the mug 1 in/on the desk 1."]
+    observations = ["You arrive at loc 3. On the desk 1, you see nothing.", "You put the mug 1 in/on the desk 1."]
     with pytest.raises(UsageError, match="in another grammar") as caught:
-        world(made).to_game_grammar(task, actions, said)
+        world(made).to_game_grammar(task, actions, observations)
     assert "env.translate=true" in caught.value.fix
-    assert world(made, translate=True).to_game_grammar(task, actions, said) == (
+    assert world(made, translate=True).to_game_grammar(task, actions, observations) == (
         ["go to desk 1", "move mug 1 to desk 1"],
         ["On the desk 1, you see nothing.", "You move the mug 1 to the desk 1."],
     )
@@ -292,13 +292,13 @@ def test_translation_cache_is_private_and_replaced_if_damaged(
 def test_collect_reads_expert_data(made: Path, tmp_path: Path) -> None:
     task: Task = world(made).tasks("train")[0]
     simulator = world(made).start()
-    episode, said = simulator.open(task), []
+    episode, messages = simulator.open(task), []
     for action in simulator.expert(task, "planner", 0):
-        said.append({"from": "gpt", "value": f"Thought: so.\nAction: {action}"})
-        said.append({"from": "human", "value": f"Observation: {episode.step(action).observation}"})
+        messages.append({"from": "gpt", "value": f"Thought: so.\nAction: {action}"})
+        messages.append({"from": "human", "value": f"Observation: {episode.step(action).observation}"})
     intro = [{"from": "human", "value": "Chores."}, {"from": "gpt", "value": "OK"}]
-    told = {"from": "human", "value": episode.reset.instruction}
-    row = {"id": 0, "game_file": f"{FOLDER}/{task.game}/{FILE}", "conversations": [*intro, told, *said]}
+    task_message = {"from": "human", "value": episode.reset.instruction}
+    row = {"id": 0, "game_file": f"{FOLDER}/{task.game}/{FILE}", "conversations": [*intro, task_message, *messages]}
     (tmp_path / "rows.json").write_text(json.dumps([row]))
     run = tmp_path / "run"
     sand("init", "--run", run, "--set", "env.name=alfworld", "--set", f"env.games={made}")
