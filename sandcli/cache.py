@@ -1,4 +1,4 @@
-"""The user's own cache: whatever is costly to make and can be made again."""
+"""The user's cache: files that are costly to make and can be made again."""
 
 import os
 import tempfile
@@ -6,12 +6,12 @@ from pathlib import Path
 
 
 def cache_folder() -> Path:
-    """Where converted models, fingerprints and translated games are kept: $XDG_CACHE_HOME/sand, or ~/.cache/sand."""
+    """The folder of converted models, fingerprints and translated games: $XDG_CACHE_HOME/sand or ~/.cache/sand."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sand"
 
 
 def keep(path: Path, content: bytes, mode: int = 0o600) -> None:
-    """Write a file, whole or not at all; unless `mode` says otherwise for this user only."""
+    """Write a file atomically. By default, only this user can read it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
         try:

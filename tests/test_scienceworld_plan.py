@@ -1,4 +1,4 @@
-"""ScienceWorld without its simulator: which tasks there are, what they are called, how paths are folded."""
+"""ScienceWorld without its simulator: tasks and their names, step limits, folded walks, simplifications."""
 
 from itertools import pairwise
 
@@ -6,12 +6,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sandcli.envs.base import WorldSettings
 from sandcli.envs.scienceworld import tasks as table
-from sandcli.envs.scienceworld.navigation import folded
-from sandcli.envs.scienceworld.world import ScienceWorld, expand
+from sandcli.envs.scienceworld.navigation import fold_walks
+from sandcli.envs.scienceworld.world import ScienceWorld, simplifications_for
 from sandcli.errors import UsageError
 from sandcli.records import Task
+from sandcli.settings import EnvSettings
 
 SPLITS = ("train", "seen", "unseen")
 
@@ -63,39 +63,39 @@ OLD_NAMES = [
 
 
 def selected(tasks: list[str]) -> ScienceWorld:
-    return ScienceWorld(WorldSettings(tasks=tuple(tasks)))
+    return ScienceWorld(EnvSettings(tasks=tasks))
 
 
 def task(name: str, variation: int = 0) -> Task:
     return Task(name=name, variation=variation)
 
 
-def test_all_task_types_and_variations() -> None:
+def test_all_selects_every_type_and_variation() -> None:
     assert len(table.TYPES) == 30
     assert sum(kind.variations for kind in table.TYPES.values()) == 7207
     world = selected(["all"])
     assert [len(world.tasks(split)) for split in SPLITS] == [3592, 1796, 1819]
 
 
-def test_the_selection_of_the_literature() -> None:
+def test_paper_selects_the_tasks_of_the_literature() -> None:
     world = selected(["paper"])
     assert {item.name for item in world.tasks("train")} == set(LIMITS)
     assert (len(world.tasks("seen")), len(world.tasks("unseen"))) == (194, 211)
 
 
 @pytest.mark.parametrize("tasks", [["paper"], ["all"]])
-def test_no_task_is_in_two_splits(tasks: list[str]) -> None:
+def test_splits_share_no_task(tasks: list[str]) -> None:
     found = [item for split in SPLITS for item in selected(tasks).tasks(split)]
     assert len(set(map(str, found))) == len(found)
 
 
-def test_every_variation_exists() -> None:
+def test_tasks_have_only_existing_variations() -> None:
     world = selected(["paper"])
     for item in (item for split in SPLITS for item in world.tasks(split)):
         assert item.variation in range(table.TYPES[item.name].variations)
 
 
-def test_task_types_take_turns() -> None:
+def test_tasks_interleave_their_types() -> None:
     first = selected(["paper"]).tasks("train")[:24]
     assert {item.name for item in first} == set(LIMITS)
     mixed = selected(["identify-life-stages-2", "boil"]).tasks("train")
@@ -108,40 +108,40 @@ def test_task_types_take_turns() -> None:
 
 
 @given(st.integers(1, 200), st.data())
-def test_any_first_variations_lie_far_apart(size: int, data: st.DataObject) -> None:
-    """No stretch between two chosen ones is more than four times as long as were they evenly spread."""
+def test_spread_puts_any_first_variations_far_apart(size: int, data: st.DataObject) -> None:
+    """No gap between chosen variations is more than four times the gap of an even spread."""
     order = table.spread(range(size))
     assert sorted(order) == list(range(size))
     count = data.draw(st.integers(1, size))
     chosen = sorted(order[:count])
-    stretches = [after - before for before, after in zip(chosen, [*chosen[1:], size], strict=True)]
-    assert max(stretches) <= 4 * size / count
+    gaps = [after - before for before, after in zip(chosen, [*chosen[1:], size], strict=True)]
+    assert max(gaps) <= 4 * size / count
 
 
-def test_a_type_that_is_named_twice_counts_once() -> None:
+def test_type_named_twice_counts_once() -> None:
     assert selected(["boil", "boil"]).tasks("train") == selected(["boil"]).tasks("train")
     assert selected(["paper", "boil"]).tasks("seen") == selected(["paper"]).tasks("seen")
 
 
-def test_an_unknown_split_is_an_error() -> None:
+def test_unknown_split_is_an_error() -> None:
     with pytest.raises(UsageError, match="unknown split 'dev'"):
         ScienceWorld().tasks("dev")
 
 
-def test_an_unknown_type_is_an_error_with_a_suggestion() -> None:
+def test_unknown_type_is_an_error_with_a_suggestion() -> None:
     with pytest.raises(UsageError, match="'find-plants'") as caught:
         selected(["boil", "find-plants"])
     assert caught.value.fix == "did you mean find-plant?"
 
 
 @pytest.mark.parametrize(("name", "limit"), LIMITS.items())
-def test_the_step_limits_of_the_literature(name: str, limit: int) -> None:
+def test_step_limits_are_those_of_the_literature(name: str, limit: int) -> None:
     assert ScienceWorld().step_limit(task(name)) == limit
 
 
-def test_other_types_have_the_default_limit_and_a_set_one_goes_first() -> None:
+def test_other_types_have_the_default_limit_and_a_setting_overrides_it() -> None:
     assert ScienceWorld().step_limit(task("mendelian-genetics-known-plant")) == 100
-    assert ScienceWorld(WorldSettings("eto", ("all",), 7)).step_limit(task("boil")) == 7
+    assert ScienceWorld(EnvSettings(tasks=["all"], step_limit=7)).step_limit(task("boil")) == 7
 
 
 @pytest.mark.parametrize(
@@ -150,7 +150,7 @@ def test_other_types_have_the_default_limit_and_a_set_one_goes_first() -> None:
     + [(f"{name}_7", name, 7) for name in table.TYPES]
     + [(f"{old}_3", name, 3) for old, name in OLD_NAMES],
 )
-def test_the_names_of_expert_data(identifier: str, name: str, variation: int) -> None:
+def test_task_of_knows_the_names_in_expert_data(identifier: str, name: str, variation: int) -> None:
     assert ScienceWorld().task_of(identifier) == task(name, variation)
 
 
@@ -158,23 +158,23 @@ def test_the_names_of_expert_data(identifier: str, name: str, variation: int) ->
     "identifier",
     ["", "boil", "_3", "boil_", "boil_x", "boil_-1", "30_0", "9.412", "find-unicorn_3", "9_412_1", "²_3", "boil_²"],
 )
-def test_a_name_of_no_task_is_an_error(identifier: str) -> None:
+def test_task_of_rejects_an_unknown_name(identifier: str) -> None:
     with pytest.raises(UsageError, match="names no ScienceWorld task"):
         ScienceWorld().task_of(identifier)
 
 
 @pytest.mark.parametrize("identifier", ["boil_30", "0_30", "task-1-boil_999"])
-def test_a_variation_that_does_not_exist_is_an_error(identifier: str) -> None:
+def test_task_of_rejects_a_variation_that_does_not_exist(identifier: str) -> None:
     with pytest.raises(UsageError, match="boil has no variation") as caught:
         ScienceWorld().task_of(identifier)
-    assert caught.value.fix == "there are 30"
+    assert caught.value.fix == "use a variation below 30"
 
 
-def test_listings_have_no_order() -> None:
-    same = ScienceWorld().same
-    assert same("You see:\n\ta pot\n\ta cup", "You see:\n\ta cup\n\ta pot\n")
-    assert not same("You see:\n\ta pot", "You see:\n\ta cup")
-    assert not same("You see:\n\ta pot\n\ta pot", "You see:\n\ta pot")
+def test_observations_match_in_any_order_of_lines() -> None:
+    match = ScienceWorld().observations_match
+    assert match("You see:\n\ta pot\n\ta cup", "You see:\n\ta cup\n\ta pot\n")
+    assert not match("You see:\n\ta pot", "You see:\n\ta cup")
+    assert not match("You see:\n\ta pot\n\ta pot", "You see:\n\ta pot")
 
 
 @pytest.mark.parametrize(
@@ -194,20 +194,20 @@ def test_listings_have_no_order() -> None:
         (["pick up cup", "go to hallway", "go to outside"], ["pick up cup", "teleport to outside"]),
     ],
 )
-def test_walks_become_teleports(path: list[str], short: list[str]) -> None:
-    assert folded(path) == short
+def test_fold_walks_replaces_walks_with_teleports(path: list[str], short: list[str]) -> None:
+    assert fold_walks(path) == short
 
 
-def test_two_teleports_never_follow_each_other() -> None:
+def test_fold_walks_never_yields_two_teleports_in_a_row() -> None:
     path = ["go to a", "look", "go to b", "go to c", "open door to d", "go to d", "look", "look", "go to e"]
-    short = folded(path)
+    short = fold_walks(path)
     assert [action for action in short if action == "look"] == ["look"] * 3
     assert not any(a.startswith("teleport") and b.startswith("teleport") for a, b in pairwise(short))
 
 
 @pytest.mark.parametrize("name", table.TYPES)
-def test_electricity_stays_where_a_task_needs_it(name: str) -> None:
-    labels = expand("eto", task(name)).split(",")
+def test_eto_keeps_electricity_for_tasks_that_need_it(name: str) -> None:
+    labels = simplifications_for("eto", task(name)).split(",")
     assert labels[:4] == ["teleportAction", "openDoors", "selfWateringFlowerPots", "openContainers"]
     needed = "conductivity" in name or "power-component" in name
     assert labels[4:] == ([] if needed else ["noElectricalAction"])
@@ -218,10 +218,10 @@ def test_electricity_stays_where_a_task_needs_it(name: str) -> None:
     [("none", ""), ("easy", "easy"), ("openDoors,openContainers", "openDoors,openContainers")],
 )
 def test_other_simplifications_are_passed_on(setting: str, passed_on: str) -> None:
-    assert expand(setting, task("boil")) == passed_on
+    assert simplifications_for(setting, task("boil")) == passed_on
 
 
-def test_what_the_content_depends_on() -> None:
-    versions = ScienceWorld(WorldSettings("easy")).versions()
+def test_versions_hold_the_simulator_and_the_simplifications() -> None:
+    versions = ScienceWorld(EnvSettings(simplifications="easy")).versions()
     assert versions["simplifications"] == "easy"
     assert versions["scienceworld"] == "1.2.3"

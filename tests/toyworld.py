@@ -1,9 +1,9 @@
 """A tiny deterministic text world in plain Python, for tests: fetch the lamp and drop it in the hall.
 
-The `simplifications` setting carries what a test needs, as `name=value,...`:
-`pause` (seconds a step takes), `rules` (another version of the world) and `faults`, a folder of files that are each
-used up once. A fault file is named after what it does (`exit-1`, `hang-1`, `raise-1`, `unplayable-1`, `differ-1`) and
-holds the task and the action that it waits for, such as `fetch_0 take lamp`.
+Tests configure it through the `simplifications` setting, as `name=value,...`: `pause` (seconds per step), `rules` (the
+version of the world) and `faults`, a folder of fault files. Each fault happens once. Its file is named after what
+happens (`exit-1`, `hang-1`, `raise-1`, `unplayable-1`, `differ-1`) and contains the task and action that trigger it,
+such as `fetch_0 take lamp`.
 """
 
 import os
@@ -11,9 +11,10 @@ import time
 from copy import copy
 from pathlib import Path
 
-from sandcli.envs.base import DEFAULTS, Environment, Outcome, Reset, WorldSettings, chosen_types
+from sandcli.envs.base import DEFAULTS, Environment, Outcome, Reset, select_types
 from sandcli.errors import MachineryError, PrerequisiteError, UsageError
 from sandcli.records import Task
+from sandcli.settings import EnvSettings
 
 SYSTEM = """You live in a house with a hall, a kitchen and a garden. Rooms are reached with `go to ROOM`.
 Answer with a thought and one action:
@@ -21,25 +22,25 @@ Thought: why
 Action: the action"""
 
 VARIATIONS = {"fetch": 12, "carry": 6, "riddle": 2}
-"""`carry` begins beside the lamp; the expert of `riddle` does not solve it."""
+"""`carry` starts in the lamp's room; the expert for `riddle` does not solve it."""
 
 SPLITS = {"train": slice(0, 6), "seen": slice(6, 9), "unseen": slice(9, 12)}
 
 
 class ToyWorld:
-    """The world's tasks; the arguments are those of every world."""
+    """The world's tasks."""
 
     name = "toyworld"
     system = SYSTEM
     experts = ("gold",)
 
-    def __init__(self, settings: WorldSettings = DEFAULTS) -> None:
+    def __init__(self, settings: EnvSettings = DEFAULTS) -> None:
         self._settings = dict(item.split("=") for item in settings.simplifications.split(",") if "=" in item)
-        self._tasks = chosen_types("toy", settings.tasks, list(VARIATIONS), ["fetch"])
+        self._tasks = select_types("toy", settings.tasks, list(VARIATIONS), ["fetch"])
         self._limit = settings.step_limit or 8
 
     def tasks(self, split: str) -> list[Task]:
-        """The tasks of a split, one type after the other."""
+        """The tasks of a split, one type after the other (not interleaved)."""
         if split not in SPLITS:
             raise UsageError(f"unknown toy split {split!r}", f"use {', '.join(SPLITS)}")
         return [Task(name=name, variation=v) for name in self._tasks for v in range(VARIATIONS[name])[SPLITS[split]]]
@@ -48,27 +49,27 @@ class ToyWorld:
         """`fetch_3`."""
         name, _, variation = identifier.rpartition("_")
         if name not in VARIATIONS or not variation.isdecimal() or int(variation) >= VARIATIONS[name]:
-            raise UsageError(f"{identifier!r} names no toy task", "expected something like fetch_3")
+            raise UsageError(f"{identifier!r} names no toy task", "use a name such as fetch_3")
         return Task(name=name, variation=int(variation))
 
     def step_limit(self, task: Task) -> int:
-        """The same for all."""
+        """The same limit for all tasks."""
         return self._limit
 
-    def same(self, observed: str, recorded: str) -> bool:
-        """Equal word by word."""
+    def observations_match(self, observed: str, recorded: str) -> bool:
+        """Whether the words are equal."""
         return observed.split() == recorded.split()
 
-    def adapted(self, task: Task, actions: list[str], observations: list[str]) -> tuple[list[str], list[str]]:
+    def to_game_grammar(self, task: Task, actions: list[str], observations: list[str]) -> tuple[list[str], list[str]]:
         """As recorded."""
         return actions, observations
 
     def versions(self) -> dict[str, str]:
-        """The rules in force; pauses and faults change no content."""
+        """The rules; pauses and faults do not change content."""
         return {"toyworld": self._settings.get("rules", "1")}
 
-    def runtime(self) -> str:
-        return "nothing but itself"
+    def check_available(self) -> str:
+        return "plain Python"
 
     def start(self) -> "ToySimulator":
         """Nothing heavy."""
@@ -89,15 +90,15 @@ class ToySimulator:
 
     def expert(self, task: Task, kind: str, seed: int) -> list[str]:
         """The shortest path; not a solution for `riddle`."""
-        way = [] if task.name == "carry" else [f"go to {place(task)}"]
-        return way + ["take lamp", "go to hall"] + (["drop lamp"] if task.name != "riddle" else [])
+        walk = [] if task.name == "carry" else [f"go to {place(task)}"]
+        return walk + ["take lamp", "go to hall"] + (["drop lamp"] if task.name != "riddle" else [])
 
     def close(self) -> None:
-        """Nothing to end."""
+        """Nothing to stop."""
 
 
 class ToyEpisode:
-    """One episode. Score: a quarter each for reaching the lamp, taking it, bringing it, and dropping it."""
+    """One episode. Reaching, taking, bringing and dropping the lamp score a quarter each."""
 
     def __init__(self, task: Task, pause: float, faults: Path | None) -> None:
         self._pause = pause
@@ -112,6 +113,9 @@ class ToyEpisode:
     def fork(self) -> Environment:
         """Another episode in the same state."""
         return copy(self)
+
+    def close(self) -> None:
+        """Nothing to free."""
 
     def step(self, action: str) -> Outcome:
         """Execute one action."""
@@ -157,11 +161,11 @@ class ToyEpisode:
         self._score = max(self._score, score)
 
     def _fault(self, action: str) -> str:
-        """Carry out a fault that waits for this action; gives what it adds to the observation."""
+        """Trigger a fault that matches this action; the text that it adds to the observation."""
         for path in sorted(self._faults.glob("*-*")) if self._faults else []:
             if path.read_text() == f"{self._task} {action}":
                 path.unlink()
-                return _suffer(path.name.partition("-")[0])
+                return _trigger(path.name.partition("-")[0])
         return ""
 
 
@@ -170,26 +174,26 @@ def place(task: Task) -> str:
     return ("kitchen", "garden")[(task.variation or 0) % 2]
 
 
-def _suffer(kind: str) -> str:
+def _trigger(kind: str) -> str:
     match kind:
         case "exit":
             os._exit(1)
         case "hang":
             parent = os.getppid()
-            while os.getppid() == parent:  # no process is left behind for longer than its parent lives
+            while os.getppid() == parent:  # end with the parent
                 time.sleep(0.05)
         case "unplayable":
             raise MachineryError("environment", "there is no such lamp")
         case "raise":
-            raise RuntimeError("a fault of the toy world")
+            raise RuntimeError("a fault in the toy world")
     return " It flickers."
 
 
 class ClosedWorld(ToyWorld):
-    """A world that lacks something to start."""
+    """A world that lacks a prerequisite."""
 
-    def runtime(self) -> str:
-        return "nothing but itself"
+    def check_available(self) -> str:
+        return "plain Python"
 
     def start(self) -> ToySimulator:
         """Raises."""
@@ -197,11 +201,11 @@ class ClosedWorld(ToyWorld):
 
 
 class RuinedWorld(ToyWorld):
-    """A world that ends its process when it starts."""
+    """A world whose start kills its process."""
 
-    def runtime(self) -> str:
-        return "nothing but itself"
+    def check_available(self) -> str:
+        return "plain Python"
 
     def start(self) -> ToySimulator:
-        """Ends the process."""
+        """Exits."""
         os._exit(1)

@@ -1,7 +1,7 @@
-"""`sand bench env`: our environments against the stock ones, on this machine, in one run.
+"""`sand bench env`: compare our environments with the stock ones on this machine, in one run.
 
-Machines are shared and noisy, so times are taken in turns, stock and ours, and what counts is the ratio of the
-medians (of the best rounds, for the pool). Both play the same games and tasks with the same actions.
+Machines are shared and noisy, so stock and ours alternate, and the result is the ratio of their medians (for the pool,
+of the best rounds). Both play the same games and tasks with the same actions.
 """
 
 import asyncio
@@ -17,24 +17,25 @@ from typing import Any, NamedTuple
 
 from sandcli.envs.alfworld.files import TYPES
 from sandcli.envs.alfworld.world import Alfworld
-from sandcli.envs.base import Simulator, World, WorldSettings
+from sandcli.envs.base import Simulator, World
 from sandcli.envs.pool import Pool
 from sandcli.envs.scienceworld.java import find_java
-from sandcli.envs.scienceworld.world import ScienceWorld, expand
-from sandcli.envs.worker_process import Host
+from sandcli.envs.scienceworld.world import ScienceWorld, simplifications_for
+from sandcli.envs.worker_process import WorkerProcess
 from sandcli.progress import notice
 from sandcli.records import Task
+from sandcli.settings import EnvSettings
 
 _PREFIX = 20
-"""Steps of the prefix that is restored."""
+"""Length of the restored prefix, in steps."""
 
 _SECONDS = 6.0
 _ROUNDS = 4
-"""How long, and how often, each size of the pool is let run; what a JVM does at first is not yet compiled."""
+"""How long a round of the pool runs, and how many there are: a JVM is slow until its code is compiled."""
 
 
 class Ratio(NamedTuple):
-    """Time of the slower way over that of the faster one; `slow` and `fast` are in milliseconds."""
+    """The slower time divided by the faster one; `slow` and `fast` are in milliseconds."""
 
     name: str
     ratio: float
@@ -56,34 +57,34 @@ class _Times:
 
 
 def bench_environments(rounds: int) -> Iterator[Ratio]:
-    """All ratios of the environments, each as soon as it is known. `rounds`: games and tasks that are played."""
+    """Yield each ratio as soon as it is measured. `rounds` is the number of games and tasks to play."""
     yield from _alfworld(rounds)
     yield from _scienceworld(rounds)
     yield _pool_scaling()
 
 
 def _alfworld(rounds: int) -> Iterator[Ratio]:
-    Alfworld().runtime()
+    Alfworld().check_available()
     from sandcli.envs.alfworld.making import make_games
 
     restore, step, reset = _Times(), _Times(), _Times()
     with tempfile.TemporaryDirectory() as folder:
         notice("ALFWorld: making games")
         list(make_games(Path(folder), per_type=-(-rounds // len(TYPES)), seed=0))
-        settings = WorldSettings(games=folder)
+        settings = EnvSettings(games=folder)
         for task in Alfworld(settings).tasks("train")[:rounds]:
             notice(f"ALFWorld: {task.name}")
             actions = _alfworld_stock(Path(folder), task, restore, step, reset)
-            host = Host(partial(Alfworld, settings))  # another simulator every time: the game is not loaded
-            reset.fast.append(_timed(lambda: host.restore(task, []))[0])  # noqa: B023
-            _ours(host, task, actions, restore, step)
-    yield reset.ratio("alfworld_reset_ratio", "stock reset / ours, of a game that was seen before but is not loaded")
+            worker = WorkerProcess(partial(Alfworld, settings))  # a new simulator: it has not loaded the game yet
+            reset.fast.append(_timed(lambda: worker.restore(task, []))[0])  # noqa: B023
+            _ours(worker, task, actions, restore, step)
+    yield reset.ratio("alfworld_reset_ratio", "stock reset / ours, for a game that is translated but not loaded")
     yield step.ratio("alfworld_step_ratio", "stock step / ours, text and admissible commands included")
     yield restore.ratio("alfworld_restore_ratio", f"stock reset and replay of {_PREFIX} steps / our restore")
 
 
 def _alfworld_stock(root: Path, task: Task, restore: _Times, step: _Times, reset: _Times) -> list[str]:
-    """Play a random walk in the stock environment; the actions that were taken."""
+    """Play a random walk in the stock environment; the actions taken."""
     import textworld
     from alfworld.agents.environment.alfred_tw_env import AlfredDemangler
 
@@ -108,19 +109,19 @@ def _scienceworld(rounds: int) -> Iterator[Ratio]:
     tasks = ScienceWorld().tasks("train")[:rounds]
     replay, restore, step = _Times(), _Times(), _Times()
     simulator = ScienceWorld().start()
-    host = Host(ScienceWorld, simulator)
+    worker = WorkerProcess(ScienceWorld, simulator)
     stock = _stock_scienceworld()
     try:
-        for task in [*tasks, *tasks]:  # the first round warms both machines up
+        for task in [*tasks, *tasks]:  # the first pass warms up both JVMs
             notice(f"ScienceWorld: {task.name}")
             actions = _walk(_PREFIX)
             if task is tasks[0]:
                 replay, restore, step = _Times(), _Times(), _Times()
             restore.slow.append(_scienceworld_stock(stock, task, actions, step))
             replay.slow.append(_timed(partial(_replayed, simulator, task, actions))[0])
-            _ours(host, task, actions, restore, step)
+            _ours(worker, task, actions, restore, step)
     finally:
-        host.close()
+        worker.close()
         stock.close()
     replay.fast = restore.fast
     yield step.ratio("scienceworld_step_ratio", "step of the stock class / ours")
@@ -132,17 +133,20 @@ def _replayed(simulator: Simulator, task: Task, actions: Sequence[str]) -> None:
     episode = simulator.open(task)
     for action in actions:
         episode.step(action)
+    episode.close()
 
 
 def _stock_scienceworld() -> Any:
     from scienceworld import ScienceWorldEnv
 
-    os.environ["PATH"] = f"{Path(find_java().path).parent}{os.pathsep}{os.environ['PATH']}"  # it takes the first there
+    os.environ["PATH"] = (
+        f"{Path(find_java().path).parent}{os.pathsep}{os.environ['PATH']}"  # it runs the first java on PATH
+    )
     return ScienceWorldEnv("", envStepLimit=10**6)
 
 
 def _scienceworld_stock(env: Any, task: Task, actions: Sequence[str], step: _Times) -> float:
-    simplified = expand("eto", task)
+    simplified = simplifications_for("eto", task)
     seconds, _ = _timed(lambda: (env.load(task.name, task.variation, simplified), env.reset()))
     for action in actions:
         taken, _ = _timed(partial(env.step, action))
@@ -151,16 +155,17 @@ def _scienceworld_stock(env: Any, task: Task, actions: Sequence[str], step: _Tim
     return seconds
 
 
-def _ours(host: Host, task: Task, actions: list[str], restore: _Times, step: _Times) -> None:
-    """Step along the actions, then restore the state after them, as every branch from there does."""
-    slot, _, _ = host.restore(task, [])
+def _ours(worker: WorkerProcess, task: Task, actions: list[str], restore: _Times, step: _Times) -> None:
+    """Take the actions step by step, then restore the state after them, as branches do."""
+    slot, _, _ = worker.restore(task, [])
     for action in actions:
-        step.fast.append(_timed(partial(host.step, slot, action))[0])
-    host.restore(task, actions)  # the first branch leaves the snapshot
+        step.fast.append(_timed(partial(worker.step, slot, action))[0])
+    worker.release(slot)
+    worker.release(worker.restore(task, actions)[0])  # the first branch makes the snapshot
     for _ in range(10):
-        seconds, (slot, _, _) = _timed(partial(host.restore, task, actions))
+        seconds, (slot, _, _) = _timed(partial(worker.restore, task, actions))
         restore.fast.append(seconds)
-        host.release(slot)
+        worker.release(slot)
 
 
 def _walk(length: int) -> list[str]:
@@ -182,7 +187,7 @@ def _pool_scaling() -> Ratio:
 
 
 async def _rate(build: Callable[[], World], workers: int) -> float:
-    """Steps a second of the pool's best round, eight episodes at a time."""
+    """Steps per second in the best round of a pool with eight concurrent episodes."""
     rates = []
     async with Pool(build, workers, 120.0) as pool:
         tasks = build().tasks("train")[:8]

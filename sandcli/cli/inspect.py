@@ -122,5 +122,5 @@ def doctor(as_json: Json = False) -> None:
         print(json.dumps([check._asdict() for check in checks]))
     else:
         put(table(checks))
-    if not all(check.fine for check in checks):
+    if not all(check.ok for check in checks):
         raise typer.Exit(Exit.PREREQUISITE)

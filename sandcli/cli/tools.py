@@ -25,7 +25,7 @@ def games_make(
     """Make small ALFWorld games, each solved and played to its end, where ALFWorld's own data is not at hand."""
     from sandcli.envs.alfworld.world import Alfworld
 
-    Alfworld().runtime()
+    Alfworld().check_available()
     from sandcli.envs.alfworld.making import make_games
 
     for game in make_games(out, per_type, seed):

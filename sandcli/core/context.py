@@ -16,10 +16,10 @@ from sandcli.engines.adapters import is_adapter, weights_of
 from sandcli.engines.base import Engine, Model, Setup
 from sandcli.engines.metered import Clock, Metered
 from sandcli.envs import world_builder as builder_of
-from sandcli.envs.base import World, WorldSettings
+from sandcli.envs.base import World
 from sandcli.envs.pool import Pool
 from sandcli.errors import PrerequisiteError, UsageError
-from sandcli.models import build, locate
+from sandcli.models import architecture, locate
 from sandcli.progress import notice
 from sandcli.settings import Settings, worker_count
 
@@ -44,8 +44,7 @@ class Context:
         """Makes the world, in any process."""
         env = self.settings.env
         games = self._path(env.games) if env.games else ""
-        settings = WorldSettings(env.simplifications, tuple(env.tasks), env.step_limit, games, env.translate)
-        return builder_of(env.name, settings)
+        return builder_of(replace(env, games=games))
 
     # Models
 
@@ -77,7 +76,7 @@ class Context:
     def _must_descend(self, model: Model) -> None:
         """Raise `UsageError` if a model, or an adapter's base, is built unlike pi_base: it was not trained from it."""
         base = self.base_model()
-        built, wanted = build(locate(weights_of(model.folder))), build(base.folder)
+        built, wanted = architecture(locate(weights_of(model.folder))), architecture(base.folder)
         unlike = [f"{part} {built[part]}, not {wanted[part]}" for part in wanted if built[part] != wanted[part]]
         if unlike:
             raise UsageError(
@@ -159,7 +158,7 @@ class Context:
     async def pool(self) -> AsyncIterator[Pool]:
         """Worker processes that hold the world. The time that episodes waited for them is added to `spent`."""
         workers = worker_count(self.settings)
-        notice(f"environment: {self.world.name} in {workers} worker processes, on {self.world.runtime()}")
+        notice(f"environment: {self.world.name} in {workers} worker processes, on {self.world.check_available()}")
         async with Pool(self.world_builder, workers, self.settings.run.timeout) as pool:
             try:
                 yield pool

@@ -1,8 +1,8 @@
-"""What a text world is to the rest of the program.
+"""The protocol of text worlds.
 
-A `World` is cheap and pure: it knows which tasks there are. Its `start()` gives a `Simulator`, heavy and alive,
-which lives in a worker process and opens `Environment`s, one for each episode; only strings and numbers cross the
-process border.
+A `World` is cheap: it lists tasks and starts nothing. Its `start()` returns a `Simulator`, which is heavy and lives in
+a worker process. A simulator opens `Environment`s, one for each episode. Only strings and numbers cross the process
+border.
 """
 
 import difflib
@@ -12,30 +12,20 @@ from typing import NamedTuple, Protocol
 
 from sandcli.errors import UsageError
 from sandcli.records import Task
+from sandcli.settings import EnvSettings
 
-
-class WorldSettings(NamedTuple):
-    """What the [env] table tells a world; each world reads what it knows."""
-
-    simplifications: str = "eto"
-    tasks: tuple[str, ...] = ("paper",)
-    step_limit: int = 0
-    games: str = ""
-    translate: bool = False
-
-
-DEFAULTS = WorldSettings()
+DEFAULTS = EnvSettings()
 
 
 class Reset(NamedTuple):
-    """A fresh episode: the instruction u as the agent reads it, and the score before the first step."""
+    """The start of an episode: the instruction u as the agent reads it, and the score before the first step."""
 
     instruction: str
     score: float
 
 
 class Outcome(NamedTuple):
-    """What one action led to. `score` is in [0, 1]; `valid` is false for a command the world does not know."""
+    """The result of one action. `score` is in [0, 1]; `valid` is false if the world does not know the command."""
 
     observation: str
     score: float
@@ -44,7 +34,7 @@ class Outcome(NamedTuple):
 
 
 class Environment(Protocol):
-    """One episode of one task. Environments of one simulator do not disturb each other."""
+    """One episode of one task. Environments of one simulator are independent of each other."""
 
     reset: Reset
     """How the episode began."""
@@ -53,70 +43,73 @@ class Environment(Protocol):
         """Execute one action."""
 
     def fork(self) -> "Environment | None":
-        """Another episode in the same state, which goes its own way; none where that can only be had by replay."""
+        """An independent episode in the same state, or None if only a replay can reach that state."""
+
+    def close(self) -> None:
+        """Free what the episode holds. Its forks stay usable; the episode itself does not."""
 
 
 class Simulator(Protocol):
-    """The live half of a world, in a worker process. Not safe for threads."""
+    """The live half of a world, in a worker process. Not thread-safe."""
 
     def open(self, task: Task) -> Environment:
         """A new episode at the start of a task."""
 
     def expert(self, task: Task, kind: str, seed: int) -> list[str]:
-        """The actions of one of the world's experts; empty where it gives up. `seed` is for one that draws lots."""
+        """The actions of one of the world's experts; empty if it gives up. `seed` is for experts that use chance."""
 
     def close(self) -> None:
-        """End whatever runs behind it."""
+        """Stop the simulator."""
 
 
 class World(Protocol):
-    """A family of tasks; importing it and asking it is fast and starts nothing. Made from `WorldSettings`."""
+    """A family of tasks, made from `EnvSettings`. Importing and querying it is fast and starts nothing."""
 
     name: str
     system: str
-    """What every agent is told first: the rules of the world and the form of its turns."""
+    """The agent's system text: the rules of the world and the form of a turn."""
 
     @property
     def experts(self) -> Sequence[str]:
-        """The names of its experts; the first is the usual one."""
+        """The names of its experts, the default first."""
 
     def tasks(self, split: str) -> list[Task]:
-        """The tasks of `train`, `seen` or `unseen`, task types taking turns. `UsageError` for another split."""
+        """The tasks of `train`, `seen` or `unseen`, with task types interleaved. `UsageError` for another split."""
 
     def task_of(self, identifier: str) -> Task:
-        """The task that an expert data set calls by this name. `UsageError` for an unknown one."""
+        """The task that an expert data set calls by this name. `UsageError` if there is none."""
 
     def step_limit(self, task: Task) -> int:
-        """The most steps of one episode."""
+        """The maximum number of steps in one episode."""
 
-    def same(self, observed: str, recorded: str) -> bool:
-        """Whether two observations tell the same, listings in another order included."""
+    def observations_match(self, observed: str, recorded: str) -> bool:
+        """Whether two observations say the same thing; the order of a listing does not matter."""
 
-    def adapted(self, task: Task, actions: list[str], observations: list[str]) -> tuple[list[str], list[str]]:
-        """What an expert data set recorded, in the words that this task is played in. `UsageError` where it cannot."""
+    def to_game_grammar(self, task: Task, actions: list[str], observations: list[str]) -> tuple[list[str], list[str]]:
+        """Recorded actions and observations in the wording of this task's game. `UsageError` if that is impossible."""
 
     def versions(self) -> dict[str, str]:
         """What an artifact's content depends on: the simulator's version and its settings."""
 
-    def runtime(self) -> str:
-        """What the simulator runs on here and why, for people. `PrerequisiteError` where it cannot run."""
+    def check_available(self) -> str:
+        """Describe for people what the simulator runs on. `PrerequisiteError` if it cannot run on this machine."""
 
     def start(self) -> Simulator:
         """Start the live half."""
 
 
-def taking_turns(groups: Iterable[Iterable[Task]]) -> list[Task]:
-    """The first of every group, then the second of every group, and so on."""
+def interleave(groups: Iterable[Iterable[Task]]) -> list[Task]:
+    """The first task of every group, then the second of every group, and so on."""
     return [task for row in zip_longest(*groups) for task in row if task is not None]
 
 
-def chosen_types(world: str, names: Sequence[str], known: Sequence[str], paper: Sequence[str]) -> list[str]:
-    """The task types that `paper`, `all` and names of types select. `UsageError` for an unknown one."""
-    chosen: dict[str, None] = {}
+def select_types(world: str, names: Sequence[str], known: Sequence[str], paper: Sequence[str]) -> list[str]:
+    """The task types selected by `paper`, `all` and type names. `UsageError` for an unknown one."""
+    selected: dict[str, None] = {}
     for name in names:
         if name not in ("paper", "all", *known):
             close = difflib.get_close_matches(name, known, n=1)
             fix = f"did you mean {close[0]}?" if close else "use paper, all, or one of: " + ", ".join(known)
             raise UsageError(f"unknown {world} task type {name!r}", fix)
-        chosen.update(dict.fromkeys({"paper": paper, "all": known}.get(name, [name])))
-    return list(chosen)
+        selected.update(dict.fromkeys({"paper": paper, "all": known}.get(name, [name])))
+    return list(selected)

@@ -1,4 +1,4 @@
-"""Episodes kept in the states they were restored to, so that the next branch from there need not replay its prefix."""
+"""Snapshots: episodes frozen after a prefix, so that the next branch from that state need not replay the prefix."""
 
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -7,13 +7,13 @@ from typing import NamedTuple
 from sandcli.envs.base import Environment, Outcome
 from sandcli.records import Task
 
-_TASKS = 16
-_SNAPSHOTS = 256
-"""At most so many tasks, and snapshots in all, are kept; the tasks that were used longest ago go first."""
+_MAX_TASKS = 16
+_MAX_SNAPSHOTS = 256
+"""Limits on the tasks and the snapshots kept; the least recently used tasks are dropped first."""
 
 
 class Snapshot(NamedTuple):
-    """An episode after some actions. It is never stepped, only forked."""
+    """An episode after some actions. It is forked but never stepped."""
 
     actions: tuple[str, ...]
     outcomes: tuple[Outcome, ...]
@@ -21,32 +21,35 @@ class Snapshot(NamedTuple):
 
 
 class Snapshots:
-    """The snapshots of one worker."""
+    """The snapshots of one worker process."""
 
     def __init__(self) -> None:
-        self._kept: OrderedDict[Task, dict[tuple[str, ...], Snapshot]] = OrderedDict()
+        self._by_task: OrderedDict[Task, dict[tuple[str, ...], Snapshot]] = OrderedDict()
 
     def nearest(self, task: Task, actions: Sequence[str]) -> Snapshot | None:
-        """The snapshot with the longest part of these actions behind it."""
-        kept = self._kept.get(task)
+        """The snapshot after the longest prefix of these actions."""
+        kept = self._by_task.get(task)
         if not kept:
             return None
-        self._kept.move_to_end(task)
+        self._by_task.move_to_end(task)
         reached = (kept.get(tuple(actions[:length])) for length in range(len(actions), -1, -1))
         return next((snapshot for snapshot in reached if snapshot), None)
 
     def holds(self, task: Task, actions: tuple[str, ...]) -> bool:
-        """Whether there is one of exactly this state."""
-        return actions in self._kept.get(task, {})
+        """Whether there is a snapshot of exactly this state."""
+        return actions in self._by_task.get(task, {})
 
-    def keep(self, task: Task, snapshot: Snapshot) -> None:
-        """Add one, and let go of the oldest tasks where there are too many."""
-        self._kept.setdefault(task, {})[snapshot.actions] = snapshot
-        self._kept.move_to_end(task)
-        while len(self._kept) > _TASKS or (len(self._kept) > 1 and len(self) > _SNAPSHOTS):
-            self._kept.popitem(last=False)
-        if len(self) > _SNAPSHOTS:
-            del self._kept[task][next(iter(self._kept[task]))]
+    def add(self, task: Task, snapshot: Snapshot) -> None:
+        """Add a snapshot of a state that has none yet, and drop the oldest ones if there are too many."""
+        self._by_task.setdefault(task, {})[snapshot.actions] = snapshot
+        self._by_task.move_to_end(task)
+        while len(self._by_task) > _MAX_TASKS or (len(self._by_task) > 1 and len(self) > _MAX_SNAPSHOTS):
+            _, dropped = self._by_task.popitem(last=False)
+            for old in dropped.values():
+                old.environment.close()
+        if len(self) > _MAX_SNAPSHOTS:
+            oldest = next(iter(self._by_task[task]))
+            self._by_task[task].pop(oldest).environment.close()
 
     def __len__(self) -> int:
-        return sum(map(len, self._kept.values()))
+        return sum(map(len, self._by_task.values()))

@@ -1,4 +1,4 @@
-"""One worker process, as its parent sees it: started, asked, watched, replaced."""
+"""One worker process as its parent sees it: start, request, memory check, replacement."""
 
 import asyncio
 import multiprocessing
@@ -15,33 +15,36 @@ from sandcli.envs.base import World
 from sandcli.envs.worker_process import serve
 from sandcli.errors import MachineryError, PrerequisiteError
 
-PROCESS = "sand-environment"
+PROCESS_NAME = "sand-environment"
 """The name of every worker process."""
 
-DEATHS = 3
-"""So often may workers die under one call before its unit is given up."""
+MAX_DEATHS = 3
+"""A call fails after its worker has died this many times."""
 
-_GROWN = 3 * 2**30
-"""Bytes of memory at which a worker is replaced, its simulator included."""
+_MAX_MEMORY = 3 * 2**30
+"""Bytes, simulator included. A worker that uses more is replaced."""
 
-_LOOK_EVERY = 200
-"""Restored episodes between two looks at a worker's memory."""
+_MEMORY_CHECK_EVERY = 200
+"""Restored episodes between two checks of a worker's memory."""
 
 
 class WorkerDied(Exception):
-    """The worker has to be replaced; `reason` is `environment` or `timeout`."""
+    """The worker must be replaced; `reason` is `environment` or `timeout`."""
 
     def __init__(self, reason: str, detail: str) -> None:
         super().__init__(detail)
         self.reason = reason
 
 
-class Replaced(Exception):
-    """The process that an episode lived in is gone; nobody's fault but that of whoever ended it."""
+class WorkerReplaced(Exception):
+    """The episode's process is gone, and this call did not cause that."""
 
 
 class Worker:
-    """The parent's side of one process; `life` counts how often it was started."""
+    """The parent's side of one worker process.
+
+    `generation` changes whenever the process starts or ends, so an episode can tell that its process is gone.
+    """
 
     def __init__(self, build: Callable[[], World], timeout: float) -> None:
         self._build = build
@@ -50,50 +53,51 @@ class Worker:
         self._process: Any = None
         self._stopped = False
         self._restored = 0
-        self.life = 0
+        self.generation = 0
         self.sessions = 0
         self.waited = 0.0
 
-    async def call(self, operation: str, *arguments: Any, life: int | None = None) -> tuple[int, Any]:
-        """One request; gives the life of the process that answered, and its answer. (Re)starts the process.
+    async def call(self, operation: str, *arguments: Any, generation: int | None = None) -> tuple[int, Any]:
+        """Send one request, starting the process if needed; the generation that answered, and its answer.
 
-        With `life`, only that process may answer: calls queue up, and it may be gone when this one's turn comes.
+        If `generation` is given, only that process may answer. Calls queue, so it may be gone by then: that raises
+        `WorkerReplaced`.
         """
         started = time.monotonic()
         try:
             loop = asyncio.get_running_loop()
-            return await loop.run_in_executor(self._thread, self._call, operation, arguments, life)
+            return await loop.run_in_executor(self._thread, self._call, operation, arguments, generation)
         finally:
             self.waited += time.monotonic() - started
 
-    async def persistently(self, operation: str, *arguments: Any) -> tuple[int, Any]:
-        """`call`, again where the process dies; `MachineryError` after `DEATHS` times."""
-        for _ in range(DEATHS):
+    async def call_with_restarts(self, operation: str, *arguments: Any) -> tuple[int, Any]:
+        """`call`, repeated if the process dies; `MachineryError` after `MAX_DEATHS` deaths."""
+        for _ in range(MAX_DEATHS):
             try:
                 return await self.call(operation, *arguments)
             except WorkerDied as error:
                 last = error
         raise MachineryError(last.reason, str(last))
 
-    def _call(self, operation: str, arguments: tuple[Any, ...], life: int | None) -> tuple[int, Any]:
-        if life is not None and life != self.life:
-            raise Replaced
-        if self._stopped:  # a call that was queued behind the end of the pool must not start a process again
+    def _call(self, operation: str, arguments: tuple[Any, ...], generation: int | None) -> tuple[int, Any]:
+        if generation is not None and generation != self.generation:
+            raise WorkerReplaced
+        if self._stopped:  # this call was queued when the pool closed; it must not start a new process
             raise WorkerDied("environment", "the pool is closed")
         if operation == "restore":
-            self._look_at_memory()
+            self._check_memory()
         if self._process is None:
             self._start()
-        kind, answer = self._asked(operation, arguments)
+        kind, answer = self._request(operation, arguments)
         if kind == "unavailable":
             raise PrerequisiteError(*answer)
         if kind == "failed":
             raise MachineryError(*answer)
         if kind == "broken":
             raise self._died("environment", str(answer))
-        return self.life, answer
+        return self.generation, answer
 
-    def _asked(self, operation: str, arguments: tuple[Any, ...]) -> tuple[str, Any]:
+    def _request(self, operation: str, arguments: tuple[Any, ...]) -> tuple[str, Any]:
         try:
             self._pipe.send((operation, arguments))
             if not self._pipe.poll(self._timeout):
@@ -102,54 +106,54 @@ class Worker:
         except (EOFError, OSError) as error:
             raise self._died("environment", f"the worker process ended during {operation}") from error
 
-    def _look_at_memory(self) -> None:
-        """Let go of a process that has grown too big; its episodes will be replayed in the next one."""
+    def _check_memory(self) -> None:
+        """Stop a process that has grown too big; its episodes are replayed in the next one."""
         self._restored += 1
-        if self._process is None or self._restored % _LOOK_EVERY:
+        if self._process is None or self._restored % _MEMORY_CHECK_EVERY:
             return
         try:
             process = psutil.Process(self._process.pid)
             size = sum(p.memory_info().rss for p in (process, *process.children(recursive=True)))
-        except psutil.Error:  # it is gone: the call that follows will notice
+        except psutil.Error:  # the process is gone; the call that follows will notice
             return
-        if size > _GROWN:
-            self._end_process()
+        if size > _MAX_MEMORY:
+            self._stop_process()
 
     def _start(self) -> None:
         context = multiprocessing.get_context("spawn")
         self._pipe, theirs = context.Pipe()
-        self._process = context.Process(target=serve, args=(theirs, self._build), daemon=True, name=PROCESS)
-        resource_tracker.ensure_running()  # it unblocks signals when it starts
-        unblocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # inherited: a Ctrl-C is not for it
+        self._process = context.Process(target=serve, args=(theirs, self._build), daemon=True, name=PROCESS_NAME)
+        resource_tracker.ensure_running()  # start it first: its start unblocks signals
+        unblocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # the child inherits this: no Ctrl-C
         try:
             self._process.start()
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, unblocked)
         theirs.close()
-        self.life += 1
+        self.generation += 1
 
     def _died(self, reason: str, detail: str) -> WorkerDied:
         self._process.kill()
-        self._end()
-        self.life += 1  # no session may take a restarted worker for its own
+        self._forget_process()
+        self.generation += 1  # no episode may mistake the next process for its own
         return WorkerDied(reason, detail)
 
-    def _end(self) -> None:
+    def _forget_process(self) -> None:
         self._process.join()
         self._pipe.close()
         self._process = None
 
     async def stop(self) -> None:
-        """End the process; its simulator ends with it."""
+        """Stop the process and its simulator."""
         await asyncio.get_running_loop().run_in_executor(self._thread, self._stop)
         self._thread.shutdown()
 
     def _stop(self) -> None:
         self._stopped = True
-        self._end_process()
+        self._stop_process()
 
-    def _end_process(self) -> None:
-        self.life += 1
+    def _stop_process(self) -> None:
+        self.generation += 1
         if self._process is None:
             return
         try:
@@ -158,4 +162,4 @@ class Worker:
         except OSError:
             pass
         self._process.kill()
-        self._end()
+        self._forget_process()

@@ -1,1 +1,1 @@
-"""Trajectories recorded elsewhere."""
+"""Readers of trajectories in other projects' formats."""

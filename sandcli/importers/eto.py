@@ -1,8 +1,7 @@
-"""Expert trajectories in the ShareGPT form that ETO published: a list of rows with `id` and `conversations`.
+"""Read expert trajectories in the ShareGPT form of ETO's data: a list of rows with `id` and `conversations`.
 
-A message is `{"from": "human"|"gpt", "value": ...}` or `{"role": "user"|"assistant", "content": ...}`. Whatever
-comes before the task (instruction text, "OK") is passed over: the task is the human message before the first
-turn that holds an action.
+A message is `{"from": "human"|"gpt", "value": ...}` or `{"role": "user"|"assistant", "content": ...}`. The task is the
+human message before the first turn that has an action. Messages before the task (instruction text, "OK") are skipped.
 """
 
 import json
@@ -15,10 +14,11 @@ from sandcli.agent.turns import Turn, parse
 from sandcli.errors import UsageError
 
 _OBSERVATION = "Observation:"
+_FIX = 'a row is {"id": "9_412", "conversations": [{"from": "human", "value": ...}, ...]}'
 
 
-class Row(NamedTuple):
-    """One trajectory as recorded. `task` names its task or game; `observations` may be one shorter than `turns`."""
+class RecordedTrajectory(NamedTuple):
+    """One recorded trajectory. `task` names its task or game. The last turn may have no observation."""
 
     id: str
     task: str
@@ -49,48 +49,52 @@ class _Row(msgspec.Struct):
     messages: list[_Message] = []
 
 
-def read_rows(path: Path) -> list[Row]:
-    """All rows of a file. Raises `UsageError` that names the line of broken JSON, or the row of a broken row."""
-    rows = [_row(path, number, raw) for number, raw in enumerate(_parsed(path), 1)]
+def read_trajectories(path: Path) -> list[RecordedTrajectory]:
+    """The trajectories in a file. Raises `UsageError` with the line of invalid JSON or the number of an invalid row."""
+    recorded = [_trajectory(f"{path}: row {number}", raw) for number, raw in enumerate(_load(path), 1)]
     seen: set[str] = set()
-    for number, row in enumerate(rows, 1):
-        if row.id in seen:
-            raise UsageError(f"{path}: row {number}: id {row.id!r} came before", "give every row an id of its own")
-        seen.add(row.id)
-    return rows
+    for number, trajectory in enumerate(recorded, 1):
+        if trajectory.id in seen:
+            raise UsageError(f"{path}: row {number}: id {trajectory.id!r} occurs twice", "give every row its own id")
+        seen.add(trajectory.id)
+    return recorded
 
 
-def _parsed(path: Path) -> list[Any]:
+def _load(path: Path) -> list[Any]:
     try:
         content = json.loads(path.read_text())
     except OSError as error:
-        raise UsageError(f"{path}: {error.strerror}", "give the path of a JSON file in ETO's form") from None
+        raise UsageError(f"{path}: {error.strerror}", "use the path of a JSON file in ETO's form") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         where = f":{error.lineno}" if isinstance(error, json.JSONDecodeError) else ""
-        raise UsageError(f"{path}{where}: not JSON: {error}", "give a JSON list of rows in ETO's form") from None
+        raise UsageError(f"{path}{where}: not JSON: {error}", "use a JSON list of rows in ETO's form") from None
     if not isinstance(content, list) or not content:
-        raise UsageError(f"{path}: not a list of rows", "give a JSON list of rows in ETO's form")
+        raise UsageError(f"{path}: not a list of rows", "use a JSON list of rows in ETO's form")
     return content
 
 
-def _row(path: Path, number: int, raw: Any) -> Row:
-    fix = 'a row is {"id": "9_412", "conversations": [{"from": "human", "value": ...}, ...]}'
-    try:
-        row = msgspec.convert(raw, _Row)
-    except msgspec.ValidationError as error:
-        raise UsageError(f"{path}: row {number}: {error}", fix) from None
+def _trajectory(where: str, raw: Any) -> RecordedTrajectory:
+    row = _row(where, raw)
     name = str(row.id) or row.game_file
     if not name:
-        raise UsageError(f"{path}: row {number} has neither an id nor a game_file", fix)
+        raise UsageError(f"{where} has neither an id nor a game_file", _FIX)
     messages = row.conversations or row.messages
-    said = [parse(message.text) if message.by_agent else None for message in messages]
-    first = next((i for i, turn in enumerate(said) if turn), 0)
+    parsed = [parse(message.text) if message.by_agent else None for message in messages]
+    first = next((i for i, turn in enumerate(parsed) if turn), 0)
     if first == 0:
-        raise UsageError(f"{path}: row {number} ({name}) holds no turn with an action", fix)
-    turns = [turn for turn in said[first:] if turn]
+        raise UsageError(f"{where} ({name}) has no turn with an action", _FIX)
+    turns = [turn for turn in parsed[first:] if turn]
     if len(turns) < sum(message.by_agent for message in messages[first:]):
-        raise UsageError(f"{path}: row {number} ({name}) holds a turn without an action", fix)
-    seen = [m.text.strip().removeprefix(_OBSERVATION).strip() for m in messages[first:] if not m.by_agent]
-    if len(turns) - len(seen) not in (0, 1):
-        raise UsageError(f"{path}: row {number} ({name}) has {len(turns)} turns, {len(seen)} observations", fix)
-    return Row(name, row.game_file or name, messages[first - 1].text.strip(), turns, seen)
+        raise UsageError(f"{where} ({name}) has a turn without an action", _FIX)
+    observations = [m.text.strip().removeprefix(_OBSERVATION).strip() for m in messages[first:] if not m.by_agent]
+    if len(turns) - len(observations) not in (0, 1):
+        raise UsageError(f"{where} ({name}) has {len(turns)} turns, {len(observations)} observations", _FIX)
+    task = messages[first - 1].text.strip()
+    return RecordedTrajectory(name, row.game_file or name, task, turns, observations)
+
+
+def _row(where: str, raw: Any) -> _Row:
+    try:
+        return msgspec.convert(raw, _Row)
+    except msgspec.ValidationError as error:
+        raise UsageError(f"{where}: {error}", _FIX) from None

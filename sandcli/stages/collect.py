@@ -15,7 +15,7 @@ from sandcli.core.manifest import Identity
 from sandcli.core.stage import Metrics, Skipped, Stage, Unit
 from sandcli.engines.base import Model
 from sandcli.errors import UsageError
-from sandcli.importers.eto import Row, read_rows
+from sandcli.importers.eto import RecordedTrajectory, read_trajectories
 from sandcli.models import fingerprint
 from sandcli.records import Task, Trajectory
 from sandcli.stages.demonstrations import Demonstrator
@@ -30,7 +30,7 @@ class Wanted(NamedTuple):
     """A trajectory to make: from a recorded row, or from the world's own expert if there is none."""
 
     task: Task
-    row: Row | None
+    row: RecordedTrajectory | None
 
 
 class CollectStage(Stage[Wanted, Trajectory]):
@@ -99,7 +99,7 @@ class CollectStage(Stage[Wanted, Trajectory]):
         if self._made_elsewhere():
             return []
         if self._source is not None:
-            wanted = {row.id: self._wanted(row) for row in read_rows(self._source)[: self.limit]}
+            wanted = {row.id: self._wanted(row) for row in read_trajectories(self._source)[: self.limit]}
         else:
             tasks = self.context.world.tasks("train")[: self.limit]
             wanted = {str(task): Wanted(task, None) for task in tasks}
@@ -108,11 +108,11 @@ class CollectStage(Stage[Wanted, Trajectory]):
             raise UsageError(f"there is no task to collect in {where}", "name tasks in env.tasks, or another file")
         return [Unit((name,), unit, (unit,)) for name, unit in wanted.items()]
 
-    def _wanted(self, row: Row) -> Wanted:
+    def _wanted(self, row: RecordedTrajectory) -> Wanted:
         """The task of a recorded row, and the row in the grammar that the task is played in."""
         world = self.context.world
         task = world.task_of(row.task)
-        actions, seen = world.adapted(task, [turn.action for turn in row.turns], row.observations)
+        actions, seen = world.to_game_grammar(task, [turn.action for turn in row.turns], row.observations)
         turns = [turn._replace(action=normalise(action)) for turn, action in zip(row.turns, actions, strict=True)]
         return Wanted(task, row._replace(turns=turns, observations=seen))
 

@@ -9,9 +9,9 @@ from sandcli.core.context import Context
 from sandcli.core.stage import Skipped
 from sandcli.engines.base import Completion, Engine, Sampling
 from sandcli.envs.base import Outcome
-from sandcli.envs.pool import Pool, diverged
+from sandcli.envs.pool import Pool, replay_diverged
 from sandcli.errors import ContextOverflow
-from sandcli.importers.eto import Row
+from sandcli.importers.eto import RecordedTrajectory
 from sandcli.method.texts import first_sentences, format_steps, repeats
 from sandcli.progress import notice
 from sandcli.prompts import fill
@@ -42,7 +42,7 @@ class Demonstrator:
         steps = _steps([Turn("", action) for action in actions], outcomes)
         return self._trajectory(str(task), task, reset.instruction, steps, reward)
 
-    async def replay(self, task: Task, row: Row, keep_diverged: bool) -> Trajectory | Skipped:
+    async def replay(self, task: Task, row: RecordedTrajectory, keep_diverged: bool) -> Trajectory | Skipped:
         """A recorded row; skipped if the world answers differently, unless `keep_diverged`."""
         reset, outcomes = await self._pool.replay(task, [turn.action for turn in row.turns])
         unlike = self._differences(row, reset.instruction, outcomes)
@@ -54,14 +54,14 @@ class Demonstrator:
         reward = _reward(reset.score, outcomes)
         return self._trajectory(row.id, task, reset.instruction, _steps(row.turns, outcomes), reward)
 
-    def _differences(self, row: Row, instruction: str, outcomes: Sequence[Outcome]) -> list[str]:
-        match = self._context.world.same
+    def _differences(self, row: RecordedTrajectory, instruction: str, outcomes: Sequence[Outcome]) -> list[str]:
+        match = self._context.world.observations_match
         unlike = (
             [] if match(instruction, row.instruction) else [f"the task is {instruction!r}, not {row.instruction!r}"]
         )
         for number, (outcome, recorded) in enumerate(zip(outcomes, row.observations, strict=False)):
             if not match(outcome.observation, recorded):
-                unlike.append(diverged(number, row.turns[number].action, outcome.observation, recorded).detail)
+                unlike.append(replay_diverged(number, row.turns[number].action, outcome.observation, recorded).detail)
         if len(outcomes) < len(row.turns):
             unlike.append(f"the episode ends after step {len(outcomes)} of {len(row.turns)}")
         return unlike

@@ -163,7 +163,7 @@ def test_an_interrupt_finishes_what_is_in_flight(tmp_path: Path, number: signal.
     assert 0 < len(kept) < 6
     assert "finishing what is in progress" in said(root)
     assert said(root).endswith(
-        "error: collect was interrupted; finished work is kept\n  fix: run the same command again to go on\n"
+        "error: collect was interrupted; finished work is kept\n  fix: run the same command again to resume\n"
     )
     finish("collect", root)
     finish("collect", quick)

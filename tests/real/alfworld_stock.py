@@ -1,4 +1,4 @@
-"""The stock environments that ours is held against, and where games come from."""
+"""The stock environment that ours is compared with, and recorded games."""
 
 import random
 import tarfile
@@ -12,7 +12,7 @@ ARCHIVES = {"older": "alfworld-games.tar.xz", "newer": "alfworld-games-new-gramm
 
 
 class Seen(NamedTuple):
-    """What the stock environment said to an action, and what it would admit next."""
+    """The stock environment's answer to an action, and the commands that it admits next."""
 
     action: str
     feedback: str
@@ -21,7 +21,7 @@ class Seen(NamedTuple):
 
 
 def unpacked(grammar: str, folder: Path, count: int) -> list[Path]:
-    """Some of the recorded games of a grammar; none where they are not on this machine."""
+    """Some recorded games of a grammar; none if the archive is missing."""
     archive = SHARED / ARCHIVES[grammar]
     if not archive.exists():
         return []
@@ -43,7 +43,7 @@ def stock(path: Path, expert: bool = False) -> Any:
 
 
 def wander(path: Path, seed: int, length: int, walkthrough: list[str]) -> tuple[str, list[Seen]]:
-    """The intro, then the walkthrough, then a random walk with invalid commands in it."""
+    """The intro, and the answers to the walkthrough followed by a random walk with some invalid commands."""
     env, draw = stock(path), random.Random(seed)
     state = env.reset()
     intro, seen = state.feedback, list[Seen]()

@@ -1,4 +1,4 @@
-"""ALFWorld: our engine is the stock environment, only faster; its experts win; bad games are told apart."""
+"""ALFWorld: our engine behaves exactly as the stock environment, experts win, and invalid games are reported."""
 
 import asyncio
 import json
@@ -17,10 +17,10 @@ from sandcli.envs.alfworld.files import FILE, FOLDER, TYPES, goal_of, index, rea
 from sandcli.envs.alfworld.game import NOTHING, Game, Position
 from sandcli.envs.alfworld.making import make_games
 from sandcli.envs.alfworld.world import Alfworld
-from sandcli.envs.base import WorldSettings
 from sandcli.envs.pool import Pool
 from sandcli.errors import MachineryError, PrerequisiteError, UsageError
 from sandcli.records import Step, Task
+from sandcli.settings import EnvSettings
 from tests.helpers import sand
 from tests.real.alfworld_stock import Seen, stock, unpacked, wander
 
@@ -29,7 +29,7 @@ pytestmark = pytest.mark.real
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Made games: one of each type in every split."""
+    """One small game of each type in every split."""
     root = tmp_path_factory.mktemp("games")
     assert len(list(make_games(root, per_type=1, seed=0))) == 3 * len(TYPES)
     return root
@@ -47,11 +47,11 @@ def games_of(root: Path) -> list[Path]:
 
 
 def world(root: Path, **settings: Any) -> Alfworld:
-    return Alfworld(WorldSettings(games=str(root), **settings))
+    return Alfworld(EnvSettings(games=str(root), **settings))
 
 
-def look_alike(game: Game, position: Position, seen: Seen) -> Position:
-    """Do in our game what was done in the stock one; all that can be seen must be equal."""
+def step_both(game: Game, position: Position, seen: Seen) -> Position:
+    """Take the stock game's action in ours; everything that a player sees must be equal."""
     operator = game.commands(position).get(seen.action)
     after, text = game.apply(position, operator) if operator else (position, NOTHING)
     assert text == seen.feedback
@@ -61,41 +61,39 @@ def look_alike(game: Game, position: Position, seen: Seen) -> Position:
 
 
 def compare(path: Path, library: Any, seed: int, length: int) -> int:
-    """Hold one game against the stock environment: along a walk, and along branches from its positions."""
+    """Compare one game with the stock environment, along a walk and along branches from its positions."""
     game = Game(read_game(path), library)
     plan = game.plan()
     intro, walk = wander(path, seed, length, plan)
     assert game.intro() == intro
     positions = [game.start]
     for seen in walk:
-        positions.append(look_alike(game, positions[-1], seen))
+        positions.append(step_both(game, positions[-1], seen))
     steps, draw = len(walk), random.Random(seed)
     for _ in range(5):
         start = draw.randrange(len(walk))
-        branches = [positions[start]] * 2  # side by side, and each step of the first is followed by one of the other
+        branches = [positions[start]] * 2  # interleaved: each step in the first is followed by one in the second
         for seen in walk[start:]:
-            branches = [look_alike(game, branch, seen) for branch in branches]
+            branches = [step_both(game, branch, seen) for branch in branches]
             steps += 2
     assert game.won(positions[len(plan)])
     return steps
 
 
-def test_made_games_are_played_as_the_stock_environment_plays_them(made: Path, library: Any) -> None:
+def test_made_games_play_as_in_the_stock_environment(made: Path, library: Any) -> None:
     steps = sum(compare(path, library, seed, 20) for seed, path in enumerate(games_of(made)))
     assert steps >= 2000
 
 
 @pytest.mark.parametrize("grammar", ["older", "newer"])
-def test_recorded_games_are_played_as_the_stock_environment_plays_them(
-    grammar: str, tmp_path: Path, library: Any
-) -> None:
+def test_recorded_games_play_as_in_the_stock_environment(grammar: str, tmp_path: Path, library: Any) -> None:
     paths = unpacked(grammar, tmp_path, 4)
     if not paths:
-        pytest.skip("the recorded ALFWorld games are not on this machine")
+        pytest.skip("the recorded ALFWorld games are missing")
     assert sum(compare(path, library, seed, 25) for seed, path in enumerate(paths)) >= 600
 
 
-def test_where_the_stock_expert_wins_ours_does_and_sees_the_same(made: Path, library: Any) -> None:
+def test_expert_wins_if_the_stock_expert_does(made: Path, library: Any) -> None:
     for path in games_of(made)[:4]:
         env, game = stock(path, expert=True), Game(read_game(path), library)
         random.seed(0)
@@ -103,7 +101,7 @@ def test_where_the_stock_expert_wins_ours_does_and_sees_the_same(made: Path, lib
         for _ in range(60):
             action = state["extra.expert_plan"][0]
             state, _, done = env.step(action)
-            position = look_alike(game, position, Seen(action, state.feedback, state.admissible_commands, state.won))
+            position = step_both(game, position, Seen(action, state.feedback, state.admissible_commands, state.won))
             if done:
                 break
         name = path.parent.relative_to(path.parents[3]).as_posix()
@@ -115,7 +113,7 @@ def test_where_the_stock_expert_wins_ours_does_and_sees_the_same(made: Path, lib
 @pytest.mark.parametrize("kind", ["handcoded", "planner"])
 def test_experts_win_in_the_pool(made: Path, kind: str) -> None:
     async def scenario() -> None:
-        async with Pool(partial(Alfworld, WorldSettings(games=str(made))), 2, 60) as pool:
+        async with Pool(partial(Alfworld, EnvSettings(games=str(made))), 2, 60) as pool:
             for task in world(made).tasks("seen"):
                 path = await pool.expert(task, kind, 0)
                 assert (await pool.replay(task, path)).outcomes[-1].score == 1.0, (task, path)
@@ -123,10 +121,10 @@ def test_experts_win_in_the_pool(made: Path, kind: str) -> None:
     asyncio.run(scenario())
 
 
-def test_the_experts_win_on_a_recorded_game_of_the_older_grammar(tmp_path: Path, library: Any) -> None:
+def test_experts_win_recorded_games_of_the_older_grammar(tmp_path: Path, library: Any) -> None:
     paths = unpacked("older", tmp_path, 3)
     if not paths:
-        pytest.skip("the recorded ALFWorld games are not on this machine")
+        pytest.skip("the recorded ALFWorld games are missing")
     for path in paths:
         game = Game(read_game(path), library)
         name = path.parent.relative_to(path.parents[3]).as_posix()
@@ -137,19 +135,19 @@ def test_the_experts_win_on_a_recorded_game_of_the_older_grammar(tmp_path: Path,
             assert game.won(position)
 
 
-def test_tasks_take_turns_and_splits_are_the_folders(made: Path) -> None:
+def test_tasks_interleave_types_and_follow_the_split_folders(made: Path) -> None:
     tasks = world(made).tasks("seen")
     assert [task.name for task in tasks] == list(TYPES)
     assert {task.game.split("/")[0] for task in tasks if task.game} == {"valid_seen"}
-    assert [task.name for task in world(made, tasks=("pick_two_obj_and_place",)).tasks("train")] == [TYPES[5]]
+    assert [task.name for task in world(made, tasks=["pick_two_obj_and_place"]).tasks("train")] == [TYPES[5]]
     with pytest.raises(UsageError, match="unknown split 'dev'"):
         world(made).tasks("dev")
     with pytest.raises(UsageError) as caught:
-        world(made, tasks=("pick_two_obj",))
+        world(made, tasks=["pick_two_obj"])
     assert caught.value.fix == "did you mean pick_two_obj_and_place?"
 
 
-def test_an_episode_shows_what_the_line_of_work_shows(made: Path) -> None:
+def test_episode_has_the_texts_of_the_literature(made: Path) -> None:
     simulator = world(made).start()
     task = world(made).tasks("seen")[0]
     episode = simulator.open(task)
@@ -163,9 +161,9 @@ def test_an_episode_shows_what_the_line_of_work_shows(made: Path) -> None:
         assert (outcome.observation, outcome.valid, outcome.done) == (NOTHING, False, False)
 
 
-def test_a_branch_is_restored_and_a_false_prefix_refused(made: Path) -> None:
+def test_pool_restores_a_branch_and_rejects_a_false_prefix(made: Path) -> None:
     async def scenario() -> None:
-        async with Pool(partial(Alfworld, WorldSettings(games=str(made))), 1, 60) as pool:
+        async with Pool(partial(Alfworld, EnvSettings(games=str(made))), 1, 60) as pool:
             task = world(made).tasks("seen")[0]
             path = await pool.expert(task, "planner", 0)
             _, outcomes = await pool.replay(task, path)
@@ -194,48 +192,48 @@ def write_game(root: Path, source: Path, name: str, **changes: Any) -> Path:
     return path
 
 
-def test_a_sentence_that_the_grammar_writes_otherwise_is_told_all_the_same(made: Path, library: Any) -> None:
+def test_task_sentence_is_found_in_other_spellings_of_the_grammar(made: Path, library: Any) -> None:
     file = read_game(games_of(made)[0])
-    spoken = Game(file, library).intro().split("\n\n")[-1]
+    sentence = Game(file, library).intro().split("\n\n")[-1]
     other = msgspec.structs.replace(file, grammar=file.grammar.replace('"rhs": "Your task', '"rhs":"Your task'))
-    assert Game(other, library).intro().endswith(spoken)
+    assert Game(other, library).intro().endswith(sentence)
     quoted = msgspec.structs.replace(
         file, grammar=file.grammar.replace("Your task is to: ", 'Your task is to: \\"now\\" ')
     )
     assert 'Your task is to: "now" ' in Game(quoted, library).intro()
 
 
-def test_bad_game_files_are_named(made: Path, tmp_path: Path) -> None:
+def test_invalid_game_files_are_named(made: Path, tmp_path: Path) -> None:
     source = games_of(made)[0]
     name = "pick_and_place_simple-Mug-None-Desk-308"
     path = write_game(tmp_path, source, name, pddl_domain="(define (domain blocks))")
-    with pytest.raises(UsageError, match=f"{path}: a game of another domain"):
+    with pytest.raises(UsageError, match=f"{path}: not an ALFWorld game: its PDDL domain"):
         index(tmp_path)
     path.write_text(source.read_text()[:5000])
-    with pytest.raises(UsageError, match=f"{path}: no ALFWorld game"):
+    with pytest.raises(UsageError, match=f"{path}: not an ALFWorld game"):
         index(tmp_path)
     path.write_text("[1]")
-    with pytest.raises(UsageError, match="no ALFWorld game"):
+    with pytest.raises(UsageError, match="not an ALFWorld game"):
         index(tmp_path)
     path.write_text(json.dumps({**json.loads(source.read_text()), "solvable": False}))
     assert [entry.playable for entry in index(tmp_path)] == [False]
     path.write_text(source.read_text())
     assert [entry.playable for entry in index(tmp_path)] == [True]
     path.unlink()
-    with pytest.raises(PrerequisiteError, match="no ALFWorld games below") as caught:
+    with pytest.raises(PrerequisiteError, match="no ALFWorld games in") as caught:
         index(tmp_path)
     assert "alfworld-download" in caught.value.fix
 
 
-def test_a_game_that_cannot_be_translated_is_a_failure_of_machinery(made: Path, tmp_path: Path, library: Any) -> None:
+def test_untranslatable_game_is_a_machinery_error(made: Path, tmp_path: Path, library: Any) -> None:
     source = games_of(made)[0]
     problem = json.loads(source.read_text())["pddl_problem"]
     path = write_game(tmp_path, source, "pick_and_place_simple-Mug-None-Desk-308", pddl_problem=problem[:-400])
-    with pytest.raises(MachineryError, match="does not translate"):
+    with pytest.raises(MachineryError, match="the translator refuses"):
         Game(read_game(path), library)
 
 
-def test_expert_data_is_mapped_onto_the_index(made: Path) -> None:
+def test_task_of_finds_the_game_of_expert_data(made: Path) -> None:
     here = world(made)
     task = here.tasks("train")[0]
     folder = "/".join((task.game or "").split("/")[1:])
@@ -244,7 +242,7 @@ def test_expert_data_is_mapped_onto_the_index(made: Path) -> None:
         here.task_of("train/pick/trial_T0")
 
 
-def test_a_game_that_is_there_twice_is_an_error(made: Path, tmp_path: Path) -> None:
+def test_task_of_rejects_a_game_that_exists_twice(made: Path, tmp_path: Path) -> None:
     for split in ("train", "valid_seen"):
         path = tmp_path / FOLDER / split / "pick_and_place_simple-Mug-None-Desk-308" / "trial_T1" / FILE
         path.parent.mkdir(parents=True)
@@ -253,22 +251,22 @@ def test_a_game_that_is_there_twice_is_an_error(made: Path, tmp_path: Path) -> N
         world(tmp_path).task_of("pick_and_place_simple-Mug-None-Desk-308/trial_T1")
 
 
-def test_data_of_the_other_grammar_is_refused_or_translated(made: Path) -> None:
+def test_data_in_the_other_grammar_is_rejected_or_translated(made: Path) -> None:
     task = world(made).tasks("train")[0]
     actions = ["go to desk 1", "put mug 1 in/on desk 1"]
-    said = ["You arrive at loc 3. On the desk 1, you see nothing.", "You put the mug 1 in/on the desk 1."]
-    with pytest.raises(UsageError, match="of the other grammar") as caught:
-        world(made).adapted(task, actions, said)
+    observations = ["You arrive at loc 3. On the desk 1, you see nothing.", "You put the mug 1 in/on the desk 1."]
+    with pytest.raises(UsageError, match="in another grammar") as caught:
+        world(made).to_game_grammar(task, actions, observations)
     assert "env.translate=true" in caught.value.fix
-    assert world(made, translate=True).adapted(task, actions, said) == (
+    assert world(made, translate=True).to_game_grammar(task, actions, observations) == (
         ["go to desk 1", "move mug 1 to desk 1"],
         ["On the desk 1, you see nothing.", "You move the mug 1 to the desk 1."],
     )
-    plain = world(made).adapted(task, ["move mug 1 to desk 1"], ["You move the mug 1 to the desk 1."])
+    plain = world(made).to_game_grammar(task, ["move mug 1 to desk 1"], ["You move the mug 1 to the desk 1."])
     assert plain == (["move mug 1 to desk 1"], ["You move the mug 1 to the desk 1."])
 
 
-def test_the_same_seed_makes_the_same_games(tmp_path: Path) -> None:
+def test_same_seed_makes_the_same_games(tmp_path: Path) -> None:
     for out in ("a", "b"):
         done = sand("games", "make", tmp_path / out, "--per-type", "1", "--seed", "7")
         assert done.returncode == 0, done.stderr
@@ -278,7 +276,7 @@ def test_the_same_seed_makes_the_same_games(tmp_path: Path) -> None:
     assert len({path.read_text() for path in one}) == len(one) == 18
 
 
-def test_what_is_kept_is_private_and_mended_when_damaged(
+def test_translation_cache_is_private_and_replaced_if_damaged(
     made: Path, tmp_path: Path, library: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
@@ -291,16 +289,16 @@ def test_what_is_kept_is_private_and_mended_when_damaged(
     assert Game(file, library).intro() == first
 
 
-def test_a_row_of_expert_data_is_collected(made: Path, tmp_path: Path) -> None:
+def test_collect_reads_expert_data(made: Path, tmp_path: Path) -> None:
     task: Task = world(made).tasks("train")[0]
     simulator = world(made).start()
-    episode, said = simulator.open(task), []
+    episode, messages = simulator.open(task), []
     for action in simulator.expert(task, "planner", 0):
-        said.append({"from": "gpt", "value": f"Thought: so.\nAction: {action}"})
-        said.append({"from": "human", "value": f"Observation: {episode.step(action).observation}"})
+        messages.append({"from": "gpt", "value": f"Thought: so.\nAction: {action}"})
+        messages.append({"from": "human", "value": f"Observation: {episode.step(action).observation}"})
     intro = [{"from": "human", "value": "Chores."}, {"from": "gpt", "value": "OK"}]
-    told = {"from": "human", "value": episode.reset.instruction}
-    row = {"id": 0, "game_file": f"{FOLDER}/{task.game}/{FILE}", "conversations": [*intro, told, *said]}
+    task_message = {"from": "human", "value": episode.reset.instruction}
+    row = {"id": 0, "game_file": f"{FOLDER}/{task.game}/{FILE}", "conversations": [*intro, task_message, *messages]}
     (tmp_path / "rows.json").write_text(json.dumps([row]))
     run = tmp_path / "run"
     sand("init", "--run", run, "--set", "env.name=alfworld", "--set", f"env.games={made}")

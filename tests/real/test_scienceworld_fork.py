@@ -1,4 +1,4 @@
-"""Forked episodes are the same as replayed ones: on every task type, among other episodes, and after wandering off."""
+"""Forks behave exactly as replays: on every task type, interleaved with other episodes, and after a detour."""
 
 import random
 import shutil
@@ -10,12 +10,13 @@ from types import SimpleNamespace
 
 import pytest
 
-from sandcli.envs.base import Outcome, Reset, WorldSettings
+from sandcli.envs.base import Outcome, Reset
 from sandcli.envs.scienceworld import simulator as live
 from sandcli.envs.scienceworld import tasks as table
 from sandcli.envs.scienceworld.simulator import ScienceWorldEpisode, ScienceWorldSimulator
 from sandcli.envs.scienceworld.world import ScienceWorld
 from sandcli.records import Task
+from sandcli.settings import EnvSettings
 
 pytestmark = pytest.mark.real
 
@@ -25,13 +26,13 @@ THINGS = ["cup", "orange", "metal pot", "stove", "battery", "seed jar", "bee hiv
 
 @pytest.fixture(scope="module")
 def simulator() -> Iterator[ScienceWorldSimulator]:
-    started = ScienceWorld(WorldSettings(tasks=("all",))).start()
+    started = ScienceWorld(EnvSettings(tasks=["all"])).start()
     yield started
     started.close()
 
 
 def walk(seed: int, length: int) -> list[str]:
-    """Commands of every kind, sensible or not; time passes in all of them."""
+    """Random commands of every kind, sensible or not."""
     draw = random.Random(seed)
     kinds: list[Callable[[], str]] = [
         lambda: f"teleport to {draw.choice(ROOMS)}",
@@ -57,21 +58,21 @@ def forked(episode: ScienceWorldEpisode) -> ScienceWorldEpisode:
 
 
 @pytest.mark.parametrize("name", list(table.TYPES))
-def test_a_fork_goes_on_as_a_replay_does(simulator: ScienceWorldSimulator, name: str) -> None:
+def test_fork_continues_exactly_as_a_replay(simulator: ScienceWorldSimulator, name: str) -> None:
     task = Task(name=name, variation=1)
-    prefix, rest, astray = walk(1, 10), walk(2, 8), walk(3, 8)
+    prefix, rest, detour = walk(1, 10), walk(2, 8), walk(3, 8)
     expected = follow(simulator.open(task), [*prefix, *rest])[len(prefix) :]
-    expected_astray = follow(simulator.open(task), [*prefix, *astray])[len(prefix) :]
+    expected_detour = follow(simulator.open(task), [*prefix, *detour])[len(prefix) :]
     original = simulator.open(task)
     follow(original, prefix)
     snapshot = forked(original)
-    lost, first = forked(snapshot), forked(snapshot)
-    assert follow(lost, astray) == expected_astray
-    turns = [(original.step(action), first.step(action)) for action in rest]  # one after the other, step by step
-    assert [one for one, _ in turns] == expected
-    assert [other for _, other in turns] == expected
+    other, first = forked(snapshot), forked(snapshot)
+    assert follow(other, detour) == expected_detour
+    turns = [(original.step(action), first.step(action)) for action in rest]  # interleaved, step by step
+    assert [outcome for outcome, _ in turns] == expected
+    assert [outcome for _, outcome in turns] == expected
     assert follow(forked(snapshot), rest) == expected
-    assert follow(forked(forked(snapshot)), astray) == expected_astray
+    assert follow(forked(forked(snapshot)), detour) == expected_detour
 
 
 @pytest.mark.parametrize("nonsense", ["", "look\x00\x1b[2J", "look around\nwait", "a" * 10_000, "\x01"])
@@ -82,7 +83,7 @@ def test_nonsense_is_an_invalid_action(simulator: ScienceWorldSimulator, nonsens
     assert episode.step("look around").valid
 
 
-def test_where_java_refuses_there_is_no_fork() -> None:
+def test_fork_is_none_if_java_refuses_the_copy() -> None:
     from py4j.protocol import Py4JJavaError
 
     class Refusing:
@@ -92,10 +93,10 @@ def test_where_java_refuses_there_is_no_fork() -> None:
     assert ScienceWorldEpisode(Refusing(), Reset("", 0.0)).fork() is None
 
 
-def test_the_classes_are_those_of_the_source(tmp_path: Path) -> None:
+def test_java_classes_match_their_source(tmp_path: Path) -> None:
     javac = shutil.which("javac")
     if javac is None or " 17." not in subprocess.run([javac, "-version"], capture_output=True, text=True).stdout:
-        pytest.skip("there is no javac of version 17 here to compile the classes again")
+        pytest.skip("compiling the classes needs javac 17")
     folder = live._CLASSES
     jar = Path(util.find_spec("scienceworld").origin).with_name("scienceworld.jar")  # type: ignore[union-attr, arg-type]
     sources = sorted(map(str, folder.glob("sand/*.java")))

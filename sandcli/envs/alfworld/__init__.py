@@ -1,1 +1,1 @@
-"""ALFWorld, its games on disk, and an engine of our own that plays them as TextWorld does, only faster."""
+"""ALFWorld: the games on disk, and our own engine that plays them exactly as TextWorld does, but faster."""

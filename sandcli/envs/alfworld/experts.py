@@ -1,7 +1,7 @@
 """ALFWorld's two experts, as lists of commands.
 
-The handcoded one looks for things as a player must: it knows what the texts say and where such things usually are.
-The planner knows the whole hidden state and goes the shortest way, so it never searches.
+The handcoded expert searches as a player must: it knows the observations, and where objects of a kind usually are.
+The planner (`Game.plan`) knows the whole hidden state and takes the shortest path, so it never searches.
 """
 
 import random
@@ -9,11 +9,11 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from sandcli.envs.alfworld.files import Goal
-from sandcli.envs.alfworld.game import Game
+from sandcli.envs.alfworld.game import Game, Position
 from sandcli.envs.alfworld.grammars import to_move, to_put
 
 _MAX_STEPS = 200
-"""As ALFWorld's own expert."""
+"""The limit of ALFWorld's own expert."""
 
 
 class _Fact(NamedTuple):
@@ -22,12 +22,12 @@ class _Fact(NamedTuple):
 
 
 def handcoded(game: Game, goal: Goal, seed: int) -> list[str]:
-    """What ALFWorld's handcoded expert does until it wins or gives up. It draws at random where it is stuck: `seed`."""
+    """The actions of ALFWorld's handcoded expert; empty if it gives up. It acts at random when stuck, hence `seed`."""
     from alfworld.agents.expert import HandCodedAgentFailed, HandCodedAgentTimeout, HandCodedTWAgent
 
     agent = HandCodedTWAgent(max_steps=_MAX_STEPS)
-    wanted = {name: str(value).lower() if value else value for name, value in goal.parameters.items()}
-    agent.task_params = {"task_type": goal.type, **wanted}
+    lowered = {name: str(value).lower() if value else value for name, value in goal.parameters.items()}
+    agent.task_params = {"task_type": goal.type, **lowered}
     agent.policy = agent.get_task_policy(agent.task_params)(agent.task_params, max_steps=_MAX_STEPS)
     agent.observe(game.intro())
     state = random.getstate()
@@ -41,21 +41,23 @@ def handcoded(game: Game, goal: Goal, seed: int) -> list[str]:
 
 
 def _walk(game: Game, agent: Any) -> list[str]:
-    """The expert wishes in the newer grammar, but its memory of what it holds only knows `put`.
+    """Play until the game is won.
 
-    So it is told what it did in the older words; without that it carries the first of two objects for ever.
+    The expert speaks the newer grammar, but it tracks what it holds by the older `put`. So it is given its last command
+    in the older grammar; otherwise it would carry the first of two objects forever.
     """
-    position, said, done, path = game.start, game.intro(), "", list[str]()
+    position, feedback, last, path = game.start, game.intro(), "", list[str]()
     while not game.won(position):
         commands = {to_move(c) if game.verb == "put" else c: c for c in game.commands(position)}
-        wish = agent.act(_seen(game, position, said, sorted(commands)), 0, False, done) if done else "look"
-        command = commands.get(wish, "look")
-        done = to_put(command)
+        chosen = agent.act(_state(game, position, feedback, sorted(commands)), 0, False, last) if last else "look"
+        command = commands.get(chosen, "look")
+        last = to_put(command)
         path.append(command)
-        position, said = game.apply(position, game.commands(position)[command])
+        position, feedback = game.apply(position, game.commands(position)[command])
     return path
 
 
-def _seen(game: Game, position: Any, said: str, commands: list[str]) -> Mapping[str, Any]:
-    facts = [_Fact(name, tuple(names)) for name, *names in game.told(position)]
-    return {"feedback": said, "facts": facts, "admissible_commands": commands}
+def _state(game: Game, position: Position, feedback: str, commands: list[str]) -> Mapping[str, Any]:
+    """The game state in the form that ALFWorld's expert reads."""
+    facts = [_Fact(name, tuple(names)) for name, *names in game.named_facts(position)]
+    return {"feedback": feedback, "facts": facts, "admissible_commands": commands}

@@ -1,7 +1,7 @@
-"""ALFWorld's games on disk: what a game file holds, and the index of a data folder.
+"""ALFWorld's games on disk: game files, and the index of a data folder.
 
-A data folder is what `alfworld-download` brings: `json_2.1.1/SPLIT/TYPE-OBJECT-MOVABLE-RECEPTACLE-SCENE/TRIAL/` with a
-`game.tw-pddl` in each. Every file is read once; later only names, sizes and times are looked at.
+`alfworld-download` makes a data folder of `json_2.1.1/SPLIT/TYPE-OBJECT-MOVABLE-RECEPTACLE-SCENE/TRIAL/game.tw-pddl`.
+The index reads every file once; after that it reads a file again only if its size or modification time changed.
 """
 
 import hashlib
@@ -29,7 +29,7 @@ FOLDER = "json_2.1.1"
 FILE = "game.tw-pddl"
 
 Verb = Literal["put", "move"]
-"""How a game of the older or newer grammar says that a thing is laid down."""
+"""The verb for placing an object: `put` in the older grammar, `move` in the newer one."""
 
 
 class GameFile(msgspec.Struct, frozen=True):
@@ -43,12 +43,12 @@ class GameFile(msgspec.Struct, frozen=True):
 
     @property
     def verb(self) -> Verb:
-        """The grammar's word for laying a thing down."""
+        """The grammar's verb for placing an object."""
         return "put" if "put {o} in/on {r}" in self.grammar else "move"
 
 
 class Goal(NamedTuple):
-    """What a folder's name tells of its games: `TYPE-OBJECT-MOVABLE-RECEPTACLE-SCENE`, with `None` for nothing."""
+    """A task's goal, as in its folder's name `TYPE-OBJECT-MOVABLE-RECEPTACLE-SCENE`; empty for `None` there."""
 
     type: str
     object: str
@@ -57,7 +57,7 @@ class Goal(NamedTuple):
 
     @property
     def parameters(self) -> dict[str, str | bool]:
-        """The same in the terms of ALFWorld's `traj_data.json`; the lamp of a look is what is toggled."""
+        """The goal in the terms of ALFWorld's `traj_data.json`, which calls the lamp to look under `toggle_target`."""
         light = self.type == "look_at_obj_in_light"
         return {
             "object_target": self.object,
@@ -68,66 +68,66 @@ class Goal(NamedTuple):
         }
 
 
-class Entry(msgspec.Struct, frozen=True):
-    """What the index knows of a game; `game` is `SPLIT/FOLDER/TRIAL`."""
+class GameEntry(msgspec.Struct, frozen=True):
+    """A game in the index; `game` is `SPLIT/FOLDER/TRIAL`."""
 
     game: str
     size: int
-    changed: int
+    modified: int
     playable: bool
     verb: Verb
 
 
 class _Index(msgspec.Struct, frozen=True):
-    entries: list[Entry]
+    entries: list[GameEntry]
 
 
 def data_folder(setting: str) -> Path:
-    """The folder of games: the one that is set, $ALFWORLD_DATA, or where ALFWorld itself looks."""
+    """The folder of games: the setting, else $ALFWORLD_DATA, else ALFWorld's own default."""
     return Path(setting or os.environ.get("ALFWORLD_DATA") or "~/.cache/alfworld").expanduser()
 
 
 def read_game(path: Path) -> GameFile:
-    """One game. Raises `UsageError` for a file that is none, or not one of ALFWorld's."""
-    fix = "bring the file anew, or take its folder away"
+    """Read one game. Raises `UsageError` if the file is not a game of ALFWorld's."""
+    fix = "download the file again, or remove its folder"
     try:
         game = msgspec.json.decode(path.read_bytes(), type=GameFile)
     except OSError as error:
         raise UsageError(f"{path}: {error.strerror}", fix) from None
     except msgspec.DecodeError as error:
-        raise UsageError(f"{path}: no ALFWorld game: {error}", fix) from None
+        raise UsageError(f"{path}: not an ALFWorld game: {error}", fix) from None
     if "(domain alfred)" not in game.pddl_domain or "(:domain alfred)" not in game.pddl_problem:
-        raise UsageError(f"{path}: a game of another domain than ALFWorld's", fix)
+        raise UsageError(f"{path}: not an ALFWorld game: its PDDL domain is not alfred", fix)
     return game
 
 
 def goal_of(game: str) -> Goal:
-    """What the game with this `SPLIT/FOLDER/TRIAL` is about."""
+    """The goal of the game `SPLIT/FOLDER/TRIAL`."""
     parts = game.split("/")[-2].split("-")
-    kind, thing, movable, receptacle = (parts + [""] * 4)[:4]
-    return Goal(kind, *("" if part == "None" else part for part in (thing, movable, receptacle)))
+    kind, target, movable, receptacle = (parts + [""] * 4)[:4]
+    return Goal(kind, *("" if part == "None" else part for part in (target, movable, receptacle)))
 
 
-def index(root: Path) -> list[Entry]:
-    """Every game below a data folder, sorted. Raises `PrerequisiteError` where there are none."""
-    memo = cache_folder() / "alfworld" / f"index-{hashlib.sha256(str(root.resolve()).encode()).hexdigest()[:16]}.json"
-    known = {entry.game: entry for entry in _remembered(memo)}
+def index(root: Path) -> list[GameEntry]:
+    """Every game in a data folder, sorted. Raises `PrerequisiteError` if there are none."""
+    cache = cache_folder() / "alfworld" / f"index-{hashlib.sha256(str(root.resolve()).encode()).hexdigest()[:16]}.json"
+    known = {entry.game: entry for entry in _cached(cache)}
     found = sorted(_scan(root / FOLDER))
     if not found:
         raise PrerequisiteError(
-            f"no ALFWorld games below {root / FOLDER}",
-            "alfworld-download brings them to $ALFWORLD_DATA; `sand games make DIR` makes small ones for env.games",
+            f"no ALFWorld games in {root / FOLDER}",
+            "alfworld-download",
         )
-    entries = list(_looked_at(root, found, known))
+    entries = list(_entries(root, found, known))
     if entries != list(known.values()):
-        with suppress(OSError):  # then it is made again the next time
-            keep(memo, msgspec.json.encode(_Index(entries)))
+        with suppress(OSError):  # without the cache, the next call reads the files again
+            keep(cache, msgspec.json.encode(_Index(entries)))
     return entries
 
 
-def _remembered(memo: Path) -> list[Entry]:
+def _cached(cache: Path) -> list[GameEntry]:
     try:
-        return msgspec.json.decode(memo.read_bytes(), type=_Index).entries
+        return msgspec.json.decode(cache.read_bytes(), type=_Index).entries
     except (OSError, msgspec.DecodeError):
         return []
 
@@ -137,26 +137,28 @@ def _scan(folder: Path) -> Iterator[tuple[str, os.stat_result]]:
         yield path.parent.relative_to(folder).as_posix(), path.stat()
 
 
-def _looked_at(root: Path, found: list[tuple[str, os.stat_result]], known: Mapping[str, Entry]) -> Iterator[Entry]:
+def _entries(
+    root: Path, found: list[tuple[str, os.stat_result]], known: Mapping[str, GameEntry]
+) -> Iterator[GameEntry]:
     from rich.console import Console
     from rich.progress import track
 
     new = [game for game, stat in found if _stale(known.get(game), stat)]
-    told = Console(stderr=True)
-    quiet = len(new) < 50 or not told.is_terminal
-    for game, stat in track(found, "reading ALFWorld's games", console=told, transient=True, disable=quiet):
+    console = Console(stderr=True)
+    quiet = len(new) < 50 or not console.is_terminal
+    for game, stat in track(found, "reading ALFWorld's games", console=console, transient=True, disable=quiet):
         entry = known.get(game)
         if entry is None or _stale(entry, stat):
             file = read_game(root / FOLDER / game / FILE)
             playable = bool(file.solvable) and goal_of(game).type in TYPES and not _unsupported(game)
-            entry = Entry(game, stat.st_size, stat.st_mtime_ns, playable, file.verb)
+            entry = GameEntry(game, stat.st_size, stat.st_mtime_ns, playable, file.verb)
         yield entry
 
 
-def _stale(entry: Entry | None, stat: os.stat_result) -> bool:
-    return entry is None or (entry.size, entry.changed) != (stat.st_size, stat.st_mtime_ns)
+def _stale(entry: GameEntry | None, stat: os.stat_result) -> bool:
+    return entry is None or (entry.size, entry.modified) != (stat.st_size, stat.st_mtime_ns)
 
 
 def _unsupported(game: str) -> bool:
-    """Games that ALFWorld's own environment leaves out as well."""
+    """Whether ALFWorld's own environment leaves this game out."""
     return "movable" in game or "Sliced" in game

@@ -1,8 +1,8 @@
-"""One ALFWorld game, live: the state machine of fast-downward, the facts that its texts speak of, and its positions.
+"""One loaded ALFWorld game: fast-downward's state machine, the facts that its texts mention, and its positions.
 
 TextWorld's environment renders every admissible command and copies every fact at each step. Here a position is an
-immutable value, so keeping one costs nothing and going back to it is an assignment; commands are rendered once
-an operator. Feedback, admissible commands and victory are those of the stock environment, to the letter.
+immutable value, so a snapshot costs nothing, and each operator's command is rendered once. Feedback, admissible
+commands and victory are identical to the stock environment's.
 """
 
 from collections import OrderedDict
@@ -21,26 +21,26 @@ from sandcli.envs.alfworld.translation import Translation, planning_task, transl
 from sandcli.errors import MachineryError
 
 NOTHING = "Nothing happens."
-"""What the game says to a command that is not admissible."""
+"""The game's answer to a command that is not admissible."""
 
 _NEGATED = "NegatedAtom"
 _NOT = "not_"
 
-_REMEMBERED = 2048
-"""Positions of a game whose admissible commands are kept."""
+_MAX_CACHED = 2048
+"""Positions of a game whose admissible commands are cached."""
 
 Facts = Mapping[Signature, frozenset[Proposition]]
 
 
 class Position(NamedTuple):
-    """Where a game stands: fast-downward's number for the state, and what is true in it. Valid for its game only."""
+    """A state of a game: fast-downward's number for it, and the facts that hold in it. Valid for its game only."""
 
     number: int
     facts: Facts
 
 
 class Operator(NamedTuple):
-    """What a command does: fast-downward's name and id, how many effects it has, its text's rule, who takes part."""
+    """What a command does: fast-downward's name and id, the number of effects, and how to render its feedback."""
 
     name: bytes
     id: int
@@ -51,7 +51,7 @@ class Operator(NamedTuple):
 
 
 class Game:
-    """A loaded game. It holds one instance of fast-downward's library; not safe for threads."""
+    """A loaded game. It holds one instance of fast-downward's library and is not thread-safe."""
 
     def __init__(self, file: GameFile, library: Any) -> None:
         self._file = file
@@ -73,7 +73,7 @@ class Game:
         yield from (self._read(atom) for atom in atoms if not atom.name.startswith(_NEGATED))
 
     def _read(self, atom: Any) -> Proposition:
-        """`Atom name(argument, ...)`, or `NegatedAtom` for what is not the case."""
+        """Parse `Atom name(argument, ...)`, or `NegatedAtom name(argument, ...)` for a fact that does not hold."""
         kind, text = atom.name.split(" ", 1)
         name, arguments = text.removesuffix(")").split("(", 1)
         return self._fact(_NOT * (kind == _NEGATED) + name, [part for part in arguments.split(", ") if part])
@@ -84,15 +84,15 @@ class Game:
 
     @property
     def verb(self) -> Verb:
-        """The grammar's word for laying a thing down."""
+        """The grammar's verb for placing an object."""
         return self._file.verb
 
     def intro(self) -> str:
-        """What the player reads first."""
+        """The text at the start of the game."""
         return self._grammar.render("#intro#", self._scene(self.start, {}))
 
     def commands(self, position: Position) -> Mapping[str, Operator]:
-        """The admissible commands, in the planner's order."""
+        """The admissible commands, in fast-downward's order."""
         if position.number in self._commands:
             self._commands.move_to_end(position.number)
             return self._commands[position.number]
@@ -100,7 +100,7 @@ class Game:
         for operator in self._applicable(position):
             found.setdefault(operator.command, operator)
         self._commands[position.number] = found
-        if len(self._commands) > _REMEMBERED:
+        if len(self._commands) > _MAX_CACHED:
             self._commands.popitem(last=False)
         return found
 
@@ -126,7 +126,7 @@ class Game:
         return Operator(raw._name, raw.id, raw.nb_effect_atoms, command, text.feedback, mapping)
 
     def apply(self, position: Position, operator: Operator) -> tuple[Position, str]:
-        """The position after an admissible command, and what the player reads."""
+        """The position after an admissible command, and its feedback."""
         self._library.set_state_id(position.number)
         effects = (fast_downward.Atom * operator.effects)()
         self._library.apply_operator(operator.id, effects)
@@ -135,12 +135,12 @@ class Game:
         return after, self._grammar.render(operator.feedback, self._scene(after, operator.mapping))
 
     def won(self, position: Position) -> bool:
-        """Whether the task is fulfilled."""
+        """Whether the goal is reached."""
         self._library.set_state_id(position.number)
         return bool(self._library.check_goal())
 
     def plan(self) -> list[str]:
-        """The planner's own solution, as commands; empty where there is none."""
+        """The planner's solution as commands; empty if it finds none."""
         self._library.set_state_id(self.start.number)
         task = planning_task(self._file.pddl_domain, self._file.pddl_problem)
         self._library.load_sas_replan(task.sas.encode())
@@ -148,20 +148,20 @@ class Game:
             return []
         raw = (fast_downward.Operator * self._library.get_last_plan_length())()
         self._library.get_last_plan(raw)
-        return self._spoken([operator._name for operator in raw])
+        return self._to_commands([operator._name for operator in raw])
 
-    def _spoken(self, plan: list[bytes]) -> list[str]:
+    def _to_commands(self, plan: list[bytes]) -> list[str]:
         commands, position = [], self.start
         for name in plan:
             operator = next((one for one in self._applicable(position) if one.name == name), None)
             if operator is None:
-                raise MachineryError("environment", f"the planner's step {name.decode()!r} is not possible when due")
+                raise MachineryError("environment", f"step {name.decode()!r} of the plan is not applicable")
             commands.append(operator.command)
             position, _ = self.apply(position, operator)
         return commands
 
-    def told(self, position: Position) -> list[tuple[str, ...]]:
-        """Every fact, in the names that the player reads: the predicate, then its arguments. Sorted."""
+    def named_facts(self, position: Position) -> list[tuple[str, ...]]:
+        """Every fact as the predicate and its arguments, under the names that the player sees. Sorted."""
         return sorted(
             (fact.name, *(self._entities[variable.name].name for variable in fact.arguments))
             for group in position.facts.values()
@@ -173,7 +173,7 @@ class Game:
 
 
 class _State(State):  # type: ignore[misc]
-    """TextWorld's queries on facts that are kept elsewhere."""
+    """TextWorld's queries on our own facts."""
 
     def __init__(self, types: TypeHierarchy, facts: Facts) -> None:
         self._logic = SimpleNamespace(types=types)
@@ -195,7 +195,7 @@ def _grouped(facts: Iterable[Proposition]) -> Facts:
 
 
 def _changed(facts: Facts, effects: Iterable[Proposition]) -> Facts:
-    """The facts after an action's effects; groups that did not change are shared."""
+    """The facts after an action's effects; unchanged groups are shared."""
     changed = dict(facts)
     for effect in effects:
         opposite = _opposite(effect)
@@ -210,12 +210,12 @@ def _opposite(fact: Proposition) -> Proposition:
 
 
 def _proposition(name: str, arguments: Iterable[Variable]) -> Proposition:
-    """Made past TextWorld's own memory of all propositions, which would grow with every game."""
+    """Make a proposition outside TextWorld's cache of all propositions, which would grow with every game."""
     return type.__call__(Proposition, name, arguments)
 
 
 def _entities(facts: Facts) -> dict[str, EntityInfo]:
-    """Every thing with the name that ALFWorld gives it, such as `apple 1`."""
+    """Every entity with the name that ALFWorld gives it, such as `apple 1`."""
     found = {v.name: EntityInfo(v.name, v.type) for group in facts.values() for f in group for v in f.arguments}
     names = Demangler(game_infos=found)
     for info in found.values():

@@ -1,8 +1,7 @@
-"""The text of a game: TextWorld's grammar, parsed by TextWorld and rendered here.
+"""The text of a game: TextWorld parses its grammar, and this module renders it.
 
-A rendering is a walk over the parsed symbols. TextWorld's own derivation copies the whole context at every symbol and
-parses every string anew, a tenth of a second a step; this one parses once and copies nothing. The tests hold both
-against each other, word by word.
+TextWorld's own derivation copies the whole context at every symbol and parses every string again, which takes a tenth
+of a second a step. This one parses once and copies nothing. The tests compare the two word by word.
 """
 
 import ast
@@ -30,7 +29,7 @@ _TASK = re.compile(r'(?<="rhs": ")Your task is to: (?:[^"\\]|\\.)*(?=")')
 
 
 class Scene(NamedTuple):
-    """What a text speaks of: the facts, which entity each placeholder stands for, and all entities by id."""
+    """What a text is rendered from: the facts, the entity of each placeholder, and all entities by id."""
 
     state: State
     mapping: Mapping[Any, Any]
@@ -38,14 +37,14 @@ class Scene(NamedTuple):
 
 
 class ActionText(NamedTuple):
-    """How an action is commanded and what is said after it, in the grammar's language."""
+    """An action's command and its feedback, in the grammar's language."""
 
     template: str
     feedback: str
 
 
 class Grammar:
-    """One game's grammar. Games differ in the sentence of the task only, so the rest is parsed once."""
+    """One game's grammar. Games differ only in the sentence that states the task, so the rest is parsed once."""
 
     def __init__(self, source: str) -> None:
         found = _TASK.search(source)
@@ -53,47 +52,47 @@ class Grammar:
         self.actions, self._productions = _parsed(_TASK.sub("", source))
 
     def render(self, text: str, scene: Scene) -> str:
-        """A string of the grammar's language, filled in."""
-        return "".join(self._one(symbol, scene) for symbol in _symbols(text))
+        """Render a string of the grammar's language."""
+        return "".join(self._render(symbol, scene) for symbol in _symbols(text))
 
-    def _one(self, symbol: Symbol, scene: Scene) -> str:
+    def _render(self, symbol: Symbol, scene: Scene) -> str:
         match symbol:
             case TerminalSymbol():
                 return str(symbol)
             case NonterminalSymbol(symbol="task") if self._task:
                 return self._task
             case NonterminalSymbol():
-                return "".join(self._one(part, scene) for part in self._chosen(str(symbol), scene))
+                return "".join(self._render(part, scene) for part in self._production(str(symbol), scene))
             case ListSymbol():
-                return self._listed(list(self._items(symbol.symbol, scene)), scene)
+                return self._join(list(self._items(symbol.symbol, scene)), scene)
             case _:
                 return "".join(self._items(symbol, scene))
 
     def _items(self, symbol: Symbol, scene: Scene) -> Iterator[str]:
-        """What a symbol stands for, piece by piece: one for each way in which its query holds."""
+        """The expansions of a symbol: one for each way to satisfy its query."""
         match symbol:
             case ConditionalSymbol(given=given):
                 for inner in _matches(given, scene) if given else [scene]:
-                    yield self._one(symbol.expression, inner)
+                    yield self._render(symbol.expression, inner)
             case EvalSymbol():
                 yield _value(_expression(symbol.expression), scene)
             case _:
-                raise MachineryError("environment", f"the game's grammar holds an unknown symbol {symbol!r}")
+                raise MachineryError("environment", f"the game's grammar has an unknown symbol {symbol!r}")
 
-    def _listed(self, items: list[str], scene: Scene) -> str:
-        def said(name: str) -> str:
-            return "".join(self._one(part, scene) for part in self._chosen(name, scene))
+    def _join(self, items: list[str], scene: Scene) -> str:
+        def text(name: str) -> str:
+            return "".join(self._render(part, scene) for part in self._production(name, scene))
 
         if not items:
-            return said("list_empty")
+            return text("list_empty")
         *first, last = items
-        return said("list_separator").join(first) + said("list_last_separator") + last if first else last
+        return text("list_separator").join(first) + text("list_last_separator") + last if first else last
 
-    def _chosen(self, name: str, scene: Scene) -> list[Symbol]:
+    def _production(self, name: str, scene: Scene) -> list[Symbol]:
         for production in self._productions.get(name, ()):
             if not production.condition or any(_matches(production.condition, scene)):
                 return list(production.rhs)
-        raise MachineryError("environment", f"the game's grammar says nothing for #{name}#")
+        raise MachineryError("environment", f"the game's grammar has no production for #{name}#")
 
 
 @lru_cache(maxsize=16)
@@ -127,9 +126,9 @@ def _expression(text: str) -> ast.expr:
 
 
 def _value(expression: ast.expr, scene: Scene) -> str:
-    """The value of a grammar's expression: names, their attributes, strings, `+` and `or`.
+    """Evaluate an expression of the grammar: names, their attributes, strings, `+` and `or`.
 
-    TextWorld evaluates any Python that a game file holds; nothing else than these is ever needed, or done here.
+    TextWorld evaluates any Python in a game file. Games need no more than these, so everything else is refused.
     """
     match expression:
         case ast.Constant(value=str() as text):
@@ -142,11 +141,11 @@ def _value(expression: ast.expr, scene: Scene) -> str:
             return _value(left, scene) + _value(right, scene)
         case ast.BoolOp(op=ast.Or(), values=values):
             return next((text for text in (_value(v, scene) for v in values) if text), "")
-    raise MachineryError("environment", f"the game's grammar holds an expression of its own: {ast.unparse(expression)}")
+    raise MachineryError("environment", f"the game's grammar has an unsupported expression: {ast.unparse(expression)}")
 
 
 def _entity(name: str, scene: Scene) -> Any:
     for placeholder, variable in scene.mapping.items():
         if placeholder.name == name:
             return scene.entities[variable.name]
-    raise MachineryError("environment", f"the game's grammar speaks of {name!r}, which nothing stands for")
+    raise MachineryError("environment", f"the game's grammar mentions {name!r}, which is not defined")

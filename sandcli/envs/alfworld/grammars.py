@@ -1,6 +1,6 @@
-"""ALFWorld's two grammars: `put X in/on Y` of the older game files, `move X to Y` of the newer ones.
+"""ALFWorld's two grammars: older game files say `put X in/on Y`, newer ones `move X to Y`.
 
-A command of the wrong grammar is not admissible and would be answered with "Nothing happens." for ever.
+A command in the wrong grammar is not admissible: the game would always answer "Nothing happens."
 """
 
 import re
@@ -12,32 +12,32 @@ _MOVE = re.compile(r"^move (.+) to (.+)$")
 _ARRIVAL = re.compile(r"^You arrive at [^.]*\. ")
 
 
-def spoken(command: str) -> Verb | None:
-    """The grammar that a command belongs to; none where both have it."""
+def verb_of(command: str) -> Verb | None:
+    """The grammar that a command belongs to; None if it belongs to both."""
     if _PUT.match(command):
         return "put"
     return "move" if _MOVE.match(command) else None
 
 
 def to_move(command: str) -> str:
-    """A command of the older grammar in the newer one's words."""
+    """Translate a command from the older grammar to the newer one."""
     return _PUT.sub(r"move \1 to \2", command)
 
 
 def to_put(command: str) -> str:
-    """A command of the newer grammar in the older one's words."""
+    """Translate a command from the newer grammar to the older one."""
     return _MOVE.sub(r"put \1 in/on \2", command)
 
 
-def translated(text: str, verb: Verb) -> str:
-    """A command, or what the game says after it, in the words of a grammar."""
-    said = text.removeprefix("You ")
-    you = text[: len(text) - len(said)]
-    ending = "." if you and said.endswith(".") else ""
-    change = to_put if verb == "put" else to_move
-    return you + change(said.removesuffix(ending)) + ending
+def to_grammar(text: str, verb: Verb) -> str:
+    """Translate a command, or its feedback, to a grammar."""
+    command = text.removeprefix("You ")
+    you = text[: len(text) - len(command)]
+    ending = "." if you and command.endswith(".") else ""
+    translate = to_put if verb == "put" else to_move
+    return you + translate(command.removesuffix(ending)) + ending
 
 
 def without_arrival(text: str) -> str:
-    """An observation as the line of work shows it: `You arrive at loc 3. On the desk 1, ...` begins at `On`."""
+    """An observation in the literature's form: `You arrive at loc 3. On the desk 1, ...` starts at `On`."""
     return _ARRIVAL.sub("", text)

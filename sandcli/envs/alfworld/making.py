@@ -1,7 +1,7 @@
-"""`sand games make`: small valid ALFWorld games, for machines that do not have ALFWorld's data.
+"""`sand games make`: small valid ALFWorld games, for machines without ALFWorld's data.
 
-Domain, grammar, goals and the sentences of tasks are those that the alfworld package ships; rooms are made up. Every
-game is solved by the planner and played to its end before it is kept.
+The domain, the grammar, the goals and the task sentences come from the alfworld package; the rooms are invented. The
+planner must solve every game, and its plan must win, before the game is written.
 """
 
 import json
@@ -23,31 +23,31 @@ from sandcli.errors import MachineryError
 
 _ABILITIES = {"cleanable": "Cleanable", "heatable": "Heatable", "coolable": "Coolable", "sliceable": "Sliceable"}
 _READABLE = 0o644
-_OTHERS = 6
-"""Things in a room that the task does not ask for."""
+_DISTRACTORS = 6
+"""Objects in a room that the task does not need."""
 
 _BASINS = ("SinkBasin", "BathtubBasin")
 
 
 class Thing(NamedTuple):
-    """An object or receptacle: its kind, its id, and the id of where it is (a location, for a receptacle)."""
+    """An object or a receptacle. `where` is the id of an object's receptacle, or of a receptacle's location."""
 
     kind: str
     id: str
     where: str
 
 
-class Made(NamedTuple):
-    """A game that was written: its `SPLIT/FOLDER/TRIAL` and the planner's solution."""
+class MadeGame(NamedTuple):
+    """A game that was written: its `SPLIT/FOLDER/TRIAL`, and the planner's solution."""
 
     game: str
     walkthrough: list[str]
 
 
-def make_games(root: Path, per_type: int, seed: int) -> Iterator[Made]:
-    """Write `per_type` games of each type into every split below `root`; games of other seeds are left alone.
+def make_games(root: Path, per_type: int, seed: int) -> Iterator[MadeGame]:
+    """Write `per_type` games of each type to every split in `root`. Existing games of other seeds stay.
 
-    The same seed makes the same games. Raises `MachineryError` where a made game cannot be won.
+    The same seed makes the same games. Raises `MachineryError` if a game cannot be won.
     """
     library = load_lib()
     for split in SPLITS.values():
@@ -56,7 +56,7 @@ def make_games(root: Path, per_type: int, seed: int) -> Iterator[Made]:
                 yield _make(root, split, kind, random.Random(f"{seed} {split} {kind} {number}"), library)
 
 
-def _make(root: Path, split: str, kind: str, draw: random.Random, library: Any) -> Made:
+def _make(root: Path, split: str, kind: str, draw: random.Random, library: Any) -> MadeGame:
     room = draw.choice(ROOMS[kind])
     chore = choose(kind, room, draw)
     trial = f"trial_T{draw.randrange(10**8):08}_{draw.randrange(10**6):06}_{draw.randrange(10**6):06}"
@@ -66,7 +66,7 @@ def _make(root: Path, split: str, kind: str, draw: random.Random, library: Any) 
         grammar=_grammar(chore, draw),
         pddl_problem=_problem(trial, chore, room, draw),
     )
-    made = Made(f"{split}/{folder}/{trial}", _won(file, library))
+    made = MadeGame(f"{split}/{folder}/{trial}", _solve(file, library))
     content = {
         "pddl_domain": file.pddl_domain,
         "grammar": file.grammar,
@@ -76,24 +76,24 @@ def _make(root: Path, split: str, kind: str, draw: random.Random, library: Any) 
     }
     folder_of_trial = root / FOLDER / made.game
     about = {"task_id": trial, "task_type": kind, "pddl_params": chore.goal.parameters}
-    # ALFWorld's own environment wants this one as well.
+    # ALFWorld's own environment also needs this file.
     keep(folder_of_trial / "traj_data.json", json.dumps(about).encode(), _READABLE)
     keep(folder_of_trial / FILE, json.dumps(content).encode(), _READABLE)
     return made
 
 
-def _won(file: GameFile, library: Any) -> list[str]:
+def _solve(file: GameFile, library: Any) -> list[str]:
     game = Game(file, library)
     plan, position = game.plan(), game.start
     for command in plan:
         position, _ = game.apply(position, game.commands(position)[command])
     if not plan or not game.won(position):
-        raise MachineryError("environment", f"a made game cannot be won: {game.intro()!r}")
+        raise MachineryError("environment", f"a new game cannot be won: {game.intro()!r}")
     return plan
 
 
 def _grammar(chore: Chore, draw: random.Random) -> str:
-    """The package's grammar with the sentence of the task. Its choice of words draws from Python's own generator."""
+    """The package's grammar with the task's sentence. The package picks its words with Python's global generator."""
     state = random.getstate()
     random.seed(draw.randrange(2**32))
     try:
@@ -104,7 +104,7 @@ def _grammar(chore: Chore, draw: random.Random) -> str:
 
 
 def _problem(trial: str, chore: Chore, room: Room, draw: random.Random) -> str:
-    """The room in PDDL, in the terms of ALFWorld's domain."""
+    """The room in PDDL, in terms of ALFWorld's domain."""
     ids, locations = _Ids(draw), _Ids(draw)
     receptacles = [
         Thing(kind, ids.thing(kind), locations.location())
@@ -114,7 +114,7 @@ def _problem(trial: str, chore: Chore, room: Room, draw: random.Random) -> str:
     things = list(_things(chore, room, receptacles, ids, draw))
     start = locations.location()
     places = [start, *(receptacle.where for receptacle in receptacles)]
-    goal = goal_library.gdict[chore.type]["pddl"].replace("#", "-")  # the library writes its types so
+    goal = goal_library.gdict[chore.type]["pddl"].replace("#", "-")  # the library writes `#` in its types
     goal = goal.format(obj=chore.thing, recep=chore.place, toggle=chore.lamp)
     return "\n".join(
         [
@@ -125,11 +125,11 @@ def _problem(trial: str, chore: Chore, room: Room, draw: random.Random) -> str:
             ")",
             "(:init",
             f"(atLocation agent1 {start})",
-            *_about_receptacles(receptacles),
-            *_about_things(things, {receptacle.id: receptacle for receptacle in receptacles}),
-            *_what_fits(things, receptacles),
+            *_receptacle_facts(receptacles),
+            *_thing_facts(things, {receptacle.id: receptacle for receptacle in receptacles}),
+            *_capacity_facts(things, receptacles),
             ")",
-            goal,  # its last bracket closes the problem
+            goal,  # its last bracket closes (define
         ]
     )
 
@@ -144,7 +144,7 @@ def _things(chore: Chore, room: Room, receptacles: list[Thing], ids: "_Ids", dra
     if chore.lamp:
         yield put(LAMP, list(LAMP_PLACES))
     others = [thing for thing in room.things if thing != chore.thing and places_for(thing, room)]
-    for kind in draw.sample(others, min(_OTHERS, len(others))):
+    for kind in draw.sample(others, min(_DISTRACTORS, len(others))):
         yield put(kind, places_for(kind, room))
 
 
@@ -152,7 +152,7 @@ def _declared(things: list[Thing], receptacles: list[Thing], places: list[str]) 
     yield "agent1 - agent"
     yield from (f"{thing.id} - object" for thing in things)
     yield from (f"{receptacle.id} - receptacle" for receptacle in receptacles)
-    # The domain itself names knives, and where things are heated, cooled and cleaned.
+    # The domain's actions refer to knives, and to the receptacles that heat, cool and clean.
     yield from (f"{kind}Type - otype" for kind in sorted({thing.kind for thing in things} | {"Knife", "ButterKnife"}))
     yield from (f"{kind}Type - rtype" for kind in _receptacle_types(receptacles))
     yield from (f"{place} - location" for place in places)
@@ -162,7 +162,7 @@ def _receptacle_types(receptacles: list[Thing]) -> list[str]:
     return sorted({receptacle.kind for receptacle in receptacles} | {"Microwave", "Fridge", "SinkBasin"})
 
 
-def _about_receptacles(receptacles: list[Thing]) -> Iterator[str]:
+def _receptacle_facts(receptacles: list[Thing]) -> Iterator[str]:
     for receptacle in receptacles:
         yield f"(receptacleType {receptacle.id} {receptacle.kind}Type)"
         yield f"(receptacleAtLocation {receptacle.id} {receptacle.where})"
@@ -170,7 +170,7 @@ def _about_receptacles(receptacles: list[Thing]) -> Iterator[str]:
             yield f"(openable {receptacle.id})"
 
 
-def _about_things(things: list[Thing], receptacles: dict[str, Thing]) -> Iterator[str]:
+def _thing_facts(things: list[Thing], receptacles: dict[str, Thing]) -> Iterator[str]:
     for thing in things:
         yield f"(objectType {thing.id} {thing.kind}Type)"
         yield f"(inReceptacle {thing.id} {thing.where})"
@@ -183,7 +183,7 @@ def _about_things(things: list[Thing], receptacles: dict[str, Thing]) -> Iterato
                 yield f"({predicate} {thing.id})"
 
 
-def _what_fits(things: list[Thing], receptacles: list[Thing]) -> Iterator[str]:
+def _capacity_facts(things: list[Thing], receptacles: list[Thing]) -> Iterator[str]:
     for place in _receptacle_types(receptacles):
         for kind in sorted({thing.kind for thing in things}):
             if kind in constants.VAL_RECEPTACLE_OBJECTS.get(place, ()):
@@ -191,19 +191,19 @@ def _what_fits(things: list[Thing], receptacles: list[Thing]) -> Iterator[str]:
 
 
 class _Ids:
-    """Names as ALFWorld's data has them: a kind and coordinates. ALFWorld numbers things by sorted id."""
+    """Ids in the form of ALFWorld's data: a kind and coordinates. ALFWorld numbers entities by sorted id."""
 
     def __init__(self, draw: random.Random) -> None:
         self._draw = draw
         self._used: set[str] = set()
 
     def thing(self, kind: str) -> str:
-        """An id for an object or a receptacle; that of a basin ends in its kind once more."""
+        """An id for an object or a receptacle; a basin's id ends in its kind again."""
         base, suffix = (kind.removesuffix("Basin"), f"_bar_{kind}") if kind in _BASINS else (kind, "")
         return self._fresh(lambda: base + "".join(f"_bar_{_coordinate(self._draw)}" for _ in range(3)) + suffix)
 
     def location(self) -> str:
-        """An id for a place to stand at."""
+        """An id for a location."""
         return self._fresh(lambda: "loc" + "".join(f"_bar_{self._draw.randrange(100)}" for _ in range(4)))
 
     def _fresh(self, make: Callable[[], str]) -> str:

@@ -1,6 +1,6 @@
-"""Made-up rooms for small games: what stands in them, what lies there, and what a task can ask for.
+"""Invented rooms for small games: their receptacles, their objects, and the tasks they allow.
 
-What fits into what, and what can be heated, cooled or cleaned, is ALFWorld's own knowledge (`alfworld.gen.constants`).
+What fits where, and what can be heated, cooled or cleaned, comes from `alfworld.gen.constants`.
 """
 
 from random import Random
@@ -12,7 +12,7 @@ from sandcli.envs.alfworld.files import Goal
 
 
 class Room(NamedTuple):
-    """A kind of room: its receptacles with their numbers, things that may lie about, and its scenes' numbers."""
+    """A kind of room: how many receptacles of each kind, the objects it may contain, and its scene numbers."""
 
     receptacles: dict[str, int]
     things: list[str]
@@ -20,7 +20,7 @@ class Room(NamedTuple):
 
 
 class Chore(NamedTuple):
-    """What a task is about: one thing or two of a kind, the place for it, or the lamp to look at it under."""
+    """A task: an object, and either the receptacle to put it in or the lamp to look at it under."""
 
     type: str
     thing: str
@@ -29,12 +29,12 @@ class Chore(NamedTuple):
 
     @property
     def goal(self) -> Goal:
-        """The same as the name of a game's folder tells it."""
+        """The goal as the name of the game's folder states it."""
         return Goal(self.type, self.thing, "", self.place or self.lamp)
 
     @property
     def copies(self) -> int:
-        """How many things of the kind are wanted."""
+        """How many objects of this kind the task needs."""
         return 2 if self.type == "pick_two_obj_and_place" else 1
 
 
@@ -80,21 +80,21 @@ LAMP_PLACES = ("Desk", "SideTable", "Dresser")
 
 
 def places_for(thing: str, room: Room) -> list[str]:
-    """The kinds of receptacles in a room that may hold a thing."""
+    """The kinds of receptacles in a room that can contain an object."""
     return [place for place in room.receptacles if thing in constants.VAL_RECEPTACLE_OBJECTS.get(place, ())]
 
 
 def choose(kind: str, room: Room, draw: Random) -> Chore:
-    """A task of a type for a room. There is always a place to find the thing other than the one it is wanted at."""
+    """Choose a task of a type for a room. The object always has a place other than the one it must be brought to."""
     if kind == "look_at_obj_in_light":
         return Chore(kind, draw.choice([thing for thing in room.things if places_for(thing, room)]), "", LAMP)
     ability, tool = TREATMENTS.get(kind, ("", ""))
-    wanted = [
+    options = [
         (thing, place)
         for thing in room.things
         if not ability or thing in constants.VAL_ACTION_OBJECTS[ability]
         for place in places_for(thing, room)
         if place != tool and len(places_for(thing, room)) > 1
     ]
-    thing, place = draw.choice(sorted(wanted))
+    thing, place = draw.choice(sorted(options))
     return Chore(kind, thing, place, "")

@@ -1,4 +1,4 @@
-"""ALFWorld: household chores of six types in a text world made from PDDL."""
+"""ALFWorld: six types of household tasks in a text world defined by PDDL."""
 
 from collections import OrderedDict
 from collections.abc import Callable
@@ -9,34 +9,36 @@ from typing import TYPE_CHECKING, Any
 from weakref import finalize
 
 from sandcli.envs.alfworld import files, grammars
-from sandcli.envs.base import DEFAULTS, Outcome, Reset, WorldSettings, chosen_types, taking_turns
+from sandcli.envs.base import DEFAULTS, Outcome, Reset, interleave, select_types
 from sandcli.errors import PrerequisiteError, UsageError
+from sandcli.install import install_command
 from sandcli.prompts import load
 from sandcli.records import Task
+from sandcli.settings import EnvSettings
 
 if TYPE_CHECKING:
     from sandcli.envs.alfworld.game import Game, Position
 
 _STEP_LIMIT = 40
 _LIVE_GAMES = 16
-"""Games that a worker keeps loaded though no episode is in them; each takes about 10 MB."""
+"""Recently used games that a worker process keeps loaded; each takes about 10 MB."""
 
 
 class Alfworld:
-    """The world's tasks and settings. The games are those of `settings.games`, or of $ALFWORLD_DATA."""
+    """ALFWorld's tasks. Its games come from `env.games` or $ALFWORLD_DATA."""
 
     name = "alfworld"
     experts = ("handcoded", "planner")
 
-    def __init__(self, settings: WorldSettings = DEFAULTS) -> None:
+    def __init__(self, settings: EnvSettings = DEFAULTS) -> None:
         self.system = load("alfworld/instruction")
-        self._types = chosen_types("ALFWorld", settings.tasks, files.TYPES, files.TYPES)
+        self._types = select_types("ALFWorld", settings.tasks, files.TYPES, files.TYPES)
         self._limit = settings.step_limit or _STEP_LIMIT
         self._root = files.data_folder(settings.games)
         self._translate = settings.translate
 
     def tasks(self, split: str) -> list[Task]:
-        """The playable games of a split, types taking turns, so that any first N cover as many types as possible."""
+        """The playable games of a split, interleaved so that any first N cover as many types as possible."""
         if split not in files.SPLITS:
             raise UsageError(f"unknown split {split!r} of ALFWorld", "use train, seen or unseen")
         games: dict[str, list[Task]] = {kind: [] for kind in self._types}
@@ -44,10 +46,10 @@ class Alfworld:
             task = _task(entry.game)
             if entry.playable and task.name in games and entry.game.startswith(f"{files.SPLITS[split]}/"):
                 games[task.name].append(task)
-        return taking_turns(games.values())
+        return interleave(games.values())
 
     @cached_property
-    def _index(self) -> list[files.Entry]:
+    def _index(self) -> list[files.GameEntry]:
         return files.index(self._root)
 
     @cached_property
@@ -58,81 +60,81 @@ class Alfworld:
         return found
 
     def task_of(self, identifier: str) -> Task:
-        """A path that holds `FOLDER/TRIAL`, as expert data names its game, looked up in the index."""
+        """The game whose path ends in the `FOLDER/TRIAL` of this path, as in expert data."""
         trial = "/".join(identifier.removesuffix(f"/{files.FILE}").split("/")[-2:])
         found = self._by_trial.get(trial, [])
         if len(found) == 1:
             return _task(found[0])
         if found:
-            raise UsageError(f"{identifier!r} names several games: {', '.join(found)}", "keep one of them")
+            raise UsageError(f"{identifier!r} names several games: {', '.join(found)}", "remove all but one of them")
         raise UsageError(
-            f"{identifier!r} names no game below {self._root / files.FOLDER}",
-            "expected something like train/pick_and_place_simple-Mug-None-Desk-308/trial_T20190906_195547_338431",
+            f"{identifier!r} names no game in {self._root / files.FOLDER}",
+            "use a path such as train/pick_and_place_simple-Mug-None-Desk-308/trial_T20190906_195547_338431",
         )
 
     def step_limit(self, task: Task) -> int:
-        """The same for all tasks."""
+        """The same limit for all tasks."""
         return self._limit
 
-    def same(self, observed: str, recorded: str) -> bool:
-        """Equal word by word."""
+    def observations_match(self, observed: str, recorded: str) -> bool:
+        """Whether the words are equal; white space may differ."""
         return observed.split() == recorded.split()
 
-    def adapted(self, task: Task, actions: list[str], observations: list[str]) -> tuple[list[str], list[str]]:
-        """Recorded actions and observations in the words of the game's grammar.
+    def to_game_grammar(self, task: Task, actions: list[str], observations: list[str]) -> tuple[list[str], list[str]]:
+        """Recorded actions and observations in the grammar of the game.
 
-        Raises `UsageError` where they are of the other grammar and translation was not asked for.
+        Raises `UsageError` if they are in the other grammar and `env.translate` is off.
         """
         verb = self._file(task).verb
-        other = next((a for a in actions if grammars.spoken(a) not in (None, verb)), None)
+        other = next((a for a in actions if grammars.verb_of(a) not in (None, verb)), None)
         if other is None:
             return actions, [grammars.without_arrival(text) for text in observations]
         if not self._translate:
             raise UsageError(
-                f"{other!r} is of the other grammar than the game {task}, which says `{verb}`",
-                "get the games that the data was recorded on, or have it translated: --set env.translate=true",
+                f"{other!r} is in another grammar than the game {task}, which uses `{verb}`",
+                "set env.translate=true, or use the games that the data was recorded on",
             )
-        spoken = [grammars.without_arrival(grammars.translated(text, verb)) for text in observations]
-        return [grammars.translated(action, verb) for action in actions], spoken
+        translated = [grammars.without_arrival(grammars.to_grammar(text, verb)) for text in observations]
+        return [grammars.to_grammar(action, verb) for action in actions], translated
 
     def _file(self, task: Task) -> files.GameFile:
         return files.read_game(_path(self._root, task))
 
     def versions(self) -> dict[str, str]:
-        """The versions of what makes the text and the experts' plans, and the grammar that the games speak."""
+        """The versions of the packages that make texts and plans, and the grammars of the games."""
         packages = ("alfworld", "textworld", "fast-downward-textworld")
-        spoken = ",".join(sorted({entry.verb for entry in self._index}))
-        return {**{name: metadata.version(name) for name in packages}, "grammar": spoken}
+        verbs = ",".join(sorted({entry.verb for entry in self._index}))
+        return {**{name: metadata.version(name) for name in packages}, "grammar": verbs}
 
-    def runtime(self) -> str:
-        """Where the games are."""
+    def check_available(self) -> str:
+        """The folder of games."""
         missing = [name for name in ("alfworld", "textworld", "fast_downward") if util.find_spec(name) is None]
         if missing:
-            raise PrerequisiteError(f"ALFWorld needs {missing[0]}, which is not installed", "make setup-alfworld")
+            raise PrerequisiteError(f"ALFWorld needs {missing[0]}, which is not installed", install_command("alfworld"))
         return f"the games of {self._root}"
 
     def start(self) -> "AlfworldSimulator":
-        """Nothing heavy: games are loaded when they are played."""
-        self.runtime()
+        """Nothing heavy: a game is loaded when it is first played."""
+        self.check_available()
         return AlfworldSimulator(lambda task: _path(self._root, task))
 
 
 class AlfworldSimulator:
-    """Opens episodes; games stay loaded while an episode is in them, and the last few beyond that."""
+    """Opens episodes. A game stays loaded while an episode plays it, and the last few games stay loaded after that."""
 
     def __init__(self, path: Callable[[Task], Path]) -> None:
         self._path = path
         self._games: OrderedDict[Task, Game] = OrderedDict()
-        self._libraries: list[Any] = []  # of games that are gone; unloading one can crash the process at its end
+        self._libraries: list[Any] = []  # free for reuse; unloading a library can crash the process when it exits
 
     def open(self, task: Task) -> "AlfworldEpisode":
         """A new episode."""
         game = self._game(task)
-        # The line of work shows the description and the task, without the game's own welcome.
+        # The literature shows the room and the task, without the game's welcome.
         return AlfworldEpisode(game, game.start, Reset("\n".join(game.intro().split("\n\n")[1:]), 0.0))
 
     def expert(self, task: Task, kind: str, seed: int) -> list[str]:
-        """What an expert does; empty where it gives up."""
+        """The actions of an expert; empty if it gives up."""
         from sandcli.envs.alfworld.experts import handcoded
 
         game = self._game(task)
@@ -156,11 +158,11 @@ class AlfworldSimulator:
         return self._games[task]
 
     def close(self) -> None:
-        """Nothing runs behind it."""
+        """Nothing to stop."""
 
 
 class AlfworldEpisode:
-    """One episode: a game, and where in it the player stands."""
+    """One episode: a game and a position in it."""
 
     def __init__(self, game: "Game", position: "Position", reset: Reset) -> None:
         self._game = game
@@ -168,7 +170,7 @@ class AlfworldEpisode:
         self.reset = reset
 
     def step(self, action: str) -> Outcome:
-        """Execute one action. The reward is 1 for a task that is done, and nothing before."""
+        """Execute one action. The score is 1 if the task is done, else 0."""
         from sandcli.envs.alfworld.game import NOTHING
 
         operator = self._game.commands(self._position).get(action.strip())
@@ -179,8 +181,11 @@ class AlfworldEpisode:
         return Outcome(grammars.without_arrival(text), float(won), won, True)
 
     def fork(self) -> "AlfworldEpisode":
-        """Another episode in the same position."""
+        """An independent episode in the same position."""
         return AlfworldEpisode(self._game, self._position, self.reset)
+
+    def close(self) -> None:
+        """Nothing to free: a position is a plain value."""
 
 
 def _task(game: str) -> Task:

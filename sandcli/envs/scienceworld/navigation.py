@@ -1,10 +1,10 @@
-"""Walks through rooms, where teleporting is allowed."""
+"""Shorten walks through rooms, for worlds that allow teleporting."""
 
 from collections.abc import Sequence
 
 
-def folded(path: Sequence[str]) -> list[str]:
-    """Replace each run of `open door to X` and `go to X` by one `teleport to` the room it ends in."""
+def fold_walks(path: Sequence[str]) -> list[str]:
+    """Replace each run of `open door to X` and `go to X` with one `teleport to` the last room."""
     short: list[str] = []
     moving = False
     for action in path:

@@ -1,8 +1,8 @@
-"""A live ScienceWorld: a JVM of our own with any number of episodes in it.
+"""A running ScienceWorld: one JVM that holds any number of episodes.
 
-We start the JVM ourselves: with flags that make every replay identical (the stock class leaves the order of
-iteration to identity hashes), a bounded heap and a silent standard output. Our own classes in `jvm/` keep the episodes
-of one JVM apart and fork them by copying the simulator's objects.
+We start the JVM ourselves to set three things: flags that make replays identical (with the stock class, iteration
+order depends on identity hashes), a heap limit, and a silent standard output. Our classes in `jvm/` isolate the
+episodes of one JVM from each other and fork them by copying the simulator's objects.
 """
 
 import logging
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from sandcli.envs.base import Outcome, Reset
-from sandcli.envs.scienceworld.navigation import folded
+from sandcli.envs.scienceworld.navigation import fold_walks
 from sandcli.errors import MachineryError
 from sandcli.records import Task
 
@@ -25,57 +25,63 @@ _FLAGS = [
     "-XX:+UseSerialGC",
     "-XX:+UnlockExperimentalVMOptions",
     "-XX:hashCode=2",  # the same iteration order in every run
-    # to read and copy what java.util's classes hold
+    # our classes read and copy the private fields of java.util's
     "--add-opens=java.base/java.util=ALL-UNNAMED",
     "--add-opens=java.base/java.util.concurrent.atomic=ALL-UNNAMED",
 ]
 
 
 class ScienceWorldSimulator:
-    """A JVM. `simplified` gives the simulator's list of simplifications for a task."""
+    """A JVM. `simplifications` returns the simulator's list of simplifications for a task."""
 
-    def __init__(self, java: str, simplified: Callable[[Task], str]) -> None:
-        self._simplified = simplified
+    def __init__(self, java: str, simplifications: Callable[[Task], str]) -> None:
+        self._simplifications = simplifications
         self._gateway, self._process = _launch(java)
         jvm = self._gateway.jvm
-        # The simulator prints a lot on every step; it must not reach a pipe that nobody reads.
+        # The simulator prints a lot at every step, and nobody reads its output: a full pipe would block it.
         jvm.java.lang.System.setOut(jvm.java.io.PrintStream(jvm.java.io.OutputStream.nullOutputStream()))
         self._episodes = jvm.sand.Episode
 
     def open(self, task: Task) -> "ScienceWorldEpisode":
         """A new episode at the start of a task."""
-        simplified = self._simplified(task)
-        episode = self._episodes.load(task.name, task.variation, simplified)
+        simplifications = self._simplifications(task)
+        episode = self._episodes.load(task.name, task.variation, simplifications)
         instruction, score = episode.begun().split(_SEPARATOR)
         if float(score) < 0:
-            raise MachineryError("environment", f"ScienceWorld did not load {task} with {simplified!r}")
+            episode._detach()
+            raise MachineryError("environment", f"ScienceWorld did not load {task}, simplified by {simplifications!r}")
         return ScienceWorldEpisode(episode, Reset(instruction, float(score)))
 
     def expert(self, task: Task, kind: str, seed: int) -> list[str]:
-        """The simulator's gold path, walks through rooms folded into teleports where that reaches the same score."""
-        path = [str(action) for action in self._episodes.gold(task.name, task.variation, self._simplified(task))]
-        short = folded(path)
+        """The simulator's gold path, with walks replaced by teleports if that reaches the same score."""
+        actions = self._episodes.gold(task.name, task.variation, self._simplifications(task))
+        path = [str(action) for action in actions]
+        actions._detach()
+        short = fold_walks(path)
         return short if self._score(task, short) >= self._score(task, path) else path
 
     def _score(self, task: Task, actions: Sequence[str]) -> float:
         episode = self.open(task)
         best = episode.reset.score
-        for action in actions:
-            outcome = episode.step(action)
-            best = max(best, outcome.score)
-            if outcome.done:
-                break
+        try:
+            for action in actions:
+                outcome = episode.step(action)
+                best = max(best, outcome.score)
+                if outcome.done:
+                    break
+        finally:
+            episode.close()
         return best
 
     def close(self) -> None:
-        """End the JVM."""
-        self._gateway.shutdown()  # or py4j's finalisers go on talking to it
+        """Stop the JVM."""
+        self._gateway.shutdown()  # first, or py4j's finalisers would still call the JVM
         self._process.kill()
         self._process.wait(timeout=20)
 
 
 class ScienceWorldEpisode:
-    """One episode: a handle on its object in the JVM."""
+    """One episode: a handle to its object in the JVM."""
 
     def __init__(self, episode: Any, reset: Reset) -> None:
         self._episode = episode
@@ -85,12 +91,12 @@ class ScienceWorldEpisode:
         """Execute one action."""
         observation, score, completed = self._episode.step(action).split(_SEPARATOR)
         points = round(100 * float(score))  # whole points, as the literature counts
-        # A wrong focus fails the task with -100; the simulator itself leaves it to its callers to stop there.
+        # A wrong focus fails the task with -100, but the simulator itself would continue.
         done = completed == "true" or points < 0
         return Outcome(observation, max(0, points) / 100, done, not observation.startswith(_UNKNOWN_ACTION))
 
     def fork(self) -> "ScienceWorldEpisode | None":
-        """Another episode in the same state: a copy of the simulator's objects. None where Java does not allow that."""
+        """An independent episode in the same state, copied inside the JVM. None if Java refuses the copy."""
         from py4j.protocol import Py4JJavaError
 
         try:
@@ -98,11 +104,19 @@ class ScienceWorldEpisode:
         except Py4JJavaError:
             return None
 
+    def close(self) -> None:
+        """Drop the JVM's reference to the episode.
+
+        An episode takes 10 MB of the JVM's heap. py4j's handle is part of a reference cycle, so without this call
+        the JVM would keep the episode until Python's cycle collector happens to run.
+        """
+        self._episode._detach()
+
 
 def _launch(java: str) -> tuple[Any, Any]:
     from py4j.java_gateway import GatewayParameters, JavaGateway, launch_gateway
 
-    logging.getLogger("py4j").setLevel(logging.CRITICAL)  # its finalisers complain about a JVM that is gone
+    logging.getLogger("py4j").setLevel(logging.CRITICAL)  # its finalisers log errors once the JVM is gone
     jar = Path(util.find_spec("scienceworld").origin).with_name("scienceworld.jar")  # type: ignore[union-attr, arg-type]
     try:
         port, process = launch_gateway(
@@ -113,6 +127,6 @@ def _launch(java: str) -> tuple[Any, Any]:
             java_path=java,
             javaopts=_FLAGS,
         )
-    except ValueError as error:  # py4j reads the port from the first line that the JVM prints
+    except ValueError as error:  # py4j takes the JVM's first line of output for the port
         raise MachineryError("environment", f"{java} did not start ScienceWorld: it printed {error}") from error
     return JavaGateway(gateway_parameters=GatewayParameters(auto_field=True, port=port)), cast(Any, process)

@@ -1,7 +1,7 @@
-"""ScienceWorld 1.2.3's task types as data, so that planning needs no simulator.
+"""ScienceWorld 1.2.3's task types as data, so that listing tasks needs no simulator.
 
-A test holds the variation counts and splits against the simulator itself. The step limits and the choice of
-`seen` variations are those that the published comparisons on ScienceWorld use.
+A test compares the variation counts and splits with the simulator's own. The step limits and the selection of `seen`
+variations are those of the published comparisons on ScienceWorld.
 """
 
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 
 class TaskType(NamedTuple):
-    """How many variations a type has, its step limit (0: not in the literature's selection), seen variations."""
+    """The number of variations, the step limit (0 if the literature leaves the type out), and the seen variations."""
 
     variations: int
     limit: int = 0
@@ -17,7 +17,7 @@ class TaskType(NamedTuple):
 
 
 DEFAULT_LIMIT = 100
-"""Steps of an episode of a task type that the literature leaves out."""
+"""The step limit of the task types that the literature leaves out."""
 
 TYPES = {
     "boil": TaskType(30, 100, (14, 15, 16, 17, 19, 20)),
@@ -84,17 +84,17 @@ ETO_ORDER = [
     "mendelian-genetics-known-plant",
     "mendelian-genetics-unknown-plant",
 ]
-"""Expert data in ETO's form names a task by its place in this list and its variation: `9_412`."""
+"""Expert data in ETO's form names a task by its index in this list and its variation: `9_412`."""
 
 
 def spread(variations: Sequence[int]) -> list[int]:
-    """The variations in an order in which any first N lie far apart: neighbours share their scene and its things.
+    """The variations reordered so that any first N of them lie far apart, since neighbours share a scene and objects.
 
-    Van der Corput's order: places sorted by their binary digits read backwards.
+    This is the van der Corput order: indices sorted by their binary digits read backwards.
     """
     digits = (len(variations) - 1).bit_length()
-    order = sorted(range(len(variations)), key=lambda place: f"{place:0{digits}b}"[::-1])
-    return [variations[place] for place in order]
+    order = sorted(range(len(variations)), key=lambda index: f"{index:0{digits}b}"[::-1])
+    return [variations[index] for index in order]
 
 
 def train(kind: TaskType) -> range:
@@ -108,5 +108,5 @@ def dev(kind: TaskType) -> range:
 
 
 def test(kind: TaskType) -> range:
-    """The simulator's test variations: what is left."""
+    """The simulator's test variations: the rest."""
     return range(kind.variations // 4 * 3, kind.variations)

@@ -1,4 +1,4 @@
-"""ScienceWorld: 30 types of science experiments in a text world, run by its own simulator in a JVM."""
+"""ScienceWorld: 30 types of science experiments in a text world. Its simulator runs in a JVM."""
 
 import re
 from collections.abc import Sequence
@@ -6,12 +6,13 @@ from functools import partial
 from importlib import metadata
 from typing import TYPE_CHECKING
 
-from sandcli.envs.base import DEFAULTS, WorldSettings, chosen_types, taking_turns
+from sandcli.envs.base import DEFAULTS, interleave, select_types
 from sandcli.envs.scienceworld import tasks as table
 from sandcli.envs.scienceworld.java import find_java
 from sandcli.errors import UsageError
 from sandcli.prompts import load
 from sandcli.records import Task
+from sandcli.settings import EnvSettings
 
 if TYPE_CHECKING:
     from sandcli.envs.scienceworld.simulator import ScienceWorldSimulator
@@ -21,29 +22,25 @@ _LABELS = {*_ETO.split(","), "noElectricalAction"}
 
 
 class ScienceWorld:
-    """The world's tasks and settings; `start()` boots a JVM.
-
-    `settings.simplifications`: `eto`, `easy`, `none` or a comma list of the simulator's names. `settings.tasks`:
-    `paper`, `all` or task types. `settings.step_limit`: 0 for each type's own.
-    """
+    """ScienceWorld's tasks. `start()` starts a JVM."""
 
     name = "scienceworld"
     experts = ("gold",)
 
-    def __init__(self, settings: WorldSettings = DEFAULTS) -> None:
+    def __init__(self, settings: EnvSettings = DEFAULTS) -> None:
         _check(settings.simplifications)
-        self.simplifications = settings.simplifications
+        self._simplifications = settings.simplifications
         self.system = load("scienceworld/instruction")
         paper = [kind for kind, facts in table.TYPES.items() if facts.limit]
-        self._types = chosen_types("ScienceWorld", settings.tasks, list(table.TYPES), paper)
+        self._types = select_types("ScienceWorld", settings.tasks, list(table.TYPES), paper)
         self._paper = "paper" in settings.tasks
         self._limit = settings.step_limit
 
     def tasks(self, split: str) -> list[Task]:
-        """The tasks of a split, in an order in which any first N cover as many types and scenes as possible."""
+        """The tasks of a split, ordered so that any first N cover as many types and scenes as possible."""
         if split not in ("train", "seen", "unseen"):
             raise UsageError(f"unknown split {split!r} of ScienceWorld", "use train, seen or unseen")
-        return taking_turns(
+        return interleave(
             [Task(name=name, variation=v) for v in table.spread(self._variations(name, split))] for name in self._types
         )
 
@@ -62,47 +59,47 @@ class ScienceWorld:
             name = table.ETO_ORDER[int(name)]
         name = re.sub(r"^task-\d+a?-|[()]", "", name).replace("mendellian", "mendelian")
         if not variation.isdecimal() or name not in table.TYPES:
-            raise UsageError(
-                f"{identifier!r} names no ScienceWorld task", "expected something like 9_412 or find-plant_3"
-            )
+            raise UsageError(f"{identifier!r} names no ScienceWorld task", "use a name such as 9_412 or find-plant_3")
         if int(variation) >= table.TYPES[name].variations:
-            raise UsageError(f"{name} has no variation {variation}", f"there are {table.TYPES[name].variations}")
+            raise UsageError(
+                f"{name} has no variation {variation}", f"use a variation below {table.TYPES[name].variations}"
+            )
         return Task(name=name, variation=int(variation))
 
     def step_limit(self, task: Task) -> int:
-        """The literature's limit for the task's type, unless one was set."""
+        """The limit from the settings, or the literature's limit for the task's type."""
         return self._limit or table.TYPES[task.name].limit or table.DEFAULT_LIMIT
 
-    def same(self, observed: str, recorded: str) -> bool:
-        """Equal when the lines are, in any order: listings have none."""
+    def observations_match(self, observed: str, recorded: str) -> bool:
+        """Whether the lines are equal, in any order: the order of a listing carries no meaning."""
         return sorted(_lines(observed)) == sorted(_lines(recorded))
 
-    def adapted(self, task: Task, actions: list[str], observations: list[str]) -> tuple[list[str], list[str]]:
-        """Recorded data speaks as the simulator does."""
+    def to_game_grammar(self, task: Task, actions: list[str], observations: list[str]) -> tuple[list[str], list[str]]:
+        """The data as recorded: ScienceWorld has one grammar."""
         return actions, observations
 
     def versions(self) -> dict[str, str]:
-        """The simulator's version and the simplifications that it runs with."""
-        return {"scienceworld": metadata.version("scienceworld"), "simplifications": self.simplifications}
+        """The simulator's version and the simplifications."""
+        return {"scienceworld": metadata.version("scienceworld"), "simplifications": self._simplifications}
 
-    def runtime(self) -> str:
-        """The Java runtime that was chosen."""
+    def check_available(self) -> str:
+        """The Java runtime and why it was chosen."""
         java = find_java()
         return f"{java.path} ({java.reason})"
 
     def start(self) -> "ScienceWorldSimulator":
-        """Boot a JVM."""
+        """Start a JVM."""
         from sandcli.envs.scienceworld.simulator import ScienceWorldSimulator
 
-        return ScienceWorldSimulator(find_java().path, partial(expand, self.simplifications))
+        return ScienceWorldSimulator(find_java().path, partial(simplifications_for, self._simplifications))
 
 
-def expand(simplifications: str, task: Task) -> str:
-    """The simulator's own list for a setting and a task: electricity stays where the task needs it."""
-    if simplifications == "none":
+def simplifications_for(setting: str, task: Task) -> str:
+    """The simulator's own list for a setting. `eto` removes electricity, except from the tasks that need it."""
+    if setting == "none":
         return ""
-    if simplifications != "eto":
-        return simplifications
+    if setting != "eto":
+        return setting
     electrical = "power-component" in task.name or "conductivity" in task.name
     return _ETO if electrical else f"{_ETO},noElectricalAction"
 
@@ -114,7 +111,7 @@ def _check(simplifications: str) -> None:
     unknown = next(label for label in labels if label not in _LABELS)
     raise UsageError(
         f"unknown ScienceWorld simplification {unknown!r}",
-        f"use eto, easy or none, or several of {', '.join(sorted(_LABELS))}",
+        f"use eto, easy or none, or a comma list of {', '.join(sorted(_LABELS))}",
     )
 
 

@@ -14,20 +14,20 @@ import scienceworld.struct.EnvObject;
 /**
  * Copies a graph of objects, each object once.
  *
- * Values, modules, functions and random generators are shared. The copies' hash tables stay valid because the JVM runs
- * with -XX:hashCode=2: every object has the same identity hash. For that same reason an IdentityHashMap would be a list.
- * Instead, while the copy is made, an original carries its number in its first int field; objects that have none are
- * looked up in a table that hashes them by what they hold.
+ * Values, modules, functions and random generators are shared. The JVM runs with -XX:hashCode=2, which gives every object
+ * the same identity hash. Copied hash tables therefore stay valid, but an IdentityHashMap would degrade to a list. So,
+ * during the copy, each original stores its number in its first int field; objects without such a field are looked up
+ * in a table that hashes them by their content.
  */
 final class Copier {
     private static final Set<Class<?>> VALUES = Set.of(
         String.class, Class.class, Long.class, Integer.class, Double.class, Float.class, Boolean.class,
         Character.class, Byte.class, Short.class, java.util.regex.Pattern.class, java.math.BigInteger.class);
 
-    /** References of an object that are looked at to tell it from others. */
+    /** How many references of an object its hash includes. */
     private static final int GLANCES = 2;
 
-    /** Not a HashMap: classes, too, all have the same hash here. */
+    /** Not a HashMap: classes have the same identity hash too. */
     private static final ClassValue<Shape> SHAPES = new ClassValue<>() {
         @Override
         protected Shape computeValue(Class<?> type) {
@@ -45,7 +45,7 @@ final class Copier {
     private Object[] values = new Object[1 << 14];
     private int size;
 
-    /** What copying an object of a class takes. */
+    /** How to copy objects of a class. */
     private static final class Shape {
         boolean shared;
         boolean owner;
@@ -62,20 +62,20 @@ final class Copier {
             }
             fields(type, this);
             owner = type.getName().startsWith("scala.collection.");
-            value = type == scala.Some.class; // immutable, and nobody asks which one it is
+            value = type == scala.Some.class; // immutable, and its identity does not matter
             number = first(primitives);
             shared = references.isEmpty() && primitives.stream().allMatch(Copier::isFinal);
-            // A constructor that runs none of the class's own: the fields are all set here.
+            // This constructor runs no code of the class: we set all fields ourselves.
             maker = sun.reflect.ReflectionFactory.getReflectionFactory().newConstructorForSerialization(type, OBJECT);
         }
     }
 
-    /** This object is not copied: the copies refer to it as well. */
+    /** Share this object instead of copying it. */
     void share(Object object) throws ReflectiveOperationException {
         remember(object, object, shape(object.getClass()));
     }
 
-    /** A copy of an object and of all that it refers to. */
+    /** Copy an object and everything that it refers to. */
     Object copy(Object root) throws ReflectiveOperationException {
         try {
             Object result = reach(root);
@@ -103,13 +103,13 @@ final class Copier {
         Shape shape = shape(original.getClass());
         for (Field field : shape.references) {
             Object held = field.get(original);
-            // A collection's array is its own: nobody else can hold it.
+            // A collection owns its array: nothing else refers to it.
             boolean own = shape.owner && held instanceof Object[];
             field.set(copy, own ? made(held, shape(held.getClass())) : reach(held));
         }
     }
 
-    /** The copy of an object, which may still be empty: what it refers to is copied later. */
+    /** The copy of an object. Its references may still be unset: they are copied later. */
     private Object reach(Object original) throws ReflectiveOperationException {
         if (original == null) {
             return null;
@@ -176,7 +176,7 @@ final class Copier {
         return copy;
     }
 
-    /** Without a box around the value. */
+    /** Copy a primitive field, without boxing for the common types. */
     private static void assign(Field field, Object from, Object to) throws IllegalAccessException {
         Class<?> type = field.getType();
         if (type == int.class) {
@@ -221,7 +221,7 @@ final class Copier {
             || Random.class.isAssignableFrom(type);
     }
 
-    /** Scala's objects: there is one of each in a JVM. */
+    /** Scala's singleton objects. */
     private static boolean isModule(Class<?> type) {
         try {
             return type.getName().endsWith("$") && type.getDeclaredField("MODULE$") != null;
@@ -295,7 +295,7 @@ final class Copier {
         return (hash ^ (hash >>> 15)) & (length - 1);
     }
 
-    /** A number that tells many objects apart, at a glance; the same as long as nothing runs in the simulator. */
+    /** A cheap hash that distinguishes many objects. It is stable while the simulator does not run. */
     private static int glance(Object object) {
         if (object == null) {
             return 0;

