@@ -1,4 +1,4 @@
-"""Loads and fills the texts in prompts/: the instruction of each world, and what the base model is asked."""
+"""Loads and fills the texts in prompts/: the instruction of each world, and the questions to the base model."""
 
 import hashlib
 import re
@@ -28,8 +28,8 @@ def load(name: str) -> str:
 def fill(name: str, **values: str) -> list[Message]:
     """The prompt as messages, every `{slot}` replaced.
 
-    The file holds one message after the other under `# system`, `# user` and `# assistant`; earlier exchanges are
-    worked examples. KeyError where a slot has no value; values may hold braces and headings.
+    The file holds its messages under `# system`, `# user` and `# assistant` headings; earlier exchanges are worked
+    examples. Values may contain braces and headings. Raises `KeyError` if a slot has no value.
     """
     parts = _HEADING.split(load(name))[1:]
     roles, texts = parts[::2], parts[1::2]

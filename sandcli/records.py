@@ -1,12 +1,16 @@
-"""What one line of each artifact is.
+"""The record types: what one line of each artifact holds.
 
-Fields are written in the order they are declared in, and text stays text, so that people can read the files.
-Every record has a `key`: the unit of work it answers, and its place in the artifact's canonical order.
+Fields are written in the order of their declaration, and text is written as text, so that people can read the files.
+Every record has a `key`: the unit of work it belongs to, and its place in the artifact's canonical order.
 """
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
+from msgspec import Meta
+
+Share = Annotated[float, Meta(ge=0, le=1)]
+"""A score or reward."""
 
 Key = tuple[str | int, ...]
 End = Literal["done", "max_steps", "invalid_actions", "context"]
@@ -18,7 +22,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 
 class Task(Record, frozen=True, kw_only=True, omit_defaults=True):
-    """One task of a text world: its type, and which of that type it is: a numbered variation, or a game on disk."""
+    """One task of a text world: its type, and either a variation of that type by number or a game on disk."""
 
     name: str
     variation: int | None = None
@@ -34,23 +38,23 @@ class Task(Record, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Step(Record, frozen=True, kw_only=True):
-    """One turn of the agent and what the world answered.
+    """One turn of the agent, and the observation that followed.
 
-    `thought` may be empty: then the turn is the action alone. `score` is the episode's score after the step,
-    in [0, 1]. `deliberated` tells whether the thought weighs alternatives (see `agent.form.is_deliberation`).
+    `thought` may be empty; then the turn is the action alone. `score` is the episode's score after the step.
+    `deliberated` says whether the thought weighs alternatives (see `agent.form.is_deliberation`).
     """
 
     thought: str
     action: str
     observation: str
-    score: float
+    score: Share
     deliberated: bool = False
 
 
 class Trajectory(Record, frozen=True, kw_only=True):
-    """A line of expert.jsonl (D_exp) and deliberations.jsonl (D_delib): one whole episode.
+    """A line of expert.jsonl (D_exp) and deliberations.jsonl (D_delib): one complete episode.
 
-    `reward` is the best score reached, in [0, 1]. `source` says where it comes from, such as `gold`.
+    `reward` is the best score reached. `source` says where the trajectory comes from, such as `gold`.
     """
 
     id: str
@@ -58,7 +62,7 @@ class Trajectory(Record, frozen=True, kw_only=True):
     task: Task
     instruction: str
     steps: list[Step]
-    reward: float
+    reward: Share
     success: bool
     source: str
 
@@ -73,7 +77,7 @@ class Trajectory(Record, frozen=True, kw_only=True):
 
 
 class Draw(Record, frozen=True, kw_only=True):
-    """One completion of the policy that parsed into a turn. `tokens` counts what was generated."""
+    """One completion of the policy that could be read as a turn. `tokens` counts generated tokens."""
 
     thought: str
     action: str
@@ -90,9 +94,9 @@ class Candidate(Record, frozen=True, kw_only=True):
 class Sample(Record, frozen=True, kw_only=True):
     """A line of samples.jsonl: N draws of the policy at one step of an expert trajectory.
 
-    `candidates[0]` is the expert's action, then the others in the order they were first drawn. `deliberate` is
-    the paper's Eq. 4: true when there is more than one candidate. `drawn` counts all completions, parsed or
-    not; 0 means that the step's history does not fit into the policy's context.
+    `candidates[0]` is the expert's action; the others follow in the order in which they were first drawn. `deliberate`
+    is the paper's Eq. 4: true if there is more than one candidate. `drawn` counts all completions, readable or not; 0
+    means that the step's history does not fit into the policy's context.
     """
 
     id: str
@@ -112,8 +116,8 @@ class Sample(Record, frozen=True, kw_only=True):
 class Rollout(Record, frozen=True, kw_only=True):
     """A line of rollouts.jsonl: one candidate executed after the expert's prefix, and what followed.
 
-    `steps` starts with the candidate's own step. Candidate 0 is the expert's action, whose rollout is the rest
-    of the expert trajectory. `reward` is the best score of the whole episode, prefix included.
+    `steps` starts with the candidate's own step. Candidate 0 is the expert's action; its rollout is the rest of the
+    expert trajectory. `reward` is the best score of the whole episode, prefix included.
     """
 
     id: str
@@ -124,7 +128,7 @@ class Rollout(Record, frozen=True, kw_only=True):
     expert: bool
     count: int
     steps: list[Step]
-    reward: float
+    reward: Share
     success: bool
     end: End
     tokens: int
@@ -135,13 +139,13 @@ class Rollout(Record, frozen=True, kw_only=True):
 
 
 class Critique(Record, frozen=True, kw_only=True):
-    """A line of critiques.jsonl: the base model's verdict on one candidate, from what its rollout led to."""
+    """A line of critiques.jsonl: the base model's critique of one candidate, from what its rollout led to."""
 
     id: str
     step: int
     candidate: int
     action: str
-    reward: float
+    reward: Share
     critique: str
     tokens: int
 
@@ -153,9 +157,9 @@ class Critique(Record, frozen=True, kw_only=True):
 class Thought(Record, frozen=True, kw_only=True):
     """A line of thoughts.jsonl: the deliberation of one flagged step.
 
-    `thought` is empty where no attempt passed the checks; the step then keeps its original thought and
-    `rejected` lists, an entry an attempt, which check failed. `candidate` is the one that the step goes on with:
-    0, the expert's, unless the expert was switched.
+    `thought` is empty if no attempt passed the checks; the step then keeps its original thought. `rejected` gives the
+    failed check of each rejected attempt. `candidate` is the candidate that the step continues with: 0, the expert's,
+    unless the expert was switched.
     """
 
     id: str
@@ -179,7 +183,7 @@ class Episode(Record, frozen=True, kw_only=True):
     model: str
     instruction: str
     steps: list[Step]
-    reward: float
+    reward: Share
     success: bool
     end: End
     deliberated: int
@@ -191,7 +195,7 @@ class Episode(Record, frozen=True, kw_only=True):
 
 
 class Failure(Record, frozen=True, kw_only=True):
-    """A unit that machinery kept from being done. Not a record of the task: listed by `sand status`, tried again."""
+    """A unit that could not be done for technical reasons. It says nothing about the task; a rerun tries it again."""
 
     unit: list[str | int]
     reason: str
