@@ -48,11 +48,11 @@ def _command(stage: "StageName", verb: "api.Verb[..., Summary]") -> Callable[...
 
     def command(run: Path, if_needed: bool, as_json: bool, **options: Any) -> None:
         from sandcli.interrupts import Interrupts
-        from sandcli.training.launch import processes
+        from sandcli.training.processes import process_count
 
         if if_needed and _skipped(stage, run):
             return
-        with Interrupts(launched=processes() > 1):
+        with Interrupts(launched=process_count() > 1):
             summary = verb(run, **options)
         tell(summary, run, as_json)
         if stage == "eval" and not (options["dry_run"] or as_json):

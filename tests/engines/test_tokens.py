@@ -12,12 +12,13 @@ from sandcli.agent.conversation import INVALID_TURN, conversation
 from sandcli.engines.tokens import encode, load_tokenizer, prompt_ids, render, stop_ids
 from sandcli.errors import UsageError
 from sandcli.messages import Message
-from sandcli.training.recipe import Hooks, Means, Recipe, Spec
-from sandcli.training.rows import IGNORED, Row, tokenise, training_messages
+from sandcli.settings import ComputeSettings, TrainingSettings
+from sandcli.training.config import Hooks, TrainingConfig
+from sandcli.training.rows import IGNORED, TrainingRow, tokenise, training_messages
 from tests.families import LLAMA, QWEN, SMOLLM2, Family, every_family, publish, step, trajectory
 
 HOOKS = Hooks(lambda size: None, lambda total, done: None, lambda: None, lambda: False)
-RECIPE = Recipe("full", 4, 1e-3, 1, 1, 0, "drop", 0)
+AIMS = TrainingSettings(learning_rate=1e-3, epochs=1, batch_size=1)
 
 SHORT = [
     step("I look.", "look", "A hall.\n"),
@@ -111,7 +112,7 @@ def test_the_embedded_models_template_is_its_familys(smollm: Path, tokenizers: d
             assert render(load_tokenizer(smollm), part, answer) == ours
 
 
-def trained_spans(row: Row) -> list[list[int]]:
+def trained_spans(row: TrainingRow) -> list[list[int]]:
     spans: list[list[int]] = [[]]
     for label in row.labels:
         if label != IGNORED:
@@ -226,7 +227,7 @@ def test_a_model_that_would_not_stop_where_its_turns_end_is_not_trained(
     (folder / "config.json").write_text('{"model_type": "llama", "max_position_embeddings": 2048}')
     config = json.loads((folder / "tokenizer_config.json").read_text())
     (folder / "tokenizer_config.json").write_text(json.dumps(config | {"eos_token": end}))
-    spec = Spec(folder, "You act.", RECIPE, Means(), tmp_path / "work", tmp_path / "log.jsonl")
+    spec = TrainingConfig(folder, "You act.", AIMS, ComputeSettings(), 0, tmp_path / "work", tmp_path / "log.jsonl")
     what = f"ends a turn with '<|im_end|>', and the model stops at {known}"
     with pytest.raises(UsageError, match=re.escape(what)) as raised:  # there are no weights to be loaded, either
         fit(spec, [trajectory(SHORT)], HOOKS)

@@ -20,7 +20,7 @@ from sandcli.envs.base import Outcome
 from sandcli.envs.pool import Session
 from sandcli.messages import Message
 from sandcli.records import Step, Task
-from sandcli.training.rows import IGNORED, Row, tokenise, training_messages
+from sandcli.training.rows import IGNORED, TrainingRow, tokenise, training_messages
 from tests.families import Family, every_family, step, trajectory
 from tests.toyworld import SYSTEM, ToyEpisode
 
@@ -67,7 +67,7 @@ class House:
         return outcome._replace(observation=self._tell(outcome.observation))
 
 
-def read_as_trained(tokenizer: Any, prompts: Sequence[list[int]], row: Row) -> None:
+def read_as_trained(tokenizer: Any, prompts: Sequence[list[int]], row: TrainingRow) -> None:
     """Every prompt is how the trained tokens begin, and there the loss begins."""
     begins = [n for n, label in enumerate(row.labels) if label != IGNORED and row.labels[n - 1] == IGNORED]
     assert [len(prompt) for prompt in prompts] == begins
