@@ -10,6 +10,7 @@ from importlib import metadata
 from typing import NamedTuple
 
 from rich.table import Column, Table
+from rich.text import Text
 
 from sandcli.cache import cache_folder
 from sandcli.envs.alfworld.world import Alfworld
@@ -116,5 +117,5 @@ def table(checks: Sequence[Check]) -> Table:
     """The findings for the terminal."""
     drawn = Table("check", "", "found", Column("fix", overflow="fold"))
     for check in checks:
-        drawn.add_row(check.what, "[green]ok[/]" if check.fine else "[red]no[/]", check.found, check.fix)
+        drawn.add_row(check.what, Text("ok", "green") if check.fine else Text("no", "red"), check.found, check.fix)
     return drawn

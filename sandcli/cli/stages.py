@@ -12,7 +12,7 @@ from msgspec import Meta
 from sandcli import api
 from sandcli.cli.app import app
 from sandcli.cli.options import Json, RunDir
-from sandcli.cli.output import chat, context_of, tell
+from sandcli.cli.output import context_of, print_next, print_summary
 
 if TYPE_CHECKING:
     from sandcli.core.artifact import StageName
@@ -40,7 +40,7 @@ def init(
     after = f"sand collect --run {shlex.quote(str(run))}"
     if previous is not None:
         after = next_command("collect", made, context_of(run, {}, None).settings)
-    chat(f"made {run}; settings are in {run / 'sand.toml'}", after)
+    print_next(f"made {run}; settings are in {run / 'sand.toml'}", after)
 
 
 def _command(stage: "StageName", verb: "api.Verb[..., Summary]") -> Callable[..., None]:
@@ -52,7 +52,7 @@ def _command(stage: "StageName", verb: "api.Verb[..., Summary]") -> Callable[...
 
         with Interrupts(launched=processes() > 1):
             summary = verb(run, **options)
-        tell(summary, run, as_json)
+        print_summary(summary, run, as_json)
         if stage == "eval" and not (options["dry_run"] or as_json):
             from sandcli.cli.inspect import report
 
@@ -107,9 +107,9 @@ def _run(run: Path, **options: Any) -> None:
         summaries = api.iterate(run, **options)
     for summary in summaries:
         if summary.exit is not Exit.DONE:
-            tell(summary, run, as_json=False)
+            print_summary(summary, run, as_json=False)
     if not options["dry_run"]:
-        chat("every stage is done", f"sand report {shlex.quote(str(run))}")
+        print_next("every stage is done", f"sand report {shlex.quote(str(run))}")
 
 
 app.command("run")(_with_options(_run, api.iterate, {}))

@@ -53,7 +53,7 @@ class Session(NamedTuple):
                 hooks = hooks._replace(agreed=_shared)
             if rank() > 0:
                 return fit(self.spec, trajectories, hooks._replace(sized=lambda size: None))
-            with bar.shown():
+            with bar.display():
                 return fit(self.spec, trajectories, hooks)
 
     def launched(self, count: int) -> Fitted:

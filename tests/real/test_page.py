@@ -13,7 +13,7 @@ from msgspec.structs import replace
 
 from sandcli.files import write_atomic
 from sandcli.records import Candidate, Critique, Draw, Episode, Rollout, Sample, Step, Task, Thought, Trajectory
-from sandcli.report.page import Deliberated, Page, Shown, page_of
+from sandcli.report.page import Page, RunData, TrainingTrajectory, page_of
 from sandcli.report.parts import Figure, Grid
 from tests.helpers import make_run, perform, sand
 
@@ -68,7 +68,7 @@ def episode(n: int, model: str = "sft") -> Episode:
     )
 
 
-def lesson() -> Deliberated:
+def training_trajectory() -> TrainingTrajectory:
     expert = Trajectory(
         id="boil_1",
         env="toy",
@@ -113,7 +113,7 @@ def lesson() -> Deliberated:
     thought = Thought(
         id="boil_1", step=1, thought="My options: all.", attempts=2, rejected=["repeats itself"], tokens=9
     )
-    return Deliberated(expert, trained, [sample], rollouts, critiques, [thought])
+    return TrainingTrajectory(expert, trained, [sample], rollouts, critiques, [thought])
 
 
 @pytest.fixture(scope="module")
@@ -122,8 +122,8 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> str:
     grid = Grid("table2", "Table 2 <&>", ["agent", "seen"], [["SFT", "79.1 (74.7-83.3)"]], ["A note."])
     figure = Figure("figure3", "Figure 3", "What is to be seen.", SVG, b"")
     runs = [
-        Shown("it1", {"sft": "SFT"}, (episode(n) for n in range(120)), iter([lesson()])),
-        Shown("it2", {"model": "SAND, iteration 2"}, (episode(n, "model") for n in range(30)), iter(())),
+        RunData("it1", {"sft": "SFT"}, (episode(n) for n in range(120)), iter([training_trajectory()])),
+        RunData("it2", {"model": "SAND, iteration 2"}, (episode(n, "model") for n in range(30)), iter(())),
     ]
     write_atomic(out, page_of(Page("Report", [grid], [figure], ["it1 and it2 differ"]), runs))
     return out.as_uri()
@@ -223,13 +223,13 @@ def test_a_step_that_is_not_there_shows_the_trajectory(browser: Any, page: str, 
 
 
 def test_after_a_switch_nothing_of_the_experts_path_stands_at_the_other_steps(browser: Any, tmp_path: Path) -> None:
-    told = lesson()
+    told = training_trajectory()
     expert = replace(told.expert, steps=[step(0), step(1), step(2)])
     trained = replace(told.expert, steps=[step(0), step(7, True), step(8)])
     late = replace(told.samples[0], step=2)
     switched = replace(told, expert=expert, trained=trained, samples=[*told.samples, late])
     out = tmp_path / "out.html"
-    write_atomic(out, page_of(Page("Report", [], [], []), [Shown("it1", {}, iter(()), iter([switched]))]))
+    write_atomic(out, page_of(Page("Report", [], [], []), [RunData("it1", {}, iter(()), iter([switched]))]))
     at(browser, f"{out.as_uri()}#training/0/step/2")
     until(browser, lambda: "Step 2" in seen(browser, "h3"))
     assert seen(browser, "h3") == ["Step 2", "Trained on"]
@@ -275,7 +275,7 @@ def test_ten_thousand_episodes_are_usable(browser: Any, tmp_path: Path) -> None:
     out = tmp_path / "many.html"
     long = "You see a chair, a table and number {n}. " * 100
     many = (replace(episode(n), instruction=long.format(n=n)) for n in range(10_000))
-    write_atomic(out, page_of(Page("Report", [], [], []), [Shown("it1", {}, many, iter(()))]))
+    write_atomic(out, page_of(Page("Report", [], [], []), [RunData("it1", {}, many, iter(()))]))
     assert out.stat().st_size < 20 * 2**20
     at(browser, f"{out.as_uri()}#episodes")
     until(browser, lambda: seen(browser, "#count") == ["10,000 of 10,000"], seconds=60)
