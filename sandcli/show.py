@@ -129,8 +129,8 @@ class _StepView:
     def parts(self) -> Iterator[RenderableType]:
         """The parts to print."""
         trajectory, number = self._trajectory, self._number
-        yield whole_line(f"{trajectory.id}, step {number}", "bold")
-        yield _panel("task", literal(trajectory.instruction))
+        yield whole_line(trajectory.id, "bold")
+        yield _panel(f"step {number}: task", literal(trajectory.instruction))
         history = _expert(self._run, trajectory.id).steps[
             :number
         ]  # the agent saw the thoughts of D_exp, not of D_delib

@@ -70,19 +70,18 @@ def _limit(stage: StageName, context: Context) -> int | None:
 
 
 def status_view(stages: Sequence[StageStatus]) -> Iterator[RenderableType]:
-    """`sand status` for the terminal: a table, then the notes. Names and states are whole at 80 columns."""
-    failed = [", ".join(f"{count} {reason}" for reason, count in stage.failures.items()) for stage in stages]
-    fixed = [Column(name, no_wrap=True) for name in ("stage", "artifact", "state")]
-    numbers = [Column(name, justify="right", no_wrap=True) for name in ("recorded", "to do")]
-    table = Table(*fixed, *numbers, *(["failed"] if any(failed) else []))
-    for stage, reasons in zip(stages, failed, strict=True):
-        state = Text("done" if stage.state == "wider" else stage.state, _COLOURS[stage.state])
-        counts = (str(stage.recorded), str(stage.todo))
-        table.add_row(stage.stage, stage.artifact, state, *counts, *([reasons] if any(failed) else []))
-    yield table
-    notes: dict[str, list[str]] = {}
+    """`sand status` for the terminal: a table whose names and states are whole at 80 columns, then the notes."""
+    names = [Column(name, no_wrap=True) for name in ("stage", "artifact", "state")]
+    numbers = [Column(name, no_wrap=True, justify="right") for name in ("recorded", "to do", "failed")]
+    table, notes = Table(*names, *numbers), dict[str, list[str]]()
     for stage in stages:
-        notes.setdefault(stage.note, []).append(stage.stage)
+        state = Text("done" if stage.state == "wider" else stage.state, _COLOURS[stage.state])
+        counts = (stage.recorded, stage.todo, sum(stage.failures.values()))
+        table.add_row(stage.stage, stage.artifact, state, *map(str, counts))
+        reasons = ", ".join(f"{count} {reason}" for reason, count in stage.failures.items())
+        for note in (stage.note, f"failed units: {reasons}" if reasons else ""):
+            notes.setdefault(note, []).append(stage.stage)
+    yield table
     yield from (literal(f"{', '.join(names)}: {note}") for note, names in notes.items() if note)
 
 

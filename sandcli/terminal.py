@@ -20,9 +20,9 @@ def literal(text: str, style: str = "") -> Text:
     return Text(visible(text), style)
 
 
-def whole_line(text: str, style: str = "") -> Text:
-    """A line that is never broken, so that it can be copied, whatever the width."""
-    return Text(visible(text), style, no_wrap=True, overflow="ignore")
+def whole_line(text: str, style: str = "") -> Group:
+    """A line that is never wrapped, so that names can be copied. Print it with `crop=False`."""
+    return Group(Text(visible(text), style, no_wrap=True, overflow="ignore"))  # print() drops these in a bare Text
 
 
 def entry(name: str, detail: str) -> RenderableType:
