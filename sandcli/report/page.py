@@ -22,7 +22,7 @@ from sandcli.report.parts import Figure, Grid
 _EPISODES, _TRAINING = 50, 4
 """Episodes and training trajectories in a block."""
 
-_SCRIPTS = "base.js", "lists.js", "episode.js", "training.js", "navigation.js"
+_SCRIPTS = "base.js", "lists.js", "episode.js", "trajectory.js", "navigation.js"
 """In the order in which they are joined."""
 
 
