@@ -119,7 +119,7 @@ def _trajectory_view(run: Run, trajectory: Trajectory, full: bool) -> Iterator[R
 class _StepView:
     """Everything about one step: history, candidates, rollouts, critiques, deliberation.
 
-    A long observation is printed once; where it occurs again there is a note, unless `full` is set.
+    A long observation is printed once and later replaced by a reference, unless `full` is set.
     """
 
     def __init__(self, run: Run, trajectory: Trajectory, number: int, full: bool) -> None:

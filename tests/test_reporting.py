@@ -8,7 +8,8 @@ import pytest
 from sandcli.core.stage import Options
 from sandcli.errors import PrerequisiteError, UsageError
 from sandcli.models import fingerprint
-from sandcli.report.build import build_report, read_run, write_files
+from sandcli.report.build import build_report, write_files
+from sandcli.report.evaluations import read_run
 from tests.helpers import accept_edit, artifact, contents, fault, lines, make_run, perform, sand
 
 

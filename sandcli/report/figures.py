@@ -42,26 +42,11 @@ _FEW = 40
 def figure3(rows: Sequence[AgentRow]) -> Figure | None:
     """Average reward per step (bars) and deliberation rate (line); one panel for each test set and base model."""
     drawn = [row for row in rows if row.kind in ("base", "sft", "sand")]
-    groups, suites = by_group(drawn), suites_of(drawn)
     if not drawn:
         return None
     with matplotlib.rc_context(_STYLE):
-        drawing, panels = _panels(len(groups), len(suites), _size(groups, len(suites)))
-        top = max(_upper(row, suite) for row in drawn for suite in row.scores)
-        for (group, members), line in zip(groups.items(), panels, strict=True):
-            evaluated = suites_of(members)
-            for suite, panel in zip(suites, line, strict=True):
-                panel.set_visible(suite in evaluated)
-                panel.set_title(f"{group}\n{suite}" if len(groups) > 1 else str(suite))
-                if suite in evaluated:
-                    _bars(panel, members, suite, top, suite == evaluated[0], suite == evaluated[-1])
-        handles = [
-            Patch(color=_BAR, label="reward per step"),
-            Line2D([], [], color=_LINE, marker="o", markersize=3, label="deliberation rate"),
-        ]
-        drawing.legend(handles=handles, loc="outside upper center", ncols=2, frameon=False)
         return _rendered(
-            drawing,
+            _figure3_drawing(drawn),
             "figure3",
             "Figure 3: reward and deliberation per step",
             "Bars: final reward / number of steps, averaged over tasks, with 95 % bootstrap intervals (left axis). "
@@ -69,31 +54,54 @@ def figure3(rows: Sequence[AgentRow]) -> Figure | None:
         )
 
 
+def _figure3_drawing(rows: Sequence[AgentRow]) -> Drawing:
+    groups, suites = by_group(rows), suites_of(rows)
+    drawing, panels = _panels(len(groups), len(suites), _size(groups, len(suites)))
+    top = max(_upper(row, suite) for row in rows for suite in row.scores)
+    for (group, members), line in zip(groups.items(), panels, strict=True):
+        evaluated = suites_of(members)
+        for suite, panel in zip(suites, line, strict=True):
+            panel.set_visible(suite in evaluated)
+            panel.set_title(f"{group}\n{suite}" if len(groups) > 1 else str(suite))
+            if suite in evaluated:
+                _bars(panel, members, suite, top, suite == evaluated[0], suite == evaluated[-1])
+    handles = [
+        Patch(color=_BAR, label="reward per step"),
+        Line2D([], [], color=_LINE, marker="o", markersize=3, label="deliberation rate"),
+    ]
+    drawing.legend(handles=handles, loc="outside upper center", ncols=2, frameon=False)
+    return drawing
+
+
 def figure4(rows: Sequence[AgentRow]) -> Figure | None:
     """Deliberation rates of tasks in the three difficulty bands, one panel for each iteration; None without bands."""
     drawn = [part for part in banded_scores(rows) if part.row.kind == "sand"]
     if not drawn:
         return None
-    lines = list(dict.fromkeys((part.row.group, part.world) for part in drawn))
-    most = max(sum((part.row.group, part.world) == line for part in drawn) for line in lines)
-    several = len({group for group, _ in lines}) > 1
     with matplotlib.rc_context(_STYLE):
-        drawing, panels = _panels(len(lines), most, (max(3.0, 2.1 * most + 0.5), 2.3 * len(lines) + 0.3))
-        for number, line in enumerate(lines):
-            parts = [part for part in drawn if (part.row.group, part.world) == line]
-            for column, panel in enumerate(panels[number]):
-                panel.set_visible(column < len(parts))
-            for column, part in enumerate(parts):
-                name = f"{part.row.group}, {part.world}" if several else part.world
-                panels[number][column].set_title(_title(name, part.row.label))
-                _violins(panels[number][column], part, first=column == 0)
         return _rendered(
-            drawing,
+            _figure4_drawing(drawn),
             "figure4",
             "Figure 4: deliberation by difficulty",
             "Deliberation rate of each task, by tertiles of the base model's reward on the same tasks. "
             "Line: median; points: single tasks, in bands of few tasks.",
         )
+
+
+def _figure4_drawing(drawn: Sequence[BandedScores]) -> Drawing:
+    lines: dict[tuple[str, str], list[BandedScores]] = {}
+    for part in drawn:
+        lines.setdefault((part.row.group, part.world), []).append(part)
+    columns = max(map(len, lines.values()))
+    several = len({group for group, _ in lines}) > 1
+    drawing, panels = _panels(len(lines), columns, (max(3.0, 2.1 * columns + 0.5), 2.3 * len(lines) + 0.3))
+    for ((group, world), parts), line in zip(lines.items(), panels, strict=True):
+        for panel in line[len(parts) :]:
+            panel.set_visible(False)
+        for panel, part in zip(line, parts, strict=False):
+            panel.set_title(_title(f"{group}, {world}" if several else world, part.row.label))
+            _violins(panel, part, first=part is parts[0])
+    return drawing
 
 
 def _size(groups: Mapping[str, Sequence[AgentRow]], columns: int) -> tuple[float, float]:
