@@ -10,6 +10,7 @@ from importlib import metadata
 from typing import NamedTuple
 
 from rich.table import Column, Table
+from rich.text import Text
 
 from sandcli.cache import cache_folder
 from sandcli.envs.alfworld.world import Alfworld
@@ -134,7 +135,7 @@ def table(checks: Sequence[Check]) -> Table:
     return drawn
 
 
-def _status(check: Check) -> str:
+def _status(check: Check) -> Text:
     if not check.ok:
-        return "[red]missing[/]"
-    return "[yellow]optional[/]" if check.fix else "[green]ok[/]"
+        return Text("missing", "red")
+    return Text("optional", "yellow") if check.fix else Text("ok", "green")
