@@ -10,11 +10,13 @@ from typing import Any, cast
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tokenizers import AddedToken
 
 from sandcli.agent.episode import Limits, play, take
 from sandcli.agent.turns import conversation, parse
+from sandcli.engines import tokens
 from sandcli.engines.base import Completion, Sampling
-from sandcli.engines.tokens import encode, prompt_ids
+from sandcli.engines.tokens import Prompts, encode, prompt_ids
 from sandcli.envs.base import Outcome
 from sandcli.envs.pool import Session
 from sandcli.messages import Message
@@ -44,12 +46,12 @@ class Told:
     """An engine that says one text after the other, and keeps the tokens that it was given."""
 
     def __init__(self, tokenizer: Any, texts: Sequence[str]) -> None:
-        self._tokenizer = tokenizer
+        self._prompts = Prompts(tokenizer, 8192)
         self._texts = iter(texts)
         self.prompts: list[list[int]] = []
 
     async def generate(self, messages: Sequence[Message], sampling: Sampling) -> list[Completion]:
-        self.prompts.append(prompt_ids(self._tokenizer, messages))
+        self.prompts.append(self._prompts.ids(messages))
         return [Completion(next(self._texts), 1, "stop")]
 
 
@@ -163,3 +165,91 @@ def test_training_takes_the_tokens_of_the_text_whichever_the_model_chose(
     first, second = engine.prompts
     assert second[len(first) :][: len(usual)] == usual
     read_as_trained(tokenizer, engine.prompts, tokenise(tokenizer, training_messages(SYSTEM, trajectory(played.steps))))
+
+
+MARKS = ("<|im_start|>", "<|im_end|>", "<|eot_id|>", "<|begin_of_text|>", "<|im_start", "|>", "<|im_end|><|im_end|>")
+MARKED = st.lists(st.sampled_from(MARKS) | TEXTS).map("".join)
+ROLES = st.sampled_from(["system", "user", "assistant"])
+CONVERSATIONS = st.lists(st.builds(Message, ROLES, MARKED), min_size=1, max_size=6)
+
+
+@settings(max_examples=100, deadline=None)
+@given(CONVERSATIONS, st.lists(CONVERSATIONS, min_size=1, max_size=3))
+def test_prompts_that_share_a_history_have_the_tokens_of_the_whole_text(
+    tokenizers: dict[str, Any], history: list[Message], branches: list[list[Message]]
+) -> None:
+    """Also if what was said contains special tokens, or parts of them."""
+    for tokenizer in tokenizers.values():
+        prompts = Prompts(tokenizer, 8192)
+        begin = [Message("system", SYSTEM), *history]
+        for messages in (begin, *([*begin, *branch] for branch in branches), begin):
+            assert prompts.ids(messages) == prompt_ids(tokenizer, messages)
+
+
+def record_texts(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Return a list to which every text is added that is tokenised from now on."""
+    texts: list[str] = []
+
+    def recording(tokenizer: Any, text: str) -> list[int]:
+        texts.append(text)
+        return encode(tokenizer, text)
+
+    monkeypatch.setattr(tokens, "encode", recording)
+    return texts
+
+
+@every_family
+def test_a_history_is_tokenised_once(
+    family: Family, tokenizers: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tokenizer = tokenizers[family.name]
+    prompts = Prompts(tokenizer, 8192)
+    begin = conversation(SYSTEM, "Bring the lamp.", [step("I look.", "look", "A hall.")])
+    prompts.ids(begin)
+    texts = record_texts(monkeypatch)
+    for place in ("kitchen", "garden"):  # two branches of one history
+        texts.clear()
+        said = [Message("assistant", f"Action: go to {place}"), Message("user", f"Observation: The {place}.")]
+        prompts.ids([*begin, *said])
+        assert all(place in text for text in texts) and len(texts) == 2
+    texts.clear()
+    prompts.ids(begin)
+    assert texts == []
+
+
+class Stubborn:
+    """A tokenizer of SmolLM2 whose special tokens have one property changed."""
+
+    def __init__(self, tokenizer: Any, **changed: bool) -> None:
+        self._tokenizer, self._changed = tokenizer, changed
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._tokenizer, name)
+
+    def __call__(self, text: str, **options: Any) -> Any:
+        return self._tokenizer(text, **options)
+
+    @property
+    def added_tokens_decoder(self) -> dict[int, AddedToken]:
+        found = self._tokenizer.added_tokens_decoder.items()
+        return {number: AddedToken(token.content, special=True, **self._changed) for number, token in found}
+
+
+@pytest.mark.parametrize("changed", ["lstrip", "rstrip", "single_word", "normalized"])
+def test_a_text_is_not_split_at_tokens_that_depend_on_what_surrounds_them(
+    tokenizers: dict[str, Any], changed: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tokenizer = Stubborn(tokenizers["SmolLM2"], **{changed: True})
+    whole = record_texts(monkeypatch)
+    messages = conversation(SYSTEM, "Bring the lamp.", [])
+    assert Prompts(tokenizer, 8192).ids(messages) == prompt_ids(tokenizer, messages)
+    assert len(set(whole)) == 1
+
+
+def test_a_tokenizer_that_reads_a_text_otherwise_in_parts_gets_it_whole(
+    tokenizers: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tokenizer = tokenizers["SmolLM2"]
+    monkeypatch.setattr(tokens, "encode", lambda tokenizer, text: [len(text), *encode(tokenizer, text)])
+    messages = conversation(SYSTEM, "Bring the lamp.", [])
+    assert Prompts(tokenizer, 8192).ids(messages) == prompt_ids(tokenizer, messages)

@@ -19,7 +19,7 @@ from sandcli.engines.adapters import weights_of
 from sandcli.engines.base import Completion, Model, Sampling, Setup, Usage, stop_at
 from sandcli.engines.remote import FIRST_PAUSE, LONGEST_PAUSE, Server, Unusable, reason
 from sandcli.engines.server_pool import Fleet
-from sandcli.engines.tokens import context_length, fitting_ids, load_tokenizer
+from sandcli.engines.tokens import Prompts, context_length, load_tokenizer
 from sandcli.errors import ContextOverflow, MachineryError, PrerequisiteError
 from sandcli.messages import Message
 
@@ -29,10 +29,22 @@ _CAPACITY = 32
 _ALIKE = 2
 """Conversations that have so many first messages in common (the system's and the instruction) share a server."""
 
-_PLAIN = {"top_k": -1, "min_p": 0.0, "repetition_penalty": 1.0}
-"""What the API has no field for, but servers have defaults."""
-
 _TOO_LONG = re.compile(r"context (?:length|size|window)(?:\D{1,20}(\d+))?", re.IGNORECASE)
+
+
+class _Body(msgspec.Struct, frozen=True, kw_only=True):
+    """A request for one completion; what would be a server's own default is set, so that all engines draw alike."""
+
+    model: str
+    prompt: list[int]
+    max_tokens: int
+    temperature: float
+    seed: int
+    stop: tuple[str, ...] | msgspec.UnsetType
+    top_p: float = 1.0
+    top_k: int = -1
+    min_p: float = 0.0
+    repetition_penalty: float = 1.0
 
 
 class _Choice(msgspec.Struct, frozen=True):
@@ -104,8 +116,8 @@ class ServerEngine:
         self._tally = tally
         self._model = model
         self._setup = setup
-        self._tokenizer = load_tokenizer(model.folder)
         self._limit = _limit(model, setup.max_length)
+        self._prompts = Prompts(load_tokenizer(model.folder), self._limit)
         _refuse_shorter(fleet.context(model), self._limit)
         self.capacity = (setup.batch or _CAPACITY) * fleet.size(model)
         self._places = asyncio.Semaphore(self.capacity)
@@ -127,7 +139,7 @@ class ServerEngine:
 
     async def generate(self, messages: Sequence[Message], sampling: Sampling) -> list[Completion]:
         """See `Engine.generate`."""
-        ids = fitting_ids(self._tokenizer, messages, sampling.max_tokens, self._limit)
+        ids = self._prompts.fitting_ids(messages, sampling.max_tokens)
         conversation = tuple(messages[:_ALIKE])
         singles = [sampling._replace(n=1, seed=sampling.seed + number) for number in range(sampling.n)]
         tasks = [asyncio.create_task(self._complete(ids, single, conversation)) for single in singles]
@@ -178,17 +190,18 @@ class ServerEngine:
     async def _sent(self, server: Server, ids: list[int], sampling: Sampling) -> _Answer:
         card = server.card(self._model)
         assert card is not None  # it was chosen for it
+        body = _Body(
+            model=card.id,
+            prompt=ids,
+            max_tokens=sampling.max_tokens,
+            temperature=sampling.temperature,
+            seed=sampling.seed,
+            stop=sampling.stop or msgspec.UNSET,
+        )
         try:
             async with asyncio.timeout(self._setup.timeout):
-                answer = await server.client.completions.with_raw_response.create(
-                    model=card.id,
-                    prompt=ids,
-                    max_tokens=sampling.max_tokens,
-                    temperature=sampling.temperature,
-                    top_p=1.0,
-                    seed=sampling.seed,
-                    stop=list(sampling.stop) or openai.omit,
-                    extra_body=_PLAIN,
+                answer = await server.client.post(
+                    "/completions", cast_to=openai.HttpxBinaryResponseContent, content=msgspec.json.encode(body)
                 )
             return msgspec.json.decode(answer.content, type=_Answer)
         except openai.APIStatusError as error:

@@ -20,7 +20,7 @@ from sandcli.engines.base import Completion, Model, Sampling, Setup, Usage, stop
 from sandcli.engines.kvcache import PrefixCache, common_prefix
 from sandcli.engines.loading import load_model
 from sandcli.engines.ragged import KeyValues, Ragged
-from sandcli.engines.tokens import context_length, fitting_ids, load_tokenizer, stop_ids
+from sandcli.engines.tokens import Prompts, context_length, load_tokenizer, stop_ids
 from sandcli.errors import MachineryError
 from sandcli.messages import Message
 
@@ -89,7 +89,7 @@ class TransformersEngine:
         loaded = load_model(model.folder, setup.dtype).eval()
         self._stops = stop_ids(model.folder, self._tokenizer)
         self._model = Ragged(loaded)
-        self._limit = context_length(loaded.config, setup.max_length)
+        self._prompts = Prompts(self._tokenizer, context_length(loaded.config, setup.max_length))
         self._cache = PrefixCache(int(setup.cache_gib * 2**30))
         self._usage, self._steps, self._fed = Usage(), 0, 0
         self._arriving: queue.Queue[_Request | None] = queue.Queue()
@@ -101,7 +101,7 @@ class TransformersEngine:
 
     async def generate(self, messages: Sequence[Message], sampling: Sampling) -> list[Completion]:
         """See `Engine.generate`."""
-        ids = fitting_ids(self._tokenizer, messages, sampling.max_tokens, self._limit)
+        ids = self._prompts.fitting_ids(messages, sampling.max_tokens)
         if self._closing:
             raise MachineryError("engine", "the engine was closed")
         request = _Request(ids, sampling)

@@ -11,7 +11,7 @@ from typing import Any
 
 from sandcli.engines.adapters import is_adapter
 from sandcli.engines.base import Completion, Model, Sampling, Setup, Usage
-from sandcli.engines.tokens import fitting_ids, load_tokenizer, stop_ids
+from sandcli.engines.tokens import Prompts, load_tokenizer, stop_ids
 from sandcli.engines.vllm_core import Core
 from sandcli.errors import MachineryError, PrerequisiteError
 from sandcli.messages import Message
@@ -31,6 +31,7 @@ class VllmEngine:
         self._adapter = core.adapter(model.folder) if is_adapter(model.folder) else None
         self._tokenizer = load_tokenizer(model.folder)
         self._stops = sorted(stop_ids(model.folder, self._tokenizer))
+        self._prompts = Prompts(self._tokenizer, core.limit)
         self.capacity = core.capacity
 
     @classmethod
@@ -58,7 +59,7 @@ class VllmEngine:
 
     async def generate(self, messages: Sequence[Message], sampling: Sampling) -> list[Completion]:
         """See `Engine.generate`."""
-        ids = fitting_ids(self._tokenizer, messages, sampling.max_tokens, self._core.limit)
+        ids = self._prompts.fitting_ids(messages, sampling.max_tokens)
         outputs = await self._core.ask(ids, self._parameters(sampling), self._adapter)
         completions = [_completion(output) for output in outputs]
         return completions if sampling.temperature else completions * sampling.n
