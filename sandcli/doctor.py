@@ -18,7 +18,7 @@ from sandcli.errors import PrerequisiteError
 from sandcli.models import EMBEDDED, embedded_source
 from sandcli.settings import without_password
 
-_PACKAGES = ("torch", "transformers", "trl", "peft", "openai", "scienceworld", "py4j")
+_PACKAGES = ("torch", "transformers", "trl", "peft", "aiohttp", "scienceworld", "py4j")
 _DISK_GIB = 5
 
 

@@ -12,9 +12,10 @@ from contextlib import asynccontextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, NamedTuple
 
-from sandcli.engines.base import Completion, Model, Sampling, Setup
+from sandcli.engines.base import Completion, Model, Sampling
 from sandcli.engines.server import ServerEngine
 from sandcli.messages import Message
+from sandcli.settings import EngineSettings
 
 PROMPT = [Message("system", "you act"), Message("user", "find the lamp")]
 IDS = [1, 4, 5, 2, 6, 7, 8, 3]
@@ -182,14 +183,13 @@ Serve = Callable[..., FakeServer]
 
 @asynccontextmanager
 async def opened(
-    model: Model, *servers: FakeServer | str, **setup: Any
+    model: Model, *servers: FakeServer | str, **settings: Any
 ) -> AsyncIterator[tuple[ServerEngine, list[str]]]:
     """An engine, and what it tells of its servers."""
-    urls = tuple(server if isinstance(server, str) else server.url for server in servers)
+    urls = [server if isinstance(server, str) else server.url for server in servers]
     notices: list[str] = []
-    engine = await ServerEngine.open(
-        model, Setup(urls=urls, **{"patience": 5.0, "timeout": 5.0, **setup}), notices.append
-    )
+    chosen = EngineSettings(urls=urls, **{"patience": 5.0, "timeout": 5.0, **settings})
+    engine = await ServerEngine.open(model, chosen, notices.append)
     try:
         yield engine, notices
     finally:
@@ -197,12 +197,12 @@ async def opened(
 
 
 def answered(
-    model: Model, *servers: FakeServer | str, sampling: Sampling = SIMPLE, **setup: Any
+    model: Model, *servers: FakeServer | str, sampling: Sampling = SIMPLE, **settings: Any
 ) -> tuple[list[Completion], ServerEngine, list[str]]:
     """The completions of the usual prompt, the engine after it was closed, and what it told."""
 
     async def task() -> tuple[list[Completion], ServerEngine, list[str]]:
-        async with opened(model, *servers, **setup) as (engine, notices):
+        async with opened(model, *servers, **settings) as (engine, notices):
             return await engine.generate(PROMPT, sampling), engine, notices
 
     return asyncio.run(task())

@@ -15,17 +15,18 @@ from sandcli.core.run import Run, Spent
 from sandcli.core.stage import Options
 from sandcli.doctor import examine
 from sandcli.engines import choose
-from sandcli.engines.base import Completion, Model, Sampling, Setup
+from sandcli.engines.base import Completion, Model, Sampling
 from sandcli.engines.metered import Clock, Metered
 from sandcli.engines.scripted import Rule, ScriptedEngine
 from sandcli.errors import UsageError
 from sandcli.messages import Message
+from sandcli.settings import EngineSettings
 from sandcli.stages.evaluate import Seat
 from tests.helpers import context, job, make_run, perform, sand
 
 
 def test_auto_takes_servers_that_are_set() -> None:
-    assert choose("auto", Setup(urls=("http://127.0.0.1:1",))) == ("server", "engine.urls is set")
+    assert choose(EngineSettings(urls=["http://127.0.0.1:1"])) == ("server", "engine.urls is set")
 
 
 @pytest.mark.parametrize(("vllm", "gpu", "kind"), [(True, True, "vllm"), (True, False, ""), (False, True, "")])
@@ -36,17 +37,32 @@ def test_auto_takes_vllm_where_it_is_and_a_gpu(
 
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: object() if vllm else None)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
-    assert choose("auto", Setup()).kind == (kind or "transformers")
+    assert choose(EngineSettings()).kind == (kind or "transformers")
 
 
 def test_what_is_set_is_taken() -> None:
-    assert choose("vllm", Setup(urls=("http://127.0.0.1:1",))) == ("vllm", "as set")
+    assert choose(EngineSettings(kind="vllm", urls=["http://127.0.0.1:1"])) == ("vllm", "as set")
 
 
-def test_the_engine_table_reaches_the_engine(tmp_path: Path) -> None:
+def test_the_engine_table_reaches_the_engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = make_run(tmp_path / "run", engine__batch=3, engine__gpu_memory=0.5, engine__urls="http://a,http://b")
-    assert context(run).setup() == Setup(batch=3, gpu_memory=0.5, urls=("http://a", "http://b"))
-    assert context(run, train__method="lora", train__lora_rank=8).setup().lora_rank == 8
+    given: list[Any] = []
+
+    async def opened(kind: str, model: Model, settings: EngineSettings, lora_rank: int, notice: Any) -> Any:
+        given.append((settings, lora_rank))
+        return ScriptedEngine([])
+
+    async def task(**settings: Any) -> None:
+        loaded = context(run, **settings)
+        async with loaded.engine(loaded.base()):
+            pass
+
+    monkeypatch.setattr("sandcli.core.context.open_engine", opened)
+    asyncio.run(task())
+    asyncio.run(task(train__method="lora", train__lora_rank=8))
+    (engine, none), (_, rank) = given
+    assert (engine.batch, engine.gpu_memory, engine.urls) == (3, 0.5, ["http://a", "http://b"])
+    assert (none, rank) == (0, 8)
 
 
 @pytest.mark.parametrize(("sequences", "expected"), [(1, 128), (5, 25), (1000, 4)])
@@ -84,9 +100,9 @@ def test_an_evaluation_changes_models_when_the_last_user_is_done(
     loaded: list[str] = []
 
     class One(ScriptedEngine):
-        """Serves one model, and `twin` beside it."""
+        """Serves one model, and `twin` as well."""
 
-        def beside(self, model: Model) -> "One | None":  # type: ignore[override]
+        async def for_model(self, model: Model) -> "One | None":  # type: ignore[override]
             return self if model.name == "twin" else None
 
     @asynccontextmanager
@@ -123,7 +139,7 @@ class Silent:
         await asyncio.sleep(0.01)
         return [Completion(" \n", 2, "stop")] * sampling.n
 
-    def beside(self, model: Model) -> "Silent | None":
+    async def for_model(self, model: Model) -> "Silent | None":
         return self if model.name == "twin" else None
 
     def usage(self) -> Any:
@@ -132,12 +148,12 @@ class Silent:
     async def close(self) -> None: ...
 
 
-def test_blank_completions_and_waiting_are_counted_beside_it_too() -> None:
+def test_blank_completions_and_waiting_are_counted_for_all_models_of_an_engine() -> None:
     clock = Clock()
     metered = Metered(Silent(), clock)
-    twin = metered.beside(Model(Path(), "twin"))
+    twin = asyncio.run(metered.for_model(Model(Path(), "twin")))
     assert twin is not None
-    assert metered.beside(Model(Path(), "stranger")) is None
+    assert asyncio.run(metered.for_model(Model(Path(), "stranger"))) is None
     asyncio.run(twin.generate([Message("user", "Hm?")], Sampling(n=3)))
     asyncio.run(metered.generate([Message("user", "Hm?")], Sampling()))
     assert clock.empty == 4

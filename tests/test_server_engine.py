@@ -55,6 +55,7 @@ def test_a_request_holds_the_tokens_of_our_own_template_and_nothing_is_left_to_t
             "repetition_penalty": 1.0,
             "seed": 4,
             "stop": ["Observation:"],
+            "stop_token_ids": [],
         }
     ]
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from sandcli.core.run import SCHEMA, Run, Spent, Stage
 from sandcli.engines import choose, open_engine
 from sandcli.engines.adapters import is_adapter, weights_of
-from sandcli.engines.base import Engine, Model, Setup
+from sandcli.engines.base import Engine, Model
 from sandcli.engines.metered import Clock, Metered
 from sandcli.envs import world_builder as builder_of
 from sandcli.envs.base import World, WorldSettings
@@ -136,10 +136,9 @@ class Context:
         """The engine with a model loaded; freed afterwards, and what it did is added to `spent`."""
         if is_adapter(model.folder):
             self._must_descend(model)
-        setup = self.setup()
-        choice = choose(self.settings.engine.kind, setup)
+        choice = choose(self.settings.engine)
         notice(f"engine: {choice.kind} ({choice.reason}), model {model.folder}")
-        engine = Metered(await open_engine(choice.kind, model, setup, notice), Clock())
+        engine = Metered(await open_engine(choice.kind, model, self.settings.engine, self.lora_rank(), notice), Clock())
         self._capacity = engine.capacity
         try:
             yield engine
@@ -148,12 +147,10 @@ class Context:
             self.spent += Spent(engine=choice.kind, engine_wait=waited, empty=empty, **engine.usage()._asdict())
             await engine.close()
 
-    def setup(self) -> Setup:
-        """How the settings want the engine set up."""
-        engine, tuned = self.settings.engine, (self.settings.sft, self.settings.train)
-        taken = {name: getattr(engine, name) for name in Setup._fields if hasattr(engine, name)}
-        ranks = [training.lora_rank for training in tuned if training.method != "full"]
-        return Setup(**taken | {"urls": tuple(engine.urls), "lora_rank": max(ranks, default=0)})
+    def lora_rank(self) -> int:
+        """The largest rank of adapters that this run trains; 0 if it trains none."""
+        tables = (self.settings.sft, self.settings.train)
+        return max((training.lora_rank for training in tables if training.method != "full"), default=0)
 
     @asynccontextmanager
     async def pool(self) -> AsyncIterator[Pool]:

@@ -72,7 +72,7 @@ def duration(seconds: float) -> str:
 
 def _kind(job: Job[P, R]) -> Kind:
     context, model = job.context, job.model()
-    engine = choose(context.settings.engine.kind, context.setup()).kind if model else "none"
+    engine = choose(context.settings.engine).kind if model else "none"
     return Kind(job.stage, context.settings.env.name, engine, _weight(model) if model else 0)
 
 

@@ -16,13 +16,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sandcli.engines.base import Completion, Model, Sampling, Setup, Usage, stop_at
+from sandcli.engines.base import Completion, Model, Sampling, Usage, stop_at
 from sandcli.engines.kvcache import PrefixCache, common_prefix
 from sandcli.engines.loading import load_model
 from sandcli.engines.ragged import KeyValues, Ragged
 from sandcli.engines.tokens import Prompts, context_length, load_tokenizer, stop_ids
 from sandcli.errors import MachineryError
 from sandcli.messages import Message
+from sandcli.models import fingerprint
+from sandcli.settings import EngineSettings
 
 _BATCH = 16
 """Sequences decoded together where nothing is set; on two cores more of them gain little."""
@@ -81,16 +83,16 @@ class _Sequence:
 class TransformersEngine:
     """One causal language model in this process, on the GPU where there is one."""
 
-    def __init__(self, model: Model, setup: Setup) -> None:
+    def __init__(self, model: Model, settings: EngineSettings) -> None:
         """Load the model. Raises `PrerequisiteError` where it does not fit into memory or cannot be run so."""
-        self.capacity = setup.batch or _BATCH
-        self._folder = model.folder
+        self.capacity = settings.batch or _BATCH
+        self._identity = model.folder.resolve(), fingerprint(model.folder)
         self._tokenizer = load_tokenizer(model.folder)
-        loaded = load_model(model.folder, setup.dtype).eval()
+        loaded = load_model(model.folder, settings.dtype).eval()
         self._stops = stop_ids(model.folder, self._tokenizer)
         self._model = Ragged(loaded)
-        self._prompts = Prompts(self._tokenizer, context_length(loaded.config, setup.max_length))
-        self._cache = PrefixCache(int(setup.cache_gib * 2**30))
+        self._prompts = Prompts(self._tokenizer, context_length(loaded.config, settings.max_length))
+        self._cache = PrefixCache(int(settings.cache_gib * 2**30))
         self._usage, self._steps, self._fed = Usage(), 0, 0
         self._arriving: queue.Queue[_Request | None] = queue.Queue()
         self._waiting: list[_Request] = []
@@ -108,9 +110,10 @@ class TransformersEngine:
         self._arriving.put(request)
         return await request.answer
 
-    def beside(self, model: Model) -> "TransformersEngine | None":
-        """See `Engine.beside`: adapters are merged into their base here, so that each is a model of its own."""
-        return self if model.folder == self._folder else None
+    async def for_model(self, model: Model) -> "TransformersEngine | None":
+        """See `Engine.for_model`: an adapter is merged into its base, so each model is loaded on its own."""
+        same = (model.folder.resolve(), fingerprint(model.folder)) == self._identity
+        return self if same else None
 
     def usage(self) -> Usage:
         """See `Engine.usage`."""

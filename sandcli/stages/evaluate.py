@@ -157,18 +157,19 @@ class Seat:
         self._engine = await self._open.enter_async_context(self._context.engine(model))
         self._beside = {model: self._engine}
 
-    def _served(self, model: Model) -> Engine | None:
+    async def _served(self, model: Model) -> Engine | None:
         """The engine that is open as this model, where it can be."""
         if model not in self._beside:
-            self._beside[model] = self._engine.beside(model)
+            self._beside[model] = await self._engine.for_model(model)
         return self._beside[model]
 
     @asynccontextmanager
     async def engine(self, model: Model) -> AsyncIterator[Engine]:
         """The engine as this model; an adapter is served beside its base, without a change."""
         async with self._changed:
-            await self._changed.wait_for(lambda: self._users == 0 or self._served(model) is not None)
-            engine = self._served(model)
+            while await self._served(model) is None and self._users:
+                await self._changed.wait()
+            engine = await self._served(model)
             if engine is None:
                 await self._open.aclose()
                 await self._load(model)

@@ -11,12 +11,13 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, Qwen2Config, Qwen2ForCausalLM
 
-from sandcli.engines.base import Completion, Model, Sampling, Setup
+from sandcli.engines.base import Completion, Model, Sampling
 from sandcli.engines.ragged import KeyValues
 from sandcli.engines.tokens import load_tokenizer, prompt_ids
 from sandcli.engines.transformers import TransformersEngine
 from sandcli.errors import ContextOverflow, MachineryError, PrerequisiteError, UsageError
 from sandcli.messages import Message
+from sandcli.settings import EngineSettings
 
 pytestmark = pytest.mark.real
 
@@ -28,7 +29,7 @@ PROMPTS = [
 
 @pytest.fixture(scope="module")
 def engine(smollm: Path) -> Iterator[TransformersEngine]:
-    loaded = TransformersEngine(Model(smollm, ""), Setup(batch=8, cache_gib=1.0))
+    loaded = TransformersEngine(Model(smollm, ""), EngineSettings(batch=8, cache_gib=1.0))
     yield loaded
     asyncio.run(loaded.close())
 
@@ -88,7 +89,7 @@ def test_a_fault_is_told_to_who_waits_and_the_next_request_works(
 
 
 def test_a_closed_engine_says_so(tiny: Path) -> None:
-    closed = TransformersEngine(Model(tiny, ""), Setup())
+    closed = TransformersEngine(Model(tiny, ""), EngineSettings())
 
     async def waits() -> None:
         waiting = asyncio.create_task(closed.generate(PROMPTS[0], Sampling(max_tokens=1500)))
@@ -168,7 +169,7 @@ def test_a_context_that_would_overflow_is_an_error_of_its_own(engine: Transforme
 def test_a_model_that_does_not_fit_into_memory_is_refused(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(available=2**20))
     with pytest.raises(PrerequisiteError, match=r"needs 0\.0 GiB in float32, and 0\.0 GiB are free"):
-        TransformersEngine(Model(tiny, ""), Setup())
+        TransformersEngine(Model(tiny, ""), EngineSettings())
 
 
 def test_weights_that_were_cut_off_are_told_by_their_file(tiny: Path, tmp_path: Path) -> None:
@@ -176,7 +177,7 @@ def test_weights_that_were_cut_off_are_told_by_their_file(tiny: Path, tmp_path: 
         (tmp_path / file.name).write_bytes(file.read_bytes())
     os.truncate(tmp_path / "model.safetensors", 1000)
     with pytest.raises(UsageError, match=r"model\.safetensors holds no whole weights"):
-        TransformersEngine(Model(tmp_path, ""), Setup())
+        TransformersEngine(Model(tmp_path, ""), EngineSettings())
 
 
 def test_a_model_with_sliding_windows_is_refused(tiny: Path, tmp_path: Path) -> None:
@@ -194,7 +195,7 @@ def test_a_model_with_sliding_windows_is_refused(tiny: Path, tmp_path: Path) -> 
     Qwen2ForCausalLM(config).save_pretrained(tmp_path)
     load_tokenizer(tiny).save_pretrained(tmp_path)
     with pytest.raises(PrerequisiteError, match="qwen2 has layers of another kind than full attention"):
-        TransformersEngine(Model(tmp_path, ""), Setup())
+        TransformersEngine(Model(tmp_path, ""), EngineSettings())
 
 
 def test_a_model_without_a_chat_template_is_refused(tiny: Path, tmp_path: Path) -> None:
@@ -204,4 +205,4 @@ def test_a_model_without_a_chat_template_is_refused(tiny: Path, tmp_path: Path) 
         if file.name != "chat_template.jinja":
             (bare / file.name).write_bytes(file.read_bytes())
     with pytest.raises(UsageError, match="no chat template"):
-        TransformersEngine(Model(bare, ""), Setup())
+        TransformersEngine(Model(bare, ""), EngineSettings())

@@ -8,11 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from sandcli.engines import server_pool as fleet
-from sandcli.engines.base import Model, Sampling, Setup
+from sandcli.engines.base import Model, Sampling
 from sandcli.engines.server import ServerEngine
+from sandcli.engines.server_pool import _SLACK
 from sandcli.errors import ContextOverflow, MachineryError, PrerequisiteError, UsageError
 from sandcli.messages import Message
+from sandcli.models import fingerprint
+from sandcli.settings import EngineSettings
 from tests.servers import (
     HELLO,
     IDS,
@@ -287,7 +289,7 @@ def test_no_server_idles_while_another_has_much_to_do(words: Model, serve: Serve
 
     run(task)
     fewest, most = sorted(len(server.requests) for server in servers)
-    assert most - fewest <= fleet._SLACK + 1
+    assert most - fewest <= _SLACK + 1
 
 
 def test_closing_ends_the_search_for_lost_servers(words: Model, serve: Serve) -> None:
@@ -312,7 +314,8 @@ def test_an_engine_that_does_not_open_leaves_nothing_behind(words: Model, serve:
 
     async def task() -> None:
         with pytest.raises(UsageError, match="no chat template"):
-            await ServerEngine.open(mute, Setup(urls=(server.url, closed_port()), patience=0.1), lambda notice: None)
+            settings = EngineSettings(urls=[server.url, closed_port()], patience=0.1)
+            await ServerEngine.open(mute, settings, lambda notice: None)
         assert asyncio.all_tasks() == {asyncio.current_task()}
 
     run(task)
@@ -327,9 +330,10 @@ def test_an_engine_serves_what_else_its_servers_offer(words: Model, serve: Serve
     async def task() -> None:
         async with opened(words, one, two) as (engine, notices):
             assert notices == [f"{two.url} serves base, not policy: it is left out"]
-            assert engine.beside(Model(words.folder, "again")) is engine
-            assert engine.beside(Model(tmp_path, "stranger")) is None
-            lora, base = engine.beside(Model(adapter, "trained")), engine.beside(Model(untrained, "base"))
+            assert await engine.for_model(Model(words.folder, "again")) is engine
+            assert await engine.for_model(Model(tmp_path, "stranger")) is None
+            lora = await engine.for_model(Model(adapter, "trained"))
+            base = await engine.for_model(Model(untrained, "base"))
             assert lora is not None and base is not None
             with pytest.raises(ContextOverflow, match="the model's 512"):
                 await lora.generate(PROMPT, Sampling(max_tokens=505))
@@ -338,5 +342,41 @@ def test_an_engine_serves_what_else_its_servers_offer(words: Model, serve: Serve
             assert [request.body["model"] for request in one.requests] == ["policy", "lora"]
             assert [request.body["model"] for request in two.requests] == ["base"]
             assert lora.usage()[:3] == base.usage()[:3] == (3 * len(IDS), 0, 9)
+
+    run(task)
+
+
+def test_a_server_that_offers_the_fingerprint_is_asked_for_it(words: Model, serve: Serve) -> None:
+    server = serve()
+    cards = [{"id": "policy"}, {"id": fingerprint(words.folder), "root": "/elsewhere"}]
+    server.listing = answers(200, {"data": cards})
+    answered(words, server)
+    assert server.requests[0].body["model"] == fingerprint(words.folder)
+
+
+def test_a_fingerprint_is_not_overruled_by_the_folder(words: Model, serve: Serve) -> None:
+    """A server that was started for the same folder before it got new weights has the old ones."""
+    server = serve(model="0123456789abcdef", root=str(words.folder))
+    with pytest.raises(PrerequisiteError, match="serves 0123456789abcdef, not policy"):
+        answered(words, server)
+
+
+def test_a_model_with_new_content_is_another_model(words: Model, serve: Serve, tmp_path: Path) -> None:
+    trained = Model(Path(shutil.copytree(words.folder, tmp_path / "model")), "model")
+    old, server = fingerprint(trained.folder), serve()
+    server.listing = answers(200, {"data": [{"id": old, "root": str(trained.folder)}]})
+
+    async def task() -> None:
+        async with opened(trained, server) as (engine, _):
+            assert await engine.for_model(trained) is engine
+            (trained.folder / "weights").write_text("new")
+            assert await engine.for_model(trained) is None
+            new = fingerprint(trained.folder)
+            server.listing = answers(200, {"data": [{"id": old}, {"id": new}]})
+            later = await engine.for_model(trained)
+            assert later is not None
+            await engine.generate(PROMPT, SIMPLE)
+            await later.generate(PROMPT, SIMPLE)
+            assert [request.body["model"] for request in server.requests] == [old, new]
 
     run(task)
