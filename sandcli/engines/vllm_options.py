@@ -102,6 +102,7 @@ def environment(settings: EngineSettings, replica: int) -> dict[str, str]:
     cores = len(os.sched_getaffinity(0)) // 2  # the other half is for the environments
     on_cpu = {
         "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+        "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # one process fewer, each of which takes long to start
         "OMP_NUM_THREADS": str(max(1, cores // settings.data_parallel)),
     }
     return defaults | on_cpu | os.environ

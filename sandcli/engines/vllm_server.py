@@ -64,12 +64,13 @@ class VllmServer:
         return f"ended: {self.cause()}; the log is {self.keep_log()}"
 
     def cause(self) -> str:
-        """The first informative error in the log: later ones follow from it."""
-        for line in self.log.read_text(errors="replace").splitlines():
-            if (found := _ERROR.match(line)) and not _UNINFORMATIVE.search(line):
-                return f"{found[1]}: {found[2]}"
+        """The first informative error in the log, since later ones follow from it; without any, how it ended."""
+        errors = [found for line in self.log.read_text(errors="replace").splitlines() if (found := _ERROR.match(line))]
+        for error in errors:
+            if not _UNINFORMATIVE.search(error[0]):
+                return f"{error[1]}: {error[2]}"
         status = self._process.poll()
-        return _KILLED if status is None or status < 0 or status > 128 else f"exit status {status}"
+        return f"exit status {status}" if status in range(128) and not errors else _KILLED
 
     def keep_log(self) -> Path:
         """Keep the log for the user to read."""
