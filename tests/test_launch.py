@@ -1,6 +1,7 @@
 """The vllm engine's servers: how they start, fail and end, and which models they serve under which names."""
 
 import asyncio
+import importlib.util
 import json
 import os
 import shutil
@@ -15,7 +16,6 @@ import psutil
 import pytest
 import torch
 
-from sandcli.engines import launch
 from sandcli.engines.base import Model
 from sandcli.engines.launch import VllmEngine
 from sandcli.engines.vllm_options import command, environment
@@ -179,7 +179,7 @@ def test_a_server_that_ends_at_its_start_fails_at_once_and_says_why(
 
 
 def test_without_vllm_it_says_how_to_install_it(words: Model, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(launch.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(PrerequisiteError, match="vllm is not installed") as missing:
         asyncio.run(opened(words))
     assert "make setup-vllm" in missing.value.fix

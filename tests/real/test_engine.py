@@ -176,7 +176,7 @@ def test_weights_that_were_cut_off_are_told_by_their_file(tiny: Path, tmp_path: 
     for file in tiny.iterdir():
         (tmp_path / file.name).write_bytes(file.read_bytes())
     os.truncate(tmp_path / "model.safetensors", 1000)
-    with pytest.raises(UsageError, match=r"model\.safetensors holds no whole weights"):
+    with pytest.raises(UsageError, match=r"model\.safetensors is damaged or incomplete"):
         TransformersEngine(Model(tmp_path, ""), EngineSettings())
 
 
