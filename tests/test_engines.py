@@ -1,4 +1,4 @@
-"""Which engine is taken, what it is told, and what is counted of its work."""
+"""The choice of an engine, its settings, and the costs that are counted."""
 
 import asyncio
 import importlib.util
@@ -25,12 +25,12 @@ from sandcli.stages.evaluate import Seat
 from tests.helpers import context, job, make_run, perform, sand
 
 
-def test_auto_takes_servers_that_are_set() -> None:
+def test_auto_chooses_servers_if_urls_are_set() -> None:
     assert choose(EngineSettings(urls=["http://127.0.0.1:1"])) == ("server", "engine.urls is set")
 
 
 @pytest.mark.parametrize(("vllm", "gpu", "kind"), [(True, True, "vllm"), (True, False, ""), (False, True, "")])
-def test_auto_takes_vllm_where_it_is_and_a_gpu(
+def test_auto_chooses_vllm_if_it_is_installed_and_there_is_a_gpu(
     monkeypatch: pytest.MonkeyPatch, vllm: bool, gpu: bool, kind: str
 ) -> None:
     import torch
@@ -40,7 +40,7 @@ def test_auto_takes_vllm_where_it_is_and_a_gpu(
     assert choose(EngineSettings()).kind == (kind or "transformers")
 
 
-def test_what_is_set_is_taken() -> None:
+def test_an_explicit_kind_is_chosen() -> None:
     assert choose(EngineSettings(kind="vllm", urls=["http://127.0.0.1:1"])) == ("vllm", "as set")
 
 
@@ -66,7 +66,7 @@ def test_the_engine_table_reaches_the_engine(tmp_path: Path, monkeypatch: pytest
 
 
 @pytest.mark.parametrize(("sequences", "expected"), [(1, 128), (5, 25), (1000, 4)])
-def test_twice_what_the_engine_takes_is_in_flight(tmp_path: Path, sequences: int, expected: int) -> None:
+def test_twice_the_engines_capacity_is_in_flight(tmp_path: Path, sequences: int, expected: int) -> None:
     loaded = context(make_run(tmp_path / "run"))
 
     async def opened() -> int:
@@ -131,7 +131,7 @@ def test_an_evaluation_changes_models_when_the_last_user_is_done(
 
 
 class Silent:
-    """An engine that has nothing to say."""
+    """An engine with blank completions."""
 
     capacity = 1
 
@@ -160,13 +160,13 @@ def test_blank_completions_and_waiting_are_counted_for_all_models_of_an_engine()
     assert clock.waited >= 0.02
 
 
-def test_what_was_spent_adds_up_and_batches_count_by_their_tokens() -> None:
+def test_costs_add_up_and_batch_sizes_are_weighted_by_tokens() -> None:
     both = Spent(engine="a", units=1, generated=10, batch=2.0) + Spent(units=2, generated=30, batch=6.0, cached=5)
     assert both == Spent(engine="a", units=3, generated=40, batch=5.0, cached=5)
     assert Spent() + Spent() == Spent()
 
 
-def test_figures_tell_rates_and_shares() -> None:
+def test_figures_show_rates_and_shares() -> None:
     spent = Spent(seconds=2, prompt=200, cached=150, generated=50, batch=3.25, engine_wait=3, environment_wait=1)
     assert spent.figures() == {
         "generated tokens a second": 25.0,
@@ -178,9 +178,7 @@ def test_figures_tell_rates_and_shares() -> None:
     assert Spent(empty=3).figures() == {"empty completions": 3}
 
 
-def test_a_manifest_tells_what_its_stage_took_also_after_a_failure(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_manifest_records_costs_even_after_a_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root = make_run(tmp_path / "run")
     perform("collect", root, limit=2)
     rules = ScriptedEngine.load(tmp_path / "rules.json")
@@ -196,7 +194,7 @@ def test_a_manifest_tells_what_its_stage_took_also_after_a_failure(
     assert summary.manifest.spent.generated > part.spent.generated > 0
 
 
-def test_a_dry_run_judges_by_what_was_done_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_dry_run_estimates_from_earlier_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     root = make_run(tmp_path / "run")
     perform("collect", root, limit=2)
@@ -215,11 +213,11 @@ def test_a_dry_run_judges_by_what_was_done_before(tmp_path: Path, monkeypatch: p
 
 
 @pytest.mark.parametrize(("seconds", "said"), [(0.4, "0 min 0 s"), (61, "1 min 1 s"), (7320, "2 h 2 min")])
-def test_durations_are_said_as_people_say_them(seconds: float, said: str) -> None:
+def test_durations_are_readable(seconds: float, said: str) -> None:
     assert history.duration(seconds) == said
 
 
-def test_the_doctor_tells_how_to_get_each_engine(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_doctor_says_how_to_install_each_engine(monkeypatch: pytest.MonkeyPatch) -> None:
     import importlib.metadata
 
     def missing(name: str) -> str:

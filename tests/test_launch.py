@@ -115,7 +115,7 @@ def test_servers_start_serve_the_model_by_its_fingerprint_and_end_with_the_engin
     assert "".join(capfd.readouterr()) == ""
 
 
-def test_only_who_has_the_key_is_answered(words: Model, pids: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_requests_without_the_key_are_refused(words: Model, pids: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "of-another-server")
 
     async def task() -> None:

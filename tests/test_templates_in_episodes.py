@@ -1,6 +1,6 @@
-"""What a policy reads in an episode is, token for token, what it was trained on, in every family.
+"""A policy reads the same tokens in an episode as in training, in every family.
 
-Observations and turns come with whatever white space and script they come with.
+Turns and observations have any white space and script.
 """
 
 import asyncio
@@ -36,14 +36,14 @@ TURNS = [
     "Thought: \nAction: look.",
     "Thought: « voilà », e\u0301té 1234 日本\u2028語\u00a0\nAction: drop lamp\n",
 ]
-"""One episode: bare actions, a deliberation, text in many scripts, stray white space, turns without action."""
+"""One episode: bare actions, a deliberation, several scripts, stray white space, turns without an action."""
 
 TEXTS = st.text(st.sampled_from(" \n\t\r\x0b\x1c\x85\xa0\u2028\u200bThAction:. e\u0301é日💡'(12)")) | st.text()
 SAID = TEXTS | st.tuples(TEXTS, TEXTS).map(lambda parts: f"Thought: {parts[0]}\nAction: {parts[1]}")
 
 
 class Told:
-    """An engine that says one text after the other, and keeps the tokens that it was given."""
+    """An engine that returns one text after the other, and keeps the tokens of its prompts."""
 
     def __init__(self, tokenizer: Any, texts: Sequence[str]) -> None:
         self._prompts = Prompts(tokenizer, 8192)
@@ -56,7 +56,7 @@ class Told:
 
 
 class House:
-    """The toy world as a session; `tell` turns its observations into what the agent is told."""
+    """The toy world as a session; `tell` changes its observations."""
 
     def __init__(self, tell: Callable[[str], str]) -> None:
         self._tell = tell
@@ -69,7 +69,7 @@ class House:
 
 
 def read_as_trained(tokenizer: Any, prompts: Sequence[list[int]], row: Row) -> None:
-    """Every prompt is how the trained tokens begin, and there the loss begins."""
+    """Check that every prompt is a prefix of the trained tokens, and that trained tokens follow it."""
     begins = [n for n, label in enumerate(row.labels) if label != IGNORED and row.labels[n - 1] == IGNORED]
     assert [len(prompt) for prompt in prompts] == begins
     for prompt in prompts:
@@ -78,7 +78,7 @@ def read_as_trained(tokenizer: Any, prompts: Sequence[list[int]], row: Row) -> N
 
 @every_family
 @pytest.mark.parametrize("around", [("", ""), ("", "\n"), (" \n\n", " \t\n\n"), ("\t", "\t")])
-def test_an_episode_reads_token_for_token_what_training_on_it_reads(
+def test_an_episode_has_the_same_tokens_at_inference_and_in_training(
     family: Family, tokenizers: dict[str, Any], around: tuple[str, str]
 ) -> None:
     tokenizer = tokenizers[family.name]
@@ -105,7 +105,7 @@ def test_an_episode_reads_token_for_token_what_training_on_it_reads(
 
 
 class Saying:
-    """A session that gives a list of observations."""
+    """A session with given observations."""
 
     def __init__(self, observations: Sequence[str]) -> None:
         self._observations = iter(observations)
@@ -122,7 +122,7 @@ async def taken(said: Sequence[tuple[str, str]]) -> list[Step]:
 
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.tuples(SAID, TEXTS), min_size=6, max_size=8), TEXTS)
-def test_whatever_is_said_and_seen_is_read_as_it_was_trained_on(
+def test_any_turn_and_observation_is_read_as_in_training(
     tokenizers: dict[str, Any], said: list[tuple[str, str]], instruction: str
 ) -> None:
     steps = asyncio.run(taken(said))
@@ -134,9 +134,7 @@ def test_whatever_is_said_and_seen_is_read_as_it_was_trained_on(
 
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.builds(step, TEXTS, TEXTS, TEXTS), min_size=1, max_size=6))
-def test_records_that_others_wrote_are_read_as_they_are_trained_on(
-    tokenizers: dict[str, Any], steps: list[Step]
-) -> None:
+def test_foreign_records_are_read_as_in_training(tokenizers: dict[str, Any], steps: list[Step]) -> None:
     for tokenizer in tokenizers.values():
         row = tokenise(tokenizer, training_messages(SYSTEM, trajectory(steps)))
         prompts = [prompt_ids(tokenizer, conversation(SYSTEM, "Bring the lamp.", steps[:n])) for n in range(len(steps))]
@@ -150,10 +148,10 @@ def test_every_family_reads_the_same_turn() -> None:
 
 
 @every_family
-def test_training_takes_the_tokens_of_the_text_whichever_the_model_chose(
+def test_training_uses_the_tokenizers_tokens_whichever_the_model_generated(
     family: Family, tokenizers: dict[str, Any]
 ) -> None:
-    """A model may spell a word in smaller tokens than the tokenizer does; the next turn reads the tokenizer's."""
+    """A model may generate smaller tokens than the tokenizer makes; the next turn has the tokenizer's."""
     tokenizer = tokenizers[family.name]
     usual = encode(tokenizer, "Action: look")
     spelled = [token for letter in "Action: look" for token in encode(tokenizer, letter)]

@@ -135,9 +135,10 @@ class Address(NamedTuple):
 
     @property
     def proxy(self) -> str | None:
-        """The proxy that the environment sets for this server."""
+        """The proxy that the environment sets for this server, unless it is on this machine."""
         parts = urlsplit(self.url)
-        return None if proxy_bypass(parts.netloc) else getproxies().get(parts.scheme)
+        local = parts.hostname == "localhost" or (parts.hostname or "").startswith(("127.", "::1"))
+        return None if local or proxy_bypass(parts.netloc) else getproxies().get(parts.scheme)
 
 
 class Server:

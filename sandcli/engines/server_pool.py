@@ -99,7 +99,8 @@ class ServerPool:
         except TimeoutError:
             pass
         if not self.serving(model) and not self.closed:
-            raise Unusable("; ".join(f"{server.url} {server.trouble}" for server in self._servers if server.trouble))
+            found = [(server.url, server.ended() or server.trouble) for server in self._servers]
+            raise Unusable("; ".join(f"{url} {trouble}" for url, trouble in found if trouble))
 
     def _hopeless(self) -> bool:
         return self.closed or all(server.ended() for server in self._servers)

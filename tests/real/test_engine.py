@@ -1,4 +1,4 @@
-"""The embedded engine on the real small model: exact against plain generation, whatever shares the batch."""
+"""The embedded engine on the real small model: equal to plain generation, whatever else is in the batch."""
 
 import asyncio
 import os
@@ -36,7 +36,7 @@ def engine(smollm: Path) -> Iterator[TransformersEngine]:
 
 @pytest.fixture(scope="module")
 def reference(smollm: Path) -> Any:
-    """The model as transformers runs it itself."""
+    """The model as transformers itself runs it."""
     return AutoModelForCausalLM.from_pretrained(smollm, dtype=torch.float32).eval()
 
 
@@ -65,7 +65,7 @@ def test_a_long_prompt_is_computed_in_pieces_while_others_decode(engine: Transfo
     assert [answer[0].text for answer in answers] == [plain(engine, reference, p, 24) for p in (PROMPTS[2], long)]
 
 
-def test_a_shared_beginning_is_computed_once(engine: TransformersEngine) -> None:
+def test_a_shared_prefix_is_computed_once(engine: TransformersEngine) -> None:
     shared = Message("system", "You are a gardener who knows every plant. " * 20)
     prompts = [[shared, Message("user", f"What is plant {number}?")] for number in range(4)]
     before = engine.usage()
@@ -75,7 +75,7 @@ def test_a_shared_beginning_is_computed_once(engine: TransformersEngine) -> None
     assert after.prompt - before.prompt - (after.cached - before.cached) < beginning + 4 * 40
 
 
-def test_a_fault_is_told_to_who_waits_and_the_next_request_works(
+def test_an_internal_error_fails_the_request_and_the_next_one_works(
     engine: TransformersEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def broken(*_: Any) -> None:
@@ -104,7 +104,7 @@ def test_a_closed_engine_says_so(tiny: Path) -> None:
 
 
 @pytest.mark.parametrize("known", [1, 255, 256, 300])
-def test_what_is_taken_from_the_cache_is_a_copy(known: int) -> None:
+def test_the_cache_gives_copies(known: int) -> None:
     owner = KeyValues(torch.arange(2 * 512.0).reshape(1, 2, 1, 512, 1), 512)
     taken = owner.copy(known)
     taken.grown(1).states[:, :, :, known] = -1.0
@@ -114,7 +114,7 @@ def test_what_is_taken_from_the_cache_is_a_copy(known: int) -> None:
     assert taken.states.shape[3] % 256 == 0
 
 
-def test_who_goes_away_leaves_the_others_in_peace(engine: TransformersEngine) -> None:
+def test_a_cancelled_request_affects_no_other(engine: TransformersEngine) -> None:
     async def one_leaves() -> list[Completion]:
         gone = asyncio.create_task(engine.generate(PROMPTS[2], Sampling(max_tokens=400)))
         stays = asyncio.create_task(engine.generate(PROMPTS[0], Sampling(max_tokens=12)))
@@ -125,7 +125,7 @@ def test_who_goes_away_leaves_the_others_in_peace(engine: TransformersEngine) ->
     assert asyncio.run(one_leaves()) == ask(engine, PROMPTS[:1], Sampling(max_tokens=12))[0]
 
 
-def test_more_requests_than_places_all_get_their_own_answer(engine: TransformersEngine) -> None:
+def test_requests_beyond_the_capacity_get_their_own_answers(engine: TransformersEngine) -> None:
     answers = ask(engine, PROMPTS * 5, Sampling(max_tokens=12))
     assert answers == answers[:3] * 5
 
@@ -137,7 +137,7 @@ def test_a_larger_n_extends_a_smaller_one(engine: TransformersEngine) -> None:
     assert five[3:] == last
 
 
-def test_a_conversation_that_goes_on_is_not_computed_again(engine: TransformersEngine) -> None:
+def test_the_history_of_a_conversation_is_not_computed_again(engine: TransformersEngine) -> None:
     (answer,) = ask(engine, PROMPTS[:1], Sampling(max_tokens=12))
     before = engine.usage()
     longer = [*PROMPTS[0], Message("assistant", answer[0].text), Message("user", "Another.")]
@@ -161,7 +161,7 @@ def test_generation_ends_before_a_stop_string(engine: TransformersEngine) -> Non
     assert stopped[0].text == free[0].text[: free[0].text.index(stop)]
 
 
-def test_a_context_that_would_overflow_is_an_error_of_its_own(engine: TransformersEngine) -> None:
+def test_a_context_overflow_has_its_own_error(engine: TransformersEngine) -> None:
     with pytest.raises(ContextOverflow, match="8192"):
         ask(engine, [[Message("user", "word " * 9000)]], Sampling(max_tokens=4))
 
@@ -172,7 +172,7 @@ def test_a_model_that_does_not_fit_into_memory_is_refused(tiny: Path, monkeypatc
         TransformersEngine(Model(tiny, ""), EngineSettings())
 
 
-def test_weights_that_were_cut_off_are_told_by_their_file(tiny: Path, tmp_path: Path) -> None:
+def test_a_truncated_weights_file_is_named(tiny: Path, tmp_path: Path) -> None:
     for file in tiny.iterdir():
         (tmp_path / file.name).write_bytes(file.read_bytes())
     os.truncate(tmp_path / "model.safetensors", 1000)

@@ -1,4 +1,4 @@
-"""The engine on a real vLLM server, with a tiny random model: exact, reproducible, and alive when servers die."""
+"""The server engine on a real vLLM with a tiny random model: exact, reproducible, and robust when servers die."""
 
 import asyncio
 import importlib.util
@@ -59,7 +59,7 @@ class VLLM:
             )
 
     def kill(self) -> None:
-        """End it and its children at once, as the kernel does when memory runs out."""
+        """Kill it and its children, as the kernel does when memory runs out."""
         if self._process.poll() is None:
             parent = psutil.Process(self._process.pid)
             for process in (parent, *parent.children(recursive=True)):
@@ -79,7 +79,7 @@ ENVIRONMENT = {
 
 @pytest.fixture(scope="module")
 def model(smollm: Path, tmp_path_factory: pytest.TempPathFactory) -> Model:
-    """Random weights in a shape that vLLM can serve on a CPU, published with ways of drawing that are not ours."""
+    """Random weights in a shape that vLLM can serve on a CPU, with sampling defaults that differ from ours."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
     folder = tmp_path_factory.mktemp("served") / "policy"
@@ -117,7 +117,7 @@ def settings(*servers: VLLM, patience: float = 300.0) -> EngineSettings:
 
 
 def ask(model: Model, server: VLLM, prompts: list[list[Message]], *samplings: Sampling) -> list[list[Completion]]:
-    """The completions of each prompt with each sampling, all asked for together."""
+    """Return the completions of each prompt with each sampling, requested together."""
 
     async def together() -> list[list[Completion]]:
         engine = await ServerEngine.open(model, settings(server), lambda notice: None)
@@ -131,7 +131,7 @@ def ask(model: Model, server: VLLM, prompts: list[list[Message]], *samplings: Sa
 
 
 def plain(model: Model, prompt: list[Message], tokens: int) -> str:
-    """What transformers itself generates greedily."""
+    """Return what transformers itself generates greedily."""
     tokenizer, weights = load_tokenizer(model.folder), load_model(model.folder)
     ids = torch.tensor([prompt_ids(tokenizer, prompt)])
     with torch.inference_mode():
@@ -170,7 +170,7 @@ def test_an_assistant_message_at_the_end_is_continued(model: Model, server: VLLM
     assert continued.text == plain(model, prompt, 12)
 
 
-def test_a_conversation_that_goes_on_is_taken_from_the_cache(model: Model, server: VLLM) -> None:
+def test_the_history_of_a_conversation_comes_from_the_cache(model: Model, server: VLLM) -> None:
     async def task() -> None:
         engine = await ServerEngine.open(model, settings(server), lambda notice: None)
         beginning = [Message("system", "You act in a house. " * 50), Message("user", "Find the lamp.")]
@@ -202,13 +202,13 @@ def test_the_servers_limit_is_the_engines(model: Model, server: VLLM) -> None:
     asyncio.run(task())
 
 
-def test_a_server_of_another_model_is_told_from_ours(model: Model, server: VLLM) -> None:
+def test_a_server_with_another_model_is_refused(model: Model, server: VLLM) -> None:
     stranger = Model(model.folder.parent, "stranger")
     with pytest.raises(PrerequisiteError, match="serves policy, not stranger"):
         asyncio.run(ServerEngine.open(stranger, settings(server), lambda notice: None))
 
 
-def test_requests_survive_the_death_of_a_server_and_fail_when_none_is_left(model: Model, server: VLLM) -> None:
+def test_requests_survive_the_death_of_a_server_and_fail_without_any(model: Model, server: VLLM) -> None:
     second = VLLM(model.folder, model.name, model.folder.parent)
     sampling = Sampling(n=8, temperature=1.0, max_tokens=300, seed=3)
     notices: list[str] = []

@@ -44,7 +44,7 @@ def runner() -> Iterator[asyncio.Runner]:
 
 @pytest.fixture(scope="module")
 def lively(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The tiny model with larger weights: as it comes, it repeats the last token of any prompt."""
+    """The tiny model with larger weights; without them it repeats the last token of any prompt."""
     folder = tmp_path_factory.mktemp("models") / "lively"
     model = load_model(tiny)
     with torch.no_grad():
@@ -92,7 +92,7 @@ def ask(
 
 
 def plain(folder: Path, prompt: list[Message], tokens: int) -> str:
-    """What transformers says, without any engine."""
+    """Return what transformers generates without any engine."""
     return str(loaded(folder)[0].decode(plain_ids(folder, prompt, tokens), skip_special_tokens=True))
 
 
@@ -127,7 +127,7 @@ def test_a_larger_n_extends_a_smaller_one(engine: VllmEngine, runner: asyncio.Ru
     assert five[3:] == last
 
 
-def test_what_shares_the_batch_changes_nothing(engine: VllmEngine, runner: asyncio.Runner) -> None:
+def test_the_rest_of_the_batch_changes_nothing(engine: VllmEngine, runner: asyncio.Runner) -> None:
     alone = [ask(runner, engine, [prompt], FREE)[0] for prompt in PROMPTS]
     assert ask(runner, engine, PROMPTS * 8, FREE) == alone * 8  # 48 sequences in 16 places
     assert engine.usage().batch > 2
@@ -158,12 +158,12 @@ def test_an_assistant_message_at_the_end_is_continued(engine: VllmEngine, runner
     assert answer[0].text == plain(lively, prompt, 8)
 
 
-def test_a_context_that_would_overflow_is_an_error_of_its_own(engine: VllmEngine, runner: asyncio.Runner) -> None:
+def test_a_context_overflow_has_its_own_error(engine: VllmEngine, runner: asyncio.Runner) -> None:
     with pytest.raises(ContextOverflow, match="2048"):
         ask(runner, engine, [PROMPTS[0]], Sampling(max_tokens=2048))
 
 
-def test_a_conversation_that_goes_on_is_not_computed_again(
+def test_the_history_of_a_conversation_is_not_computed_again(
     engine: VllmEngine, runner: asyncio.Runner, lively: Path
 ) -> None:
     tokenizer = load_tokenizer(lively)
@@ -233,7 +233,7 @@ def processes(engine: VllmEngine) -> list[psutil.Process]:
     return [supervisor, *supervisor.children(recursive=True)]
 
 
-def test_a_cancelled_request_takes_nothing_else_with_it(engine: VllmEngine, runner: asyncio.Runner) -> None:
+def test_a_cancelled_request_affects_no_other(engine: VllmEngine, runner: asyncio.Runner) -> None:
     alone = ask(runner, engine, [PROMPTS[1]], FREE)
 
     async def one_goes() -> list[Completion]:
