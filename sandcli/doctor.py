@@ -20,7 +20,7 @@ from sandcli.install import install_command
 from sandcli.models import EMBEDDED, embedded_source
 from sandcli.settings import without_password
 
-_REQUIRED = ("openai", "py4j", "scienceworld")
+_REQUIRED = ("aiohttp", "py4j", "scienceworld")
 _LOCAL = ("torch", "transformers", "trl", "peft")
 """What loads and trains models on this machine; with servers, only training needs it."""
 
