@@ -10,7 +10,7 @@ from sandcli.cli.output import print_data
 from sandcli.core.context import Context
 from sandcli.records import Candidate, Record, Rollout, Sample, Step, Task, Thought, Trajectory
 from sandcli.show import show_run
-from tests.helpers import context, make_run, sand
+from tests.helpers import context, make_run, perform, sand
 
 ID = "train/pick_and_place_simple-Mug-None-Desk-308/trial_T20190906_195547_338431_x"
 ROOM = "This room is called the kitchen. In it, you see: a stove, a sink, a table, and on the table a lamp. " * 3
@@ -123,3 +123,17 @@ def test_the_command_prints_observations_in_full(run: Context) -> None:
     ran = sand("show", "--run", run.run.root, ID, "--step", "1", "--full", extra={"COLUMNS": "80"})
     assert ran.returncode == 0, ran.stderr
     assert "(the same as above)" not in ran.stdout
+
+
+def test_show_prints_everything_about_a_step(tmp_path: Path) -> None:
+    root = make_run(tmp_path / "run")
+    for stage in ("collect", "sample", "rollout", "critique", "synthesize"):
+        perform(stage, root, limit=1)
+    ran = sand("show", "--run", root, "fetch_0", "--step", "1")
+    assert ran.returncode == 0, ran.stderr
+    for part in ("take lamp", "You are in the kitchen.", "expert: take lamp", "Critique: With", "trained on"):
+        assert part in ran.stdout
+    assert "fetch_0" in sand("show", "--run", root).stdout
+    unknown = sand("show", "--run", root, "fetch_00")
+    assert (unknown.returncode, unknown.stderr.splitlines()[1].strip()) == (2, "fix: did you mean fetch_0?")
+    assert sand("show", "--run", root, "fetch_0", "--step", "9").returncode == 2

@@ -1,5 +1,6 @@
 """What `sand status` and a finished stage print at 80 columns."""
 
+import json
 from pathlib import Path
 
 import msgspec
@@ -81,3 +82,17 @@ def test_a_summary_lists_units_that_were_left_out(capsys: pytest.CaptureFixture[
     print_data(summary_view(made))
     lines = [line.rstrip() for line in capsys.readouterr().out.splitlines()]
     assert lines[-2:] == [f"left out: {unit}", f"    {HOSTILE_PRINTED}"]
+
+
+def test_status_of_a_new_run(tmp_path: Path) -> None:
+    root = make_run(tmp_path / "run")
+    items = json.loads(sand("status", "--run", root, "--json").stdout)
+    assert [item["state"] for item in items] == ["missing"] * 8
+    assert (items[0]["stage"], items[0]["todo"]) == ("collect", 6)
+
+
+def test_a_limited_stage_is_done_within_its_limit(tmp_path: Path) -> None:
+    root = make_run(tmp_path / "run")
+    perform("collect", root, limit=1)
+    collect = json.loads(sand("status", "--run", root, "--json").stdout)[0]
+    assert (collect["state"], collect["todo"], collect["note"]) == ("done", 0, "with --limit 1")

@@ -49,7 +49,7 @@ def terminal(grid: Grid, width: int) -> Text:
     headings = [
         textwrap.wrap(name, size, break_long_words=False) for name, size in zip(grid.header[2:], widths, strict=True)
     ]
-    _add_row(printed, [textwrap.wrap(grid.header[1], first), *headings], [first, *widths], right, "bold", above=True)
+    _add_row(printed, [textwrap.wrap(grid.header[1], first), *headings], [first, *widths], right, "bold", bottom=True)
     group = ""
     for row, numbers in zip(grid.rows, cells, strict=True):
         if row[0] != group:
@@ -100,27 +100,27 @@ def _add_row(
     widths: Sequence[int],
     right: Sequence[bool],
     style: str,
-    above: bool = False,
+    bottom: bool = False,
 ) -> None:
-    """Add a row with as many lines as its tallest cell. With `above`, lower cells are filled up from above."""
+    """Add a row with as many lines as its tallest cell. `bottom` aligns cells of fewer lines at the bottom."""
     height = max(map(len, cells))
     for line in range(height):
         parts = []
         for cell, width, flush in zip(cells, widths, [False, *right], strict=True):
-            at = line - (height - len(cell)) if above else line
+            at = line - (height - len(cell)) if bottom else line
             text = cell[at] if 0 <= at < len(cell) else ""
             blank = " " * (width - cell_len(text))
             parts.append(blank + text if flush else text + blank)
-        printed.append((" " * _GAP).join(parts).rstrip() + "\n", style=f"{style} dim" if line and not above else style)
+        printed.append((" " * _GAP).join(parts).rstrip() + "\n", style=f"{style} dim" if line and not bottom else style)
 
 
 def markdown(grid: Grid) -> str:
     """The table in GitHub's Markdown, with its title above and its notes below."""
     rule = ["---:" if flush else "---" for flush in numeric(grid)]
-    rows = [[_marked(cell) for cell in row] for row in (grid.header, *grid.rows)]
+    rows = [[_escape_markdown(cell) for cell in row] for row in (grid.header, *grid.rows)]
     lines = ["| " + " | ".join(row) + " |" for row in (rows[0], rule, *rows[1:])]
-    notes = [f"\n{_marked(note)}" for note in grid.notes]
-    return "\n".join([f"**{_marked(grid.title)}**\n", *lines, *notes]) + "\n"
+    notes = [f"\n{_escape_markdown(note)}" for note in grid.notes]
+    return "\n".join([f"**{_escape_markdown(grid.title)}**\n", *lines, *notes]) + "\n"
 
 
 def latex(grid: Grid) -> str:
@@ -129,19 +129,19 @@ def latex(grid: Grid) -> str:
     lines = [
         r"\begin{table}",
         r"\centering",
-        rf"\caption{{{_tex(_NUMBERED.sub('', grid.title))}}}",
+        rf"\caption{{{_escape_latex(_NUMBERED.sub('', grid.title))}}}",
         rf"\label{{tab:{grid.name}}}",
         rf"\begin{{tabular}}{{{shape}}}",
         r"\toprule",
-        _tex_row(grid.header[1:]),
+        _latex_row(grid.header[1:]),
     ]
     group = None
     for row in grid.rows:
         if row[0] != group:
             group = row[0]
-            lines += [r"\midrule", rf"\multicolumn{{{len(shape)}}}{{l}}{{\textit{{{_tex(group)}}}}} \\"]
-        lines.append(_tex_row(row[1:]))
-    notes = [rf"\par{{\footnotesize {_tex(note)}}}" for note in grid.notes]
+            lines += [r"\midrule", rf"\multicolumn{{{len(shape)}}}{{l}}{{\textit{{{_escape_latex(group)}}}}} \\"]
+        lines.append(_latex_row(row[1:]))
+    notes = [rf"\par{{\footnotesize {_escape_latex(note)}}}" for note in grid.notes]
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", *notes, r"\end{table}"]) + "\n"
 
 
@@ -152,16 +152,16 @@ def comma_separated(sheet: Sheet) -> str:
     return written.getvalue()
 
 
-def _marked(text: str) -> str:
+def _escape_markdown(text: str) -> str:
     return _MARKDOWN.sub(r"\\\1", text)
 
 
-def _tex(text: str) -> str:
+def _escape_latex(text: str) -> str:
     if _NUMBER.fullmatch(text):
         signed = re.sub(r"(?<!\d)([-+])(?=\d)", r"$\1$", text)
         return re.sub(r"(?<=\d)-(?=\d)", "--", signed)
     return "".join(_LATEX.get(character, character) for character in text)
 
 
-def _tex_row(cells: Sequence[str]) -> str:
-    return " & ".join(map(_tex, cells)) + r" \\"
+def _latex_row(cells: Sequence[str]) -> str:
+    return " & ".join(map(_escape_latex, cells)) + r" \\"

@@ -280,6 +280,18 @@ def test_an_internal_error_exits_with_70_and_shows_a_traceback_only_with_debug(t
     assert "Traceback" in sand("--debug", "collect", "--run", root).stderr
 
 
+def test_errors_do_not_control_the_terminal(tmp_path: Path) -> None:
+    ran = sand("status", "--run", tmp_path / "[red]\x1b[2J")
+    assert (ran.returncode, error_of(ran)[0]) == (3, f"there is no run directory {tmp_path}/[red]\\x1b[2J")
+
+
+@pytest.mark.parametrize("columns", ["80", "200"])
+def test_settings_have_whole_names(tmp_path: Path, columns: str) -> None:
+    ran = sand("config", "--run", make_run(tmp_path / "run"), extra={"COLUMNS": columns})
+    names = {item["name"] for item in json.loads(sand("config", "--run", tmp_path / "run", "--json").stdout)}
+    assert names <= set(ran.stdout.split())
+
+
 def test_settings_are_shown_with_their_origin(tmp_path: Path) -> None:
     root = make_run(tmp_path / "run", sample__n=3)
     ran = sand("config", "--run", root, "--json", extra={"SAND_RUN_SEED": "7"})
@@ -287,20 +299,6 @@ def test_settings_are_shown_with_their_origin(tmp_path: Path) -> None:
     assert found["sample.n"]["value"] == 3
     assert re.fullmatch(rf"{root}/sand.toml:\d+", found["sample.n"]["origin"])
     assert (found["run.seed"]["value"], found["run.seed"]["origin"]) == (7, "SAND_RUN_SEED")
-
-
-def test_status_of_a_new_run(tmp_path: Path) -> None:
-    root = make_run(tmp_path / "run")
-    items = json.loads(sand("status", "--run", root, "--json").stdout)
-    assert [item["state"] for item in items] == ["missing"] * 8
-    assert (items[0]["stage"], items[0]["todo"]) == ("collect", 6)
-
-
-def test_a_limited_stage_is_done_within_its_limit(tmp_path: Path) -> None:
-    root = make_run(tmp_path / "run")
-    perform("collect", root, limit=1)
-    collect = json.loads(sand("status", "--run", root, "--json").stdout)[0]
-    assert (collect["state"], collect["todo"], collect["note"]) == ("done", 0, "with --limit 1")
 
 
 def test_a_dry_run_prints_the_real_command(tmp_path: Path) -> None:
@@ -319,20 +317,6 @@ def test_a_folder_without_a_model_type_is_not_a_model(tmp_path: Path) -> None:
     (tmp_path / "model" / "config.json").write_text("{}")
     with pytest.raises(PrerequisiteError, match="names no model_type"):
         locate(str(tmp_path / "model"))
-
-
-def test_show_prints_everything_about_a_step(tmp_path: Path) -> None:
-    root = make_run(tmp_path / "run")
-    for stage in ("collect", "sample", "rollout", "critique", "synthesize"):
-        perform(stage, root, limit=1)
-    ran = sand("show", "--run", root, "fetch_0", "--step", "1")
-    assert ran.returncode == 0, ran.stderr
-    for part in ("take lamp", "You are in the kitchen.", "expert: take lamp", "Critique: With", "trained on"):
-        assert part in ran.stdout
-    assert "fetch_0" in sand("show", "--run", root).stdout
-    unknown = sand("show", "--run", root, "fetch_00")
-    assert (unknown.returncode, error_of(unknown)[1]) == (2, "did you mean fetch_0?")
-    assert sand("show", "--run", root, "fetch_0", "--step", "9").returncode == 2
 
 
 def test_the_rollout_benchmark_compares_four_variants(tmp_path: Path) -> None:

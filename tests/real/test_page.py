@@ -107,13 +107,11 @@ def training_trajectory() -> TrainingTrajectory:
         )
         for number, action in enumerate(("go 1", "fly"))
     ]
-    critiques = [
-        Critique(id="boil_1", step=1, candidate=1, action="fly", reward=0.0, critique="Nobody flies.", tokens=2)
-    ]
+    critique = Critique(id="boil_1", step=1, candidate=1, action="fly", reward=0.0, critique="Nobody flies.", tokens=2)
     thought = Thought(
         id="boil_1", step=1, thought="My options: all.", attempts=2, rejected=["repeats itself"], tokens=9
     )
-    return TrainingTrajectory(expert, trained, [sample], rollouts, critiques, [thought])
+    return TrainingTrajectory(expert, trained, [sample], rollouts, [critique], [thought])
 
 
 @pytest.fixture(scope="module")

@@ -120,6 +120,12 @@ def test_a_wide_terminal_has_one_line_per_row() -> None:
     assert [line.split()[0] for line in shown] == ["Rewards", "agent", "base_1", "first", "second", "a_b:"]
 
 
+def test_names_cannot_control_the_terminal() -> None:
+    sheet = sheet_of("[red]run[/] \x1b[2J")
+    assert r"[red]run[/] \x1b[2J" in terminal(grid(sheet._replace(title="\x07")), 120).plain
+    assert "\x1b" in markdown(grid(sheet))  # files keep names as they are
+
+
 def test_columns_of_numbers_are_recognised() -> None:
     assert numeric(grid(sheet_of("7"))) == [False, True, True, True, True]
     assert numeric(grid(sheet_of("seven"))) == [False, False, True, True, True]
