@@ -56,7 +56,7 @@ class TrainingJob(NamedTuple):
             hooks = hooks._replace(agreed=_from_first)
         if rank() > 0:
             return fit(self.config, self.trajectories(), hooks._replace(sized=lambda size: None))
-        with bar.shown():
+        with bar.display():
             return fit(self.config, self.trajectories(), hooks)
 
     def launch(self, processes: int) -> TrainingResult:
