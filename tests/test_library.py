@@ -6,16 +6,17 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
 import sandcli
 from sandcli.errors import Exit, PrerequisiteError, UsageError
 from sandcli.records import Critique, Rollout, Sample, Thought, Trajectory
-from tests.helpers import make_run, watched, write_rules
+from tests.helpers import REPO, make_run, watched, write_rules
 
 HEAVY = ("asyncio", "datasets", "matplotlib", "numpy", "pandas", "rich", "torch", "transformers", "typer")
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -230,6 +231,7 @@ def test_ctrl_c_ends_a_call_and_the_next_one_resumes(
         begun.append(unit)
         if len(begun) == 4:
             os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(0.3)  # in a thread: let the main thread hear it
 
     async def main() -> None:
         sandcli.sample(run)
@@ -243,3 +245,85 @@ def test_ctrl_c_ends_a_call_and_the_next_one_resumes(
     before = len(begun)
     assert before >= 4 and sandcli.sample(run).exit is Exit.DONE
     assert 0 < recorded < len(run.samples()) == recorded + len(begun) - before
+
+
+# Jupyter
+
+
+class Output(NamedTuple):
+    """What a cell shows: its kind (stream, execute_result, error) and its text."""
+
+    kind: str
+    text: str
+
+
+def executed(*cells: str) -> list[list[Output]]:
+    """What each cell of a notebook shows, without what is written to stderr; executed by a kernel of this Python."""
+    import nbclient
+    import nbformat
+
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
+    resources = {"metadata": {"path": str(REPO)}}
+    nbclient.NotebookClient(notebook, timeout=120, allow_errors=True, resources=resources).execute()
+    return [[_output(shown) for shown in cell.outputs if shown.get("name") != "stderr"] for cell in notebook.cells]
+
+
+def _output(shown: Any) -> Output:
+    text = shown.get("text") or shown.get("data", {}).get("text/plain") or "\n".join(shown.get("traceback", []))
+    return Output(shown.output_type, text)
+
+
+PREPARE = """
+import asyncio, os, signal, sys, time
+import pandas
+import sandcli
+from sandcli.stages.critique import CritiqueStage
+from tests.helpers import make_run, watched
+run = sandcli.Run(make_run(__import__("pathlib").Path(FOLDER), env__tasks="carry", sample__n=3))
+"""
+
+INTERRUPT = """
+step = CritiqueStage.step
+
+def interrupt(unit):
+    os.kill(os.getpid(), signal.SIGINT)
+    time.sleep(0.3)
+
+watched(interrupt)
+try:
+    sandcli.critique(run)
+except KeyboardInterrupt:
+    print("interrupted")
+CritiqueStage.step = step
+"""
+
+
+def test_a_notebook_runs_the_stages(tmp_path: Path) -> None:
+    root = tmp_path / "it1"
+    cells = {
+        PREPARE.replace("FOLDER", repr(str(root))): [],
+        "asyncio.get_running_loop().is_running()": [result("True")],
+        "sandcli.collect(run, limit=2).exit.name": [result("'DONE'")],
+        "summary = sandcli.sample(run)\nsummary.stage": [result("'sample'")],
+        "summary = await sandcli.rollout.aio(run)\nsummary.exit.name": [result("'DONE'")],
+        "frame = run.samples().to_pandas()\nlen(frame) == len(run.samples()) > 0": [result("True")],
+        "run.samples().to_dataset().num_rows == len(frame)": [result("True")],
+        "{type(record).__name__ for record in run.rollouts()}": [result("{'Rollout'}")],
+        "frame[['id', 'step']].head(1)": [result("        id  step\n0  carry_0     0")],
+        INTERRUPT: [Output("stream", "interrupted\n")],
+        "sandcli.critique(run).exit.name": [result("'DONE'")],
+    }
+    assert dict(zip(cells, executed(*cells), strict=True)) == cells
+    assert len(sandcli.Run(root).critiques()) > 0
+
+
+def test_a_notebook_shows_an_error_with_its_type(tmp_path: Path) -> None:
+    call = f"sandcli.sample({str(tmp_path / 'none')!r})"
+    _, (error,) = executed("import sandcli", call)
+    assert error.kind == "error"
+    assert f"PrerequisiteError: there is no run directory {tmp_path / 'none'}" in error.text
+
+
+def result(text: str) -> Output:
+    """The value of a cell's last line."""
+    return Output("execute_result", text)
