@@ -3,23 +3,31 @@
 import re
 import shlex
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from tests.helpers import REPO, sand, write_rules
+from tests.helpers import REPO, environment, sand, write_rules
 
 PAGES = [REPO / "README.md", REPO / "CONTRIBUTING.md", *sorted((REPO / "docs").glob("*.md"))]
 TEXTS = {path.name: path.read_text() for path in PAGES}
-BLOCKS = re.compile(r"^```\n(.*?)^```", re.DOTALL | re.MULTILINE)
+FENCED = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 
-ELSEWHERE = ("games", "alf1", "alfworld", "--preset", "seed1", "SAND_ENGINE_URLS")
-"""Commands with these words need games, servers or other runs; tests in tests/real do the like."""
+SPANS = re.compile(r"`(sand [a-z][^`]*)`")
+
+ELSEWHERE = ("games", "alf1", "alfworld", "--preset", "seed1", "SAND_ENGINE_URLS", "--nproc")
+"""Commands with these words need games, servers, GPUs or other runs; tests in tests/real do the like."""
+
+
+def blocks(page: str, language: str = "") -> list[str]:
+    """A page's code blocks in a language; blocks of shell commands name none."""
+    return [text for name, text in FENCED.findall(TEXTS[page]) if name == language]
 
 
 def commands(page: str) -> list[str]:
-    """The `sand` commands in a page's code blocks."""
-    lines = [line.partition("#")[0].strip() for block in BLOCKS.findall(TEXTS[page]) for line in block.splitlines()]
+    """The `sand` commands in a page's code blocks, except those that run elsewhere."""
+    lines = [line.partition("#")[0].strip() for block in blocks(page) for line in block.splitlines()]
     return [line for line in lines if line.startswith("sand ") and not any(word in line for word in ELSEWHERE)]
 
 
@@ -28,9 +36,8 @@ def test_readme_is_short() -> None:
 
 
 def test_world_of_the_docs_is_loaded_as_a_plug_in(tmp_path: Path) -> None:
-    program = re.search(r"^```python\n(.*?)^```", TEXTS["worlds.md"], re.DOTALL | re.MULTILINE)
-    assert program is not None
-    (tmp_path / "counting.py").write_text(program[1])
+    (program,) = blocks("worlds.md", "python")
+    (tmp_path / "counting.py").write_text(program)
     package = tmp_path / "counting-1.dist-info"
     package.mkdir()
     (package / "METADATA").write_text("Metadata-Version: 2.1\nName: counting\nVersion: 1\n")
@@ -42,32 +49,68 @@ def test_world_of_the_docs_is_loaded_as_a_plug_in(tmp_path: Path) -> None:
     assert len((tmp_path / "run" / "expert.jsonl").read_text().splitlines()) == 4
 
 
-@pytest.mark.real
-def test_sand_commands_of_the_readme_work(tiny: Path, tmp_path: Path) -> None:
-    environment = {
+def toy_settings(tiny: Path, folder: Path) -> dict[str, str]:
+    """The variables that turn a run of the documents into one on the toy world."""
+    return {
         "SAND_ENV_NAME": "tests.toyworld:ToyWorld",
         "SAND_ENV_TASKS": "fetch",
         "SAND_ENV_SIMPLIFICATIONS": "none",
         "SAND_ENGINE_KIND": "scripted",
-        "SAND_ENGINE_SCRIPT": str(write_rules(tmp_path / "rules.json")),
+        "SAND_ENGINE_SCRIPT": str(write_rules(folder / "rules.json")),
         "SAND_MODEL_BASE": str(tiny),
         "SAND_COLLECT_THOUGHTS": "none",
         "SAND_SFT_EPOCHS": "1",
         "SAND_TRAIN_EPOCHS": "1",
     }
-    named = commands("README.md")
-    assert len(named) >= 15
-    for command in named:
+
+
+def run_programs(page: str, folder: Path, variables: dict[str, str]) -> None:
+    """Execute a page's Python blocks as the cells of one notebook."""
+    cells = [cell.replace("find-plant_3", "fetch_0") for cell in blocks(page, "python")]
+    assert cells
+    notebook = [sys.executable, "-c", NOTEBOOK, *cells]
+    done = subprocess.run(
+        notebook, cwd=folder, env=environment(**variables), capture_output=True, text=True, timeout=500
+    )
+    assert done.returncode == 0, done.stderr
+
+
+NOTEBOOK = """
+import ast, asyncio, inspect, sys
+names = {}
+for cell in sys.argv[1:]:
+    code = compile(cell, "cell", "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+    running = eval(code, names)
+    if inspect.iscoroutine(running):
+        asyncio.run(running)
+"""
+
+
+@pytest.mark.real
+def test_commands_and_python_of_the_docs_work(tiny: Path, tmp_path: Path) -> None:
+    variables = toy_settings(tiny, tmp_path)
+    assert len(commands("README.md")) >= 15
+    for command in (command for page in TEXTS for command in commands(page)):
         words = shlex.split(command.replace("find-plant_3", "fetch_0"))[1:]
-        done = sand(*words, cwd=tmp_path, extra=environment)
+        done = sand(*words, cwd=tmp_path, extra=variables)
         assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
+    run_programs("README.md", tmp_path, variables)
+
+
+@pytest.mark.real
+def test_python_of_the_library_page_works(tiny: Path, tmp_path: Path) -> None:
+    run_programs("library.md", tmp_path, toy_settings(tiny, tmp_path))
 
 
 @pytest.mark.parametrize("page", TEXTS)
 def test_options_of_the_docs_exist(page: str) -> None:
     reference = (REPO / "docs" / "reference" / "cli.md").read_text()
-    for command in re.findall(r"\bsand ((?:[a-z]+)(?: [a-z]+)?[^\n`]*)", "\n".join(BLOCKS.findall(TEXTS[page]))):
+    prose = " ".join(FENCED.sub("", TEXTS[page]).split())
+    written = "\n".join([*blocks(page), *SPANS.findall(prose)])
+    for command in re.findall(r"\bsand ((?:[a-z]+)(?: [a-z]+)?[^\n`]*)", written):
         words = command.partition("#")[0].split()
+        if words == ["count"]:
+            continue  # the stage that CONTRIBUTING.md adds
         sections = [f"## sand {' '.join(words[:2])}\n", f"## sand {words[0]}\n"]
         section = next((s for s in sections if s in reference), None)
         assert section, command
