@@ -1,15 +1,18 @@
-"""Sealed artifacts are checked before they are read; an edit by hand is accepted by running the stage again."""
+"""Artifacts: sealed ones are checked before they are read, hand edits are accepted, and old ones are set aside."""
 
 import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from sandcli.core.artifact import StageName
-from sandcli.core.run import Run
+from sandcli.core.manifest import Identity, Manifest
+from sandcli.core.run import ARTIFACTS, D_DELIB, Run
 from sandcli.core.stage import Options
 from sandcli.errors import Exit, Interrupted, PrerequisiteError, UsageError
+from sandcli.records import Failure
 from tests.helpers import artifact, contents, lines, make_run, perform, sand, state
 
 STAGES: tuple[StageName, ...] = ("collect", "sample", "rollout", "critique", "synthesize", "eval")
@@ -159,3 +162,82 @@ def test_interrupted_force_is_resumed_by_the_same_command(run: Path, monkeypatch
     perform("sample", run, limit=2, options=Options(force=True))
     assert len(list((run / "aside").iterdir())) == 1
     assert set(kept.splitlines()) <= set((run / "samples.jsonl").read_bytes().splitlines())
+
+
+def manifest(**settings: str) -> Manifest:
+    return Manifest(stage="sample", identity=Identity(settings=settings, inputs={}, scope={}))
+
+
+def empty_run(folder: Path) -> Run:
+    run = Run(folder)
+    run.must_exist()
+    return run
+
+
+def test_manifest_is_read_back(tmp_path: Path) -> None:
+    run = empty_run(tmp_path)
+    made = manifest(n="3")
+    made.counts, made.left_out, made.loss = {"units": 2}, {"a": "why"}, [(1, 0.5)]
+    run.artifact("sample").begin(made.identity)
+    part = run.artifact("sample").manifest(part=True)
+    assert part is not None
+    assert part.identity == made.identity
+    assert run.artifact("sample").manifest() is None
+    run.artifact("sample").write_manifest(made)
+    run.artifact("sample").finish()
+    assert run.artifact("sample").manifest() == made
+    assert made.versions["sandcli"]
+    assert made.finished.startswith(time.strftime("%Y-"))
+    assert run.artifact("sample").manifest(part=True) is None
+
+
+def test_broken_manifest_is_named(tmp_path: Path) -> None:
+    run = empty_run(tmp_path)
+    run.artifact("sample").note("json").write_text('{"stage": ')
+    with pytest.raises(UsageError) as caught:
+        run.artifact("sample").manifest()
+    assert caught.value.what.startswith(f"{run.artifact('sample').note('json')}: not a manifest")
+
+
+def test_failures_are_replaced_as_a_whole(tmp_path: Path) -> None:
+    run = empty_run(tmp_path)
+    failures = [Failure(unit=["a", n], reason="timeout", detail="x", attempts=3) for n in (1, 2)]
+    assert run.artifact("sample").failures() == []
+    run.artifact("sample").set_failures(failures)
+    assert run.artifact("sample").failures() == failures
+    run.artifact("sample").set_failures(failures[:1])
+    assert run.artifact("sample").failures() == failures[:1]
+    run.artifact("sample").set_failures([])
+    assert not run.artifact("sample").note("failures.jsonl").exists()
+
+
+def test_set_aside_moves_what_the_stage_made_and_nothing_else(tmp_path: Path) -> None:
+    run = empty_run(tmp_path)
+    for stage in ARTIFACTS:
+        run.artifact(stage).path.write_text(stage)
+        run.artifact(stage).write_manifest(Manifest(stage=stage, identity=manifest().identity))
+    run.artifact("synthesize").derived[D_DELIB].write_text("D_delib")
+    moved = [Path(name) for name in run.artifact("synthesize").set_aside()]
+    assert sorted(path.name for path in moved) == ["deliberations.jsonl", "synthesize.json", "thoughts.jsonl"]
+    assert {path.read_text() for path in moved if path.suffix == ".jsonl"} == {"synthesize", "D_delib"}
+    assert not run.artifact("synthesize").path.exists()
+    assert not run.artifact("synthesize").derived[D_DELIB].exists()
+    assert all(run.artifact(stage).path.exists() for stage in ARTIFACTS if stage != "synthesize")
+
+
+def test_set_aside_moves_what_loggers_wrote(tmp_path: Path) -> None:
+    run = empty_run(tmp_path)
+    for path in (run.artifact("sft").path, run.artifact("sft").log.with_suffix("")):
+        path.mkdir(parents=True)
+        (path / "file").write_text(path.parent.name)
+    moved = run.artifact("sft").set_aside()
+    assert len(moved) == 2 and not run.artifact("sft").log.with_suffix("").exists()
+    assert all((Path(name) / "file").exists() for name in moved)
+
+
+def test_set_aside_twice_keeps_both(tmp_path: Path) -> None:
+    run = empty_run(tmp_path)
+    for text in ("first", "second"):
+        run.artifact("sample").path.write_text(text)
+        run.artifact("sample").set_aside()
+    assert sorted(path.read_text() for path in (tmp_path / "aside").rglob("samples.jsonl")) == ["first", "second"]
