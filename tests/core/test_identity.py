@@ -124,9 +124,17 @@ class _WatchedTable:
         self._read.add(f"{self._name}.{key}")
         return getattr(self._values, key)
 
+    def replaced(self, **changes: Any) -> Any:
+        """A plain table, for a reader that takes the table as a whole: every setting in it counts as read."""
+        self._read.update(f"{self._name}.{key}" for key in self._values.__struct_fields__)
+        return msgspec.structs.replace(self._values, **changes)
+
 
 @pytest.mark.parametrize("without", ["none", "critique", "sampling"])
-def test_stage_reads_no_content_setting_outside_its_identity(tmp_path: Path, without: str) -> None:
+def test_stage_reads_no_content_setting_outside_its_identity(
+    tmp_path: Path, without: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sandcli.core.context.replace", lambda table, **changes: table.replaced(**changes))
     root = make_run(tmp_path / "run", sample__n=2, method__without=without)
     for name in JSONL:
         if row(name).skip(context(root).settings):
