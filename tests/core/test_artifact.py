@@ -1,6 +1,5 @@
 """Artifacts: sealed ones are checked before they are read, hand edits are accepted, and old ones are set aside."""
 
-import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -13,25 +12,8 @@ from sandcli.core.run import ARTIFACTS, D_DELIB, Run
 from sandcli.core.stage import Options
 from sandcli.errors import Exit, Interrupted, PrerequisiteError, UsageError
 from sandcli.records import Failure
-from tests.helpers import artifact, contents, lines, make_run, perform, sand, state
-
-STAGES: tuple[StageName, ...] = ("collect", "sample", "rollout", "critique", "synthesize", "eval")
-
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run with every stage done on two trajectories."""
-    root = make_run(tmp_path_factory.mktemp("artifact") / "run", sample__n=2)
-    for stage in STAGES:
-        perform(stage, root, limit=2)
-    return root
-
-
-@pytest.fixture
-def run(finished: Path, tmp_path: Path) -> Path:
-    """The same, to damage."""
-    return Path(shutil.copytree(finished, tmp_path / "run"))
-
+from tests.core.runs import LIMIT
+from tests.helpers import artifact, contents, lines, perform, sand, state
 
 Damage = Callable[[Path], None]
 
@@ -69,7 +51,7 @@ def test_damaged_artifact_is_refused_by_its_reader(
     damage(artifact(run, stage).path)
     before = contents(run)
     with pytest.raises((PrerequisiteError, UsageError), match=rf"{artifact(run, stage).name}(:\d+: | was changed)"):
-        perform(reader, run, limit=2)
+        perform(reader, run, limit=LIMIT)
     assert contents(run) == before
 
 
@@ -87,9 +69,9 @@ def test_damaged_d_delib_is_refused_and_made_again(run: Path, damage: Damage) ->
     damage(path)
     with pytest.raises(PrerequisiteError, match=r"deliberations\.jsonl was changed"):
         Run(run).deliberations()
-    perform("synthesize", run, limit=2)
+    perform("synthesize", run, limit=LIMIT)
     assert path.read_bytes() == whole
-    assert len(list(Run(run).deliberations())) == 2
+    assert len(list(Run(run).deliberations())) == LIMIT
 
 
 def test_edited_record_is_accepted_by_its_stage(run: Path) -> None:
@@ -99,18 +81,18 @@ def test_edited_record_is_accepted_by_its_stage(run: Path) -> None:
     with pytest.raises(PrerequisiteError, match="was changed after `sand synthesize` finished") as caught:
         Run(run).thoughts()
     assert f"sand synthesize --run {run} checks it" in caught.value.fix
-    assert perform("synthesize", run, limit=2).exit is Exit.DONE
+    assert perform("synthesize", run, limit=LIMIT).exit is Exit.DONE
     edited = thought.replace("would take longer", "would take much longer")
     assert edited in {record.thought for record in Run(run).thoughts()}
     assert edited in {step.thought for made in Run(run).deliberations() for step in made.steps}
-    assert state("synthesize", run, limit=2).kind == "done"
+    assert state("synthesize", run, limit=LIMIT).kind == "done"
 
 
 def test_deleted_record_is_made_again(run: Path) -> None:
     path = run / "samples.jsonl"
     whole = path.read_bytes()
     delete_a_line(path)
-    perform("sample", run, limit=2)
+    perform("sample", run, limit=LIMIT)
     assert path.read_bytes() == whole
 
 
@@ -118,7 +100,7 @@ def test_deletion_is_kept_if_asked_for(run: Path) -> None:
     path = run / "samples.jsonl"
     delete_a_line(path)
     left = path.read_bytes()
-    perform("sample", run, limit=2, options=Options(accept_stale=True))
+    perform("sample", run, limit=LIMIT, options=Options(accept_stale=True))
     assert path.read_bytes() == left
     assert len(list(Run(run).samples())) == len(left.splitlines())
 
@@ -127,17 +109,17 @@ def test_last_record_without_a_line_break_counts(run: Path) -> None:
     path = run / "samples.jsonl"
     whole = path.read_bytes()
     path.write_bytes(whole.removesuffix(b"\n"))
-    perform("sample", run, limit=2)
+    perform("sample", run, limit=LIMIT)
     assert path.read_bytes() == whole
 
 
 def test_edit_of_the_last_observation_reaches_d_delib(run: Path) -> None:
     path = run / "expert.jsonl"
     path.write_text(path.read_text().replace("You drop the lamp.", "You put down the lamp."))
-    perform("collect", run, limit=2)
+    perform("collect", run, limit=LIMIT)
     assert "You put down the lamp." not in (run / "deliberations.jsonl").read_text()
     for stage in ("sample", "synthesize"):
-        perform(stage, run, limit=2, options=Options(accept_stale=True))
+        perform(stage, run, limit=LIMIT, options=Options(accept_stale=True))
     assert "You put down the lamp." in (run / "deliberations.jsonl").read_text()
 
 
@@ -156,10 +138,10 @@ def test_interrupted_force_is_resumed_by_the_same_command(run: Path, monkeypatch
     with monkeypatch.context() as patch:
         patch.setattr(SampleStage, "step", interrupted)
         with pytest.raises(Interrupted):
-            perform("sample", run, limit=2, options=Options(force=True), run__in_flight=1)
+            perform("sample", run, limit=LIMIT, options=Options(force=True), run__in_flight=1)
     kept = artifact(run, "sample").journal.read_bytes()
     assert kept.count(b"\n") == 3
-    perform("sample", run, limit=2, options=Options(force=True))
+    perform("sample", run, limit=LIMIT, options=Options(force=True))
     assert len(list((run / "aside").iterdir())) == 1
     assert set(kept.splitlines()) <= set((run / "samples.jsonl").read_bytes().splitlines())
 
