@@ -2,6 +2,7 @@
 
 import json
 import ssl
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,24 @@ from sandcli.models import EMBEDDED, locate
 
 if TYPE_CHECKING:
     from tests.servers import Behaviour, Serve
+
+
+TRAINED = {"smollm", "tiny"}
+"""Fixtures that are models with weights."""
+
+
+def pytest_configure() -> None:
+    """Worker processes start as those of a program do, without importing pytest first."""
+    main = sys.modules["__main__"]
+    main.__spec__ = main.__file__ = None
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Whatever uses a model with weights is a test with the real thing."""
+    for item in items:
+        if TRAINED & set(getattr(item, "fixturenames", ())):
+            item.add_marker("real")
 
 
 @pytest.fixture(scope="session")

@@ -125,7 +125,7 @@ def make_run(folder: Path, **settings: Scalar) -> Path:
         "engine.kind": "scripted",
         "engine.script": str(script),
         "collect.thoughts": "none",
-        "run.workers": 2,
+        "run.workers": 1,
         **{name.replace("__", "."): value for name, value in settings.items()},
     }
     start_run(folder, None, assigned([f"{name}={value}" for name, value in values.items()]))

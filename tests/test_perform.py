@@ -58,8 +58,8 @@ def test_ablation_goes_without_its_stages(tmp_path: Path, tiny: Path) -> None:
     assert not (root / "rollouts.jsonl").exists() and (root / "eval.jsonl").exists()
 
 
-def test_dry_run_makes_nothing(tmp_path: Path, tiny: Path) -> None:
-    root = prepared(tmp_path / "it1", tiny)
+def test_dry_run_makes_nothing(tmp_path: Path) -> None:
+    root = make_run(tmp_path / "it1")
     ran = sand("run", "--run", root, "--dry-run")
     assert ran.returncode == 0, ran.stderr
     assert "collect: missing; 0 units recorded, 6 to do" in ran.stderr

@@ -12,7 +12,7 @@ from tests.helpers import make_run, perform, watched
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run with every stage done on three trajectories; read only."""
-    root = make_run(tmp_path_factory.mktemp("finished") / "run", sample__n=2, run__workers=1)
+    root = make_run(tmp_path_factory.mktemp("finished") / "run", sample__n=2)
     for stage in STAGES:
         perform(stage, root, limit=LIMIT)
     return root

@@ -12,8 +12,9 @@ from sandcli.core.run import ARTIFACTS, D_DELIB, Run
 from sandcli.core.stage import Options
 from sandcli.errors import Exit, Interrupted, PrerequisiteError, UsageError
 from sandcli.records import Failure
+from sandcli.report.build import report_on
 from tests.core.runs import LIMIT
-from tests.helpers import artifact, contents, lines, perform, sand, state
+from tests.helpers import artifact, contents, lines, perform, state
 
 Damage = Callable[[Path], None]
 
@@ -58,8 +59,9 @@ def test_damaged_artifact_is_refused_by_its_reader(
 @pytest.mark.parametrize("damage", [cut, empty, zeros, delete_a_line, double_a_line])
 def test_damaged_evaluation_is_refused_by_the_report(run: Path, damage: Damage) -> None:
     damage(artifact(run, "eval").path)
-    ran = sand("report", run)
-    assert ran.returncode in (2, 3) and ran.stderr.startswith(f"error: {run}/eval.jsonl")
+    with pytest.raises((PrerequisiteError, UsageError)) as caught:
+        report_on([run])
+    assert caught.value.what.startswith(f"{run}/eval.jsonl")
 
 
 @pytest.mark.parametrize("damage", [cut, empty, zeros, delete_a_line, double_a_line])

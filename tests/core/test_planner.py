@@ -14,7 +14,7 @@ from tests.toyworld import ToyWorld
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_workers_batches_and_retries_make_no_stage_stale(finished: Path, stage: StageName) -> None:
-    other: dict[str, int] = {"run__workers": 1, "run__in_flight": 3, "run__retries": 0, "engine__batch": 2}
+    other: dict[str, int] = {"run__workers": 2, "run__in_flight": 3, "run__retries": 0, "engine__batch": 2}
     assert state(stage, finished, limit=LIMIT, **other).kind == "done"
 
 

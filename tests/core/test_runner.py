@@ -88,7 +88,7 @@ def test_dry_run_changes_nothing(run: Path, begun: list[str]) -> None:
     assert begun == []
 
 
-@pytest.mark.parametrize("settings", [{"run__in_flight": 1, "run__workers": 1}, {"run__in_flight": 64}])
+@pytest.mark.parametrize("settings", [{"run__in_flight": 1}, {"run__in_flight": 64, "run__workers": 2}])
 def test_concurrency_changes_no_byte(finished: Path, tmp_path: Path, settings: dict[str, Any]) -> None:
     root = make_run(tmp_path / "run", sample__n=2, **settings)
     for stage in STAGES:

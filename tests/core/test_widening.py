@@ -56,7 +56,7 @@ def test_more_trajectories_give_the_bytes_of_a_fresh_run(run: Path, tmp_path: Pa
 
 
 def test_limit_can_be_raised_step_by_step(finished: Path, tmp_path: Path) -> None:
-    root = make_run(tmp_path / "run", sample__n=2, run__workers=1)
+    root = make_run(tmp_path / "run", sample__n=2)
     for limit in (2, 3):
         for stage in STAGES:
             assert perform(stage, root, limit=limit).exit is Exit.DONE

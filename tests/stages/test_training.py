@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from sandcli.core.stage import Options, Summary
+from sandcli.engines.base import Model
 from sandcli.errors import Exit, Interrupted, PrerequisiteError, UsageError
 from sandcli.perform import perform as perform_stage
 from sandcli.stages.training import TrainingStage
@@ -43,8 +44,8 @@ def trainer(monkeypatch: pytest.MonkeyPatch) -> Trainer:
 
 
 @pytest.fixture
-def run(tmp_path: Path, tiny: Path) -> Path:
-    root = make_run(tmp_path / "run", model__base=str(tiny))
+def run(tmp_path: Path, words: Model) -> Path:
+    root = make_run(tmp_path / "run", model__base=str(words.folder))
     perform("collect", root, limit=1)
     return root
 
