@@ -1,8 +1,8 @@
 """The model families that the paper's policies come from: their chat templates and end tokens, on small tokenizers.
 
 The templates give the text of the published ones for conversations without tools. The tokenizers split text as the
-families' do (what a token may span is what the seams between turns depend on), with a few merges instead of 100,000.
-At the end are helpers that make what is told in them.
+families' do, since the seams between turns depend on what a token may span, with a few merges instead of 100,000.
+At the end are helpers that make trajectories and steps.
 """
 
 import json
@@ -34,11 +34,11 @@ _LLAMA = (
 )
 
 _SPLIT = r"[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,%d}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-"""Words with what stands before them, some digits, marks with the line ends after them, and white space."""
+"""Words with the mark before them, digits, punctuation with the line breaks after it, and white space."""
 
 
 class Family(NamedTuple):
-    """What sets a family apart. `stops` are its published end tokens; `end` is the one that its template writes."""
+    """What distinguishes a family. `stops` are its published end tokens; `end` is the one that its template writes."""
 
     name: str
     template: str
@@ -47,7 +47,7 @@ class Family(NamedTuple):
     end: str
     stops: tuple[str, ...]
     published: str | None
-    """The published template, where a package that we depend on has it."""
+    """The published template, if a package that we depend on has it."""
 
 
 SMOLLM2 = Family(
@@ -89,7 +89,7 @@ every_family = pytest.mark.parametrize("family", FAMILIES, ids=lambda family: fa
 
 
 def publish(family: Family, folder: Path) -> Path:
-    """Write what a model of the family has beside its weights."""
+    """Write all that a model of the family has besides its weights."""
     tokenizer = _tokenizer(family)
     fast = PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, bos_token=family.bos, eos_token=family.end, chat_template=family.template

@@ -1,4 +1,4 @@
-"""Servers that speak just enough of the OpenAI API and misbehave as they are told to, and engines on them."""
+"""Servers with just enough of the OpenAI API that misbehave on demand, and engines on them."""
 
 import asyncio
 import json
@@ -84,7 +84,7 @@ def fails(status: int, message: str = "something is wrong") -> Behaviour:
 
 
 def echoes_the_seed(handler: _Handler, body: dict[str, Any]) -> None:
-    """A completion by which one can tell what request it answers; `n` is ignored."""
+    """A completion that identifies the request it answers; `n` is ignored."""
     says(f"drawn with {body['seed']}")(handler, body)
 
 
@@ -94,12 +94,12 @@ def page(handler: _Handler, body: dict[str, Any]) -> None:
 
 
 def half(handler: _Handler, body: dict[str, Any]) -> None:
-    """An answer that ends in the middle."""
+    """An answer that breaks off."""
     handler.answer(200, b'{"choices": [{"te', length=500)
 
 
 def trickle(handler: _Handler, body: dict[str, Any]) -> None:
-    """An answer that comes so slowly that it never ends, though the connection is never silent for long."""
+    """An endless answer on a connection that is never silent for long."""
     handler.answer(200, b" ", length=500)
     for _ in range(30):
         handler.wfile.write(b" ")
@@ -107,14 +107,14 @@ def trickle(handler: _Handler, body: dict[str, Any]) -> None:
 
 
 def reset(handler: _Handler, body: dict[str, Any]) -> None:
-    """The connection is reset, as by a process that was killed."""
+    """A reset connection, as left by a killed process."""
     handler.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     handler.connection.close()
     handler.rfile.close()
 
 
 def late(seconds: float, then: Behaviour) -> Behaviour:
-    """Nothing for a while."""
+    """An answer after some seconds."""
 
     def behave(handler: _Handler, body: dict[str, Any]) -> None:
         time.sleep(seconds)
@@ -124,7 +124,7 @@ def late(seconds: float, then: Behaviour) -> Behaviour:
 
 
 def after(event: threading.Event, then: Behaviour) -> Behaviour:
-    """Nothing until the event."""
+    """An answer after the event."""
 
     def behave(handler: _Handler, body: dict[str, Any]) -> None:
         event.wait(10)
@@ -140,11 +140,11 @@ class _Listener(ThreadingHTTPServer):
     fake: "FakeServer"
 
     def handle_error(self, *arguments: Any) -> None:
-        """A client that went away is what some tests are about."""
+        """Some tests let the client go away; that is no error."""
 
 
 class FakeServer:
-    """Serves `model` on a free port until `stop`; what is queued in `behaviours` comes first, then `usual`."""
+    """Serves `model` on a free port until `stop`. Answers with the queued `behaviours` first, then with `usual`."""
 
     def __init__(self, model: str = "policy", **card: Any) -> None:
         self.behaviours: deque[Behaviour] = deque()
@@ -162,14 +162,14 @@ class FakeServer:
         return f"http://127.0.0.1:{self._port}"
 
     def start(self) -> None:
-        """Listen; where it listened before, on the same port."""
+        """Listen, after a stop on the same port as before."""
         self._listener = _Listener(("127.0.0.1", self._port), _Handler)
         self._listener.fake = self
         self._port = self._listener.server_port
         threading.Thread(target=self._listener.serve_forever, args=(0.01,), daemon=True).start()
 
     def stop(self) -> None:
-        """Connections are refused from here on."""
+        """Refuse all further connections."""
         listener, self._listener = self._listener, None
         if listener is not None:
             listener.shutdown()
@@ -184,7 +184,7 @@ Serve = Callable[..., FakeServer]
 async def opened(
     model: Model, *servers: FakeServer | str, **setup: Any
 ) -> AsyncIterator[tuple[ServerEngine, list[str]]]:
-    """An engine, and what it tells of its servers."""
+    """An engine, and its notices about its servers."""
     urls = tuple(server if isinstance(server, str) else server.url for server in servers)
     notices: list[str] = []
     engine = await ServerEngine.open(
@@ -199,7 +199,7 @@ async def opened(
 def answered(
     model: Model, *servers: FakeServer | str, sampling: Sampling = SIMPLE, **setup: Any
 ) -> tuple[list[Completion], ServerEngine, list[str]]:
-    """The completions of the usual prompt, the engine after it was closed, and what it told."""
+    """The completions of the usual prompt, the closed engine, and its notices."""
 
     async def task() -> tuple[list[Completion], ServerEngine, list[str]]:
         async with opened(model, *servers, **setup) as (engine, notices):

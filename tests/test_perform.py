@@ -1,4 +1,4 @@
-"""`sand run`: Algorithm 1 on the toy world, with scripted agents and tiny models that are really trained."""
+"""`sand run`: Algorithm 1 on the toy world, with scripted agents and tiny models that are trained."""
 
 import asyncio
 from pathlib import Path

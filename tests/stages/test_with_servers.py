@@ -1,4 +1,4 @@
-"""A rollout stage on servers that die: nothing is lost, nothing doubled, and no unit is recorded as failed."""
+"""A rollout stage on servers that die: no unit is lost, done twice or recorded as failed."""
 
 import threading
 from pathlib import Path
@@ -21,7 +21,7 @@ def policy(handler: Any, body: dict[str, Any]) -> None:
 
 
 def dying(server: FakeServer, after: int) -> None:
-    """Let a server go down, connections and all, once it was asked so often."""
+    """Let a server go down, with its connections, after so many requests."""
 
     def usual(handler: Any, body: dict[str, Any]) -> None:
         if len(server.requests) <= after:
@@ -35,7 +35,7 @@ def dying(server: FakeServer, after: int) -> None:
 
 @pytest.fixture
 def sampled(tmp_path: Path, words: Model) -> Path:
-    """A run with candidates to roll out, whose policy is what the servers serve."""
+    """A run with candidates to roll out; the servers serve its policy."""
     root = make_run(tmp_path / "run", sample__n=3, model__base=str(words.folder), model__policy=str(words.folder))
     perform("collect", root, limit=4)
     perform("sample", root)
@@ -53,7 +53,7 @@ def rolled_out(root: Path, words: Model, *servers: FakeServer, patience: float =
 
 @pytest.fixture
 def expected(sampled: Path, words: Model, serve: Serve, tmp_path: Path) -> bytes:
-    """What a server that stays up lets the stage make."""
+    """What the stage makes on a server that stays up."""
     server = serve()
     server.usual = policy
     summary = rolled_out(sampled, words, server)
@@ -74,7 +74,7 @@ def test_another_server_takes_over(sampled: Path, words: Model, serve: Serve, ex
     assert len(first.requests) > 10
 
 
-def test_with_none_left_the_stage_ends_and_a_rerun_completes(
+def test_stage_without_servers_left_ends_and_a_rerun_completes_it(
     sampled: Path, words: Model, serve: Serve, expected: bytes
 ) -> None:
     only, run = serve(), Run(sampled)
@@ -94,7 +94,7 @@ def test_with_none_left_the_stage_ends_and_a_rerun_completes(
     assert run.artifact("rollout").failures() == []
 
 
-def test_a_server_that_comes_back_is_waited_for(sampled: Path, words: Model, serve: Serve, expected: bytes) -> None:
+def test_stage_waits_for_a_server_that_comes_back(sampled: Path, words: Model, serve: Serve, expected: bytes) -> None:
     only = serve()
     dying(only, after=15)
 
@@ -109,7 +109,7 @@ def test_a_server_that_comes_back_is_waited_for(sampled: Path, words: Model, ser
     assert artifact(sampled, "rollout").path.read_bytes() == expected
 
 
-def test_a_key_is_written_nowhere(
+def test_api_key_is_written_nowhere(
     sampled: Path, words: Model, serve: Serve, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "sk-very-secret")
@@ -121,7 +121,7 @@ def test_a_key_is_written_nowhere(
     assert not [path for path in sampled.rglob("*") if path.is_file() and b"sk-very-secret" in path.read_bytes()]
 
 
-def test_no_server_at_all_is_a_missing_prerequisite(sampled: Path, words: Model, serve: Serve) -> None:
+def test_unreachable_server_is_a_missing_prerequisite(sampled: Path, words: Model, serve: Serve) -> None:
     server = serve()
     server.stop()
     with pytest.raises(PrerequisiteError, match=server.url):
