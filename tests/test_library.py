@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -258,14 +259,19 @@ class Output(NamedTuple):
 
 
 def executed(*cells: str) -> list[list[Output]]:
-    """What each cell of a notebook shows, without what is written to stderr; executed by a kernel of this Python."""
+    """What each cell of a notebook shows, apart from notices; a kernel of this Python executes it."""
     import nbclient
     import nbformat
 
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
     resources = {"metadata": {"path": str(REPO)}}
     nbclient.NotebookClient(notebook, timeout=120, allow_errors=True, resources=resources).execute()
-    return [[_output(shown) for shown in cell.outputs if shown.get("name") != "stderr"] for cell in notebook.cells]
+    return [[_output(shown) for shown in cell.outputs if not _is_notice(shown)] for cell in notebook.cells]
+
+
+def _is_notice(shown: Any) -> bool:
+    """Whether it is for the reader only; in a notebook, rich displays what goes to stderr elsewhere."""
+    return shown.output_type == "display_data" or shown.get("name") == "stderr"
 
 
 def _output(shown: Any) -> Output:
@@ -283,11 +289,13 @@ run = sandcli.Run(make_run(__import__("pathlib").Path(FOLDER), env__tasks="carry
 """
 
 INTERRUPT = """
-step = CritiqueStage.step
+begun, step = [], CritiqueStage.step
 
 def interrupt(unit):
-    os.kill(os.getpid(), signal.SIGINT)
-    time.sleep(0.3)
+    if not begun:
+        begun.append(unit)
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0.3)
 
 watched(interrupt)
 try:
@@ -320,8 +328,9 @@ def test_a_notebook_runs_the_stages(tmp_path: Path) -> None:
 def test_a_notebook_shows_an_error_with_its_type(tmp_path: Path) -> None:
     call = f"sandcli.sample({str(tmp_path / 'none')!r})"
     _, (error,) = executed("import sandcli", call)
+    plain = re.sub(r"\x1b\[[\d;]*m", "", error.text)
     assert error.kind == "error"
-    assert f"PrerequisiteError: there is no run directory {tmp_path / 'none'}" in error.text
+    assert f"PrerequisiteError: there is no run directory {tmp_path / 'none'}" in plain
 
 
 def result(text: str) -> Output:
