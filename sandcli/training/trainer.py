@@ -47,7 +47,6 @@ def _trainer(config: TrainingConfig, plan: TrainingPlan, hooks: Hooks) -> Any:
     arguments = trl_config(config, plan.batches)
     attention = "flash_attention_2" if arguments.padding_free else None
     model = trainable(config.start, config.aims, attention, sharded=bool(arguments.fsdp))
-    refuse_unsavable(model, config.start)
     meter = Meter(plan.batches.tokens, config.aims.epochs)
 
     class Trainer(SFTTrainer):  # type: ignore[misc]
@@ -78,21 +77,6 @@ def _dataset(rows: Sequence[TrainingRow], batches: Batches, tokenizer: Any) -> A
     """The rows in the order of training; the empty row comes after all others."""
     empty = TrainingRow([tokenizer.eos_token_id], [IGNORED])
     return Dataset.from_list([row._asdict() for row in [*rows, empty]]).select(batches.order)
-
-
-def refuse_unsavable(model: Any, start: Path) -> None:
-    """Raise `UsageError` if the model's generation config cannot be saved: saving happens after the training."""
-    generation = getattr(model, "generation_config", None)
-    if generation is None:
-        return
-    try:
-        generation.validate(strict=True)
-    except ValueError as error:
-        flags = " ".join(str(error).split())
-        raise UsageError(
-            f"the generation_config.json of {start} cannot be saved again: {flags}",
-            "set do_sample to true in that file, or remove the sampling flags that it names",
-        ) from None
 
 
 def _run(trainer: Any, steps: int, hooks: Hooks) -> list[LoggedStep]:

@@ -1,5 +1,6 @@
 """The model that is trained: all weights, or an adapter on frozen ones."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,9 @@ def trainable(start: Path, aims: TrainingSettings, attention: str | None, sharde
     if aims.method == "full":
         if is_adapter(start):
             raise UsageError(f"{start} is an adapter, and method is full", "set method to lora or qlora")
-        return load_model(start, training=True, attention=attention, sharded=sharded)
+        model = load_model(start, training=True, attention=attention, sharded=sharded)
+        _refuse_unsavable(model, start)
+        return model
     from peft import LoraConfig, PeftConfig, PeftModel, get_peft_model
 
     if is_adapter(start):
@@ -30,6 +33,25 @@ def trainable(start: Path, aims: TrainingSettings, attention: str | None, sharde
         r=aims.lora_rank, lora_alpha=2 * aims.lora_rank, target_modules="all-linear", task_type="CAUSAL_LM"
     )
     return get_peft_model(_frozen(start.resolve(), aims, attention, sharded), config)
+
+
+def _refuse_unsavable(model: Any, folder: Path) -> None:
+    """Raise `UsageError` if saving the trained model would fail: transformers refuses to write such generation flags.
+
+    An adapter is saved without them.
+    """
+    if not model.can_generate():
+        return
+    try:
+        model.generation_config.validate(strict=True)
+    except ValueError as error:
+        flags = re.findall(r"^- `(\w+)`", str(error), re.MULTILINE) or str(error).splitlines()[:1]
+        published = folder / "generation_config.json"
+        source = published if published.exists() else folder / "config.json"
+        raise UsageError(
+            f"transformers could not save the trained model: {source} has invalid generation flags: {', '.join(flags)}",
+            "remove these flags from the file, or set do_sample to true in it if they control sampling",
+        ) from None
 
 
 def _frozen(folder: Path, aims: TrainingSettings, attention: str | None, sharded: bool) -> Any:

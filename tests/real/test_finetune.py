@@ -246,16 +246,34 @@ def test_weights_that_gave_a_loss_that_is_no_number_are_not_kept(tmp_path: Path)
     assert [path.name for path in tmp_path.iterdir()] == ["checkpoint-1"]
 
 
-def test_model_that_cannot_be_saved_is_refused_before_the_first_step(tiny: Path, tmp_path: Path) -> None:
-    base = Path(shutil.copytree(tiny, tmp_path / "base"))
-    published = json.loads((base / "generation_config.json").read_text())
-    (base / "generation_config.json").write_text(json.dumps({**published, "do_sample": False, "top_p": 0.9}))
-    steps: list[int] = []
-    with pytest.raises(UsageError, match=r"cannot be saved again: .*top_p") as caught:
-        train(
-            base, [trajectory("a", 3)], AIMS, tmp_path / "work", hooks=HOOKS._replace(stepped=lambda: steps.append(1))
-        )
+FLAGS = {"temperature": 0.6, "top_p": 0.9}
+"""Sampling flags without do_sample, as Llama-2-chat and Vicuna were published."""
+
+
+def with_flags(model: Path, folder: Path, name: str) -> Path:
+    """A copy of a model with `FLAGS` in the file `name`."""
+    shutil.copytree(model, folder)
+    published = json.loads((folder / name).read_text())
+    if name == "config.json":
+        (folder / "generation_config.json").unlink()  # it would hide the flags of config.json
+    (folder / name).write_text(json.dumps(published | FLAGS))
+    return folder
+
+
+@pytest.mark.parametrize("name", ["generation_config.json", "config.json"])
+def test_model_that_cannot_be_saved_is_refused_before_the_first_step(tiny: Path, tmp_path: Path, name: str) -> None:
+    base, steps = with_flags(tiny, tmp_path / "base", name), list[int]()
+    hooks = HOOKS._replace(stepped=lambda: steps.append(1))
+    with pytest.raises(UsageError, match=rf"base/{name} has invalid generation flags: temperature, top_p$") as caught:
+        train(base, [trajectory("a", 3)], AIMS, tmp_path / "work", hooks=hooks)
     assert "do_sample" in caught.value.fix and steps == []
+
+
+def test_adapter_of_a_model_that_cannot_be_saved_is_trained(tiny: Path, tmp_path: Path) -> None:
+    base = with_flags(tiny, tmp_path / "base", "generation_config.json")
+    result = train(base, [trajectory("a", 3)], replace(AIMS, method="lora", epochs=1), tmp_path / "work", SAVING)
+    assert result.finished
+    assert (tmp_path / "work" / "result" / "adapter_config.json").exists()
 
 
 def test_a_disk_without_space_is_told_and_costs_nothing(tiny: Path, tmp_path: Path) -> None:
