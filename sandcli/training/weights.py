@@ -1,4 +1,4 @@
-"""The model that is trained: all weights, or an adapter on frozen ones."""
+"""The model to train: all weights, or an adapter on frozen weights."""
 
 import re
 from pathlib import Path
@@ -11,7 +11,7 @@ from sandcli.settings import TrainingSettings
 
 
 def trainable(start: Path, aims: TrainingSettings, attention: str | None, sharded: bool) -> Any:
-    """The model of a folder, ready to be trained; training an adapter continues it.
+    """Load the model in a folder for training. The training of an adapter is continued.
 
     `attention` is the kind of attention, None for the model's own. `sharded`: the weights will be spread over GPUs.
     """
@@ -60,7 +60,7 @@ def _frozen(folder: Path, aims: TrainingSettings, attention: str | None, sharded
             f"{folder} is an adapter, and an adapter needs a complete model", "merge it into its base first"
         )
     if aims.method == "lora":
-        # Frozen weights need no full precision, but FSDP wants one type for all.
+        # Frozen weights need no full precision, but FSDP requires the same type for all.
         return load_model(folder, training=sharded, attention=attention, sharded=sharded)
     try:
         import bitsandbytes  # noqa: F401  (transformers quantises with it)
