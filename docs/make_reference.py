@@ -11,7 +11,8 @@ from msgspec import Meta
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from sandcli.cli import app
-from sandcli.settings import Effect, Field, Settings, fields
+from sandcli.fields import Field, fields
+from sandcli.settings import Effect, Settings
 
 FOLDER = Path(__file__).with_name("reference")
 

@@ -1,7 +1,9 @@
 """The package as a library: plain Python, a caller's event loop, and a real Jupyter kernel."""
 
 import asyncio
+import importlib.util
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -14,7 +16,9 @@ from typing import Any, NamedTuple
 import pytest
 
 import sandcli
+from sandcli.core.store import Records
 from sandcli.errors import Exit, PrerequisiteError, UsageError
+from sandcli.install import install_command
 from sandcli.records import Critique, Rollout, Sample, Thought, Trajectory
 from tests.helpers import REPO, make_run, watched, write_rules
 
@@ -258,14 +262,19 @@ class Output(NamedTuple):
 
 
 def executed(*cells: str) -> list[list[Output]]:
-    """What each cell of a notebook shows, without what is written to stderr; executed by a kernel of this Python."""
+    """What each cell of a notebook shows, apart from notices; a kernel of this Python executes it."""
     import nbclient
     import nbformat
 
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
     resources = {"metadata": {"path": str(REPO)}}
     nbclient.NotebookClient(notebook, timeout=120, allow_errors=True, resources=resources).execute()
-    return [[_output(shown) for shown in cell.outputs if shown.get("name") != "stderr"] for cell in notebook.cells]
+    return [[_output(shown) for shown in cell.outputs if not _is_notice(shown)] for cell in notebook.cells]
+
+
+def _is_notice(shown: Any) -> bool:
+    """Whether it is for the reader only; in a notebook, rich displays what goes to stderr elsewhere."""
+    return bool(shown.output_type == "display_data" or shown.get("name") == "stderr")
 
 
 def _output(shown: Any) -> Output:
@@ -283,11 +292,13 @@ run = sandcli.Run(make_run(__import__("pathlib").Path(FOLDER), env__tasks="carry
 """
 
 INTERRUPT = """
-step = CritiqueStage.step
+begun, step = [], CritiqueStage.step
 
 def interrupt(unit):
-    os.kill(os.getpid(), signal.SIGINT)
-    time.sleep(0.3)
+    if not begun:
+        begun.append(unit)
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0.3)
 
 watched(interrupt)
 try:
@@ -320,10 +331,52 @@ def test_a_notebook_runs_the_stages(tmp_path: Path) -> None:
 def test_a_notebook_shows_an_error_with_its_type(tmp_path: Path) -> None:
     call = f"sandcli.sample({str(tmp_path / 'none')!r})"
     _, (error,) = executed("import sandcli", call)
+    plain = re.sub(r"\x1b\[[\d;]*m", "", error.text)
     assert error.kind == "error"
-    assert f"PrerequisiteError: there is no run directory {tmp_path / 'none'}" in error.text
+    assert f"PrerequisiteError: there is no run directory {tmp_path / 'none'}" in plain
 
 
 def result(text: str) -> Output:
     """The value of a cell's last line."""
     return Output("execute_result", text)
+
+
+# Without the extra `local`
+
+
+def without(packages: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hide packages from the check for what is installed."""
+    find = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name, *rest: None if name in packages else find(name, *rest)
+    )
+
+
+def test_tables_name_the_package_that_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = collected(tmp_path / "it1")
+    without(("pandas", "datasets"), monkeypatch)
+    for table, package in ((Records.to_pandas, "pandas"), (Records.to_dataset, "datasets")):
+        with pytest.raises(PrerequisiteError, match=f"needs {package}, which is not installed") as caught:
+            table(run.trajectories())
+        assert caught.value.fix == install_command("local")
+
+
+def test_training_and_the_embedded_engine_name_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = tmp_path / "model"
+    model.mkdir()
+    (model / "config.json").write_text('{"model_type": "llama"}')
+    run = sandcli.Run(make_run(tmp_path / "it1", model__base=str(model), model__policy="", env__tasks="carry"))
+    sandcli.collect(run, limit=1)
+    without(("torch",), monkeypatch)
+    with pytest.raises(PrerequisiteError, match="training needs torch") as caught:
+        sandcli.sft(run)
+    assert caught.value.fix == install_command("local")
+    with pytest.raises(PrerequisiteError, match="the transformers engine needs torch"):
+        sandcli.critique(sampled(run), engine="transformers", accept_stale=True)
+
+
+def sampled(run: sandcli.Run) -> sandcli.Run:
+    """The run with everything that a critique needs."""
+    sandcli.sample(run)
+    sandcli.rollout(run)
+    return run

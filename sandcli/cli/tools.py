@@ -89,6 +89,9 @@ def bench_train(
     as_json: Json = False,
 ) -> None:
     """Compare the training of `sand sft` with a plain TRL script on the same rows: tokens per second and loss masks."""
+    from sandcli.models import require_package
+
+    require_package("trl", "this benchmark")
     from sandcli.bench.training import bench_training
 
     found = bench_training(context_of(run, {}, None), steps)._asdict()

@@ -11,11 +11,15 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from sandcli.engines.base import Engine, Model
+from sandcli.models import require_package
 from sandcli.settings import EngineSettings
 
 # Must be set before torch is loaded. Waiting threads that spin take the cores from the simulators: with two such
 # programs on two cores a decoding step took 1.2 s, and with threads that sleep 0.4 s.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+# Must be set before transformers is loaded, which warns if torch is missing; tokenizers work without it.
+os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
 
 
 class Choice(NamedTuple):
@@ -60,6 +64,7 @@ async def open_engine(
         from sandcli.engines.launch import VllmEngine
 
         return await VllmEngine.open(model, settings, lora_rank, notice)
+    require_package("torch", "the transformers engine")
     from sandcli.engines.transformers import TransformersEngine
 
     return await asyncio.to_thread(TransformersEngine, model, settings)

@@ -11,7 +11,7 @@ from sandcli.core.stage import Metrics, Stage, State, Unit
 from sandcli.core.store import Records
 from sandcli.engines.base import Model
 from sandcli.errors import Interrupted, UsageError
-from sandcli.models import fingerprint
+from sandcli.models import fingerprint, require_package
 from sandcli.progress import notice
 from sandcli.records import Key, Trajectory
 from sandcli.settings import TrainingSettings
@@ -83,7 +83,12 @@ class TrainingStage(Stage[Path, Trained]):
             yield self._group.follows
 
     def check(self, state: State) -> None:
-        """Raise `UsageError` for data without a trajectory, or more processes than a batch has trajectories."""
+        """Raise `PrerequisiteError` if training's packages are not installed.
+
+        Raise `UsageError` for data without a trajectory, or more processes than a batch has trajectories.
+        """
+        for package in ("torch", "trl", "peft"):
+            require_package(package, "training")
         if not any(True for _ in Records(self.data(), Trajectory)):
             raise UsageError(f"{self.data()} holds no trajectory", self.fix_empty())
         processes = self._group.size if self._group.size > 1 else self.context.settings.trainer.nproc
