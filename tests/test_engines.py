@@ -51,7 +51,7 @@ def test_the_engine_table_reaches_the_engine(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("sequences", "expected"), [(1, 128), (5, 25), (1000, 4)])
 def test_twice_what_the_engine_takes_is_in_flight(tmp_path: Path, sequences: int, expected: int) -> None:
-    loaded = context(make_run(tmp_path / "run", run__workers=2))
+    loaded = context(make_run(tmp_path / "run"))
 
     async def opened() -> int:
         async with loaded.engine(loaded.base()):
