@@ -10,6 +10,7 @@ from importlib import metadata
 from typing import NamedTuple
 
 from rich.table import Column, Table
+from rich.text import Text
 
 from sandcli.cache import cache_folder
 from sandcli.envs.alfworld.world import Alfworld
@@ -19,7 +20,7 @@ from sandcli.install import install_command
 from sandcli.models import EMBEDDED, embedded_source
 from sandcli.settings import without_password
 
-_REQUIRED = ("openai", "py4j", "scienceworld")
+_REQUIRED = ("aiohttp", "py4j", "scienceworld")
 _LOCAL = ("torch", "transformers", "trl", "peft")
 """What loads and trains models on this machine; with servers, only training needs it."""
 
@@ -134,7 +135,7 @@ def table(checks: Sequence[Check]) -> Table:
     return drawn
 
 
-def _status(check: Check) -> str:
+def _status(check: Check) -> Text:
     if not check.ok:
-        return "[red]missing[/]"
-    return "[yellow]optional[/]" if check.fix else "[green]ok[/]"
+        return Text("missing", "red")
+    return Text("optional", "yellow") if check.fix else Text("ok", "green")

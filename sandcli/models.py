@@ -79,7 +79,6 @@ def _file_hash(file: Path) -> str:
 
 @functools.cache  # stages call this often, and the hub is slow
 def _from_hub(name: str) -> Path:
-    _require("huggingface_hub", f"{name!r} is not a folder, and downloading it")
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
@@ -121,7 +120,8 @@ def embedded_source() -> Path:
     return found
 
 
-def _require(package: str, purpose: str) -> None:
+def require_package(package: str, purpose: str) -> None:
+    """Raise `PrerequisiteError` if a package of the extra `local` is not installed."""
     if importlib.util.find_spec(package) is None:
         raise PrerequisiteError(f"{purpose} needs {package}, which is not installed", install_command("local"))
 
@@ -129,7 +129,7 @@ def _require(package: str, purpose: str) -> None:
 def _convert(gguf: Path, folder: Path) -> None:
     """Convert the GGUF file to a float32 model folder. The folder appears only when it is complete."""
     for package in ("torch", "transformers"):
-        _require(package, "the embedded model")
+        require_package(package, "the embedded model")
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 

@@ -1,4 +1,4 @@
-"""Settings by name: the paper's, for its two models and two worlds, and those of the small experiment."""
+"""Named settings: the paper's, for its two models and two worlds, and those of the small experiment."""
 
 import difflib
 
@@ -49,13 +49,13 @@ PRESETS: dict[str, dict[str, Scalar]] = {
     },
     "scienceworld-smollm2-135m": _SMALL,
 }
-"""Settings by the name of their preset. Later iterations train one epoch: `sand init --from` sees to that."""
+"""Settings by preset name. Later iterations train for one epoch, which `sand init --from` sets."""
 
 
 def preset_values(name: str) -> dict[str, Scalar]:
-    """The settings of a preset. Raises `UsageError` for an unknown one, and lists them all."""
+    """The settings of a preset. For an unknown name, raises a `UsageError` that lists all presets."""
     if name not in PRESETS:
         close = difflib.get_close_matches(name, PRESETS, n=1)
-        hint = f"did you mean {close[0]}? There are: " if close else "use one of: "
+        hint = f"did you mean {close[0]}? Presets: " if close else "use one of: "
         raise UsageError(f"there is no preset {name!r}", hint + ", ".join(PRESETS))
     return PRESETS[name]

@@ -1,35 +1,39 @@
-"""`sand show`: read a run by eye: its trajectories, or one step whole, from history to thought."""
+"""`sand show`: list a run's trajectories, read one, or read everything about one step."""
 
 import difflib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 from textwrap import shorten
 from typing import TypeVar
 
 from rich.console import RenderableType
-from rich.markup import escape
 from rich.panel import Panel
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
+from sandcli.agent.turns import render
 from sandcli.core.artifact import StageName
 from sandcli.core.context import Context
 from sandcli.core.run import D_DELIB, Run
 from sandcli.core.store import Keyed, Records
 from sandcli.errors import UsageError
 from sandcli.records import Critique, Rollout, Sample, Step, Thought, Trajectory
+from sandcli.terminal import entry, literal, visible, whole_line
 
 R = TypeVar("R", bound=Keyed)
 
-_SHOWN = 80
-"""Characters of an observation in the overview; `--step` shows all of it."""
+_SHORTENED = 80
+"""Characters of an observation in the list of a trajectory's steps."""
+_REPEATED = "(the same as above)"
 
 
-def show_run(context: Context, name: str | None, step: int | None, tokens: bool) -> Iterator[RenderableType]:
-    """The parts to print. Raises `UsageError` for an unknown trajectory or step."""
+def show_run(
+    context: Context, name: str | None, step: int | None, tokens: bool, full: bool = False
+) -> Iterator[RenderableType]:
+    """The parts to print; `full` prints observations in full. Raises `UsageError` for an unknown trajectory or step."""
     context.run.artifact("collect").require()
     if name is None:
-        yield _overview(context.run)
+        yield from _overview(context.run)
         return
     trajectory = _trajectory(context.run, name)
     if step is not None and step >= len(trajectory.steps):
@@ -37,10 +41,9 @@ def show_run(context: Context, name: str | None, step: int | None, tokens: bool)
     if tokens:
         yield from _tokens(context, trajectory)
     elif step is None:
-        yield _steps(context.run, trajectory)
+        yield from _trajectory_view(context.run, trajectory, full)
     else:
-        history = _expert(context.run, name).steps[:step]  # the agent saw the thoughts of D_exp, not of D_delib
-        yield from _step(context.run, trajectory, step, history)
+        yield from _StepView(context.run, trajectory, step, full).parts()
 
 
 def _records(run: Run, stage: StageName, kind: type[R]) -> list[R]:
@@ -54,7 +57,7 @@ def _deliberated(run: Run) -> dict[str, Trajectory]:
 
 
 def _trajectory(run: Run, name: str) -> Trajectory:
-    """From D_delib where it is there, else from D_exp."""
+    """From D_delib if it exists, otherwise from D_exp."""
     return _deliberated(run).get(name, _expert(run, name))
 
 
@@ -62,16 +65,12 @@ def _expert(run: Run, name: str) -> Trajectory:
     known = {t.id: t for t in _records(run, "collect", Trajectory)}
     if name not in known:
         close = difflib.get_close_matches(name, known, n=1)
-        fix = f"did you mean {close[0]}?" if close else f"sand show --run {run.root} lists all"
+        fix = f"did you mean {close[0]}?" if close else f"sand show --run {run.root} lists all trajectories"
         raise UsageError(f"there is no trajectory {name!r}", fix)
     return known[name]
 
 
-def _overview(run: Run) -> Table:
-    drawn = Table()
-    drawn.add_column("trajectory", overflow="fold")
-    for heading in ("steps", "reward", "flagged steps", "deliberated steps"):
-        drawn.add_column(heading)
+def _overview(run: Run) -> Iterator[RenderableType]:
     flagged: dict[str, list[int]] = {}
     for sample in _records(run, "sample", Sample):
         if sample.deliberate:
@@ -80,80 +79,118 @@ def _overview(run: Run) -> Table:
     for trajectory in _records(run, "collect", Trajectory):
         steps = final.get(trajectory.id, trajectory).steps
         deliberated = [number for number, step in enumerate(steps) if step.deliberated]
-        drawn.add_row(
-            trajectory.id,
-            str(len(steps)),
-            f"{trajectory.reward:.2f}",
-            _numbers(flagged.get(trajectory.id, [])),
-            _numbers(deliberated),
-        )
-    return drawn
+        facts = [_count(len(steps), "step"), f"reward {trajectory.reward:.2f}"]
+        if trajectory.id in flagged:
+            facts.append(f"flagged {_ranges(flagged[trajectory.id])}")
+        if deliberated:
+            facts.append(f"deliberated {_ranges(deliberated)}")
+        yield entry(trajectory.id, "; ".join(facts))
 
 
-def _numbers(values: Iterable[int]) -> str:
-    return " ".join(map(str, values))
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
-def _steps(run: Run, trajectory: Trajectory) -> Table:
+def _ranges(numbers: Iterable[int]) -> str:
+    """Numbers in a compact form: `0-3, 7, 9-10`."""
+    found: list[tuple[int, int]] = []
+    for number in sorted(numbers):
+        if found and number == found[-1][1] + 1:
+            found[-1] = (found[-1][0], number)
+        else:
+            found.append((number, number))
+    return ", ".join(str(first) if first == last else f"{first}-{last}" for first, last in found)
+
+
+def _trajectory_view(run: Run, trajectory: Trajectory, full: bool) -> Iterator[RenderableType]:
     flagged = {s.step for s in _records(run, "sample", Sample) if s.id == trajectory.id and s.deliberate}
-    drawn = Table("step", "flagged", "thought", "action", "observation", "score", title=escape(trajectory.instruction))
+    yield whole_line(trajectory.id, "bold")
+    yield literal(trajectory.instruction)
+    texts = [Column(name, overflow="fold") for name in ("thought", "action", "observation")]
+    table = Table("step", "flagged", *texts, Column("score", justify="right"))
     for number, step in enumerate(trajectory.steps):
+        observation = step.observation if full else shorten(step.observation, _SHORTENED)
         mark = "yes" if number in flagged else ""
-        texts = (step.thought, step.action, shorten(step.observation, _SHOWN))
-        drawn.add_row(str(number), mark, *map(escape, texts), str(step.score))
-    return drawn
+        cells = map(literal, (step.thought, step.action, observation))
+        table.add_row(str(number), mark, *cells, f"{step.score:.2f}")
+    yield table
 
 
-def _step(run: Run, trajectory: Trajectory, number: int, history: list[Step]) -> Iterator[RenderableType]:
-    key = (trajectory.id, number)
-    yield Panel(Text(trajectory.instruction), title=f"{trajectory.id}, step {number}: the task", title_align="left")
-    yield Panel(_told(history), title="history", title_align="left")
-    samples = [s for s in _records(run, "sample", Sample) if s.key == key]
-    yield from (_candidates(sample) for sample in samples)
-    critiques = {c.key: c for c in _records(run, "critique", Critique) if c.key[:2] == key}
-    for rollout in _records(run, "rollout", Rollout):
-        if rollout.key[:2] == key:
-            yield _rollout(rollout, critiques.get(rollout.key))
-    for thought in _records(run, "synthesize", Thought):
-        if thought.key == key:
+class _StepView:
+    """Everything about one step: history, candidates, rollouts, critiques, deliberation.
+
+    A long observation is printed once and later replaced by a reference, unless `full` is set.
+    """
+
+    def __init__(self, run: Run, trajectory: Trajectory, number: int, full: bool) -> None:
+        self._run, self._trajectory, self._number, self._full = run, trajectory, number, full
+        self._printed: set[str] = set()
+
+    def parts(self) -> Iterator[RenderableType]:
+        """The parts to print."""
+        trajectory, number = self._trajectory, self._number
+        yield whole_line(trajectory.id, "bold")
+        yield _panel(f"step {number}: task", literal(trajectory.instruction))
+        history = _expert(self._run, trajectory.id).steps[
+            :number
+        ]  # the agent saw the thoughts of D_exp, not of D_delib
+        yield _panel("history", self._steps(history) if history else Text("(this is the first step)"))
+        for sample in self._about(_records(self._run, "sample", Sample)):
+            yield from _candidates(sample)
+        critiques = {c.candidate: c for c in self._about(_records(self._run, "critique", Critique))}
+        for rollout in self._about(_records(self._run, "rollout", Rollout)):
+            yield self._rollout(rollout, critiques.get(rollout.candidate))
+        for thought in self._about(_records(self._run, "synthesize", Thought)):
             yield _thought(thought)
-    step = trajectory.steps[number]
-    yield Panel(Text(f"Thought: {step.thought}\nAction: {step.action}"), title="trained on", title_align="left")
+        step = trajectory.steps[number]
+        yield _panel("trained on", literal(render(step.thought, step.action)))
+
+    def _about(self, records: Sequence[R]) -> list[R]:
+        """The records of this step."""
+        return [record for record in records if record.key[:2] == (self._trajectory.id, self._number)]
+
+    def _steps(self, steps: Iterable[Step]) -> Text:
+        lines = (
+            f"{render(step.thought, step.action)}\nObservation: {self._observation(step.observation)}" for step in steps
+        )
+        return literal("\n\n".join(lines))
+
+    def _observation(self, text: str) -> str:
+        if text in self._printed and len(text) > len(_REPEATED) and not self._full:
+            return _REPEATED
+        self._printed.add(text)
+        return text
+
+    def _rollout(self, rollout: Rollout, critique: Critique | None) -> Panel:
+        name = "expert" if rollout.expert else f"candidate {rollout.candidate}"
+        body = self._steps(rollout.steps)
+        body.append(f"\n\nend: {rollout.end}, reward {rollout.reward:.2f}", style="bold")
+        if critique is not None:
+            body.append(f"\nCritique: {visible(critique.critique)}", style="cyan")
+        return _panel(f"{name}: {rollout.action}", body)
 
 
-def _told(steps: Iterable[Step]) -> Text:
-    lines = [f"Thought: {s.thought}\nAction: {s.action}\nObservation: {s.observation}" for s in steps]
-    return Text("\n\n".join(lines) or "(the first step)")
+def _panel(title: str, body: Text) -> Panel:
+    return Panel(body, title=literal(title), title_align="left")
 
 
-def _candidates(sample: Sample) -> Table:
-    title = f"candidates of {sample.drawn} draws, {sample.unparsable} unparsable"
-    drawn = Table("", "action", "draws", title=title, title_justify="left")
+def _candidates(sample: Sample) -> Iterator[RenderableType]:
+    yield Text(f"candidates from {_count(sample.drawn, 'sample')}, {sample.unparsable} unparsable")
+    table = Table("", Column("action", overflow="fold"), Column("samples", justify="right"))
     for number, candidate in enumerate(sample.candidates):
-        drawn.add_row("expert" if number == 0 else str(number), escape(candidate.action), str(candidate.count))
-    return drawn
-
-
-def _rollout(rollout: Rollout, critique: Critique | None) -> Panel:
-    who = "expert" if rollout.expert else f"candidate {rollout.candidate}"
-    body = _told(rollout.steps)
-    body.append(f"\n\nended: {rollout.end}, reward {rollout.reward:.2f}", style="bold")
-    if critique is not None:
-        body.append(f"\nCritique: {critique.critique}", style="cyan")
-    return Panel(body, title=escape(f"{who}: {rollout.action}"), title_align="left")
+        table.add_row("expert" if number == 0 else str(number), literal(candidate.action), str(candidate.count))
+    yield table
 
 
 def _thought(thought: Thought) -> Panel:
-    tried = f"{thought.attempts} attempts" + "".join(f"; rejected: {reason}" for reason in thought.rejected)
-    return Panel(
-        Text(thought.thought or "(none passed the checks: the original thought stays)"),
-        title=f"deliberation, {tried}",
-        title_align="left",
-    )
+    body = literal(thought.thought or "(no attempt passed the checks: the step keeps its original thought)")
+    for reason in thought.rejected:
+        body.append(f"\nrejected: {visible(reason)}", style="dim")
+    return _panel(f"deliberation, {_count(thought.attempts, 'attempt')}", body)
 
 
 def _tokens(context: Context, trajectory: Trajectory) -> Iterator[RenderableType]:
-    """The trajectory as it is trained on: tokens with loss in colour, and marked where there is no colour."""
+    """The trajectory as training sees it; tokens with loss are coloured and bracketed."""
     from sandcli.engines.tokens import load_tokenizer
     from sandcli.training.rows import IGNORED, tokenise, training_messages
 
@@ -161,8 +198,8 @@ def _tokens(context: Context, trajectory: Trajectory) -> Iterator[RenderableType
     row = tokenise(tokenizer, training_messages(context.world.system, trajectory))
     text = Text()
     pairs = zip(row.input_ids, row.labels, strict=True)
-    for silent, run in groupby(pairs, key=lambda pair: pair[1] == IGNORED):  # a letter may be several tokens
-        words = tokenizer.decode([token for token, _ in run])
-        text.append(*((words, "dim") if silent else (f"⟦{words}⟧", "bold green")))
+    for ignored, run in groupby(pairs, key=lambda pair: pair[1] == IGNORED):  # a character may be several tokens
+        words = visible(tokenizer.decode([token for token, _ in run]))
+        text.append(*((words, "dim") if ignored else (f"⟦{words}⟧", "bold green")))
     trained = sum(label != IGNORED for label in row.labels)
-    yield Panel(text, title=f"{len(row.labels)} tokens, {trained} with loss (green, in ⟦ ⟧)", title_align="left")
+    yield _panel(f"{len(row.labels)} tokens, {trained} with loss (green, in ⟦ ⟧)", text)

@@ -1,8 +1,8 @@
-"""The model families that the paper's policies come from: their chat templates and end tokens, on small tokenizers.
+"""The model families of the paper's policies: their chat templates and end tokens, with small tokenizers.
 
-The templates give the text of the published ones for conversations without tools. The tokenizers split text as the
-families' do, since the seams between turns depend on what a token may span, with a few merges instead of 100,000.
-At the end are helpers that make trajectories and steps.
+The templates produce the same text as the published ones for conversations without tools. The tokenizers split text
+like the families' own, which matters at the borders of turns, but have a few merges instead of 100,000. At the end are
+helpers that make trajectories.
 """
 
 import json
@@ -34,11 +34,11 @@ _LLAMA = (
 )
 
 _SPLIT = r"[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,%d}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-"""Words with the mark before them, digits, punctuation with the line breaks after it, and white space."""
+"""Matches words with a leading character, digits, punctuation with the line ends after it, and white space."""
 
 
 class Family(NamedTuple):
-    """What distinguishes a family. `stops` are its published end tokens; `end` is the one that its template writes."""
+    """The properties of a family. `stops` are its published end tokens; `end` is the one that its template writes."""
 
     name: str
     template: str
@@ -47,7 +47,7 @@ class Family(NamedTuple):
     end: str
     stops: tuple[str, ...]
     published: str | None
-    """The published template, if a package that we depend on has it."""
+    """The file of the published template, if trl has it."""
 
 
 SMOLLM2 = Family(
@@ -89,7 +89,7 @@ every_family = pytest.mark.parametrize("family", FAMILIES, ids=lambda family: fa
 
 
 def publish(family: Family, folder: Path) -> Path:
-    """Write all that a model of the family has besides its weights."""
+    """Write a model folder of the family without weights."""
     tokenizer = _tokenizer(family)
     fast = PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, bos_token=family.bos, eos_token=family.end, chat_template=family.template
@@ -135,7 +135,7 @@ def _splitting(family: Family) -> Any:
 
 
 def trajectory(steps: Sequence[Step], instruction: str = "Bring the lamp.") -> Trajectory:
-    """An episode of these steps."""
+    """Make an episode of these steps."""
     task = Task(name="fetch", variation=0)
     return Trajectory(
         id="a",
@@ -150,5 +150,5 @@ def trajectory(steps: Sequence[Step], instruction: str = "Bring the lamp.") -> T
 
 
 def step(thought: str, action: str, observation: str) -> Step:
-    """One of its steps."""
+    """Make a step."""
     return Step(thought=thought, action=action, observation=observation, score=0.0)

@@ -1,4 +1,4 @@
-"""Servers with just enough of the OpenAI API that misbehave on demand, and engines on them."""
+"""Fake servers with a minimal OpenAI API that misbehave on demand, and engines on them."""
 
 import asyncio
 import json
@@ -12,9 +12,10 @@ from contextlib import asynccontextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, NamedTuple
 
-from sandcli.engines.base import Completion, Model, Sampling, Setup
+from sandcli.engines.base import Completion, Model, Sampling
 from sandcli.engines.server import ServerEngine
 from sandcli.messages import Message
+from sandcli.settings import EngineSettings
 
 PROMPT = [Message("system", "you act"), Message("user", "find the lamp")]
 IDS = [1, 4, 5, 2, 6, 7, 8, 3]
@@ -25,7 +26,7 @@ SIMPLE = Sampling()
 
 
 class Request(NamedTuple):
-    """A request for a completion, as it arrived."""
+    """A received request for a completion."""
 
     body: dict[str, Any]
     authorization: str
@@ -63,13 +64,13 @@ Behaviour = Callable[[_Handler, dict[str, Any]], None]
 
 
 def answers(status: int, content: Any) -> Behaviour:
-    """Any answer; `content` is JSON, or bytes as they are."""
+    """Answer with JSON, or with raw bytes."""
     raw = content if isinstance(content, bytes) else json.dumps(content).encode()
     return lambda handler, body: handler.answer(status, raw)
 
 
 def says(text: str, finish: str = "stop", tokens: int = 3, cached: int | None = None) -> Behaviour:
-    """A completion, as vLLM gives it."""
+    """Answer with a completion, as vLLM does."""
     usage = {
         "completion_tokens": tokens,
         "prompt_tokens": 7,
@@ -79,27 +80,27 @@ def says(text: str, finish: str = "stop", tokens: int = 3, cached: int | None = 
 
 
 def fails(status: int, message: str = "something is wrong") -> Behaviour:
-    """An error, as vLLM gives it."""
+    """Answer with an error, as vLLM does."""
     return answers(status, {"error": {"message": message, "code": status}})
 
 
 def echoes_the_seed(handler: _Handler, body: dict[str, Any]) -> None:
-    """A completion that identifies the request it answers; `n` is ignored."""
+    """Answer with the seed of the request; `n` is ignored."""
     says(f"drawn with {body['seed']}")(handler, body)
 
 
 def page(handler: _Handler, body: dict[str, Any]) -> None:
-    """A web page."""
+    """Answer with a web page."""
     handler.answer(200, b"<!DOCTYPE html><html>Welcome to nginx!</html>", kind="text/html")
 
 
 def half(handler: _Handler, body: dict[str, Any]) -> None:
-    """An answer that breaks off."""
+    """Send half an answer."""
     handler.answer(200, b'{"choices": [{"te', length=500)
 
 
 def trickle(handler: _Handler, body: dict[str, Any]) -> None:
-    """An endless answer on a connection that is never silent for long."""
+    """Answer so slowly that it never ends, although bytes keep coming."""
     handler.answer(200, b" ", length=500)
     for _ in range(30):
         handler.wfile.write(b" ")
@@ -107,14 +108,14 @@ def trickle(handler: _Handler, body: dict[str, Any]) -> None:
 
 
 def reset(handler: _Handler, body: dict[str, Any]) -> None:
-    """A reset connection, as left by a killed process."""
+    """Reset the connection, as when the process is killed."""
     handler.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     handler.connection.close()
     handler.rfile.close()
 
 
 def late(seconds: float, then: Behaviour) -> Behaviour:
-    """An answer after some seconds."""
+    """Do nothing for a while."""
 
     def behave(handler: _Handler, body: dict[str, Any]) -> None:
         time.sleep(seconds)
@@ -124,7 +125,7 @@ def late(seconds: float, then: Behaviour) -> Behaviour:
 
 
 def after(event: threading.Event, then: Behaviour) -> Behaviour:
-    """An answer after the event."""
+    """Do nothing until the event."""
 
     def behave(handler: _Handler, body: dict[str, Any]) -> None:
         event.wait(10)
@@ -140,11 +141,11 @@ class _Listener(ThreadingHTTPServer):
     fake: "FakeServer"
 
     def handle_error(self, *arguments: Any) -> None:
-        """Some tests let the client go away; that is no error."""
+        """Ignore clients that went away: some tests are about them."""
 
 
 class FakeServer:
-    """Serves `model` on a free port until `stop`. Answers with the queued `behaviours` first, then with `usual`."""
+    """Serves `model` on a free port until `stop`; it behaves as queued in `behaviours`, and then as `usual`."""
 
     def __init__(self, model: str = "policy", **card: Any) -> None:
         self.behaviours: deque[Behaviour] = deque()
@@ -158,18 +159,18 @@ class FakeServer:
 
     @property
     def url(self) -> str:
-        """Its address."""
+        """The URL of the server."""
         return f"http://127.0.0.1:{self._port}"
 
     def start(self) -> None:
-        """Listen, after a stop on the same port as before."""
+        """Listen, after a restart on the same port."""
         self._listener = _Listener(("127.0.0.1", self._port), _Handler)
         self._listener.fake = self
         self._port = self._listener.server_port
         threading.Thread(target=self._listener.serve_forever, args=(0.01,), daemon=True).start()
 
     def stop(self) -> None:
-        """Refuse all further connections."""
+        """Refuse connections from now on."""
         listener, self._listener = self._listener, None
         if listener is not None:
             listener.shutdown()
@@ -182,14 +183,13 @@ Serve = Callable[..., FakeServer]
 
 @asynccontextmanager
 async def opened(
-    model: Model, *servers: FakeServer | str, **setup: Any
+    model: Model, *servers: FakeServer | str, **settings: Any
 ) -> AsyncIterator[tuple[ServerEngine, list[str]]]:
-    """An engine, and its notices about its servers."""
-    urls = tuple(server if isinstance(server, str) else server.url for server in servers)
+    """Open an engine; gives it and its notices."""
+    urls = [server if isinstance(server, str) else server.url for server in servers]
     notices: list[str] = []
-    engine = await ServerEngine.open(
-        model, Setup(urls=urls, **{"patience": 5.0, "timeout": 5.0, **setup}), notices.append
-    )
+    chosen = EngineSettings(urls=urls, **{"patience": 5.0, "timeout": 5.0, **settings})
+    engine = await ServerEngine.open(model, chosen, notices.append)
     try:
         yield engine, notices
     finally:
@@ -197,12 +197,12 @@ async def opened(
 
 
 def answered(
-    model: Model, *servers: FakeServer | str, sampling: Sampling = SIMPLE, **setup: Any
+    model: Model, *servers: FakeServer | str, sampling: Sampling = SIMPLE, **settings: Any
 ) -> tuple[list[Completion], ServerEngine, list[str]]:
-    """The completions of the usual prompt, the closed engine, and its notices."""
+    """Return the completions of the usual prompt, the closed engine, and its notices."""
 
     async def task() -> tuple[list[Completion], ServerEngine, list[str]]:
-        async with opened(model, *servers, **setup) as (engine, notices):
+        async with opened(model, *servers, **settings) as (engine, notices):
             return await engine.generate(PROMPT, sampling), engine, notices
 
     return asyncio.run(task())

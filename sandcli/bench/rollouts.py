@@ -229,7 +229,8 @@ class _Noted:
 
     def __init__(self, engine: Engine, requests: list[tuple[list[Message], Sampling]]) -> None:
         self._engine, self._requests = engine, requests
-        self.capacity, self.beside, self.usage, self.close = engine.capacity, engine.beside, engine.usage, engine.close
+        self.capacity, self.for_model = engine.capacity, engine.for_model
+        self.usage, self.close = engine.usage, engine.close
 
     async def generate(self, messages: Sequence[Message], sampling: Sampling) -> list[Completion]:
         self._requests.append((list(messages), sampling))

@@ -1,8 +1,8 @@
-"""`sand bench train`: `sand sft`'s own training against a plain TRL script, on the same rows, in one run.
+"""`sand bench train`: the training of `sand sft` against a plain TRL script, on the same rows, in one run.
 
-The plain script is what TRL's documentation leads to: conversations as messages, a chat template that marks the
-assistant's turns, `assistant_only_loss`, one conversation at a time. Both train the same model for the same number
-of steps; the first step of each is not counted.
+The plain script follows TRL's documentation: conversations as messages, a chat template that marks the assistant's
+turns, `assistant_only_loss`, one conversation at a time. Both train the same model for the same number of steps; the
+first step of each is not counted.
 """
 
 import tempfile
@@ -23,24 +23,26 @@ from sandcli.engines.tokens import load_tokenizer, render
 from sandcli.errors import UsageError
 from sandcli.messages import Message
 from sandcli.records import Trajectory
-from sandcli.training.batches import batched
-from sandcli.training.recipe import Hooks, Means, Recipe, Spec
-from sandcli.training.rows import IGNORED, Row, prepare, training_messages
-from sandcli.training.trainer import fit, longest
+from sandcli.settings import ComputeSettings, TrainingSettings
+from sandcli.training.batches import make_batches
+from sandcli.training.config import Hooks, TrainingConfig
+from sandcli.training.plan import longest
+from sandcli.training.rows import IGNORED, TrainingRow, prepare, training_messages
+from sandcli.training.trainer import fit
 
 _MARKED = (
     "{% for m in messages %}{{ '<|im_start|>' + m.role + '\n' }}"
     "{% if m.role == 'assistant' %}{% generation %}{{ m.content + '<|im_end|>' }}{% endgeneration %}"
     "{% else %}{{ m.content + '<|im_end|>' }}{% endif %}{{ '\n' }}{% endfor %}"
 )
-"""The template of the ChatML family, with the marks that TRL looks for."""
+"""The template of the ChatML family, with the marks that TRL needs."""
 
 
-_RECIPE = Recipe("full", 0, 1e-5, epochs=1, batch_size=1, max_length=0, too_long="drop", seed=0)
+_AIMS = TrainingSettings(epochs=1, batch_size=1)
 
 
 class Compared(NamedTuple):
-    """Tokens a second of both, and whether both put the loss on the very same tokens."""
+    """Tokens per second of both, and whether both put the loss on the same tokens."""
 
     ours: float
     plain: float
@@ -49,7 +51,7 @@ class Compared(NamedTuple):
 
 
 def bench_training(context: Context, steps: int) -> Compared:
-    """Train the base model of a run on its expert trajectories, both ways. Raises `UsageError` for too few of them."""
+    """Train the base model of a run on its expert trajectories, both ways. Raises `UsageError` if there are too few."""
     trajectories = list(context.run.trajectories())[:steps]
     if len(trajectories) < max(2, steps):
         raise UsageError(f"{steps} steps need as many trajectories", "collect more, or lower --steps")
@@ -63,22 +65,22 @@ def bench_training(context: Context, steps: int) -> Compared:
     with tempfile.TemporaryDirectory() as folder:
         ended, theirs = _plain(start, tokenizer, conversations, Path(folder) / "plain")
         plain = _rate(lengths, ended)
-        order = batched(lengths, _RECIPE, 1, 1).tokens
+        order = make_batches(lengths, _AIMS, 0, 1, 1).tokens
         ours = _rate(order, _ours(start, system, trajectories, Path(folder) / "ours"))
     same = all(_same(*pair) for pair in zip(rows, theirs, strict=True))
     return Compared(round(ours, 1), round(plain, 1), round(ours / plain, 2), same)
 
 
 def _rate(tokens: Sequence[int], ended: Sequence[float]) -> float:
-    """Tokens a second from the end of the first step to that of the last; both as they come, step by step."""
+    """Tokens per second from the end of the first step to the end of the last."""
     return sum(tokens[1:]) / (ended[-1] - ended[0])
 
 
-def _same(ours: Row, plain: Row) -> bool:
-    """Whether two rows train the same tokens; what the template puts after the last turn carries no loss."""
+def _same(ours: TrainingRow, plain: TrainingRow) -> bool:
+    """Whether two rows train the same tokens. What the template adds after the last turn carries no loss."""
     length = len(ours.input_ids)
     rest = set(plain.labels[length:])
-    return ours == Row(plain.input_ids[:length], plain.labels[:length]) and rest <= {IGNORED}
+    return ours == TrainingRow(plain.input_ids[:length], plain.labels[:length]) and rest <= {IGNORED}
 
 
 def _ours(start: Path, system: str, trajectories: Sequence[Trajectory], work: Path) -> list[float]:
@@ -90,14 +92,15 @@ def _ours(start: Path, system: str, trajectories: Sequence[Trajectory], work: Pa
         stepped=lambda: ended.append(time.monotonic()),
         stop=lambda: False,
     )
-    fit(Spec(start, system, _RECIPE, Means(), work, work / "log.jsonl"), trajectories, hooks)
+    config = TrainingConfig(start, system, _AIMS, ComputeSettings(), 0, work, work / "log.jsonl")
+    fit(config, trajectories, hooks)
     return ended
 
 
 def _plain(
     start: Path, tokenizer: Any, conversations: Sequence[Sequence[Message]], work: Path
-) -> tuple[list[float], list[Row]]:
-    """When each step ended, and the rows that TRL made of the conversations."""
+) -> tuple[list[float], list[TrainingRow]]:
+    """When each step ended, and TRL's own rows of the conversations."""
     for messages in conversations:
         marked = tokenizer.apply_chat_template(_dicts(messages), chat_template=_MARKED, tokenize=False)
         if marked != render(tokenizer, messages, answer=False):
@@ -129,7 +132,7 @@ def _plain(
         callbacks=[watch],
     )
     trainer.remove_callback(PrinterCallback)  # stdout is for the figures
-    rows = [Row(list(row["input_ids"]), list(row["labels"])) for row in trainer.train_dataset]
+    rows = [TrainingRow(list(row["input_ids"]), list(row["labels"])) for row in trainer.train_dataset]
     trainer.train()
     return watch.ended, rows
 

@@ -1,4 +1,4 @@
-"""Reports, and everything that shows what is there."""
+"""Commands that only read: `report`, `status`, `show`, `config`, `doctor`."""
 
 import json
 import os
@@ -9,7 +9,7 @@ import typer
 
 from sandcli.cli.app import app
 from sandcli.cli.options import Json, RunDir
-from sandcli.cli.output import context_of, put
+from sandcli.cli.output import context_of, print_data
 from sandcli.errors import Exit
 
 if TYPE_CHECKING:
@@ -20,27 +20,31 @@ Form = Literal["terminal", "markdown", "csv", "latex"]
 
 @app.command()
 def report(
-    runs: Annotated[list[Path], typer.Argument(metavar="RUN", help="The run directories.")],
-    form: Annotated[Form, typer.Option("--format", help="How the tables are printed.")] = "terminal",
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN", help="Run directories.")],
+    form: Annotated[Form, typer.Option("--format", help="The format of the printed tables.")] = "terminal",
     out: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Write all tables (.md, .csv, .tex) and figures (.svg, .png).")
+        Path | None,
+        typer.Option(metavar="DIR", help="Write every table (.md, .csv, .tex) and figure (.svg, .png) to this folder."),
     ] = None,
     page: Annotated[
         Path | None,
         typer.Option(
-            "--html", metavar="FILE", dir_okay=False, help="Write one page with all of it and a viewer of trajectories."
+            "--html",
+            metavar="FILE",
+            dir_okay=False,
+            help="Write one HTML page with tables, figures and a viewer of episodes and trajectories.",
         ),
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Draw the paper's Tables 2, 3 and 4 and Figures 3 and 4 from what was evaluated in one or more runs."""
+    """Make the paper's Tables 2, 3 and 4 and Figures 3 and 4 from one or more evaluated runs."""
     from sandcli.progress import notice
-    from sandcli.report.build import report_on, write_files
+    from sandcli.report.build import build_report, write_files
     from sandcli.report.html import write_html
 
-    made = report_on(runs)
+    made = build_report(runs)
     _print(made, form, as_json)
-    for line in (*(f"warning: {warning}" for warning in made.warnings), *made.lacking):
+    for line in (*(f"warning: {warning}" for warning in made.warnings), *made.missing):
         notice(line)
     if out is not None:
         notice(f"wrote {len(write_files(made, out))} files to {out}")
@@ -50,51 +54,57 @@ def report(
 
 
 def _print(made: "Report", form: Form, as_json: bool) -> None:
-    from sandcli.report.build import on_terminal, written
+    from sandcli.report.build import tables_as, tables_for_terminal
 
     if as_json:
         print(json.dumps(made.plain()))
     elif form == "terminal":
-        for part in on_terminal(made):
-            put(part)
+        print_data(tables_for_terminal(made))
     else:
-        print(written(made, form), end="")
+        print(tables_as(made, form), end="")
 
 
 @app.command()
 def status(run: RunDir, as_json: Json = False) -> None:
-    """Show every artifact: done, partial, stale or missing, and the units that failed."""
-    from sandcli.status import listing, table
+    """Show the state of every stage (done, partial, stale or missing) and count the units that failed."""
+    from sandcli.status import status_of, status_view
 
-    items = listing(context_of(run, {}, None))
+    stages = status_of(context_of(run, {}, None))
     if as_json:
-        print(json.dumps([item._asdict() for item in items]))
+        print(json.dumps([stage._asdict() for stage in stages]))
     else:
-        put(table(items))
+        print_data(status_view(stages))
 
 
 @app.command()
 def show(
     run: RunDir,
-    name: Annotated[str | None, typer.Argument(metavar="ID", help="A trajectory; without it, all are listed.")] = None,
-    step: Annotated[int | None, typer.Option(min=0, help="One step whole: from history to thought.")] = None,
-    tokens: Annotated[bool, typer.Option("--tokens", help="Show what is trained on, loss mask coloured.")] = False,
+    name: Annotated[
+        str | None, typer.Argument(metavar="ID", help="The trajectory to show. Without it, all are listed.")
+    ] = None,
+    step: Annotated[int | None, typer.Option(min=0, help="Show everything about this step of the trajectory.")] = None,
+    tokens: Annotated[
+        bool, typer.Option("--tokens", help="Show the trajectory as tokens; those with loss are coloured.")
+    ] = False,
+    full: Annotated[
+        bool, typer.Option("--full", help="Print every observation in full, even long and repeated ones.")
+    ] = False,
 ) -> None:
-    """Read a trajectory, or one step of it with its candidates, rollouts, critiques and thought."""
+    """Show a trajectory, or one step of it: its history, candidates, rollouts, critiques and deliberation."""
     from sandcli.show import show_run
 
-    for part in show_run(context_of(run, {}, None), name, step, tokens):
-        put(part)
+    print_data(show_run(context_of(run, {}, None), name, step, tokens, full))
 
 
 @app.command()
 def config(run: RunDir, as_json: Json = False) -> None:
-    """Show every setting in force and where it came from."""
+    """Show every setting: its value, where the value comes from, and what the setting means."""
     from rich.table import Column, Table
 
     from sandcli.config import resolve
     from sandcli.core.run import Run
     from sandcli.settings import without_password
+    from sandcli.terminal import visible
 
     Run(run).must_exist()
     settings = [
@@ -106,21 +116,22 @@ def config(run: RunDir, as_json: Json = False) -> None:
     if as_json:
         print(json.dumps([setting._asdict() for setting in settings]))
         return
-    drawn = Table("setting", "value", Column("from", overflow="fold"), "meaning")
+    names = [Column(name, overflow="fold") for name in ("value", "from", "meaning")]
+    table = Table(Column("setting", no_wrap=True), *names)
     for setting in settings:
-        drawn.add_row(setting.name, json.dumps(setting.value), setting.origin, setting.meaning)
-    put(drawn)
+        table.add_row(setting.name, json.dumps(setting.value), visible(setting.origin), setting.meaning)
+    print_data([table])
 
 
 @app.command()
 def doctor(as_json: Json = False) -> None:
-    """Check this machine: Java, models, packages, GPU, disk; every lack comes with its mend."""
+    """Check this machine (Java, models, packages, GPU, disk) and print a fix for everything that is missing."""
     from sandcli.doctor import examine, table
 
     checks = examine()
     if as_json:
         print(json.dumps([check._asdict() for check in checks]))
     else:
-        put(table(checks))
+        print_data([table(checks)])
     if not all(check.ok for check in checks):
         raise typer.Exit(Exit.PREREQUISITE)

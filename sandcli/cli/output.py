@@ -1,52 +1,60 @@
-"""What commands print, and the run that they speak of. Data goes to stdout, chatter to stderr."""
+"""How commands print: data to stdout, everything else to stderr. And the run they work on."""
 
 import shlex
 import sys
+from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import typer
 
 from sandcli.errors import Exit
 
 if TYPE_CHECKING:
+    from rich.console import RenderableType
+
     from sandcli.config import Scalar
     from sandcli.core.context import Context
     from sandcli.core.stage import Summary
 
 
 def context_of(run: Path, flags: "dict[str, Scalar | None]", limit: int | None) -> "Context":
-    """A run with its settings, flags included."""
+    """A run with its settings; `flags` override them."""
     from sandcli import perform
     from sandcli.core.run import Run
 
     return perform.context_of(Run(run), flags, limit)
 
 
-def tell(summary: "Summary", root: Path, as_json: bool) -> None:
-    """Print how a stage ended and what comes next. Raises `typer.Exit` if units failed."""
-    from sandcli.progress import console
-    from sandcli.status import failures_table, summary_table
-
+def print_summary(summary: "Summary", root: Path, as_json: bool) -> None:
+    """Print how a stage ended and which command comes next. Raises `typer.Exit` if units failed."""
     if not summary.message:
-        return  # a process that followed another one, which has printed everything
+        return  # one of several distributed processes: the first one prints everything
     if as_json:
         import msgspec
 
         print(msgspec.json.encode(summary._asdict()).decode())
-    if summary.manifest is not None:
-        console.print(summary_table(summary.manifest))
-    if summary.failures:
-        console.print(failures_table(summary.failures))
+    _print_details(summary)
     if summary.exit is Exit.DONE:
-        chat(summary.message, _without_dry_run() if summary.forecast else _following(summary, root))
+        print_next(summary.message, _without_dry_run() if summary.forecast else _next_command(summary, root))
         return
     again = f"sand {summary.stage} --run {shlex.quote(str(root))}"
-    chat(summary.message, f"{again} (tries them again; add --accept-failures to continue without them)")
+    print_next(summary.message, f"{again} (tries them again; add --accept-failures to continue without them)")
     raise typer.Exit(summary.exit)
 
 
-def _following(summary: "Summary", root: Path) -> str:
+def _print_details(summary: "Summary") -> None:
+    from sandcli.progress import console
+    from sandcli.status import failures_view, summary_view
+
+    for part in (
+        *(summary_view(summary.manifest) if summary.manifest else ()),
+        *(failures_view(summary.failures) if summary.failures else ()),
+    ):
+        console.print(part, crop=False)
+
+
+def _next_command(summary: "Summary", root: Path) -> str:
     from sandcli.core.run import Run
     from sandcli.pipeline import next_command
 
@@ -54,20 +62,22 @@ def _following(summary: "Summary", root: Path) -> str:
 
 
 def _without_dry_run() -> str:
-    """This very command, without its `--dry-run`."""
+    """The command that is running, without its `--dry-run`."""
     return shlex.join(["sand", *(word for word in sys.argv[1:] if word != "--dry-run")])
 
 
-def put(drawn: Any) -> None:
-    """Data, on stdout."""
+def print_data(parts: "Iterable[RenderableType]") -> None:
+    """Print data to stdout. Strings are literal: square brackets are no markup."""
     from rich.console import Console
 
-    Console(highlight=False).print(drawn)
+    console = Console(highlight=False, markup=False, emoji=False)
+    for part in parts:
+        console.print(part, crop=False)
 
 
-def chat(message: str, following: str) -> None:
-    """What was done and the next command, on stderr."""
+def print_next(message: str, command: str) -> None:
+    """Print what was done and the next command to stderr."""
     from sandcli.progress import notice
 
     notice(message)
-    notice(f"next: {following}")
+    notice(f"next: {command}")

@@ -12,7 +12,7 @@ from msgspec import Meta
 from sandcli import api
 from sandcli.cli.app import app
 from sandcli.cli.options import IfNeeded, Json, RunDir
-from sandcli.cli.output import chat, context_of, tell
+from sandcli.cli.output import context_of, print_next, print_summary
 
 if TYPE_CHECKING:
     from sandcli.core.artifact import StageName
@@ -40,7 +40,7 @@ def init(
     after = f"sand collect --run {shlex.quote(str(run))}"
     if previous is not None:
         after = next_command("collect", made, context_of(run, {}, None).settings)
-    chat(f"made {run}; settings are in {run / 'sand.toml'}", after)
+    print_next(f"made {run}; settings are in {run / 'sand.toml'}", after)
 
 
 def _command(stage: "StageName", verb: "api.Verb[..., Summary]") -> Callable[..., None]:
@@ -48,13 +48,13 @@ def _command(stage: "StageName", verb: "api.Verb[..., Summary]") -> Callable[...
 
     def command(run: Path, if_needed: bool, as_json: bool, **options: Any) -> None:
         from sandcli.interrupts import Interrupts
-        from sandcli.training.launch import processes
+        from sandcli.training.processes import process_count
 
         if if_needed and _skipped(stage, run):
             return
-        with Interrupts(launched=processes() > 1):
+        with Interrupts(launched=process_count() > 1):
             summary = verb(run, **options)
-        tell(summary, run, as_json)
+        print_summary(summary, run, as_json)
         if stage == "eval" and not (options["dry_run"] or as_json):
             from sandcli.cli.inspect import report
 
@@ -119,7 +119,7 @@ def _run(run: Path, **options: Any) -> None:
     with Interrupts():
         summaries = api.iterate(run, **options)
     if summaries and summaries[-1].exit is not Exit.DONE:
-        tell(summaries[-1], run, as_json=False)
+        print_summary(summaries[-1], run, as_json=False)
     elif not options["dry_run"]:
         _end(run, **options)
 
@@ -133,10 +133,10 @@ def _end(first: Path, iterations: int, until: "StageName | None", **_: Any) -> N
     while len(roots) < iterations:
         roots.append(next_root(roots[-1]))
     if until is None:
-        chat("every stage is done", shlex.join(["sand", "report", *map(str, roots)]))
+        print_next("every stage is done", shlex.join(["sand", "report", *map(str, roots)]))
     else:
         settings = context_of(roots[-1], {}, None).settings
-        chat(f"done as far as {until}", next_command(until, Run(roots[-1]), settings))
+        print_next(f"done as far as {until}", next_command(until, Run(roots[-1]), settings))
 
 
 app.command("run")(_with_options(_run, api.iterate, {}))

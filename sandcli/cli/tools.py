@@ -1,4 +1,4 @@
-"""Games to play and benchmarks."""
+"""`sand games`, which makes small ALFWorld games, and `sand bench`, the benchmarks."""
 
 import json
 from pathlib import Path
@@ -8,21 +8,24 @@ import typer
 
 from sandcli.cli.app import app
 from sandcli.cli.options import EngineKind, Json, RunDir
-from sandcli.cli.output import chat, context_of, put
+from sandcli.cli.output import context_of, print_data, print_next
 
-games = typer.Typer(help="Games for ALFWorld.", no_args_is_help=True)
-bench = typer.Typer(help="What this machine does, against the stock ways; ratios from one run.", no_args_is_help=True)
+games = typer.Typer(help="Make games for ALFWorld.", no_args_is_help=True)
+bench = typer.Typer(
+    help="Measure this program against the usual way of doing the same, on this machine. Results are ratios.",
+    no_args_is_help=True,
+)
 app.add_typer(games, name="games")
 app.add_typer(bench, name="bench")
 
 
 @games.command("make")
 def games_make(
-    out: Annotated[Path, typer.Argument(help="The folder to make; env.games of a run, or $ALFWORLD_DATA.")],
-    per_type: Annotated[int, typer.Option(min=1, help="Games of each of the six types, in every split.")] = 2,
+    out: Annotated[Path, typer.Argument(help="The folder to make. Point env.games of a run or $ALFWORLD_DATA to it.")],
+    per_type: Annotated[int, typer.Option(min=1, help="Games of each of the six types in every split.")] = 2,
     seed: Annotated[int, typer.Option(help="The same seed makes the same games.")] = 0,
 ) -> None:
-    """Make small ALFWorld games, each solved and played to its end, where ALFWorld's own data is not at hand."""
+    """Make small ALFWorld games for use without ALFWorld's own data. Each is solved and played to its end."""
     from sandcli.envs.alfworld.world import Alfworld
 
     Alfworld().check_available()
@@ -30,71 +33,69 @@ def games_make(
 
     for game in make_games(out, per_type, seed):
         print(f"{game.game}: won in {len(game.walkthrough)} steps")
-    chat(f"made games in {out}", f"sand init --run runs/alf1 --set env.name=alfworld --set env.games={out}")
+    print_next(f"made games in {out}", f"sand init --run runs/alf1 --set env.name=alfworld --set env.games={out}")
 
 
 @bench.command("env")
 def bench_env(
-    rounds: Annotated[int, typer.Option(min=1, help="Games and tasks that are played.")] = 6, as_json: Json = False
+    rounds: Annotated[int, typer.Option(min=1, help="How many games and tasks to play.")] = 6, as_json: Json = False
 ) -> None:
-    """Our environments against the stock ones: steps, resets, and restoring the state after 20 steps."""
+    """Compare environments with the stock ones: steps, resets, and restoring a state 20 steps into an episode."""
     from rich.table import Table
 
     from sandcli.bench.environments import bench_environments
 
-    drawn, found = Table("ratio", "times", "slower, ms", "faster, ms", "meaning"), {}
+    table, ratios = Table("ratio", "times", "slower, ms", "faster, ms", "meaning"), {}
     for ratio in bench_environments(rounds):
-        found[ratio.name] = ratio.ratio
-        drawn.add_row(ratio.name, f"{ratio.ratio:,.1f}", f"{ratio.slow:,.2f}", f"{ratio.fast:,.3f}", ratio.meaning)
+        ratios[ratio.name] = ratio.ratio
+        table.add_row(ratio.name, f"{ratio.ratio:,.1f}", f"{ratio.slow:,.2f}", f"{ratio.fast:,.3f}", ratio.meaning)
     if as_json:
-        print(json.dumps(found))
+        print(json.dumps(ratios))
     else:
-        put(drawn)
+        print_data([table])
 
 
 @bench.command("rollout")
 def bench_rollout(
     run: Annotated[
-        Path | None, typer.Option("--run", metavar="DIR", help="A run, for its policy, world and settings.")
+        Path | None, typer.Option("--run", metavar="DIR", help="The run whose policy, world and settings to use.")
     ] = None,
-    episodes: Annotated[int, typer.Option(min=1, help="Branches that are rolled out.")] = 48,
+    episodes: Annotated[int, typer.Option(min=1, help="How many branches to roll out.")] = 48,
     engine: EngineKind = None,
     as_json: Json = False,
 ) -> None:
-    """The same rollouts one at a time, in lockstep, as `sand rollout` makes them, and the bare engine's requests."""
+    """Compare `sand rollout` with rollouts one at a time, with rollouts in lockstep, and with the engine alone."""
     from rich.table import Table
 
     from sandcli.bench.rollouts import bench_rollouts, chosen, ratios
 
-    drawn, ways = Table("way", "tokens", "seconds", "tokens/s", "mean batch", "cache hits"), []
     with chosen(run, engine) as (context, model):
-        for way in bench_rollouts(context, model, episodes):
-            ways.append(way)
-            hits, used = f"{way.hit_rate:.1%}", way.usage
-            drawn.add_row(
-                way.name, f"{used.generated:,}", f"{way.seconds:.1f}", f"{way.rate:.1f}", f"{used.batch:.1f}", hits
-            )
-    found = ratios(ways)._asdict()
+        variants = list(bench_rollouts(context, model, episodes))
+    found = ratios(variants)._asdict()
     if as_json:
         print(json.dumps(found))
-    else:
-        put(drawn)
-        for name, value in found.items():
-            put(f"{name}: {value:g}")
+        return
+    table = Table("variant", "tokens", "seconds", "tokens/s", "mean batch", "cache hits")
+    for variant in variants:
+        used, numbers = variant.usage, (f"{variant.seconds:.1f}", f"{variant.rate:.1f}")
+        table.add_row(variant.name, f"{used.generated:,}", *numbers, f"{used.batch:.1f}", f"{variant.hit_rate:.1%}")
+    print_data([table, *(f"{name}: {value:g}" for name, value in found.items())])
 
 
 @bench.command("train")
 def bench_train(
     run: RunDir,
-    steps: Annotated[int, typer.Option(min=2, help="Steps each way, one trajectory a step.")] = 12,
+    steps: Annotated[int, typer.Option(min=2, help="Training steps of each variant, one trajectory a step.")] = 12,
     as_json: Json = False,
 ) -> None:
-    """The training of `sand sft` against a plain TRL script on the same rows: tokens a second, and the masks."""
+    """Compare the training of `sand sft` with a plain TRL script on the same rows: tokens per second and loss masks."""
+    from sandcli.models import require_package
+
+    require_package("trl", "this benchmark")
     from sandcli.bench.training import bench_training
 
     found = bench_training(context_of(run, {}, None), steps)._asdict()
     if as_json:
         print(json.dumps(found))
     else:
-        for name, value in found.items():
-            put(f"{name.replace('_', ' ')}: {value}")
+        print_data(f"{name.replace('_', ' ')}: {value}" for name, value in found.items())

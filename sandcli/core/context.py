@@ -13,7 +13,7 @@ from sandcli.core.manifest import Spent
 from sandcli.core.run import Run
 from sandcli.engines import choose, open_engine
 from sandcli.engines.adapters import is_adapter, weights_of
-from sandcli.engines.base import Engine, Model, Setup
+from sandcli.engines.base import Engine, Model
 from sandcli.engines.metered import Clock, Metered
 from sandcli.envs import world_builder as builder_of
 from sandcli.envs.base import World
@@ -131,10 +131,10 @@ class Context:
         """The engine with a model loaded. Frees it afterwards and adds what it did to `spent`."""
         if is_adapter(model.folder):
             self._must_descend(model)
-        setup = self.setup()
-        choice = choose(self.settings.engine.kind, setup)
+        settings = self.settings.engine
+        choice = choose(settings)
         notice(f"engine: {choice.kind} ({choice.reason}), model {model.folder}")
-        engine = Metered(await open_engine(choice.kind, model, setup, notice), Clock())
+        engine = Metered(await open_engine(choice.kind, model, settings, self._lora_rank(), notice), Clock())
         self._capacity = engine.capacity
         try:
             yield engine
@@ -143,16 +143,14 @@ class Context:
             self.spent += Spent(engine=choice.kind, engine_wait=waited, empty=empty, **engine.usage()._asdict())
             await engine.close()
 
-    def setup(self) -> Setup:
-        """How the settings set up an engine."""
-        engine, trained = self.settings.engine, (self.settings.sft, self.settings.train)
-        taken = {name: getattr(engine, name) for name in Setup._fields if hasattr(engine, name)}
-        ranks = [training.lora_rank for training in trained if training.method != "full"]
-        return Setup(**taken | {"urls": tuple(engine.urls), "lora_rank": max(ranks, default=0)})
+    def _lora_rank(self) -> int:
+        """The largest rank of the adapters that this run trains; 0 if it trains none."""
+        tables = (self.settings.sft, self.settings.train)
+        return max((training.lora_rank for training in tables if training.method != "full"), default=0)
 
     def engine_kind(self) -> str:
         """The engine that would be opened."""
-        return choose(self.settings.engine.kind, self.setup()).kind
+        return choose(self.settings.engine).kind
 
     @asynccontextmanager
     async def pool(self) -> AsyncIterator[Pool]:

@@ -30,18 +30,19 @@ class EngineHolder:
         self._engine = await self._open.enter_async_context(self._context.engine(model))
         self._served = {model: self._engine}
 
-    def _serves(self, model: Model) -> Engine | None:
+    async def _serves(self, model: Model) -> Engine | None:
         """The open engine as this model, if it can serve it without loading."""
         if model not in self._served:
-            self._served[model] = self._engine.beside(model)
+            self._served[model] = await self._engine.for_model(model)
         return self._served[model]
 
     @asynccontextmanager
     async def for_model(self, model: Model) -> AsyncIterator[Engine]:
         """The engine as this model. Adapters are served with their base, so changing between them loads nothing."""
         async with self._changed:
-            await self._changed.wait_for(lambda: self._users == 0 or self._serves(model) is not None)
-            engine = self._serves(model)
+            while await self._serves(model) is None and self._users:
+                await self._changed.wait()
+            engine = await self._serves(model)
             if engine is None:
                 await self._open.aclose()
                 await self._load(model)

@@ -18,6 +18,7 @@ import msgspec
 
 from sandcli.errors import PrerequisiteError, UsageError
 from sandcli.files import disk_space, fsync_folder, write_temporary
+from sandcli.models import require_package
 from sandcli.records import Key
 
 if TYPE_CHECKING:
@@ -143,12 +144,14 @@ class Records(Generic[R]):
 
     def to_pandas(self) -> "pandas.DataFrame":
         """A table with one row a record; nested fields stay lists and dicts."""
+        require_package("pandas", "a pandas table")
         import pandas
 
         return pandas.DataFrame(self._rows())
 
     def to_dataset(self) -> "Dataset":
         """A Hugging Face data set with one row a record."""
+        require_package("datasets", "a Hugging Face data set")
         from datasets import Dataset
 
         return Dataset.from_list(self._rows())

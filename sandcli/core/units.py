@@ -48,7 +48,7 @@ class Units(Generic[P, R]):
     async def do(self, units: Iterator[Unit[P]], todo: int, recorded: int) -> None:
         """Do the units, of which there are `todo`. If `stop` says so, end early, after the units in progress."""
         self._bar = Bar(self._stage.name, recorded + todo, recorded)
-        shown = nullcontext() if self._stage.own_progress else self._bar.shown()
+        shown = nullcontext() if self._stage.own_progress else self._bar.display()
         with shown:
             try:
                 async with self._stage.opened():

@@ -1,7 +1,7 @@
-"""Language models: the protocol (`base`), engines, and which one is taken.
+"""Language models: the interface (`base`), the engines, and the choice between them.
 
-`vllm` runs vLLM in this process, `server` asks OpenAI-compatible servers, `transformers` is the embedded engine that
-runs everywhere, `scripted` answers from rules, for tests.
+`server` asks OpenAI-compatible servers, `vllm` starts such servers itself (`launch`), `transformers` is the embedded
+engine that runs everywhere, and `scripted` answers by rules, for tests.
 """
 
 import asyncio
@@ -10,39 +10,47 @@ import os
 from collections.abc import Callable
 from typing import NamedTuple
 
-from sandcli.engines.base import Engine, Model, Setup
+from sandcli.engines.base import Engine, Model
+from sandcli.models import require_package
+from sandcli.settings import EngineSettings
 
-# Must be set before torch is loaded. Threads that spin while they wait take the cores from the simulators that they
-# wait for: with two such programs on two cores, a decoding step took 1.2 s so, and 0.4 s with threads that sleep.
+# Must be set before torch is loaded. Waiting threads that spin take the cores from the simulators: with two such
+# programs on two cores a decoding step took 1.2 s, and with threads that sleep 0.4 s.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+# Must be set before transformers is loaded, which warns if torch is missing; tokenizers work without it.
+os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
 
 
 class Choice(NamedTuple):
-    """An engine and why it was taken."""
+    """The kind of an engine, and the reason for choosing it."""
 
     kind: str
     reason: str
 
 
-def choose(kind: str, setup: Setup) -> Choice:
-    """Resolve `auto`: what the settings name explicitly comes before what the machine has."""
-    if kind != "auto":
-        return Choice(kind, "as set")
-    if setup.urls:
+def choose(settings: EngineSettings) -> Choice:
+    """Resolve `auto`. What the settings name explicitly counts more than what the machine has."""
+    if settings.kind != "auto":
+        return Choice(settings.kind, "as set")
+    if settings.urls:
         return Choice("server", "engine.urls is set")
     if importlib.util.find_spec("vllm") is None:
         return Choice("transformers", "it runs everywhere; vLLM is not installed")
     import torch
 
     if torch.cuda.is_available():
-        return Choice("vllm", "vLLM and a GPU are there")
-    return Choice("transformers", "there is no GPU; --engine vllm takes vLLM on the CPU")
+        return Choice("vllm", "vLLM and a GPU are available")
+    return Choice("transformers", "there is no GPU; --engine vllm runs vLLM on the CPU")
 
 
-async def open_engine(kind: str, model: Model, setup: Setup, notice: Callable[[str], None]) -> Engine:
-    """The engine of a resolved kind with a model loaded; the folder is the rules for the scripted engine.
+async def open_engine(
+    kind: str, model: Model, settings: EngineSettings, lora_rank: int, notice: Callable[[str], None]
+) -> Engine:
+    """Open an engine of a resolved kind with a model; for the scripted engine the model's folder is the rules file.
 
-    Raises `PrerequisiteError` for what is missing, and says what to do about it.
+    `lora_rank` is the largest rank of adapters that may be needed later. Raises `PrerequisiteError` if something is
+    missing.
     """
     if kind == "scripted":
         from sandcli.engines.scripted import ScriptedEngine
@@ -51,11 +59,12 @@ async def open_engine(kind: str, model: Model, setup: Setup, notice: Callable[[s
     if kind == "server":
         from sandcli.engines.server import ServerEngine
 
-        return await ServerEngine.open(model, setup, notice)
+        return await ServerEngine.open(model, settings, notice)
     if kind == "vllm":
-        from sandcli.engines.vllm import VllmEngine
+        from sandcli.engines.launch import VllmEngine
 
-        return await VllmEngine.open(model, setup)
+        return await VllmEngine.open(model, settings, lora_rank, notice)
+    require_package("torch", "the transformers engine")
     from sandcli.engines.transformers import TransformersEngine
 
-    return await asyncio.to_thread(TransformersEngine, model, setup)
+    return await asyncio.to_thread(TransformersEngine, model, settings)

@@ -1,4 +1,4 @@
-"""Model folders that hold a PEFT adapter instead of whole weights."""
+"""Model folders that hold a PEFT adapter instead of all weights."""
 
 import json
 from pathlib import Path
@@ -10,10 +10,10 @@ def is_adapter(folder: Path) -> bool:
 
 
 def weights_of(folder: Path) -> str:
-    """Where the weights under a model folder are: in itself, or, of an adapter, in its base."""
+    """Return where the weights of a model are: its folder, or the base of an adapter."""
     return adapter_base(folder) if is_adapter(folder) else str(folder)
 
 
 def adapter_base(folder: Path) -> str:
-    """The model that an adapter was trained on: a folder, or a hub name."""
+    """Return the model that an adapter was trained on: a folder or a hub name."""
     return str(json.loads((folder / "adapter_config.json").read_text())["base_model_name_or_path"])

@@ -1,8 +1,7 @@
-"""Keys and values of token sequences that were computed before, for prompts that begin alike.
+"""A cache of keys and values, for prompts that share a prefix with an earlier sequence.
 
-Agents' prompts grow turn by turn and branch from shared prefixes, and on a CPU computing the prompt is nearly the
-whole cost. So the keys and values of finished sequences are kept, least recently used out first, within a
-bound on memory.
+Agents' prompts grow turn by turn and branch from shared prefixes, and computing prompts is most of the cost on a CPU.
+So the keys and values of finished sequences are kept within a memory limit; the least recently used go first.
 """
 
 from collections import OrderedDict
@@ -15,7 +14,7 @@ from sandcli.engines.ragged import KeyValues
 
 
 class PrefixCache:
-    """Sequences and their keys and values, found again by longest common prefix."""
+    """Keys and values of sequences, found by the longest common prefix."""
 
     def __init__(self, limit: int) -> None:
         """`limit` in bytes."""
@@ -24,7 +23,7 @@ class PrefixCache:
         self._bytes = 0
 
     def find(self, ids: Sequence[int]) -> tuple[KeyValues, int] | None:
-        """What knows the longest prefix of these tokens, and its length; None where not even the first is known."""
+        """Return the entry with the longest prefix of these tokens, and its length; None if no entry shares a token."""
         prompt = torch.tensor(ids)
         best, length = None, 0
         for known, (tokens, _) in self._entries.items():
@@ -37,7 +36,7 @@ class PrefixCache:
         return self._entries[best][1], length
 
     def add(self, ids: Sequence[int], values: KeyValues) -> None:
-        """Remember a sequence; those that it begins with are covered by it and forgotten."""
+        """Add a sequence, and remove its prefixes, which it covers."""
         key = tuple(ids[: values.length])
         for known in [k for k in self._entries if key[: len(k)] == k]:
             self._forget(known)
@@ -51,7 +50,7 @@ class PrefixCache:
 
 
 def common_prefix(a: Tensor, b: Tensor) -> int:
-    """How many tokens two sequences begin with alike."""
+    """Return the length of the longest common prefix."""
     length = min(len(a), len(b))
     unlike = torch.nonzero(a[:length] != b[:length])
     return int(unlike[0]) if len(unlike) else length

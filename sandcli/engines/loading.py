@@ -1,4 +1,4 @@
-"""The weights of models from their folders."""
+"""Loads the weights of models."""
 
 import math
 import os
@@ -25,18 +25,18 @@ def load_model(
     quantised: bool = False,
     sharded: bool = False,
 ) -> Any:
-    """The model of a folder, an adapter merged into its base; `auto` is bfloat16 on a GPU and float32 elsewhere.
+    """Load a model; an adapter is merged into its base. `auto` is bfloat16 on a GPU, else float32.
 
-    Weights that are trained stay in float32: at a learning rate of 1e-5 most updates would be rounded away.
-    `quantised` weights, of 4 bits, carry an adapter; `sharded` ones are to be spread over GPUs later. Raises
-    `PrerequisiteError` where there is not enough memory.
+    Weights to be trained stay in float32: in bfloat16 most updates would be rounded away at a learning rate of 1e-5.
+    `quantised` weights have 4 bits, for training an adapter on them; `sharded` ones are distributed over GPUs later.
+    Raises `PrerequisiteError` if there is not enough memory.
     """
     gpu = torch.cuda.is_available()
     if dtype == "auto":
         dtype = "bfloat16" if gpu and not training else "float32"
     source = weights_of(folder)
     _must_fit(Path(source), "int4" if quantised else dtype, gpu and not sharded)
-    own = {"": int(os.environ.get("LOCAL_RANK", "0"))}  # of several processes that train together each has a GPU
+    own = {"": int(os.environ.get("LOCAL_RANK", "0"))}  # in distributed training each process has one GPU
     model = AutoModelForCausalLM.from_pretrained(
         source,
         dtype=getattr(torch, dtype),
@@ -52,7 +52,7 @@ def load_model(
 
 
 def _four_bits() -> BitsAndBytesConfig:
-    """The quantisation of QLoRA."""
+    """Return the quantisation of QLoRA."""
     return BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",
@@ -62,11 +62,11 @@ def _four_bits() -> BitsAndBytesConfig:
 
 
 def _must_fit(folder: Path, dtype: str, gpu: bool) -> None:
-    """Say so before a machine swaps itself to death; files that are no safetensors are not known well enough."""
+    """Refuse a model that does not fit into memory. Only safetensors files are counted."""
     weights = sum(map(_weights, folder.glob("*.safetensors")))
     needed = weights * (0.5 if dtype == "int4" else getattr(torch, dtype).itemsize)
     if not gpu:
-        needed *= int(os.environ.get("LOCAL_WORLD_SIZE", "1"))  # every process here loads its own
+        needed *= int(os.environ.get("LOCAL_WORLD_SIZE", "1"))  # every process loads its own copy
     free = torch.cuda.mem_get_info()[0] if gpu else psutil.virtual_memory().available
     if needed > free:
         raise PrerequisiteError(
@@ -80,4 +80,4 @@ def _weights(file: Path) -> int:
         with safe_open(file, framework="pt") as tensors:
             return sum(math.prod(tensors.get_slice(name).get_shape()) for name in tensors.keys())  # noqa: SIM118
     except SafetensorError as error:
-        raise UsageError(f"{file} holds no whole weights: {error}", "copy the model there again") from None
+        raise UsageError(f"{file} is damaged or incomplete: {error}", "copy the model there again") from None

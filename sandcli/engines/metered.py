@@ -1,4 +1,4 @@
-"""Any engine, with a clock on it: how long its callers waited, and how often it had nothing to say."""
+"""Measures an engine: how long its callers waited, and how many completions were blank."""
 
 import time
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ class Clock:
 
 
 class Metered:
-    """Passes everything on; the engines beside it share its clock."""
+    """Passes all calls on; engines for other models share its clock."""
 
     def __init__(self, engine: Engine, clock: Clock) -> None:
         self._engine = engine
@@ -34,9 +34,9 @@ class Metered:
         self.clock.empty += sum(not completion.text.strip() for completion in completions)
         return completions
 
-    def beside(self, model: Model) -> "Metered | None":
-        """See `Engine.beside`."""
-        other = self._engine.beside(model)
+    async def for_model(self, model: Model) -> "Metered | None":
+        """See `Engine.for_model`."""
+        other = await self._engine.for_model(model)
         return None if other is None else Metered(other, self.clock)
 
     def usage(self) -> Usage:

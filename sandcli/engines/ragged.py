@@ -1,8 +1,8 @@
 """Attention for sequences of different lengths in one forward pass, without padding.
 
-The new tokens of all sequences stand in one row; every other operation of a transformer works on tokens one by
-one and does not care. Attention alone takes the row apart: each sequence attends to its own keys and values,
-which grow in place. A prompt that is computed in pieces and a sequence that gains one token are the same to it.
+The new tokens of all sequences are concatenated; all other operations of a transformer treat each token on its own.
+Only attention splits them again: each sequence attends to its own keys and values, which grow in place. A piece of a
+prompt and a single new token are treated alike.
 """
 
 from collections.abc import Sequence
@@ -16,17 +16,17 @@ from transformers import AttentionInterface
 from sandcli.errors import PrerequisiteError
 
 RAGGED = "sand_ragged"
-"""The name under which models take this attention."""
+"""The name of this attention in transformers."""
 
 _ROOM = 256
-"""Memory is taken for multiples of so many positions: not every token copies all keys and values, and what one
-sequence frees fits the next, where odd sizes would leave holes that no one else can use."""
+"""Memory is allocated for multiples of this many positions: keys and values are not copied for every new token, and
+memory that one sequence frees fits the next."""
 
 
 class KeyValues(NamedTuple):
-    """Keys and values of one sequence: [layer, key or value, group, position, size]; the first `length` are there.
+    """Keys and values of one sequence: [layer, key or value, group, position, size]; `length` positions are filled.
 
-    What is there never changes. One owner may write after it, in place; whoever else goes on from here takes a copy.
+    Filled positions never change. One owner may append in place; everyone else who continues from here makes a copy.
     """
 
     states: Tensor
@@ -34,27 +34,27 @@ class KeyValues(NamedTuple):
 
     @property
     def bytes(self) -> int:
-        """Memory held."""
+        """The size in memory."""
         return int(self.states.nbytes)
 
     def copy(self, length: int) -> "KeyValues":
-        """The first tokens' part, to be written after."""
+        """Return a copy of the first positions, to be appended to."""
         return KeyValues(_with_room(self.states[:, :, :, :length], length), length)
 
     def grown(self, tokens: int) -> "KeyValues":
-        """The same with room for more tokens."""
+        """Return the same with room for more tokens."""
         length = self.length + tokens
         return self if length <= self.states.shape[3] else self._replace(states=_with_room(self.states, length))
 
 
 def _with_room(states: Tensor, length: int) -> Tensor:
-    """A copy that has room for so many positions."""
+    """Return a copy with room for this many positions."""
     room = -(-length // _ROOM) * _ROOM
     return torch.nn.functional.pad(states, (0, 0, 0, room - states.shape[3]))
 
 
 class Segment(NamedTuple):
-    """A sequence's part of a forward pass: some new tokens after those in `values`, which has room for them."""
+    """A sequence's part of a forward pass: new tokens that follow those in `values`, which has room for them."""
 
     values: KeyValues
     tokens: int
@@ -62,14 +62,14 @@ class Segment(NamedTuple):
 
     @property
     def end(self) -> int:
-        """Tokens of the sequence after this pass."""
+        """The length of the sequence after this pass."""
         return self.values.length + self.tokens
 
 
 def segment(values: KeyValues, count: int, heads: int) -> Segment:
-    """`heads`: query heads that share a key head; they are attended to as further positions, see below."""
+    """Build a segment. `heads` is the number of query heads that share a key head; see `ragged_attention`."""
     if count == 1:
-        return Segment(values, 1, None)  # one position sees everything before it
+        return Segment(values, 1, None)  # a single position sees all before it
     start, device = values.length, values.states.device
     mask = torch.ones(count, start + count, dtype=torch.bool, device=device).tril(start)
     return Segment(values, count, mask.repeat(heads, 1))
@@ -86,7 +86,10 @@ def ragged_attention(
     scaling: float | None = None,
     **_: Any,
 ) -> tuple[Tensor, None]:
-    """Query [1, heads, tokens, size]; key and value [1, groups, tokens, size]; the tokens of all segments in turn."""
+    """Compute attention for the tokens of all segments, one segment after the other.
+
+    `query` is [1, heads, tokens, size]; `key` and `value` are [1, groups, tokens, size].
+    """
     _, heads, tokens, size = query.shape
     output = query.new_empty(1, tokens, heads, size)
     at = 0
@@ -95,7 +98,7 @@ def ragged_attention(
         keys, vals = values.states[module.layer_idx]
         keys[:, values.length : end] = key[0, :, here]
         vals[:, values.length : end] = value[0, :, here]
-        # The query heads of a group attend to the same keys, so that these need not be copied for every head.
+        # The query heads of a group become further positions, so their common keys need not be copied for each head.
         grouped = query[0, :, here].reshape(1, key.shape[1], -1, size)
         attended = scaled_dot_product_attention(
             grouped, keys[None, :, :end], vals[None, :, :end], attn_mask=mask, scale=scaling
@@ -109,24 +112,24 @@ AttentionInterface.register(RAGGED, ragged_attention)
 
 
 def _unlike(config: Any) -> str:
-    """What a model has that this attention does not know, and would silently get wrong."""
+    """Name what a model has that this attention would silently compute wrongly."""
     layers = getattr(config, "layer_types", None)
     if set(layers or ["full_attention"]) != {"full_attention"}:
         return "layers of another kind than full attention"
     window = getattr(config, "sliding_window", None)
     if window and not layers and window < config.max_position_embeddings:
-        return f"attention that sees {window} tokens back only"
+        return f"attention to the last {window} tokens only"
     rope = (getattr(config, "rope_parameters", None) or {}).get("rope_type")
     if rope in ("dynamic", "longrope"):
-        return f"{rope} positions, which depend on how long the longest sequence is"
+        return f"{rope} positions, which depend on the length of the longest sequence"
     return ""
 
 
 class Ragged:
-    """A causal language model that is fed segments."""
+    """A causal language model that computes segments."""
 
     def __init__(self, model: Any) -> None:
-        """Raises `PrerequisiteError` for a model whose layers do not attend to everything before them."""
+        """Raise `PrerequisiteError` if some layers do not attend to all earlier tokens."""
         config = model.config
         if unlike := _unlike(config):
             raise PrerequisiteError(f"{config.model_type} has {unlike}", "use --engine vllm or server")
@@ -138,11 +141,11 @@ class Ragged:
         self._shape = (config.num_hidden_layers, 2, groups, 0, size)
 
     def empty(self) -> KeyValues:
-        """The keys and values of no tokens."""
+        """Return keys and values of no tokens."""
         return KeyValues(torch.empty(self._shape, dtype=self._model.dtype, device=self._model.device), 0)
 
     def forward(self, parts: Sequence[tuple[KeyValues, Sequence[int]]]) -> tuple[Tensor, list[KeyValues]]:
-        """Feed each sequence its new tokens; logits after the last of each, and its keys and values with them."""
+        """Compute new tokens of every sequence; return the logits after the last of each, and its keys and values."""
         segments = [segment(values.grown(len(ids)), len(ids), self._heads) for values, ids in parts]
         device = self._model.device
         ends = torch.tensor([s.tokens for s in segments]).cumsum(0) - 1

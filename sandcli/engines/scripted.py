@@ -1,7 +1,7 @@
-"""An engine without a model, for tests and for trying the pipeline: it answers from rules.
+"""An engine without a model, for tests and for trying the pipeline: it answers by rules.
 
 The rules are a JSON list of `{"when": text, "replies": [text, ...]}`. The first rule whose `when` occurs in the
-conversation answers; the reply is chosen by the seed alone, so that a run always comes out the same.
+conversation answers. The seed alone selects the reply, so a run always has the same result.
 """
 
 import json
@@ -23,7 +23,7 @@ class Rule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class ScriptedEngine:
-    """Answers by rule; counts words as tokens."""
+    """Answers by rules; counts words as tokens."""
 
     capacity = 64
 
@@ -42,7 +42,7 @@ class ScriptedEngine:
             ) from None
 
     async def generate(self, messages: Sequence[Message], sampling: Sampling) -> list[Completion]:
-        """The rule's replies, one a seed."""
+        """Return the rule's reply for each seed."""
         text = "\n".join(message.content for message in messages)
         replies = next((rule.replies for rule in self._rules if rule.when in text), None)
         if replies is None:
@@ -52,13 +52,13 @@ class ScriptedEngine:
         self._generated += sum(len(reply.split()) for reply in chosen)
         return [Completion(reply, len(reply.split()), "stop") for reply in chosen]
 
-    def beside(self, model: Model) -> "ScriptedEngine":
-        """The rules stand in for every model."""
+    async def for_model(self, model: Model) -> "ScriptedEngine":
+        """Return itself: the rules replace every model."""
         return self
 
     def usage(self) -> Usage:
-        """Words read and written."""
+        """Return the words read and written."""
         return Usage(self._prompt, 0, self._generated, 1.0)
 
     async def close(self) -> None:
-        """Nothing to free."""
+        """Do nothing: there is no model to free."""

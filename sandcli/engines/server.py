@@ -1,9 +1,9 @@
-"""An engine on servers that speak the OpenAI API: vLLM, SGLang, llama.cpp and the like.
+"""An engine on servers that speak the OpenAI API: vLLM, SGLang, llama.cpp and others.
 
-Prompts are sent as token ids of our own tokenizer to `/v1/completions`: the model sees token for token what it was
-trained on, whatever chat template the server has. n completions are n requests with a seed each, which is
-reproducible, and right on servers that do not know `n`. What a server would add to the sampling by itself (it may
-follow the model's generation_config.json) is switched off, so that all engines draw from the same distribution.
+It sends prompts to `/v1/completions` as token ids of our own tokenizer, so the model sees exactly the tokens that it
+was trained on, whatever chat template the server has. It asks for n completions with n requests, each with its own
+seed: this is reproducible, and works on servers that ignore `n`. Every sampling parameter is set, because a server may
+take defaults from the model's generation_config.json.
 """
 
 import asyncio
@@ -13,57 +13,37 @@ import time
 from collections.abc import Callable, Hashable, Sequence
 
 import msgspec
-import openai
 
 from sandcli.engines.adapters import weights_of
-from sandcli.engines.base import Completion, Model, Sampling, Setup, Usage, stop_at
-from sandcli.engines.remote import FIRST_PAUSE, LONGEST_PAUSE, Server, Unusable, reason
-from sandcli.engines.server_pool import Fleet
-from sandcli.engines.tokens import context_length, fitting_ids, load_tokenizer
+from sandcli.engines.base import Completion, Model, Sampling, Usage
+from sandcli.engines.server_client import (
+    FIRST_PAUSE,
+    LONGEST_PAUSE,
+    Address,
+    Identity,
+    NoConnection,
+    Refusal,
+    Server,
+    Unusable,
+)
+from sandcli.engines.server_pool import ServerPool
+from sandcli.engines.server_protocol import Answer, Body, Failed, Tokens, completion_of
+from sandcli.engines.tokens import Prompts, context_length, load_tokenizer, stop_ids
 from sandcli.errors import ContextOverflow, MachineryError, PrerequisiteError
 from sandcli.messages import Message
+from sandcli.settings import EngineSettings
 
 _CAPACITY = 32
-"""Requests that one server is given at a time, unless the setup says otherwise."""
+"""Requests sent to one server at a time, unless engine.batch is set."""
 
-_ALIKE = 2
-"""Conversations that have so many first messages in common (the system's and the instruction) share a server."""
-
-_PLAIN = {"top_k": -1, "min_p": 0.0, "repetition_penalty": 1.0}
-"""What the API has no field for, but servers have defaults."""
+_SHARED = 2
+"""Conversations with the same first messages, the system's and the instruction, go to the same server."""
 
 _TOO_LONG = re.compile(r"context (?:length|size|window)(?:\D{1,20}(\d+))?", re.IGNORECASE)
 
 
-class _Choice(msgspec.Struct, frozen=True):
-    text: str
-    finish_reason: str | None = None
-
-
-class _Cached(msgspec.Struct, frozen=True):
-    cached_tokens: int | None = None
-
-
-class _Tokens(msgspec.Struct, frozen=True):
-    completion_tokens: int
-    prompt_tokens_details: _Cached | None = None
-
-
-class _Answer(msgspec.Struct, frozen=True):
-    choices: list[_Choice]
-    usage: _Tokens
-
-
-class _Failed(Exception):
-    """A request that another try may help; `connection`: the server was not there, or went away."""
-
-    def __init__(self, why: str, connection: bool = False) -> None:
-        super().__init__(why)
-        self.connection = connection
-
-
 class _Patience:
-    """How long one request is tried: for so many seconds after its first failure, with growing pauses."""
+    """Limits the tries of one request to some seconds after its first failure, with growing pauses."""
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
@@ -71,197 +51,202 @@ class _Patience:
         self._pause = FIRST_PAUSE
 
     def left(self) -> float:
-        """The seconds that remain; the first call starts the clock."""
+        """Return the seconds that remain; the first call starts the clock."""
         self._end = self._end or time.monotonic() + self._seconds
         return self._end - time.monotonic()
 
     async def rest(self) -> bool:
-        """Wait before the next try; False where there is to be none."""
+        """Pause before the next try; returns False if time is up."""
         left = self.left()
         if left <= 0:
             return False
-        await asyncio.sleep(min(left, self._pause * random.uniform(0.5, 1)))  # not all at the same moment
+        await asyncio.sleep(min(left, self._pause * random.uniform(0.5, 1)))  # spread the tries out
         self._pause = min(2 * self._pause, LONGEST_PAUSE)
         return True
 
 
 class _Tally:
-    """Tokens counted for all models of a fleet."""
+    """Counts tokens for all models of a server pool."""
 
-    prompt = cached = generated = 0
+    def __init__(self) -> None:
+        self.forget()
+
+    def forget(self) -> None:
+        """Count from zero again."""
+        self.prompt = self.cached = self.generated = 0
 
 
 class ServerEngine:
-    """One model on one or more servers. Made by `open`.
+    """One model on one or more servers.
 
-    Requests that fail are tried again, on another server where there is one; a server that is away gets none until
-    it is back. Conversations that begin alike go to one server, so that their beginning stays in its cache.
+    A request that fails is tried again, on another server if there is one; a server that does not answer gets no
+    requests until it is back. Conversations that share their beginning go to the same server, which has it cached.
     """
 
-    def __init__(self, fleet: Fleet, tally: _Tally, model: Model, setup: Setup) -> None:
-        """Use `open`."""
-        self._fleet = fleet
+    def __init__(self, pool: ServerPool, tally: _Tally, model: Model, settings: EngineSettings) -> None:
+        """Use `open`, or `on` for servers of your own."""
+        self._pool = pool
         self._tally = tally
-        self._model = model
-        self._setup = setup
-        self._tokenizer = load_tokenizer(model.folder)
-        self._limit = _limit(model, setup.max_length)
-        _refuse_shorter(fleet.context(model), self._limit)
-        self.capacity = (setup.batch or _CAPACITY) * fleet.size(model)
+        self._model = Identity.of(model)
+        self._settings = settings
+        self._limit = _limit(model, settings.max_length)
+        tokenizer = load_tokenizer(model.folder)
+        self._prompts = Prompts(tokenizer, self._limit)
+        self._stops = sorted(stop_ids(model.folder, tokenizer))
+        _refuse_shorter(pool.context(self._model), self._limit)
+        self.capacity = (settings.batch or _CAPACITY) * pool.size(self._model)
         self._places = asyncio.Semaphore(self.capacity)
 
     @classmethod
-    async def open(cls, model: Model, setup: Setup, notice: Callable[[str], None]) -> "ServerEngine":
-        """Wait for the servers of `setup.urls`, up to `setup.patience` seconds; `notice` is told of their health.
+    async def open(cls, model: Model, settings: EngineSettings, notice: Callable[[str], None]) -> "ServerEngine":
+        """Use the servers of `engine.urls`; wait for them for `engine.patience` seconds. `notice` gets their health.
 
-        Raises `PrerequisiteError` where none serves the model, `UsageError` for a malformed URL or a model without a
-        chat template.
+        Raises `PrerequisiteError` if none serves the model, `UsageError` for a malformed URL or a model without a chat
+        template.
         """
-        fleet = Fleet(setup.urls, setup.timeout, notice)
+        addresses = list(dict.fromkeys(map(Address.read, settings.urls)))
+        if not addresses:
+            raise PrerequisiteError(
+                "engine.urls is empty",
+                "set it in sand.toml, or SAND_ENGINE_URLS=http://127.0.0.1:8000 (commas between)",
+            )
+        return await cls.on([Server(address, settings.timeout) for address in addresses], model, settings, notice)
+
+    @classmethod
+    async def on(
+        cls, servers: Sequence[Server], model: Model, settings: EngineSettings, notice: Callable[[str], None]
+    ) -> "ServerEngine":
+        """Use these servers, which the engine closes."""
+        pool = ServerPool(servers, notice)
         try:
-            await fleet.open(model, setup.patience)
-            return cls(fleet, _Tally(), model, setup)
+            await pool.open(Identity.of(model), settings.patience)
+            return cls(pool, _Tally(), model, settings)
         except BaseException:
-            await fleet.close()
+            await pool.close()
             raise
 
     async def generate(self, messages: Sequence[Message], sampling: Sampling) -> list[Completion]:
         """See `Engine.generate`."""
-        ids = fitting_ids(self._tokenizer, messages, sampling.max_tokens, self._limit)
-        conversation = tuple(messages[:_ALIKE])
+        ids = self._prompts.fitting_ids(messages, sampling.max_tokens)
+        conversation = tuple(messages[:_SHARED])
         singles = [sampling._replace(n=1, seed=sampling.seed + number) for number in range(sampling.n)]
         tasks = [asyncio.create_task(self._complete(ids, single, conversation)) for single in singles]
         try:
             return await asyncio.gather(*tasks)
         finally:
             for task in tasks:
-                task.cancel()  # where one failed, nobody wants the others
+                task.cancel()  # if one failed, the others are useless
             await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _complete(self, ids: list[int], sampling: Sampling, conversation: Hashable) -> Completion:
-        """One completion, from whichever server gives it."""
-        patience, last = _Patience(self._setup.patience), None
-        while True:
-            await self._some_server(patience)
+        """Get one completion, from any server."""
+        patience, last = _Patience(self._settings.patience), None
+        while not self._pool.closed:
+            await self._wait_until_served(patience)
             async with self._places:
-                server = self._fleet.choose(self._model, conversation, but=last)
-                if server is None:  # the last one left while this request waited for its place
+                server = self._pool.choose(self._model, conversation, but=last)
+                if server is None:  # the last one went away while this request waited for its place
                     continue
                 try:
-                    return await self._asked(server, ids, sampling)
-                except _Failed as error:
+                    return await self._ask(server, ids, sampling)
+                except Failed as error:
                     last, why = server, error
             if not await patience.rest():
                 raise MachineryError("engine", f"{last.url} {why}")
+        raise MachineryError("engine", "the engine was closed")
 
-    async def _some_server(self, patience: _Patience) -> None:
-        if self._fleet.that_serve(self._model):
+    async def _wait_until_served(self, patience: _Patience) -> None:
+        if self._pool.serving(self._model):
             return
         try:
-            await self._fleet.some(self._model, patience.left())
+            await self._pool.wait_until_served(self._model, patience.left())
         except Unusable as error:
             raise MachineryError("engine", str(error)) from None
 
-    async def _asked(self, server: Server, ids: list[int], sampling: Sampling) -> Completion:
-        """One request to one server, and what it says about the server."""
+    async def _ask(self, server: Server, ids: list[int], sampling: Sampling) -> Completion:
+        """Send one request to one server, and note how it did."""
         try:
-            with self._fleet.at_work(server):
-                answer = await self._sent(server, ids, sampling)
-            completion = _completion(answer, len(ids), sampling)
-        except _Failed as error:
-            self._fleet.failed(server, Unusable(str(error)), error.connection)
+            with self._pool.at_work(server):
+                answer = await self._send(server, ids, sampling)
+            completion = completion_of(answer, len(ids), sampling)
+        except Failed as error:
+            self._pool.failed(server, Unusable(str(error)), error.connection)
             raise
-        self._fleet.succeeded(server)
+        self._pool.succeeded(server)
         self._count(len(ids), answer.usage)
         return completion
 
-    async def _sent(self, server: Server, ids: list[int], sampling: Sampling) -> _Answer:
+    async def _send(self, server: Server, ids: list[int], sampling: Sampling) -> Answer:
         card = server.card(self._model)
-        assert card is not None  # it was chosen for it
+        assert card is not None  # only servers with the model are chosen
+        body = Body(
+            model=card.id,
+            prompt=ids,
+            max_tokens=sampling.max_tokens,
+            temperature=sampling.temperature,
+            seed=sampling.seed,
+            stop=sampling.stop or msgspec.UNSET,
+            stop_token_ids=self._stops,
+        )
         try:
-            async with asyncio.timeout(self._setup.timeout):
-                answer = await server.client.completions.with_raw_response.create(
-                    model=card.id,
-                    prompt=ids,
-                    max_tokens=sampling.max_tokens,
-                    temperature=sampling.temperature,
-                    top_p=1.0,
-                    seed=sampling.seed,
-                    stop=list(sampling.stop) or openai.omit,
-                    extra_body=_PLAIN,
-                )
-            return msgspec.json.decode(answer.content, type=_Answer)
-        except openai.APIStatusError as error:
-            raise self._refusal(server, error, len(ids) + sampling.max_tokens) from None
-        except (openai.APITimeoutError, TimeoutError):
-            raise _Failed(f"gave no answer within {self._setup.timeout:g} s") from None
-        except openai.APIConnectionError as error:
-            raise _Failed(f"does not answer ({reason(error)})", connection=True) from None
+            return msgspec.json.decode(await server.post("/completions", body), type=Answer)
+        except Refusal as refusal:
+            raise self._error(server, refusal, len(ids) + sampling.max_tokens) from None
+        except TimeoutError:
+            raise Failed(f"gave no answer within {self._settings.timeout:g} s") from None
+        except NoConnection as error:
+            raise Failed(f"does not answer ({error})", connection=True) from None
         except msgspec.DecodeError as error:
-            raise _Failed(f"gave a malformed answer: {server.clean(str(error))}") from None
+            raise Failed(f"gave a malformed answer: {server.clean(str(error))}") from None
 
-    def _refusal(self, server: Server, error: openai.APIStatusError, tokens: int) -> _Failed | MachineryError:
-        said = server.quote(error)
-        if error.status_code == 429 or error.status_code >= 500:
-            return _Failed(f"answers with {said}")
-        if error.status_code in (401, 403, 404):  # it was restarted as something else, which a probe will tell
-            return _Failed(f"answers with {said}", connection=True)
-        too_long = _TOO_LONG.search(said)
-        if error.status_code == 400 and too_long:
+    def _error(self, server: Server, refusal: Refusal, tokens: int) -> Failed | MachineryError:
+        if refusal.status == 429 or refusal.status >= 500:
+            return Failed(f"answers with {refusal}")
+        if refusal.status in (401, 403, 404):  # it was restarted as something else; a probe will find out
+            return Failed(f"answers with {refusal}", connection=True)
+        too_long = _TOO_LONG.search(str(refusal))
+        if refusal.status == 400 and too_long:
             return ContextOverflow(tokens, int(too_long[1] or self._limit))
-        return MachineryError("engine", f"{server.url} refuses a request: {said}")
+        return MachineryError("engine", f"{server.url} refuses a request: {refusal}")
 
-    def _count(self, prompt: int, tokens: _Tokens) -> None:
+    def _count(self, prompt: int, tokens: Tokens) -> None:
         details = tokens.prompt_tokens_details
         self._tally.prompt += prompt
         self._tally.cached += (details and details.cached_tokens) or 0
         self._tally.generated += tokens.completion_tokens
 
-    def beside(self, model: Model) -> "ServerEngine | None":
-        """See `Engine.beside`: where one of the servers offers that model as well, as vLLM does with adapters."""
-        if model.folder.resolve() == self._model.folder.resolve():
+    async def for_model(self, model: Model) -> "ServerEngine | None":
+        """See `Engine.for_model`: a server may offer several models, as vLLM does with adapters."""
+        identity = Identity.of(model)
+        if (identity.folder, identity.fingerprint) == (self._model.folder, self._model.fingerprint):
             return self
-        if not self._fleet.that_serve(model):
+        if not await self._pool.add(identity):
             return None
-        self._fleet.also(model)
-        return ServerEngine(self._fleet, self._tally, model, self._setup)
+        return ServerEngine(self._pool, self._tally, model, self._settings)
 
     def usage(self) -> Usage:
         """See `Engine.usage`."""
-        return Usage(self._tally.prompt, self._tally.cached, self._tally.generated, self._fleet.batch())
+        return Usage(self._tally.prompt, self._tally.cached, self._tally.generated, self._pool.batch())
+
+    def forget_usage(self) -> None:
+        """Count from zero again."""
+        self._tally.forget()
+        self._pool.forget_usage()
 
     async def close(self) -> None:
-        """Let go of the servers, for all models."""
-        await self._fleet.close()
-
-
-def _completion(answer: _Answer, prompt: int, sampling: Sampling) -> Completion:
-    """The text up to the first stop string, which not every server leaves out. Raises `_Failed` for no completion.
-
-    Servers that run out of context shorten what they were asked for without a word: that is a `ContextOverflow`.
-    """
-    if not answer.choices:
-        raise _Failed("gave an answer without a completion")
-    choice, tokens = answer.choices[0], answer.usage.completion_tokens
-    if choice.finish_reason not in ("stop", "length"):
-        raise _Failed(f"broke a completion off ({choice.finish_reason})")
-    cut = stop_at(choice.text, sampling.stop)
-    if choice.finish_reason == "stop" or cut is not None:
-        return Completion(choice.text[:cut], tokens, "stop")
-    if tokens < sampling.max_tokens:
-        raise ContextOverflow(prompt + sampling.max_tokens, prompt + tokens)
-    return Completion(choice.text, tokens, "length")
+        """Close the connections, for all models."""
+        await self._pool.close()
 
 
 def _limit(model: Model, bound: int) -> int:
-    """The context of a model by its own settings, within a bound; an adapter has its base's."""
+    """The context length in a model's own config, within a bound; an adapter has its base's."""
     from transformers import AutoConfig
 
     return context_length(AutoConfig.from_pretrained(weights_of(model.folder)), bound)
 
 
 def _refuse_shorter(offered: int | None, wanted: int) -> None:
-    """An episode that ends for want of a server's context would be taken for the agent's doing."""
+    """Refuse servers with less context than the model, since episodes would end early because of them."""
     if offered is not None and offered < wanted:
         raise PrerequisiteError(
             f"the servers take conversations of {offered} tokens, and the model {wanted}",

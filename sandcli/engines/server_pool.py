@@ -1,7 +1,4 @@
-"""The servers of an engine: who of them takes a request, and who is waited for.
-
-A server that fails is asked every few seconds whether it is back, and then takes requests again.
-"""
+"""The servers of an engine: which one gets a request, and health checks for those that failed."""
 
 import asyncio
 import time
@@ -9,55 +6,50 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
 
-from sandcli.engines.base import Model
-from sandcli.engines.remote import FIRST_PAUSE, LONGEST_PAUSE, START, Address, Server, Unusable
+from sandcli.engines.server_client import FIRST_PAUSE, LONGEST_PAUSE, Identity, Server, Unusable
 from sandcli.errors import PrerequisiteError
 
 _FAILURES = 3
-"""A server that failed so often in a row gets no more requests until it answers a probe."""
+"""A server that failed this often in a row gets no requests until it answers a probe."""
 
 _SLACK = 8
-"""A server takes a conversation over when the one that knows it has so many requests more at work."""
+"""A conversation moves to another server if its own has this many requests more to work on."""
 
 _REMEMBERED = 4096
-"""Conversations of which it is known what server's cache their beginning is in."""
+"""The number of conversations whose server is remembered, because its cache holds their beginning."""
 
 
-class Fleet:
-    """Servers, and tasks that look after those that do not answer. `timeout` is in seconds, for one request."""
+class ServerPool:
+    """Chooses a server for every request, and checks those that do not answer until they are back."""
 
-    def __init__(self, urls: Sequence[str], timeout: float, notice: Callable[[str], None]) -> None:
-        self._servers = [Server(address, timeout) for address in dict.fromkeys(map(Address.read, urls))]
+    def __init__(self, servers: Sequence[Server], notice: Callable[[str], None]) -> None:
+        self._servers = servers
         self._notice = notice
-        self._models: list[Model] = []
+        self._models: list[Identity] = []
         self._homes: OrderedDict[Hashable, Server] = OrderedDict()
-        self._nurses: dict[Server, asyncio.Task[None]] = {}
-        self._returned = asyncio.Event()
+        self._health_checks: dict[Server, asyncio.Task[None]] = {}
+        self._changed = asyncio.Event()
+        self.closed = False
         self._since = time.monotonic()
         self._busy = self._work = 0.0
 
-    async def open(self, model: Model, patience: float) -> None:
-        """Wait until every server answers, `patience` seconds at most, and go on with those that serve the model.
+    async def open(self, model: Identity, patience: float) -> None:
+        """Wait at most `patience` seconds until every server answers; use those that serve the model.
 
-        Raises `PrerequisiteError` where none does.
+        Raises `PrerequisiteError` if none does.
         """
-        if not self._servers:
-            raise PrerequisiteError(
-                "engine.urls is empty",
-                "set it in sand.toml, or SAND_ENGINE_URLS=http://127.0.0.1:8000 (commas between)",
-            )
         self._models.append(model)
         deadline = time.monotonic() + patience
         await asyncio.gather(*(self._wait_for(server, deadline) for server in self._servers))
         troubles = [(server, server.trouble) for server in self._servers if server.trouble]
-        if not self.that_serve(model):
+        if not self.serving(model):
             what = "; ".join(f"{server.url} {trouble}" for server, trouble in troubles)
-            fix = next((trouble.fix for _, trouble in troubles if trouble.final), START)
-            raise PrerequisiteError(what, fix.format(folder=model.folder, name=model.name))
+            fixes = [trouble.fix for _, trouble in sorted(troubles, key=lambda found: not found[1].final)]
+            raise PrerequisiteError(what, fixes[0].format(folder=model.folder, name=model.name))
         for server, trouble in troubles:
             self._notice(f"{server.url} {trouble}: it is left out{'' if trouble.final else ' until it answers'}")
             if not trouble.final:
-                self._nurse(server)
+                self._start_health_check(server)
 
     async def _wait_for(self, server: Server, deadline: float) -> None:
         while True:
@@ -73,42 +65,52 @@ class Fleet:
                 server.pause = min(2 * server.pause, LONGEST_PAUSE)
             else:
                 break
-        server.up = bool(server.cards)  # one that serves other models may be of use to an engine beside this one
+        server.up = server.lists_models  # if it serves other models, `for_model` may need it
         server.pause = FIRST_PAUSE
 
-    def that_serve(self, model: Model) -> list[Server]:
-        """Those that answer and serve the model."""
+    def serving(self, model: Identity) -> list[Server]:
+        """The servers that are up and serve the model."""
         return [server for server in self._servers if server.up and server.card(model)]
 
-    def size(self, model: Model) -> int:
-        """How many serve the model, or may do so when they answer at last."""
+    def size(self, model: Identity) -> int:
+        """The number of servers that serve the model, or may serve it once they answer."""
         return sum(bool(s.card(model) or (s.trouble and not s.trouble.final)) for s in self._servers)
 
-    def also(self, model: Model) -> None:
-        """From now on a server that serves this model is of use, too."""
-        self._models.append(model)
+    async def add(self, model: Identity) -> bool:
+        """Use the servers for this model as well; returns whether one serves it."""
+        if model not in self._models:
+            self._models.append(model)
+        if not self.serving(model):
+            up = [server for server in self._servers if server.up]
+            await asyncio.gather(*(server.probe(self._models) for server in up), return_exceptions=True)
+        return bool(self.serving(model))
 
-    def context(self, model: Model) -> int | None:
-        """The tokens that fit into every server that serves the model; None where they do not say."""
-        limits = [server.context(model) for server in self.that_serve(model)]
+    def context(self, model: Identity) -> int | None:
+        """The longest conversation that every server of the model takes, in tokens; None if they do not say."""
+        limits = [server.context(model) for server in self.serving(model)]
         return min((limit for limit in limits if limit), default=None)
 
-    async def some(self, model: Model, seconds: float) -> None:
-        """Wait until a server that serves the model is there. Raises `Unusable` where none is after these seconds."""
+    async def wait_until_served(self, model: Identity, seconds: float) -> None:
+        """Wait until a server serves the model. Raises `Unusable` if none does in time, or if all have ended."""
         try:
             async with asyncio.timeout(seconds):
-                while not self.that_serve(model):
-                    await self._returned.wait()
+                while not self.serving(model) and not self._hopeless():
+                    await self._changed.wait()
         except TimeoutError:
-            what = "; ".join(f"{server.url} {server.trouble}" for server in self._servers if server.trouble)
-            raise Unusable(what) from None
+            pass
+        if not self.serving(model) and not self.closed:
+            found = [(server.url, server.ended() or server.trouble) for server in self._servers]
+            raise Unusable("; ".join(f"{url} {trouble}" for url, trouble in found if trouble))
 
-    def choose(self, model: Model, conversation: Hashable, but: Server | None) -> Server | None:
-        """The server whose cache holds the conversation's beginning, unless another idles; None where none is there.
+    def _hopeless(self) -> bool:
+        return self.closed or all(server.ended() for server in self._servers)
 
-        `but` is taken only where there is no other.
+    def choose(self, model: Identity, conversation: Hashable, but: Server | None) -> Server | None:
+        """Choose the server whose cache holds the conversation's beginning, or an idle one if that has much to do.
+
+        Returns None if no server is up. `but` is chosen only if there is no other.
         """
-        serving = self.that_serve(model)
+        serving = self.serving(model)
         fit = [server for server in serving if server is not but] or serving
         if not fit:
             return None
@@ -124,7 +126,7 @@ class Fleet:
 
     @contextmanager
     def at_work(self, server: Server) -> Iterator[None]:
-        """The time in which a server works on a request."""
+        """Mark the time in which a server works on a request."""
         self._measure()
         server.working += 1
         try:
@@ -134,36 +136,42 @@ class Fleet:
             server.working -= 1
 
     def _measure(self) -> None:
-        """Account for the time since the number of requests at work last changed."""
+        """Account for the time since the number of requests last changed."""
         now, working = time.monotonic(), sum(server.working for server in self._servers)
         self._busy += (now - self._since) * (working > 0)
         self._work += (now - self._since) * working
         self._since = now
 
+    def forget_usage(self) -> None:
+        """Measure from now on."""
+        self._since = time.monotonic()
+        self._busy = self._work = 0.0
+
     def batch(self) -> float:
-        """The mean number of requests at work, over the time in which there was one."""
+        """The mean number of requests at work, over the time in which there were any."""
         self._measure()
         return self._work / self._busy if self._busy else 0.0
 
     def failed(self, server: Server, trouble: Unusable, connection: bool) -> None:
-        """It did not answer a request. Where it cannot be reached, or fails again and again, it is taken out."""
+        """Note a failed request; a server that cannot be reached, or fails repeatedly, gets no more of them."""
         server.failures += 1
-        if server.up and (connection or server.failures >= _FAILURES):
+        if server.up and not self.closed and (connection or server.failures >= _FAILURES):
             server.up, server.trouble = False, trouble
             self._notice(f"{server.url} {trouble}: it is left out until it answers")
-            self._nurse(server)
+            self._start_health_check(server)
 
     def succeeded(self, server: Server) -> None:
-        """It answered a request as it should."""
+        """Note a request that was answered."""
         server.failures, server.pause = 0, FIRST_PAUSE
 
-    def _nurse(self, server: Server) -> None:
-        self._nurses[server] = asyncio.create_task(self._bring_back(server))
+    def _start_health_check(self, server: Server) -> None:
+        self._health_checks[server] = asyncio.create_task(self._check_health(server))
 
-    async def _bring_back(self, server: Server) -> None:
+    async def _check_health(self, server: Server) -> None:
+        """Probe a server until it is back, or until its process has ended."""
         said = ""
         while not server.up:
-            # It goes on doubling until a request succeeds: a server may answer probes and nothing else.
+            # Only an answered request resets the pause: a server may answer probes and nothing else.
             await asyncio.sleep(server.pause)
             server.pause = min(2 * server.pause, LONGEST_PAUSE)
             try:
@@ -173,14 +181,23 @@ class Fleet:
                 if trouble.final and str(trouble) != said:
                     said = str(trouble)
                     self._notice(f"{server.url} {said}")
-        server.failures = 0
-        self._notice(f"{server.url} answers again")
-        self._returned.set()
-        self._returned = asyncio.Event()
+                if server.ended():
+                    break
+        else:
+            server.failures = 0
+            self._notice(f"{server.url} answers again")
+        self._announce()
+
+    def _announce(self) -> None:
+        """Wake whoever waits for a server."""
+        self._changed.set()
+        self._changed = asyncio.Event()
 
     async def close(self) -> None:
-        """End what looks after the servers, and their connections."""
-        for nurse in self._nurses.values():
-            nurse.cancel()
-        await asyncio.gather(*self._nurses.values(), return_exceptions=True)
-        await asyncio.gather(*(server.client.close() for server in self._servers))
+        """End the health checks and close all connections; requests that wait fail."""
+        self.closed = True
+        self._announce()
+        for check in self._health_checks.values():
+            check.cancel()
+        await asyncio.gather(*self._health_checks.values(), return_exceptions=True)
+        await asyncio.gather(*(server.close() for server in self._servers))

@@ -1,11 +1,15 @@
-"""Conversations as tokens: the one way in which they become so, and where a model stops and ends.
+"""Conversations as tokens, and the tokens that end a turn.
 
-Training and inference both render through here, so that the policy sees at inference what it was trained on.
+Training and inference both render through this module, so the policy reads at inference what it was trained on.
 """
 
 import json
-from collections.abc import Sequence
+import re
+from array import array
+from collections.abc import Iterator, Sequence
 from datetime import datetime
+from functools import lru_cache
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -17,17 +21,23 @@ from sandcli.errors import ContextOverflow, UsageError
 from sandcli.messages import Message
 
 _TODAY = datetime(2024, 7, 26)
-"""The Llama templates write a date into the system turn, 3.2's today's; a fixed one keeps every prompt the same.
+"""The date that templates see. Llama's write one into the system turn; a fixed date keeps every prompt the same.
 
-It is the date that Llama-3.1's template falls back on.
+Llama-3.1's template falls back on this date.
 """
 
 _SHAPE = [Message("system", "s"), Message("user", "u"), Message("assistant", "a"), Message("user", "u")]
-"""The kind of conversation that every model here must take."""
+"""A conversation that every model must accept."""
+
+_PARTS_KEPT = 2**16
+"""Parts of conversations whose tokens `Prompts` keeps; a part takes about 1 KiB."""
+
+_PROBES = ("", "user\n", " You act.\n\n", "Thought: I look.\nAction: look", "\t12345 e\u0301 日本")
+"""Texts between special tokens that show whether a tokenizer encodes each on its own."""
 
 
 def load_tokenizer(folder: Path) -> Any:
-    """The tokenizer of a model folder. Raises `UsageError` where there is none, or no chat template that we can use."""
+    """Load the tokenizer of a model folder. Raises `UsageError` if it has none, or no usable chat template."""
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder)
     except (ValueError, OSError) as error:
@@ -38,18 +48,18 @@ def load_tokenizer(folder: Path) -> Any:
             f"the model in {folder} has no chat template",
             "use an instruction-tuned model, or add chat_template.jinja",
         )
-    render(tokenizer, _SHAPE, answer=True)  # a template refuses roles by raising: here, before weights are loaded
+    render(tokenizer, _SHAPE, answer=True)  # find out now, before the weights are loaded, if it refuses a role
     return tokenizer
 
 
 def context_length(config: Any, bound: int = 0) -> int:
-    """The most tokens that a model reads and writes in one conversation; `bound` 0 is none."""
+    """Return how many tokens one conversation may have: the model's limit, or `bound` if that is smaller and not 0."""
     limit = int(config.max_position_embeddings)
     return min(limit, bound) if bound else limit
 
 
 def stop_ids(folder: Path, tokenizer: Any) -> set[int]:
-    """Every token that ends a turn: the tokenizer's, and those that the model was published with."""
+    """Return every token that ends a turn: the tokenizer's, and those in generation_config.json."""
     file = Path(weights_of(folder)) / "generation_config.json"
     published = json.loads(file.read_text()).get("eos_token_id") if file.exists() else None
     published = published if isinstance(published, list) else [published]
@@ -57,9 +67,9 @@ def stop_ids(folder: Path, tokenizer: Any) -> set[int]:
 
 
 def render(tokenizer: Any, messages: Sequence[Message], answer: bool) -> str:
-    """The conversation as the model's own text; `answer` opens the assistant's next turn.
+    """Write a conversation as the model's own text; `answer` opens the assistant's next turn.
 
-    Raises `UsageError` where the template refuses it, as Gemma's does a system message.
+    Raises `UsageError` if the template refuses the conversation, as Gemma's refuses a system message.
     """
     try:
         text = tokenizer.apply_chat_template(
@@ -67,7 +77,7 @@ def render(tokenizer: Any, messages: Sequence[Message], answer: bool) -> str:
             tokenize=False,
             add_generation_prompt=answer,
             date_string=_TODAY.strftime("%d %b %Y"),
-            strftime_now=_TODAY.strftime,  # what is given here goes before the function of that name in transformers
+            strftime_now=_TODAY.strftime,  # replaces the function of that name in transformers
         )
     except TemplateError as error:
         raise UsageError(
@@ -78,22 +88,74 @@ def render(tokenizer: Any, messages: Sequence[Message], answer: bool) -> str:
 
 
 def encode(tokenizer: Any, text: str) -> list[int]:
-    """Rendered text as token ids; the text already holds every special token."""
+    """Tokenise rendered text, which already holds every special token."""
     return list(tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
-def prompt_ids(tokenizer: Any, messages: Sequence[Message]) -> list[int]:
-    """The tokens of a prompt; where the last message is the assistant's, the model is to continue it."""
+def prompt_text(tokenizer: Any, messages: Sequence[Message]) -> str:
+    """Render a prompt; if the last message is the assistant's, the model is to continue it."""
     if messages[-1].role == "assistant":
-        text = render(tokenizer, messages[:-1], answer=True) + messages[-1].content
-    else:
-        text = render(tokenizer, messages, answer=True)
-    return encode(tokenizer, text)
+        return render(tokenizer, messages[:-1], answer=True) + messages[-1].content
+    return render(tokenizer, messages, answer=True)
 
 
-def fitting_ids(tokenizer: Any, messages: Sequence[Message], max_tokens: int, limit: int) -> list[int]:
-    """The same, where there is room for the answer. Raises `ContextOverflow` where prompt and answer exceed `limit`."""
-    ids = prompt_ids(tokenizer, messages)
-    if len(ids) + max_tokens > limit:
-        raise ContextOverflow(len(ids) + max_tokens, limit)
-    return ids
+def prompt_ids(tokenizer: Any, messages: Sequence[Message]) -> list[int]:
+    """Tokenise a whole prompt."""
+    return encode(tokenizer, prompt_text(tokenizer, messages))
+
+
+class Prompts:
+    """Turns conversations into token ids, and tokenises every part of a history only once.
+
+    The special tokens in a text split it into parts, and a tokenizer encodes each part on its own. So the tokens of a
+    part are kept, and a turn costs only what it adds, also if several conversations continue the same history.
+    """
+
+    def __init__(self, tokenizer: Any, limit: int) -> None:
+        """`limit` is the model's context length."""
+        self._tokenizer = tokenizer
+        self._limit = limit
+        self._marks = _marks(tokenizer)
+        self._part_ids = lru_cache(maxsize=_PARTS_KEPT)(self._encode_part)
+
+    def ids(self, messages: Sequence[Message]) -> list[int]:
+        """Return the same tokens as `prompt_ids`."""
+        if self._marks is None:
+            return prompt_ids(self._tokenizer, messages)
+        ids = array("I")
+        for part in _parts(self._marks, prompt_text(self._tokenizer, messages)):
+            ids += self._part_ids(part)
+        return ids.tolist()
+
+    def fitting_ids(self, messages: Sequence[Message], max_tokens: int) -> list[int]:
+        """Return the tokens of a prompt. Raises `ContextOverflow` if they leave no room for `max_tokens`."""
+        ids = self.ids(messages)
+        if len(ids) + max_tokens > self._limit:
+            raise ContextOverflow(len(ids) + max_tokens, self._limit)
+        return ids
+
+    def _encode_part(self, part: str) -> "array[int]":
+        return array("I", encode(self._tokenizer, part))
+
+
+def _marks(tokenizer: Any) -> "re.Pattern[str] | None":
+    """Return a pattern for the tokens that split a text before anything else is done to it.
+
+    Returns None if the text cannot safely be split there: if such a token swallows the white space around it, or if
+    the parts of a probe have other tokens than the whole.
+    """
+    marks = [token for token in tokenizer.added_tokens_decoder.values() if not token.normalized]
+    greedy = any(token.lstrip or token.rstrip or token.single_word for token in marks)
+    if not marks or greedy or not tokenizer.is_fast or tokenizer.split_special_tokens:
+        return None
+    contents = sorted((token.content for token in marks), key=len, reverse=True)  # the longest match wins
+    pattern = re.compile("|".join(map(re.escape, contents)))
+    probe = "".join(mark + text for mark in contents[-2:] for text in _PROBES)
+    apart = [token for part in _parts(pattern, probe) for token in encode(tokenizer, part)]
+    return pattern if apart == encode(tokenizer, probe) else None
+
+
+def _parts(marks: "re.Pattern[str]", text: str) -> Iterator[str]:
+    """Split a text before every special token."""
+    starts = [0, *(match.start() for match in marks.finditer(text)), len(text)]
+    return (text[start:end] for start, end in pairwise(starts) if start < end)

@@ -1,8 +1,8 @@
-"""The embedded engine: Hugging Face transformers with continuous batching and reused prefixes.
+"""The embedded engine: Hugging Face transformers with continuous batching and cached prefixes.
 
-A thread of its own takes all sequences at hand one step further together: those that decode by one token, those
-that are new by a piece of their prompt. Sequences join and leave at every step, and nothing is padded (see `ragged`).
-A prompt is computed from the longest prefix that is known (see `kvcache`).
+A thread advances all sequences together, step by step: those that decode by one token, new ones by a piece of their
+prompt. Sequences join and leave at every step, and nothing is padded (see `ragged`). A prompt is computed from the
+longest cached prefix (see `kvcache`).
 """
 
 import asyncio
@@ -16,26 +16,28 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sandcli.engines.base import Completion, Model, Sampling, Setup, Usage, stop_at
+from sandcli.engines.base import Completion, Model, Sampling, Usage, stop_at
 from sandcli.engines.kvcache import PrefixCache, common_prefix
 from sandcli.engines.loading import load_model
 from sandcli.engines.ragged import KeyValues, Ragged
-from sandcli.engines.tokens import context_length, fitting_ids, load_tokenizer, stop_ids
+from sandcli.engines.tokens import Prompts, context_length, load_tokenizer, stop_ids
 from sandcli.errors import MachineryError
 from sandcli.messages import Message
+from sandcli.models import fingerprint
+from sandcli.settings import EngineSettings
 
 _BATCH = 16
-"""Sequences decoded together where nothing is set; on two cores more of them gain little."""
+"""Sequences decoded together unless engine.batch is set; on two cores, more gain little."""
 
 _PIECE = 256
-"""Prompt tokens computed in one step: enough to keep the machine busy, few enough not to hold up who decodes."""
+"""Prompt tokens computed in one step: enough to use the machine, few enough not to delay sequences that decode."""
 
-_ALIKE = 32
-"""A prompt that shares so many more tokens with one in work than with what is known waits for that one's."""
+_SHARED = 32
+"""A prompt waits for a running one if that shares this many tokens more with it than any cached prefix does."""
 
 
 class _Request:
-    """A prompt and whoever waits for its completions."""
+    """A prompt, and the future of its completions."""
 
     def __init__(self, ids: list[int], sampling: Sampling) -> None:
         self.ids = ids
@@ -46,7 +48,7 @@ class _Request:
         self.sequences: list[_Sequence] = []
 
     def resolve(self, outcome: list[Completion] | MachineryError) -> None:
-        """Answer from the engine's thread; whoever went away in the meantime is passed over."""
+        """Deliver the outcome from the engine's thread, unless the request was cancelled."""
 
         def deliver() -> None:
             if self.answer.done():
@@ -56,12 +58,12 @@ class _Request:
             else:
                 self.answer.set_result(outcome)
 
-        with contextlib.suppress(RuntimeError):  # the loop is closed, and nobody waits any more
+        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits
             self.loop.call_soon_threadsafe(deliver)
 
 
 class _Sequence:
-    """One completion in the making. `values` covers the part of `ids` that was fed to the model already."""
+    """A completion in progress. `values` covers the part of `ids` that the model has computed."""
 
     def __init__(self, request: _Request, number: int, values: KeyValues) -> None:
         self.request = request
@@ -74,24 +76,24 @@ class _Sequence:
 
     @property
     def missing(self) -> int:
-        """Tokens that the model has to be fed before it can say the next one."""
+        """The number of tokens to compute before the next one can be drawn."""
         return len(self.ids) - self.values.length
 
 
 class TransformersEngine:
-    """One causal language model in this process, on the GPU where there is one."""
+    """A causal language model in this process, on the GPU if there is one."""
 
-    def __init__(self, model: Model, setup: Setup) -> None:
-        """Load the model. Raises `PrerequisiteError` where it does not fit into memory or cannot be run so."""
-        self.capacity = setup.batch or _BATCH
-        self._folder = model.folder
+    def __init__(self, model: Model, settings: EngineSettings) -> None:
+        """Load the model. Raises `PrerequisiteError` if it does not fit into memory, or needs other attention."""
+        self.capacity = settings.batch or _BATCH
+        self._identity = model.folder.resolve(), fingerprint(model.folder)
         self._tokenizer = load_tokenizer(model.folder)
-        loaded = load_model(model.folder, setup.dtype).eval()
+        loaded = load_model(model.folder, settings.dtype).eval()
         self._stops = stop_ids(model.folder, self._tokenizer)
         self._model = Ragged(loaded)
-        self._limit = context_length(loaded.config, setup.max_length)
-        self._cache = PrefixCache(int(setup.cache_gib * 2**30))
-        self._usage, self._steps, self._fed = Usage(), 0, 0
+        self._prompts = Prompts(self._tokenizer, context_length(loaded.config, settings.max_length))
+        self._cache = PrefixCache(int(settings.cache_gib * 2**30))
+        self._usage, self._steps, self._computed = Usage(), 0, 0
         self._arriving: queue.Queue[_Request | None] = queue.Queue()
         self._waiting: list[_Request] = []
         self._running: list[_Sequence] = []
@@ -101,20 +103,21 @@ class TransformersEngine:
 
     async def generate(self, messages: Sequence[Message], sampling: Sampling) -> list[Completion]:
         """See `Engine.generate`."""
-        ids = fitting_ids(self._tokenizer, messages, sampling.max_tokens, self._limit)
+        ids = self._prompts.fitting_ids(messages, sampling.max_tokens)
         if self._closing:
             raise MachineryError("engine", "the engine was closed")
         request = _Request(ids, sampling)
         self._arriving.put(request)
         return await request.answer
 
-    def beside(self, model: Model) -> "TransformersEngine | None":
-        """See `Engine.beside`: adapters are merged into their base here, so that each is a model of its own."""
-        return self if model.folder == self._folder else None
+    async def for_model(self, model: Model) -> "TransformersEngine | None":
+        """See `Engine.for_model`: an adapter is merged into its base, so each model is loaded on its own."""
+        same = (model.folder.resolve(), fingerprint(model.folder)) == self._identity
+        return self if same else None
 
     def usage(self) -> Usage:
         """See `Engine.usage`."""
-        return self._usage._replace(batch=self._fed / self._steps if self._steps else 0.0)
+        return self._usage._replace(batch=self._computed / self._steps if self._steps else 0.0)
 
     async def close(self) -> None:
         """End the thread and free the model."""
@@ -123,7 +126,7 @@ class TransformersEngine:
         await asyncio.to_thread(self._thread.join)
         del self._model, self._cache
         gc.collect()
-        torch.cuda.empty_cache()  # else the next model would find no free memory
+        torch.cuda.empty_cache()  # otherwise the next model would find no free memory
 
     @torch.inference_mode()  # type: ignore[untyped-decorator]
     def _work(self) -> None:
@@ -132,18 +135,18 @@ class TransformersEngine:
                 self._admit()
                 if self._running:
                     self._step()
-            except Exception as error:  # whoever waits must hear of it, or would wait for ever
+            except Exception as error:  # requests would wait forever
                 self._give_up(f"{type(error).__name__}: {error}")
         self._give_up("the engine was closed")
 
     def _give_up(self, why: str) -> None:
-        """Tell everybody who waits."""
+        """Fail all requests."""
         for request in {*self._waiting, *(row.request for row in self._running)}:
             request.resolve(MachineryError("engine", why))
         self._waiting, self._running = [], []
 
     def _admit(self) -> None:
-        """Let requests join as places get free; an idle engine waits for the first."""
+        """Let requests join if there is room; an idle engine waits for the first."""
         idle = not (self._running or self._waiting)
         while idle or not self._arriving.empty():
             request, idle = self._arriving.get(), False
@@ -162,16 +165,16 @@ class TransformersEngine:
                 room -= request.sampling.n
 
     def _begun(self, request: _Request) -> _Sequence | None:
-        """A request's first sequence, from what is known of its prompt; None where another is about to know more."""
+        """Return a request's first sequence, from the cached prefix; None if a running prompt will soon offer more."""
         values, known = self._cache.find(request.ids[:-1]) or (self._model.empty(), 0)
         for row in self._running:
-            if not row.generated and common_prefix(row.request.tokens, request.tokens) > known + _ALIKE:
+            if not row.generated and common_prefix(row.request.tokens, request.tokens) > known + _SHARED:
                 return None
         self._count(prompt=len(request.ids), cached=known)
         return _Sequence(request, 0, values.copy(known))
 
     def _step(self) -> None:
-        """Feed every sequence what it is to read next, within the bound on prompt tokens; then let them speak."""
+        """Compute the next tokens of every sequence, within the limit on prompt tokens, then draw."""
         budget, rows, parts = _PIECE, [], []
         for row in self._running:
             count = min(row.missing, budget) if row.missing > 1 else 1
@@ -182,15 +185,15 @@ class TransformersEngine:
             rows.append(row)
             parts.append((row.values, row.ids[start : start + count]))
         logits, values = self._model.forward(parts)
-        self._steps, self._fed = self._steps + 1, self._fed + len(rows)
-        for row, grown, said in zip(rows, values, logits, strict=True):
+        self._steps, self._computed = self._steps + 1, self._computed + len(rows)
+        for row, grown, last in zip(rows, values, logits, strict=True):
             row.values = grown
             if row.missing == 0:
-                self._speak(row, said)
+                self._draw(row, last)
         self._retire()
 
-    def _speak(self, row: _Sequence, logits: Tensor) -> None:
-        """Draw the next token; after a prompt, of every completion that was asked for."""
+    def _draw(self, row: _Sequence, logits: Tensor) -> None:
+        """Draw the next token; after a prompt, that of every completion."""
         if row.generated:
             self._extend(row, logits)
             return
@@ -204,9 +207,9 @@ class TransformersEngine:
             self._extend(sequence, logits)
 
     def _extend(self, sequence: _Sequence, logits: Tensor) -> None:
-        """Draw the next token and see whether the completion ends with it."""
+        """Draw the next token, and check whether the completion ends with it."""
         sampling = sequence.request.sampling
-        token = _draw(logits, sampling.temperature, sequence.generator)
+        token = _sample(logits, sampling.temperature, sequence.generator)
         sequence.ids.append(token)
         sequence.generated.append(token)
         if token in self._stops:
@@ -221,26 +224,26 @@ class TransformersEngine:
             sequence.finish = "length"
 
     def _retire(self) -> None:
-        """Answer the requests that are complete; nobody waits any more for those that were cancelled."""
+        """Answer the requests that are complete, and drop those that were cancelled."""
         for row in [row for row in self._running if row.finish or row.request.answer.cancelled()]:
             self._running.remove(row)
             request = row.request
             self._count(generated=len(row.generated))
-            values, row.values = row.values, self._model.empty()  # others of its request may go on for long
+            values, row.values = row.values, self._model.empty()  # others of its request may run for long
             if request.sequences and all(sequence.finish for sequence in request.sequences):
                 request.resolve([Completion(s.text, len(s.generated), s.finish) for s in request.sequences])
             if request.sampling.n == 1:
-                self._cache.add(row.ids, values)  # an episode goes on from here
+                self._cache.add(row.ids, values)  # the episode continues from here
 
     def _count(self, prompt: int = 0, cached: int = 0, generated: int = 0) -> None:
         before = self._usage
         self._usage = Usage(before.prompt + prompt, before.cached + cached, before.generated + generated)
 
 
-def _draw(logits: Tensor, temperature: float, generator: torch.Generator) -> int:
+def _sample(logits: Tensor, temperature: float, generator: torch.Generator) -> int:
     if temperature == 0:
         return int(logits.argmax())
-    # By the inverse of the distribution function: torch.multinomial takes 2 ms for 49,152 words, this a tenth.
+    # Inverts the distribution function: torch.multinomial takes 2 ms for a vocabulary of 49,152, this a tenth.
     heights = torch.softmax(logits.double() / temperature, -1).cumsum(-1)
     drawn = torch.rand(1, dtype=torch.double, generator=generator) * heights[-1]
     return min(int(torch.searchsorted(heights, drawn)), len(heights) - 1)

@@ -1,1 +1,1 @@
-"""What evaluated episodes say: the paper's tables and figures. It is given data, and knows no run directory."""
+"""Reports on evaluated runs: the paper's tables and figures, as text, as files and as an HTML page."""

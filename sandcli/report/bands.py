@@ -3,49 +3,50 @@
 from collections.abc import Mapping, Sequence
 from typing import Literal, NamedTuple
 
-from sandcli.report.scores import Row, Score, by_group, worlds_of
+from sandcli.report.scores import AgentRow, Score, by_group, worlds_of
 
 Band = Literal["hard", "medium", "easy"]
 BANDS: tuple[Band, ...] = ("hard", "medium", "easy")
 
 
-class Limits(NamedTuple):
-    """Rewards up to `hard` make a task hard, rewards above `medium` make it easy."""
+class BandLimits(NamedTuple):
+    """The base model's rewards that separate the bands: up to `hard` a task is hard, above `medium` it is easy."""
 
     hard: float
     medium: float
 
     def band(self, reward: float) -> Band:
-        """The band of a task, by the base model's reward on it."""
+        """The band of a task with this reward of the base model."""
         if reward <= self.hard:
             return "hard"
         return "medium" if reward <= self.medium else "easy"
 
 
-class Banded(NamedTuple):
-    """A row's scores on one world by difficulty; `limits` are those of the world."""
+class BandedScores(NamedTuple):
+    """An agent's scores on one world by difficulty band."""
 
-    row: Row
+    row: AgentRow
     world: str
-    limits: Limits
+    limits: BandLimits
     scores: Mapping[Band, list[Score]]
 
 
-def limits_of(rewards: Sequence[float]) -> Limits:
-    """The tertiles. They are rewards that occur, so that equal rewards never fall into different bands.
+def band_limits(rewards: Sequence[float]) -> BandLimits:
+    """The tertiles, chosen among the rewards that occur, so that equal rewards are in the same band.
 
-    A tertile that is the highest reward of all steps down to the next: what the base model does best is easy.
+    A tertile that equals the highest reward is lowered to the next one, so that the base model's best tasks are easy.
     """
     ordered, distinct = sorted(rewards), sorted(set(rewards))
-    tertiles = (ordered[-(-part * len(ordered) // 3) - 1] for part in (1, 2))
-    below = distinct[max(0, len(distinct) - 2)]
-    return Limits(*(min(tertile, below) for tertile in tertiles))
+    found = (ordered[-(-part * len(ordered) // 3) - 1] for part in (1, 2))
+    second = distinct[max(0, len(distinct) - 2)]
+    return BandLimits(*(min(tertile, second) for tertile in found))
 
 
-def banded(rows: Sequence[Row]) -> list[Banded]:
-    """Every row on every world that its group's base model was evaluated on; the first one, if there are more.
+def banded_scores(rows: Sequence[AgentRow]) -> list[BandedScores]:
+    """The scores of every row, by band, on every world that its base model was evaluated on.
 
-    Where that one earned the same on every task, none is harder than another, and there are no bands.
+    If a group has several rows of its base model, the first one counts. If the base model earned the same reward on
+    every task, no task is harder than another: the world has no bands.
     """
     found = []
     for members in by_group(rows).values():
@@ -56,12 +57,12 @@ def banded(rows: Sequence[Row]) -> list[Banded]:
     return found
 
 
-def _banded(row: Row, world: str, base: Row) -> Banded:
+def _banded(row: AgentRow, world: str, base: AgentRow) -> BandedScores:
     rewards = {(score.split, score.task): score.reward for score in base.held_out(world)}
-    limits = limits_of(list(rewards.values()))
+    limits = band_limits(list(rewards.values()))
     scores: dict[Band, list[Score]] = {band: [] for band in BANDS}
     for score in row.held_out(world):
         reward = rewards.get((score.split, score.task))
         if reward is not None:
             scores[limits.band(reward)].append(score)
-    return Banded(row, world, limits, scores)
+    return BandedScores(row, world, limits, scores)

@@ -1,4 +1,4 @@
-"""Means with 95 % intervals. Resampling is over tasks and seeded, so that a report can be made again."""
+"""Means with 95 % intervals. Tasks are resampled with fixed seeds, so a report is reproducible."""
 
 import math
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 RESAMPLES = 2000
 _CHUNK = 2**20
-"""Draws held in memory at once."""
+"""Random numbers held in memory at once."""
 
 
 class Estimate(NamedTuple):
@@ -20,12 +20,12 @@ class Estimate(NamedTuple):
     high: float
 
     def times(self, factor: float) -> "Estimate":
-        """In another unit, such as per cent."""
+        """The estimate in another unit, such as per cent."""
         return Estimate(self.mean * factor, self.low * factor, self.high * factor)
 
 
 class Difference(NamedTuple):
-    """A mean difference, its 95 % interval, and how many tasks it is over."""
+    """A mean difference, its 95 % interval, and the number of tasks."""
 
     mean: float
     low: float
@@ -34,10 +34,10 @@ class Difference(NamedTuple):
 
 
 def bootstrap(*groups: Sequence[float]) -> Estimate:
-    """The mean with its percentile bootstrap interval; of several groups, the mean of their means."""
+    """The mean of the groups' means, with its percentile bootstrap interval."""
     mean = float(np.mean([np.mean(group) for group in groups]))
-    drawn = np.mean([_means(np.asarray(group, dtype=float), seed) for seed, group in enumerate(groups)], axis=0)
-    low, high = np.quantile(drawn, [0.025, 0.975])
+    resampled = np.mean([_means(np.asarray(group, dtype=float), seed) for seed, group in enumerate(groups)], axis=0)
+    low, high = np.quantile(resampled, [0.025, 0.975])
     return Estimate(mean, float(low), float(high))
 
 
@@ -53,7 +53,7 @@ def _means(values: NDArray[np.float64], seed: int) -> NDArray[np.float64]:
 
 
 def wilson(successes: int, tasks: int) -> Estimate:
-    """A success rate with Wilson's score interval, which holds for few tasks and for rates of 0 and 1."""
+    """A success rate with Wilson's score interval, which also works for few tasks and for rates of 0 and 1."""
     z = 1.959964
     rate = successes / tasks
     centre = (rate + z * z / (2 * tasks)) / (1 + z * z / tasks)

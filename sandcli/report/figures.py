@@ -1,4 +1,4 @@
-"""Figures 3 and 4 of the paper, drawn from rows. The same numbers give the same bytes."""
+"""Figures 3 and 4 of the paper. The same numbers give the same bytes."""
 
 import io
 import textwrap
@@ -13,10 +13,10 @@ from matplotlib.figure import Figure as Drawing
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from sandcli.report.bands import BANDS, Banded, banded
+from sandcli.report.bands import BANDS, BandedScores, banded_scores
 from sandcli.report.estimates import bootstrap
 from sandcli.report.parts import Figure
-from sandcli.report.scores import Row, Suite, by_group, suites_of
+from sandcli.report.scores import AgentRow, Suite, by_group, suites_of
 from sandcli.report.tables import tasks_note
 
 _STYLE: Any = {
@@ -31,73 +31,81 @@ _STYLE: Any = {
     "svg.fonttype": "none",
     "svg.hashsalt": "sand",
 }
-# Colours of Okabe and Ito, which the colour-blind can tell apart.
+# The palette of Okabe and Ito, which is safe for colour-blind readers.
 _BAR, _LINE = "#56B4E9", "#B34700"
 _BAND = {"hard": "#D55E00", "medium": "#E69F00", "easy": "#009E73"}
 _DPI = 200
 _FEW = 40
-"""Up to so many tasks, each is drawn as a point too."""
+"""A band with at most this many tasks shows each task as a point."""
 
 
-def figure3(rows: Sequence[Row]) -> Figure | None:
-    """Average reward per step as bars, average deliberation rate as a line; a panel a test set and base model."""
-    shown = [row for row in rows if row.kind in ("base", "sft", "sand")]
-    groups, suites = by_group(shown), suites_of(shown)
-    if not shown:
+def figure3(rows: Sequence[AgentRow]) -> Figure | None:
+    """Average reward per step (bars) and deliberation rate (line); one panel for each test set and base model."""
+    drawn = [row for row in rows if row.kind in ("base", "sft", "sand")]
+    if not drawn:
         return None
     with matplotlib.rc_context(_STYLE):
-        drawing, panels = _panels(len(groups), len(suites), _size(groups, len(suites)))
-        top = max(_upper(row, suite) for row in shown for suite in row.scores)
-        for (group, members), line in zip(groups.items(), panels, strict=True):
-            there = suites_of(members)
-            for suite, panel in zip(suites, line, strict=True):
-                panel.set_visible(suite in there)
-                panel.set_title(f"{group}\n{suite}" if len(groups) > 1 else str(suite))
-                if suite in there:
-                    _bars(panel, members, suite, top, first=suite == there[0], last=suite == there[-1])
-        handles = [
-            Patch(color=_BAR, label="reward per step"),
-            Line2D([], [], color=_LINE, marker="o", markersize=3, label="deliberation rate"),
-        ]
-        drawing.legend(handles=handles, loc="outside upper center", ncols=2, frameon=False)
-        return _finished(
-            drawing,
+        return _rendered(
+            _figure3_drawing(drawn),
             "figure3",
             "Figure 3: reward and deliberation per step",
             "Bars: final reward / number of steps, averaged over tasks, with 95 % bootstrap intervals (left axis). "
-            f"Line: deliberated steps / steps, averaged over tasks (right axis). {tasks_note(shown)}",
+            f"Line: deliberated steps / steps, averaged over tasks (right axis). {tasks_note(drawn)}",
         )
 
 
-def figure4(rows: Sequence[Row]) -> Figure | None:
-    """Deliberation rate per task in three difficulty bands, a panel an iteration; none without a base model's row."""
-    shown = [part for part in banded(rows) if part.row.kind == "sand"]
-    if not shown:
+def _figure3_drawing(rows: Sequence[AgentRow]) -> Drawing:
+    groups, suites = by_group(rows), suites_of(rows)
+    drawing, panels = _panels(len(groups), len(suites), _size(groups, len(suites)))
+    top = max(_upper(row, suite) for row in rows for suite in row.scores)
+    for (group, members), line in zip(groups.items(), panels, strict=True):
+        evaluated = suites_of(members)
+        for suite, panel in zip(suites, line, strict=True):
+            panel.set_visible(suite in evaluated)
+            panel.set_title(f"{group}\n{suite}" if len(groups) > 1 else str(suite))
+            if suite in evaluated:
+                _bars(panel, members, suite, top, suite == evaluated[0], suite == evaluated[-1])
+    handles = [
+        Patch(color=_BAR, label="reward per step"),
+        Line2D([], [], color=_LINE, marker="o", markersize=3, label="deliberation rate"),
+    ]
+    drawing.legend(handles=handles, loc="outside upper center", ncols=2, frameon=False)
+    return drawing
+
+
+def figure4(rows: Sequence[AgentRow]) -> Figure | None:
+    """Deliberation rates of tasks in the three difficulty bands, one panel for each iteration; None without bands."""
+    drawn = [part for part in banded_scores(rows) if part.row.kind == "sand"]
+    if not drawn:
         return None
-    lines = list(dict.fromkeys((part.row.group, part.world) for part in shown))
-    most = max(sum((part.row.group, part.world) == line for part in shown) for line in lines)
-    several = len({group for group, _ in lines}) > 1
     with matplotlib.rc_context(_STYLE):
-        drawing, panels = _panels(len(lines), most, (max(3.0, 2.1 * most + 0.5), 2.3 * len(lines) + 0.3))
-        for number, line in enumerate(lines):
-            parts = [part for part in shown if (part.row.group, part.world) == line]
-            for column, panel in enumerate(panels[number]):
-                panel.set_visible(column < len(parts))
-            for column, part in enumerate(parts):
-                where = f"{part.row.group}, {part.world}" if several else part.world
-                panels[number][column].set_title(_title(where, part.row.label))
-                _violins(panels[number][column], part, first=column == 0)
-        return _finished(
-            drawing,
+        return _rendered(
+            _figure4_drawing(drawn),
             "figure4",
             "Figure 4: deliberation by difficulty",
             "Deliberation rate of each task, by tertiles of the base model's reward on the same tasks. "
-            "Line: median; points: tasks, where there are few.",
+            "Line: median; points: single tasks, in bands of few tasks.",
         )
 
 
-def _size(groups: Mapping[str, Sequence[Row]], columns: int) -> tuple[float, float]:
-    """Inches, so that no label meets the next."""
+def _figure4_drawing(drawn: Sequence[BandedScores]) -> Drawing:
+    lines: dict[tuple[str, str], list[BandedScores]] = {}
+    for part in drawn:
+        lines.setdefault((part.row.group, part.world), []).append(part)
+    columns = max(map(len, lines.values()))
+    several = len({group for group, _ in lines}) > 1
+    drawing, panels = _panels(len(lines), columns, (max(3.0, 2.1 * columns + 0.5), 2.3 * len(lines) + 0.3))
+    for ((group, world), parts), line in zip(lines.items(), panels, strict=True):
+        for panel in line[len(parts) :]:
+            panel.set_visible(False)
+        for panel, part in zip(line, parts, strict=False):
+            panel.set_title(_title(f"{group}, {world}" if several else world, part.row.label))
+            _violins(panel, part, first=part is parts[0])
+    return drawing
+
+
+def _size(groups: Mapping[str, Sequence[AgentRow]], columns: int) -> tuple[float, float]:
+    """The size in inches that leaves room between labels."""
     ticks = [_tick(row).split("\n") for members in groups.values() for row in members]
     letters = max(len(line) for tick in ticks for line in tick)
     panel = max(map(len, groups.values())) * max(0.42, 0.075 * letters + 0.08) + 0.3
@@ -111,15 +119,15 @@ def _panels(lines: int, columns: int, size: tuple[float, float]) -> tuple[Drawin
     return drawing, drawing.subplots(lines, columns, squeeze=False)
 
 
-def _upper(row: Row, suite: Suite) -> float:
+def _upper(row: AgentRow, suite: Suite) -> float:
     return bootstrap([score.reward_per_step for score in row.scores[suite]]).high
 
 
-def _bars(panel: Axes, rows: Sequence[Row], suite: Suite, top: float, first: bool, last: bool) -> None:
-    there = [(at, row.scores[suite]) for at, row in enumerate(rows) if suite in row.scores]
-    for at, scores in there:
+def _bars(panel: Axes, rows: Sequence[AgentRow], suite: Suite, top: float, first: bool, last: bool) -> None:
+    evaluated = [(at, row.scores[suite]) for at, row in enumerate(rows) if suite in row.scores]
+    for at, scores in evaluated:
         mean, low, high = bootstrap([score.reward_per_step for score in scores])
-        whiskers = [[max(0, mean - low)], [max(0, high - mean)]]  # equal values differ by a rounding
+        whiskers = [[max(0, mean - low)], [max(0, high - mean)]]  # rounding can put the mean outside
         panel.bar(at, mean, 0.6, color=_BAR, linewidth=0)
         panel.errorbar(at, mean, whiskers, color="#333333", linewidth=0.7, capsize=1.5)
     panel.set_xticks(range(len(rows)), [_tick(row) for row in rows])
@@ -128,8 +136,8 @@ def _bars(panel: Axes, rows: Sequence[Row], suite: Suite, top: float, first: boo
     panel.set_ylabel("reward per step" if first else "")
     panel.tick_params(axis="y", labelleft=first)
     rates = panel.twinx()
-    points = [fmean(score.deliberation_rate for score in scores) for _, scores in there]
-    rates.plot([at for at, _ in there], points, color=_LINE, marker="o", markersize=3, linewidth=1, clip_on=False)
+    points = [fmean(score.deliberation_rate for score in scores) for _, scores in evaluated]
+    rates.plot([at for at, _ in evaluated], points, color=_LINE, marker="o", markersize=3, linewidth=1, clip_on=False)
     rates.set_ylim(0, 1)
     rates.set_ylabel("deliberation rate" if last else "")
     rates.tick_params(axis="y", labelright=last, right=last)
@@ -137,17 +145,17 @@ def _bars(panel: Axes, rows: Sequence[Row], suite: Suite, top: float, first: boo
     panel.spines["right"].set_visible(False)
 
 
-def _tick(row: Row) -> str:
+def _tick(row: AgentRow) -> str:
     label = row.label.replace("SAND, iteration", "it.")
     return "\n".join(textwrap.wrap(label, 12))
 
 
 def _title(*lines: str) -> str:
-    """Lines that fit above a panel of Figure 4."""
+    """A title that fits above a panel of Figure 4."""
     return "\n".join(part for line in lines for part in textwrap.wrap(line, 32, break_on_hyphens=False))
 
 
-def _violins(panel: Axes, part: Banded, first: bool) -> None:
+def _violins(panel: Axes, part: BandedScores, first: bool) -> None:
     for at, band in enumerate(BANDS):
         rates = [score.deliberation_rate for score in part.scores[band]]
         if rates:
@@ -162,10 +170,10 @@ def _violins(panel: Axes, part: Banded, first: bool) -> None:
 
 
 def _violin(panel: Axes, at: int, rates: Sequence[float], colour: str) -> None:
-    """One band; equal rates have no density, so they are points and a median alone."""
+    """One band. Equal rates have no density, so only points and the median are drawn."""
     if len(set(rates)) > 1:
-        drawn: Any = panel.violinplot([rates], [at], widths=0.75, showextrema=False)
-        for body in drawn["bodies"]:
+        violin: Any = panel.violinplot([rates], [at], widths=0.75, showextrema=False)
+        for body in violin["bodies"]:
             body.set(facecolor=colour, edgecolor=colour, alpha=0.35, linewidth=0.6)
     if len(rates) <= _FEW or len(set(rates)) == 1:
         panel.scatter(_spread(at, rates), sorted(rates), s=5, color=colour, linewidths=0, zorder=3)
@@ -173,7 +181,7 @@ def _violin(panel: Axes, at: int, rates: Sequence[float], colour: str) -> None:
 
 
 def _spread(at: int, rates: Sequence[float]) -> list[float]:
-    """Places side by side for equal rates, in their order."""
+    """Horizontal positions that put equal rates side by side, in the order of the sorted rates."""
     found = []
     for rate in sorted(set(rates)):
         count = min(rates.count(rate), _FEW)
@@ -183,10 +191,10 @@ def _spread(at: int, rates: Sequence[float]) -> list[float]:
     return found
 
 
-def _finished(drawing: Drawing, name: str, title: str, caption: str) -> Figure:
+def _rendered(drawing: Drawing, name: str, title: str, caption: str) -> Figure:
     png, svg = io.BytesIO(), io.StringIO()
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Glyph")  # a name in a script that the font lacks
+        warnings.filterwarnings("ignore", message="Glyph")  # a name in a script that the font does not cover
         drawing.savefig(png, format="png", dpi=_DPI, metadata={"Software": None})
         drawing.savefig(svg, format="svg", metadata={"Date": None, "Creator": None})
     return Figure(name, title, caption, svg.getvalue(), png.getvalue())

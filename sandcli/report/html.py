@@ -1,4 +1,4 @@
-"""`sand report --html`: what of a run the page shows: its evaluated episodes, and how its training steps came about."""
+"""`sand report --html`: collects what the page shows of each run: episodes, and how its training data was made."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,30 +11,30 @@ from sandcli.core.store import Keyed, Records
 from sandcli.files import write_atomic
 from sandcli.records import Critique, Key, Rollout, Sample, Thought, Trajectory
 from sandcli.report.build import Report
-from sandcli.report.page import Deliberated, Page, Shown, page_of
+from sandcli.report.page import Page, RunData, TrainingTrajectory, page_of
 from sandcli.report.rows import short_names
 
 R = TypeVar("R", bound=Keyed)
 
 
 def write_html(out: Path, report: Report) -> None:
-    """The page of a report, with everything that its runs hold."""
+    """Write the page of a report, with all records of its runs."""
     names = short_names([str(root) for root in report.roots])
-    told = [*report.warnings, *report.lacking]
-    page = Page(f"Report on {', '.join(names.values())}", report.grids, report.figures, told)
+    notes = [*report.warnings, *report.missing]
+    page = Page(f"Report on {', '.join(names.values())}", report.grids, report.figures, notes)
     out.parent.mkdir(parents=True, exist_ok=True)
-    write_atomic(out, page_of(page, [_shown(names[str(root)], report, root) for root in report.roots]))
+    write_atomic(out, page_of(page, [_run_data(names[str(root)], report, root) for root in report.roots]))
 
 
-def _shown(name: str, report: Report, root: Path) -> Shown:
+def _run_data(name: str, report: Report, root: Path) -> RunData:
     sources = ((source, row.label) for row in report.rows for source in row.sources.values())
     labels = {model: label for (run, model), label in sources if run == str(root)}
-    return Shown(name, labels, Run(root).episodes(), _training(Run(root)))
+    return RunData(name, labels, Run(root).episodes(), _training(Run(root)))
 
 
-def _training(run: Run) -> Iterator[Deliberated]:
-    """Every trajectory of D_exp with what was sampled, rolled out and written about it, as far as that is there."""
-    trained = _opened(run.artifact("synthesize").derived[D_DELIB], Trajectory)
+def _training(run: Run) -> Iterator[TrainingTrajectory]:
+    """Every trajectory of D_exp with its samples, rollouts, critiques and thoughts, as far as they exist."""
+    deliberations = _opened(run.artifact("synthesize").derived[D_DELIB], Trajectory)
     samples, thoughts = _opened(run.artifact("sample").path, Sample), _opened(run.artifact("synthesize").path, Thought)
     rollouts, critiques = (
         _opened(run.artifact("rollout").path, Rollout),
@@ -42,15 +42,15 @@ def _training(run: Run) -> Iterator[Deliberated]:
     )
     for expert in _opened(run.artifact("collect").path, Trajectory) or ():
         steps: list[Key] = [(expert.id, t) for t in range(len(expert.steps))]
-        drawn = [replace(sample, samples=[]) for sample in _there(samples, steps)]  # the page shows no single draw
-        candidates: list[Key] = [(*sample.key, number) for sample in drawn for number in range(len(sample.candidates))]
-        yield Deliberated(
+        own = [replace(sample, samples=[]) for sample in _having(samples, steps)]  # the page does not show their texts
+        candidates: list[Key] = [(*sample.key, number) for sample in own for number in range(len(sample.candidates))]
+        yield TrainingTrajectory(
             expert=expert,
-            trained=next(iter(_there(trained, [expert.key])), expert),
-            samples=drawn,
-            rollouts=_there(rollouts, candidates),
-            critiques=_there(critiques, candidates),
-            thoughts=_there(thoughts, steps),
+            trained=next(iter(_having(deliberations, [expert.key])), expert),
+            samples=own,
+            rollouts=_having(rollouts, candidates),
+            critiques=_having(critiques, candidates),
+            thoughts=_having(thoughts, steps),
         )
 
 
@@ -58,5 +58,5 @@ def _opened(path: Path, kind: type[R]) -> Records[R] | None:
     return Records(path, kind) if path.exists() else None
 
 
-def _there(records: Records[R] | None, keys: list[Key]) -> list[R]:
+def _having(records: Records[R] | None, keys: list[Key]) -> list[R]:
     return records.having(keys) if records is not None else []

@@ -1,8 +1,8 @@
-"""One self-contained HTML file: a report's tables and figures, and a viewer of episodes and training steps.
+"""One self-contained HTML file: a report's tables and figures, and a viewer of episodes and training trajectories.
 
-It opens from a disk, with no network. An index of everything is in the page; the texts are packed in blocks that
-the browser unpacks when one of them is looked at, so that ten thousand episodes stay usable. The file is written
-as it is read: what is in memory is the index and one block.
+It works from disk without a network. The page contains an index of all records and their texts in compressed blocks;
+the browser decompresses a block when it is needed, so that the page stays fast with ten thousand episodes. Only the
+index and one block are in memory while the file is written.
 """
 
 import base64
@@ -20,14 +20,14 @@ from sandcli.report.formats import numeric
 from sandcli.report.parts import Figure, Grid
 
 _EPISODES, _TRAINING = 50, 4
-"""Episodes and training trajectories of a block."""
+"""Episodes and training trajectories in a block."""
 
-_SCRIPTS = "base.js", "lists.js", "episode.js", "training.js", "places.js"
-"""In the order in which they are put together."""
+_SCRIPTS = "base.js", "lists.js", "episode.js", "trajectory.js", "navigation.js"
+"""In the order in which they are joined."""
 
 
-class Deliberated(msgspec.Struct, frozen=True):
-    """A training trajectory in D_exp and in D_delib, with all that led from one to the other."""
+class TrainingTrajectory(msgspec.Struct, frozen=True):
+    """A trajectory in D_exp (`expert`) and in D_delib (`trained`), with the records that led from one to the other."""
 
     expert: Trajectory
     trained: Trajectory
@@ -37,17 +37,17 @@ class Deliberated(msgspec.Struct, frozen=True):
     thoughts: list[Thought]
 
 
-class Shown(NamedTuple):
-    """One run. `labels` says how the report names its models; records are read as they are written."""
+class RunData(NamedTuple):
+    """One run. `labels` gives the report's names for its models; the records are read lazily."""
 
     name: str
     labels: dict[str, str]
     episodes: Iterable[Episode]
-    training: Iterable[Deliberated]
+    training: Iterable[TrainingTrajectory]
 
 
 class Page(NamedTuple):
-    """What stands on the page beside the runs."""
+    """The contents of the page apart from the records of runs."""
 
     title: str
     grids: Sequence[Grid]
@@ -55,8 +55,8 @@ class Page(NamedTuple):
     warnings: Sequence[str]
 
 
-class _Entry(msgspec.Struct, array_like=True):
-    """An episode in the index; viewer/base.js reads these by place."""
+class _EpisodeEntry(msgspec.Struct, array_like=True):
+    """An episode in the index. viewer/base.js knows the order of the fields."""
 
     run: str
     agent: str
@@ -71,8 +71,8 @@ class _Entry(msgspec.Struct, array_like=True):
     end: str
 
 
-class _Lesson(msgspec.Struct, array_like=True):
-    """A training trajectory in the index."""
+class _TrajectoryEntry(msgspec.Struct, array_like=True):
+    """A training trajectory in the index. viewer/base.js knows the order of the fields."""
 
     run: str
     id: str
@@ -83,49 +83,49 @@ class _Lesson(msgspec.Struct, array_like=True):
     reward: float
 
 
-def page_of(page: Page, runs: Sequence[Shown]) -> Iterator[bytes]:
-    """The page's bytes, a part at a time."""
+def page_of(page: Page, runs: Sequence[RunData]) -> Iterator[bytes]:
+    """The bytes of the page, in parts."""
     head, tail = _asset("page.html").split("<!-- data -->")
     for name, content in _filled(page):
         head = head.replace(f"<!-- {name} -->", content)
     yield head.encode()
-    entries: list[Any] = []
-    lessons: list[Any] = []
-    yield from _blocks("episodes", _episodes(runs), _EPISODES, entries)
-    yield from _blocks("training", _lessons(runs), _TRAINING, lessons)
-    index = {"episodes": entries, "training": lessons, "blocks": {"episodes": _EPISODES, "training": _TRAINING}}
+    episodes: list[Any] = []
+    training: list[Any] = []
+    yield from _blocks("episodes", _episodes(runs), _EPISODES, episodes)
+    yield from _blocks("training", _training(runs), _TRAINING, training)
+    index = {"episodes": episodes, "training": training, "blocks": {"episodes": _EPISODES, "training": _TRAINING}}
     yield f'<script type="application/json" id="index">{_inert(msgspec.json.encode(index).decode())}</script>'.encode()
     yield tail.replace("/* script */", "\n".join(map(_asset, _SCRIPTS))).encode()
 
 
-def _episodes(runs: Sequence[Shown]) -> Iterator[tuple[Any, Any]]:
+def _episodes(runs: Sequence[RunData]) -> Iterator[tuple[Any, Any]]:
     for run in runs:
         for e in run.episodes:
             yield _entry(run.name, run.labels.get(e.model, e.model), e), e
 
 
-def _entry(run: str, agent: str, e: Episode) -> _Entry:
+def _entry(run: str, agent: str, e: Episode) -> _EpisodeEntry:
     score = e.reward, e.success, len(e.steps), e.deliberated, e.tokens, e.end
-    return _Entry(run, agent, e.split, str(e.task), e.task.name, *score)
+    return _EpisodeEntry(run, agent, e.split, str(e.task), e.task.name, *score)
 
 
-def _lessons(runs: Sequence[Shown]) -> Iterator[tuple[Any, Any]]:
+def _training(runs: Sequence[RunData]) -> Iterator[tuple[Any, Any]]:
     for run in runs:
         for d in run.training:
             flagged = sum(sample.deliberate for sample in d.samples)
             deliberated = sum(step.deliberated for step in d.trained.steps)
             t = d.trained
-            yield _Lesson(run.name, t.id, t.instruction, len(t.steps), flagged, deliberated, t.reward), d
+            yield _TrajectoryEntry(run.name, t.id, t.instruction, len(t.steps), flagged, deliberated, t.reward), d
 
 
 def _blocks(kind: str, pairs: Iterable[tuple[Any, Any]], size: int, entries: list[Any]) -> Iterator[bytes]:
-    """The records packed in blocks; their entries for the index are put into `entries`."""
-    left, number = iter(pairs), itertools.count()
-    while block := list(itertools.islice(left, size)):
+    """The records in compressed blocks. Adds their index entries to `entries`."""
+    rest, number = iter(pairs), itertools.count()
+    while block := list(itertools.islice(rest, size)):
         entries += [entry for entry, _ in block]
         records = msgspec.json.encode([record for _, record in block])
-        packed = base64.b64encode(gzip.compress(records, mtime=0)).decode()
-        yield f'<script type="application/octet-stream" id="{kind}-{next(number)}">{packed}</script>\n'.encode()
+        compressed = base64.b64encode(gzip.compress(records, mtime=0)).decode()
+        yield f'<script type="application/octet-stream" id="{kind}-{next(number)}">{compressed}</script>\n'.encode()
 
 
 def _filled(page: Page) -> list[tuple[str, str]]:
@@ -140,7 +140,7 @@ def _filled(page: Page) -> list[tuple[str, str]]:
 
 
 def _table(grid: Grid) -> str:
-    """Columns of words stand left, those of numbers right."""
+    """The table as HTML: words are aligned left, numbers right."""
     marks = ["" if number else ' class="text"' for number in numeric(grid)]
     head, *rows = (
         "".join(f"<{tag}{mark}>{html.escape(cell)}</{tag}>" for cell, mark in zip(row, marks, strict=True))
@@ -156,17 +156,17 @@ def _table(grid: Grid) -> str:
 
 
 def _figure(figure: Figure) -> str:
-    """As an image of its own: the names inside two drawings may be the same."""
-    drawn = base64.b64encode(figure.svg.encode()).decode()
+    """The figure as an image, not inline, because ids in two SVG files may clash."""
+    image = base64.b64encode(figure.svg.encode()).decode()
     caption, title = html.escape(figure.caption), html.escape(figure.title)
     return (
-        f'<figure><img alt="{title}" src="data:image/svg+xml;base64,{drawn}">'
+        f'<figure><img alt="{title}" src="data:image/svg+xml;base64,{image}">'
         f"<figcaption><b>{title}.</b> {caption}</figcaption></figure>"
     )
 
 
 def _inert(text: str) -> str:
-    """JSON that cannot end the element it stands in."""
+    """JSON that cannot end the script element around it."""
     return text.replace("<", "\\u003c")
 
 

@@ -1,4 +1,4 @@
-"""The numbers that the paper prints, to stand beside ours. Rewards are x100, tokens are a task's."""
+"""The numbers printed in the paper, for comparison. Rewards are x100, tokens are per task."""
 
 from typing import NamedTuple
 
@@ -13,10 +13,11 @@ SUITES = (
 """The columns of Table 2."""
 
 TASKS = dict(zip(SUITES, (194, 211, 140, 134), strict=True))
+"""The number of tasks in each."""
 
 
 class Rewards(NamedTuple):
-    """A row of Table 2: average rewards on `SUITES`, and their average as it is printed."""
+    """A row of Table 2: average rewards on `SUITES`, and their average as printed."""
 
     base: str
     label: str
@@ -37,11 +38,11 @@ TABLE2_NOTE = "The paper prints 86.0 as Llama-3.1-8B's average after iteration 1
 
 
 class Tokens(NamedTuple):
-    """Table 4 for one world: after SFT, and the least and most of the iterations."""
+    """Table 4 for one world: after SFT, and the lowest and highest number of the iterations."""
 
     sft: int
-    least: int
-    most: int
+    lowest: int
+    highest: int
 
 
 TABLE4 = {"ScienceWorld": Tokens(800, 2254, 2522), "ALFWorld": Tokens(498, 1146, 1314)}

@@ -1,11 +1,11 @@
-"""What a report is made of, whatever it is written as: tables whose cells are text, and drawn figures."""
+"""The parts of a report in any format: tables with text in their cells, and figures."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
 
 
 class Grid(NamedTuple):
-    """A table. `name` is that of its files, such as `table2`; numbers stand right; `notes` go below."""
+    """A table of text. `name` is the name of its files, such as `table2`; `notes` are printed below."""
 
     name: str
     title: str
@@ -15,7 +15,7 @@ class Grid(NamedTuple):
 
 
 class Figure(NamedTuple):
-    """A drawn figure: the content of its SVG and PNG files; `caption` says what is to be seen."""
+    """A figure: its caption, and the contents of its SVG and PNG files."""
 
     name: str
     title: str

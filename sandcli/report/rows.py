@@ -1,17 +1,17 @@
-"""Which rows the tables have: evaluations of several runs put together and named as in the paper."""
+"""The rows of the tables: evaluations from several runs, combined and named as in the paper."""
 
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import PurePath
 from typing import NamedTuple
 
-from sandcli.report.scores import Evaluation, Kind, Row, Score, Suite
+from sandcli.report.scores import AgentRow, Evaluation, Kind, Score, Suite
 
 _ORDER: tuple[Kind, ...] = ("base", "sft", "sand", "ablation", "other")
 
 
 class _Part(NamedTuple):
-    """One model of one run: all of a row, or its part for one world."""
+    """One model of one run: a whole row, or the part of a row for one world."""
 
     group: str
     label: str
@@ -20,21 +20,21 @@ class _Part(NamedTuple):
     model: str
 
 
-def rows_of(evaluations: Sequence[Evaluation]) -> list[Row]:
-    """The rows, those of a base model together: base, SFT, iterations, ablations, others.
+def agent_rows(evaluations: Sequence[Evaluation]) -> list[AgentRow]:
+    """The rows, grouped by base model and ordered: base, SFT, iterations, ablations, others.
 
-    The same agent evaluated in one run a world is one row. Where runs hold the same world for the same name,
-    their rows are told apart by the names of the runs.
+    An agent that was evaluated on several worlds, each in its own run, is one row. If several runs evaluated an agent
+    of the same name on the same world, each is a row labelled with its run.
     """
     groups = short_names([evaluation.base for evaluation in evaluations])
     parts = [_part(groups[e.base], e, model) for e in evaluations for model in e.scores]
-    rows = [_row(label, members) for label, members in _labelled(parts, evaluations).items()]
+    rows = [_row(name, members) for name, members in _labelled(parts, evaluations).items()]
     order = list(dict.fromkeys(groups.values()))
     return sorted(rows, key=lambda row: (order.index(row.group), _ORDER.index(row.kind), row.iteration))
 
 
 def short_names(paths: Sequence[str]) -> dict[str, str]:
-    """The last part of each path, or as many more as it takes to tell them apart."""
+    """The shortest ends of the paths that are all different."""
     names, length = {path: PurePath(path).name or path for path in paths}, 1
     while len(set(names.values())) < len(names) and length < max(len(PurePath(path).parts) for path in names):
         length += 1
@@ -53,28 +53,28 @@ def _part(group: str, evaluation: Evaluation, model: str) -> _Part:
             return _Part(group, f"without {evaluation.without}{later}", "ablation", evaluation, model)
         case "model":
             return _Part(group, f"SAND, iteration {evaluation.iteration}", "sand", evaluation, model)
-    path = model if len(PurePath(model).parts) > 1 else f"./{model}"  # a folder may be called SFT
+    path = model if len(PurePath(model).parts) > 1 else f"./{model}"  # a folder may be called "SFT"
     return _Part(group, path, "other", evaluation, model)
 
 
 def _labelled(parts: Sequence[_Part], evaluations: Sequence[Evaluation]) -> dict[tuple[str, str], list[_Part]]:
-    """The parts by row."""
+    """The parts of each row, by its group and label."""
     worlds = Counter((part.group, part.label, part.evaluation.world) for part in parts)
-    doubled = {(group, label) for (group, label, _), count in worlds.items() if count > 1}
+    ambiguous = {(group, label) for (group, label, _), count in worlds.items() if count > 1}
     runs = short_names([evaluation.run for evaluation in evaluations])
     found: dict[tuple[str, str], list[_Part]] = {}
     for part in parts:
-        told_apart = (part.group, part.label) in doubled
-        label = f"{part.label} ({runs[part.evaluation.run]})" if told_apart else part.label
+        with_run = (part.group, part.label) in ambiguous
+        label = f"{part.label} ({runs[part.evaluation.run]})" if with_run else part.label
         found.setdefault((part.group, label), []).append(part)
     return found
 
 
-def _row(name: tuple[str, str], parts: Sequence[_Part]) -> Row:
+def _row(name: tuple[str, str], parts: Sequence[_Part]) -> AgentRow:
     scores: dict[Suite, list[Score]] = {}
     for part in parts:
         for score in part.evaluation.scores[part.model]:
             scores.setdefault(Suite(part.evaluation.world, score.split), []).append(score)
     sources = {part.evaluation.world: (part.evaluation.run, part.model) for part in parts}
     trained = parts[0].kind in ("sand", "ablation")
-    return Row(*name, parts[0].kind, parts[0].evaluation.iteration if trained else 0, scores, sources)
+    return AgentRow(*name, parts[0].kind, parts[0].evaluation.iteration if trained else 0, scores, sources)

@@ -1,14 +1,14 @@
-"""What a report is drawn from: scores of episodes, the evaluations they come from, and the rows they make."""
+"""The data of a report: scores of episodes, the evaluations they come from, and the agents that earned them."""
 
 from collections.abc import Iterable, Mapping
 from typing import Literal, NamedTuple
 
 Kind = Literal["base", "sft", "sand", "ablation", "other"]
-"""What a row's model is: pi_base, after SFT, after an iteration, after an iteration without a part, or any folder."""
+"""A model: pi_base, after SFT, after a SAND iteration, after an ablated iteration, or any other folder."""
 
 
 class Score(NamedTuple):
-    """One episode without its texts. `kind` is the task's type; `reward` lies in [0, 1]."""
+    """One episode without its texts. `kind` is the type of the task; `reward` is in [0, 1]."""
 
     split: str
     task: str
@@ -26,7 +26,7 @@ class Score(NamedTuple):
 
     @property
     def deliberation_rate(self) -> float:
-        """Deliberated steps / steps. (Figures 3 and 4)"""
+        """TrainingTrajectory steps / steps. (Figures 3 and 4)"""
         return self.deliberated / max(1, self.steps)
 
 
@@ -41,12 +41,13 @@ class Suite(NamedTuple):
 
 
 class Evaluation(NamedTuple):
-    """What `sand eval` made in one run.
+    """The result of `sand eval` in one run.
 
-    `run` is its folder as it was given, `base` identifies the base model. `scores` are by the model's name in the
-    run. `settings` are those that the episodes depend on. `missing` counts episodes that machinery failed.
-    `accepted` lists what was kept although it was made under other settings. `trained` are the tasks of D_exp.
-    `replaced` names models that were made anew since. `limit` is what `--limit` was.
+    `run` is the run directory as the user gave it, `base` identifies the base model. `scores` are by the name of the
+    model in the run. `settings` are those that the episodes depend on. `failed` counts episodes that the engine or the
+    environment failed. `accepted` lists how the settings of episodes that were kept differ from today's.
+    `trained_tasks` are the tasks of D_exp. `retrained` names models that were trained again after some of their
+    episodes. `limit` is the `--limit` of the evaluation.
     """
 
     run: str
@@ -56,17 +57,17 @@ class Evaluation(NamedTuple):
     without: Literal["none", "sampling", "critique"]
     scores: Mapping[str, list[Score]]
     settings: Mapping[str, str]
-    missing: int = 0
+    failed: int = 0
     accepted: tuple[str, ...] = ()
-    trained: frozenset[str] = frozenset()
-    replaced: tuple[str, ...] = ()
+    trained_tasks: frozenset[str] = frozenset()
+    retrained: tuple[str, ...] = ()
     limit: int | None = None
 
 
-class Row(NamedTuple):
+class AgentRow(NamedTuple):
     """A row of the paper's tables: one agent on the test sets of all worlds.
 
-    `group` is the base model's name. `sources` are the run and the model's name there, by world.
+    `group` is the name of the base model. `sources` gives, by world, the run and the name of the model in that run.
     """
 
     group: str
@@ -77,7 +78,7 @@ class Row(NamedTuple):
     sources: Mapping[str, tuple[str, str]]
 
     def held_out(self, world: str) -> list[Score]:
-        """All scores on a world's tasks that are no training tasks."""
+        """All scores on a world, except those on training tasks."""
         return [
             score
             for suite in self.scores
@@ -86,27 +87,27 @@ class Row(NamedTuple):
         ]
 
 
-def suites_of(rows: Iterable[Row]) -> list[Suite]:
-    """Every test set that some row has, the paper's first."""
+def suites_of(rows: Iterable[AgentRow]) -> list[Suite]:
+    """Every test set that occurs in the rows, the paper's first."""
     worlds = ["ScienceWorld", "ALFWorld"]
     found = dict.fromkeys(suite for row in rows for suite in row.scores)
     worlds += [suite.world for suite in found]
     return sorted(found, key=lambda suite: (worlds.index(suite.world), suite.split == "train", suite.split))
 
 
-def held_out(rows: Iterable[Row]) -> list[Suite]:
-    """The same, without training tasks."""
+def held_out(rows: Iterable[AgentRow]) -> list[Suite]:
+    """Every test set that occurs in the rows, except training tasks."""
     return [suite for suite in suites_of(rows) if suite.split != "train"]
 
 
-def worlds_of(rows: Iterable[Row]) -> list[str]:
-    """Every world that some row has held-out tasks of, the paper's first."""
+def worlds_of(rows: Iterable[AgentRow]) -> list[str]:
+    """Every world with held-out tasks in the rows, the paper's first."""
     return list(dict.fromkeys(suite.world for suite in held_out(rows)))
 
 
-def by_group(rows: Iterable[Row]) -> dict[str, list[Row]]:
+def by_group(rows: Iterable[AgentRow]) -> dict[str, list[AgentRow]]:
     """The rows of each base model."""
-    groups: dict[str, list[Row]] = {}
+    groups: dict[str, list[AgentRow]] = {}
     for row in rows:
         groups.setdefault(row.group, []).append(row)
     return groups

@@ -1,4 +1,4 @@
-"""Tables of numbers, before they become text: for `--json` and CSV as they are, for people as a `Grid`."""
+"""Tables of numbers: written as they are for `--json` and CSV, and turned into text (a `Grid`) for people."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -7,13 +7,13 @@ from sandcli.report.estimates import Difference, Estimate
 from sandcli.report.parts import Grid
 
 NONE = "-"
-
+"""Text of a cell without a number."""
 
 Cell = Estimate | Difference | float | int | str | None
 
 
-class Line(NamedTuple):
-    """One row: the base model, what it is about, and its numbers. `paper`: they are the paper's, not ours."""
+class SheetRow(NamedTuple):
+    """One row: the base model, a label, and numbers. `paper` marks numbers printed in the paper."""
 
     group: str
     label: str
@@ -22,25 +22,25 @@ class Line(NamedTuple):
 
 
 class Sheet(NamedTuple):
-    """A table of numbers. `first` is the heading of the lines' labels; fractions are shown with `decimals`."""
+    """A table of numbers. `first` is the heading above the labels; `decimals` applies to fractions in text."""
 
     name: str
     title: str
     first: str
     columns: list[str]
-    lines: list[Line]
+    rows: list[SheetRow]
     notes: Sequence[str] = ()
     decimals: int = 1
 
 
 def grid(sheet: Sheet) -> Grid:
     """The table as text."""
-    rows = [[_group(line), line.label, *(text(cell, sheet.decimals) for cell in line.cells)] for line in sheet.lines]
+    rows = [[_group(row), row.label, *(text(cell, sheet.decimals) for cell in row.cells)] for row in sheet.rows]
     return Grid(sheet.name, sheet.title, ["base model", sheet.first, *sheet.columns], rows, sheet.notes)
 
 
 def text(cell: Cell, decimals: int) -> str:
-    """A cell for people: `85.7 (80.1-90.2)`, `+3.2 (-0.4 to +7.1)`, `2,254`, or `-` where there is nothing."""
+    """A cell as text: `85.7 (80.1-90.2)`, `+3.2 (-0.4 to +7.1)`, `2,254`, or `-` if it is empty."""
     match cell:
         case None:
             return NONE
@@ -56,35 +56,35 @@ def text(cell: Cell, decimals: int) -> str:
 
 
 def plain(sheet: Sheet) -> dict[str, Any]:
-    """The table for `--json`; numbers stay numbers, an interval is an object."""
+    """The table for `--json`: numbers stay numbers, an interval becomes an object."""
     return {
         "title": sheet.title,
         "rows": [
             {
-                "base model": line.group,
-                sheet.first: line.label,
-                "paper": line.paper,
-                "cells": {name: _plain(cell) for name, cell in zip(sheet.columns, line.cells, strict=True)},
+                "base model": row.group,
+                sheet.first: row.label,
+                "paper": row.paper,
+                "cells": {name: _plain(cell) for name, cell in zip(sheet.columns, row.cells, strict=True)},
             }
-            for line in sheet.lines
+            for row in sheet.rows
         ],
         "notes": list(sheet.notes),
     }
 
 
 def flat(sheet: Sheet) -> list[list[Any]]:
-    """The table for a spreadsheet: the bounds of an interval have columns of their own; the first row is headings."""
-    parts = [_parts([line.cells[at] for line in sheet.lines]) for at in range(len(sheet.columns))]
-    heads = [f"{name} {part}".strip() for name, found in zip(sheet.columns, parts, strict=True) for part in found]
+    """The table for a spreadsheet, headings first. The bounds of an interval have their own columns."""
+    parts = [_parts([row.cells[at] for row in sheet.rows]) for at in range(len(sheet.columns))]
+    heads = [f"{name} {part}".strip() for name, names in zip(sheet.columns, parts, strict=True) for part in names]
     rows: list[list[Any]] = [["base model", sheet.first, "from", *heads]]
-    for line in sheet.lines:
-        numbers = [_number(cell, part) for cell, found in zip(line.cells, parts, strict=True) for part in found]
-        rows.append([line.group, line.label, "paper" if line.paper else "here", *numbers])
+    for row in sheet.rows:
+        numbers = [_number(cell, part) for cell, names in zip(row.cells, parts, strict=True) for part in names]
+        rows.append([row.group, row.label, "paper" if row.paper else "here", *numbers])
     return rows
 
 
-def _group(line: Line) -> str:
-    return f"{line.group} (paper)" if line.paper else line.group
+def _group(row: SheetRow) -> str:
+    return f"{row.group} (paper)" if row.paper else row.group
 
 
 def _plain(cell: Cell) -> Any:
@@ -92,6 +92,7 @@ def _plain(cell: Cell) -> Any:
 
 
 def _parts(cells: list[Cell]) -> list[str]:
+    """The columns that a column needs in a spreadsheet."""
     bounded = any(isinstance(cell, Estimate | Difference) for cell in cells)
     return ["", "low", "high"] if bounded else [""]
 

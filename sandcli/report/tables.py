@@ -1,26 +1,24 @@
-"""The paper's tables from our rows, the paper's beside them. (Tables 2: reward, 3: ablations, 4: tokens.)"""
+"""The paper's Tables 2 (reward), 3 (ablations) and 4 (tokens) with our numbers, and the paper's for comparison."""
 
 from collections.abc import Sequence
 
 from sandcli.report import paper
 from sandcli.report.estimates import RESAMPLES, Estimate, bootstrap
-from sandcli.report.scores import Row, Score, Suite, held_out, suites_of, worlds_of
-from sandcli.report.sheets import Cell, Line, Sheet
+from sandcli.report.scores import AgentRow, Score, Suite, held_out, suites_of, worlds_of
+from sandcli.report.sheets import Cell, Sheet, SheetRow
 
 INTERVALS = (
-    f"Intervals: 95 % percentile bootstrap over tasks, {RESAMPLES:,} resamples; of equal values they tell nothing. "
-    "They are of one training a row: another seed may move it by more."
+    f"Intervals: 95 % percentile bootstrap over tasks, {RESAMPLES:,} resamples; they have no width if all values are "
+    "equal. They do not include the variation between training seeds, which may be larger."
 )
 
 
-def table2(rows: Sequence[Row]) -> Sheet:
-    """Average reward x100 on every test set, and the average of the paper's four where all are there."""
+def table2(rows: Sequence[AgentRow]) -> Sheet:
+    """Average reward x100 on every test set, and the average over the paper's four if all of them were evaluated."""
     suites = columns_of(rows)
-    ours = [Line(row.group, row.label, [*_rewards(row, suites), _average(row)]) for row in rows]
+    ours = [_reward_row(row, suites) for row in rows]
     known = paper.TABLE2 if set(paper.SUITES) <= set(suites) else ()
-    theirs = [
-        Line(line.base, line.label, [*_printed(line.rewards, suites), line.average], paper=True) for line in known
-    ]
+    theirs = [SheetRow(row.base, row.label, [*_printed(row.rewards, suites), row.average], paper=True) for row in known]
     notes = [INTERVALS, tasks_note(rows)]
     if theirs:
         notes += [paper.TABLE2_NOTE, *_partial(rows)]
@@ -28,40 +26,41 @@ def table2(rows: Sequence[Row]) -> Sheet:
     return Sheet("table2", "Table 2: average reward x100", "agent", columns, [*ours, *theirs], notes)
 
 
-def columns_of(rows: Sequence[Row]) -> list[Suite]:
-    """All that is evaluated, and the paper's four where one of its worlds is."""
+def columns_of(rows: Sequence[AgentRow]) -> list[Suite]:
+    """Every evaluated test set, and the paper's four if one of its worlds was evaluated."""
     found = suites_of(rows)
-    theirs = [suite for suite in paper.SUITES if {suite.world for suite in found} & {"ScienceWorld", "ALFWorld"}]
+    ours = {suite.world for suite in found}
+    theirs = [suite for suite in paper.SUITES if ours & {"ScienceWorld", "ALFWorld"}]
     return [*theirs, *(suite for suite in found if suite not in theirs)]
 
 
-def tasks_note(rows: Sequence[Row], suites: Sequence[Suite] | None = None) -> str:
-    """How many tasks of the test sets the numbers are over, and of which rows where these have other tasks."""
+def tasks_note(rows: Sequence[AgentRow], suites: Sequence[Suite] | None = None) -> str:
+    """How many tasks of each test set the numbers are over, by row if the rows have different tasks."""
     found = [(suite, _by_tasks(rows, suite)) for suite in (suites_of(rows) if suites is None else suites)]
     counts = []
     for suite, labels in found:
-        told = [f"{len(tasks)} ({' and '.join(names)})" for tasks, names in labels.items()]
-        counts.append(f"{suite} {len(next(iter(labels))) if len(labels) == 1 else ', '.join(told)}")
+        by_row = [f"{len(tasks)} ({' and '.join(names)})" for tasks, names in labels.items()]
+        counts.append(f"{suite} {len(next(iter(labels))) if len(labels) == 1 else ', '.join(by_row)}")
     uneven = any(len(labels) > 1 for _, labels in found)
-    more = " Averages over other tasks cannot be compared; paired differences can." if uneven else ""
+    more = " Averages over different tasks are not comparable; paired differences are." if uneven else ""
     return f"Tasks: {'; '.join(counts)}.{more}"
 
 
-def _by_tasks(rows: Sequence[Row], suite: Suite) -> dict[frozenset[str], list[str]]:
-    """The labels of the rows by the tasks that they have, most tasks first."""
+def _by_tasks(rows: Sequence[AgentRow], suite: Suite) -> dict[frozenset[str], list[str]]:
+    """The labels of the rows, by their sets of tasks; the largest set comes first."""
     several = len({row.group for row in rows}) > 1
     found: dict[frozenset[str], list[str]] = {}
-    for row in (row for row in rows if any(held.world == suite.world for held in row.scores)):
+    for row in (row for row in rows if any(own.world == suite.world for own in row.scores)):
         label = f"{row.group}, {row.label}" if several else row.label
         found.setdefault(frozenset(score.task for score in row.scores.get(suite, [])), []).append(label)
     return dict(sorted(found.items(), key=lambda item: -len(item[0])))
 
 
-def table3(rows: Sequence[Row]) -> Sheet | None:
-    """The ablations beside SFT and the iterations that they belong to; none where no ablation was evaluated."""
+def table3(rows: Sequence[AgentRow]) -> Sheet | None:
+    """The ablations, with SFT and the full method's rows of the same iterations. None without an ablation."""
     iterations = {(row.group, row.iteration) for row in rows if row.kind == "ablation"}
     groups = {group for group, _ in iterations}
-    shown = [
+    compared = [
         row
         for row in rows
         if (row.kind == "sft" and row.group in groups)
@@ -69,42 +68,43 @@ def table3(rows: Sequence[Row]) -> Sheet | None:
     ]
     if not iterations:
         return None
-    suites = suites_of(shown)
-    lines = [Line(row.group, row.label, [*_rewards(row, suites), _average(row)]) for row in shown]
-    notes = [INTERVALS, tasks_note(shown), "The paper's own numbers of this table are not known here."]
+    suites = suites_of(compared)
+    found = [_reward_row(row, suites) for row in compared]
+    notes = [INTERVALS, tasks_note(compared), "The paper's numbers for this table are not available here."]
     title = "Table 3: ablations, average reward x100"
-    return Sheet("table3", title, "agent", [*map(str, suites), "average"], lines, notes)
+    return Sheet("table3", title, "agent", [*map(str, suites), "average"], found, notes)
 
 
-def table4(rows: Sequence[Row]) -> Sheet | None:
-    """Average number of tokens generated in a task, by world; none where no held-out task was evaluated."""
+def table4(rows: Sequence[AgentRow]) -> Sheet | None:
+    """Average number of generated tokens per task, by world. None if no held-out task was evaluated."""
     worlds = worlds_of(rows)
-    ours = [Line(row.group, row.label, [_tokens(row.held_out(world)) for world in worlds]) for row in rows]
+    ours = [SheetRow(row.group, row.label, [_tokens(row.held_out(world)) for world in worlds]) for row in rows]
     known = [paper.TABLE4.get(world) for world in worlds]
     sft: list[Cell] = [tokens and tokens.sft for tokens in known]
-    least: list[Cell] = [tokens and tokens.least for tokens in known]
-    most: list[Cell] = [tokens and tokens.most for tokens in known]
+    lowest: list[Cell] = [tokens and tokens.lowest for tokens in known]
+    highest: list[Cell] = [tokens and tokens.highest for tokens in known]
     theirs = [
-        Line("both base models", "SFT", sft, paper=True),
-        Line("both base models", "SAND, least of iterations 1 to 3", least, paper=True),
-        Line("both base models", "SAND, most of iterations 1 to 3", most, paper=True),
+        SheetRow("both base models", "SFT", sft, paper=True),
+        SheetRow("both base models", "SAND, lowest of iterations 1 to 3", lowest, paper=True),
+        SheetRow("both base models", "SAND, highest of iterations 1 to 3", highest, paper=True),
     ]
-    lines = [*(line for line in ours if any(line.cells)), *(theirs if any(known) else [])]
-    notes = [INTERVALS, "Over the seen and unseen tasks together.", tasks_note(rows, held_out(rows))]
+    found = [*(row for row in ours if any(row.cells)), *(theirs if any(known) else [])]
+    notes = [INTERVALS, "Averages over the seen and unseen tasks together.", tasks_note(rows, held_out(rows))]
     title = "Table 4: average generated tokens per task"
-    return Sheet("table4", title, "agent", worlds, lines, notes, decimals=0) if worlds else None
+    return Sheet("table4", title, "agent", worlds, found, notes, decimals=0) if worlds else None
 
 
 def reward(scores: Sequence[Score] | None) -> Estimate | None:
-    """Average reward x100; none of no tasks."""
+    """Average reward x100, or None without scores."""
     return bootstrap([score.reward for score in scores]).times(100) if scores else None
 
 
-def _rewards(row: Row, suites: Sequence[Suite]) -> list[Cell]:
-    return [reward(row.scores.get(suite)) for suite in suites]
+def _reward_row(row: AgentRow, suites: Sequence[Suite]) -> SheetRow:
+    rewards = [reward(row.scores.get(suite)) for suite in suites]
+    return SheetRow(row.group, row.label, [*rewards, _average(row)])
 
 
-def _average(row: Row) -> Estimate | None:
+def _average(row: AgentRow) -> Estimate | None:
     groups = [[score.reward for score in row.scores.get(suite, [])] for suite in paper.SUITES]
     return bootstrap(*groups).times(100) if all(groups) else None
 
@@ -114,16 +114,16 @@ def _printed(rewards: Sequence[float], suites: Sequence[Suite]) -> list[Cell]:
     return [known.get(suite) for suite in suites]
 
 
-def _partial(rows: Sequence[Row]) -> list[str]:
-    """Where our test sets are not the paper's."""
-    other = []
+def _partial(rows: Sequence[AgentRow]) -> list[str]:
+    """A note on the test sets whose size differs from the paper's."""
+    different = []
     for suite, count in paper.TASKS.items():
         found = sorted({len(row.scores[suite]) for row in rows if suite in row.scores})
         if found not in ([], [count]):
-            other.append(f"{suite}: {' or '.join(map(str, found))} of {count}")
-    if not other:
+            different.append(f"{suite}: {' or '.join(map(str, found))} of {count} tasks")
+    if not different:
         return []
-    return [f"Not on all of the paper's tasks, so not to be held against its numbers ({', '.join(other)})."]
+    return [f"Not comparable with the paper's numbers, because the test sets differ ({', '.join(different)})."]
 
 
 def _tokens(scores: Sequence[Score]) -> Estimate | None:

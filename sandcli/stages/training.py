@@ -7,25 +7,23 @@ from pathlib import Path
 from statistics import median
 from typing import NamedTuple
 
-from msgspec import structs
-
 from sandcli.core.stage import Metrics, Stage, State, Unit
 from sandcli.core.store import Records
 from sandcli.engines.base import Model
 from sandcli.errors import Interrupted, UsageError
-from sandcli.models import fingerprint
+from sandcli.models import fingerprint, require_package
 from sandcli.progress import notice
 from sandcli.records import Key, Trajectory
 from sandcli.settings import TrainingSettings
-from sandcli.training.checkpoints import complete
-from sandcli.training.distributed import Session, Team
-from sandcli.training.recipe import Fitted, Means, Recipe, Spec
+from sandcli.training.checkpoints import complete_checkpoints
+from sandcli.training.config import TrainingConfig, TrainingResult
+from sandcli.training.distributed import ProcessGroup, TrainingJob, describe
 
 
 class Trained(NamedTuple):
     """The result of the only unit."""
 
-    fitted: Fitted
+    result: TrainingResult
 
     @property
     def key(self) -> Key:
@@ -38,7 +36,7 @@ class TrainingStage(Stage[Path, Trained]):
 
     prompts = ("instruction",)
     own_progress = True
-    _group: Team
+    _group: ProcessGroup
 
     @property
     @abstractmethod
@@ -74,18 +72,23 @@ class TrainingStage(Stage[Path, Trained]):
 
     def binds(self) -> bool:
         """Whether there is a checkpoint: finishing it with other settings would mix two trainings."""
-        return bool(complete(self.artifact.journal / "checkpoints"))
+        return bool(complete_checkpoints(self.artifact.journal / "checkpoints"))
 
     @contextmanager
     def process_group(self, stop: Callable[[], bool]) -> Iterator[bool]:
         """Under torchrun the first process leads; the others follow it through the training."""
-        with Team() as self._group:
-            if self._group.follows and (session := self._group.share(None)) is not None:
-                session.run()
+        with ProcessGroup() as self._group:
+            if self._group.follows:
+                self._group.follow(stop)
             yield self._group.follows
 
     def check(self, state: State) -> None:
-        """Raise `UsageError` for data without a trajectory, or more processes than a batch has trajectories."""
+        """Raise `PrerequisiteError` if training's packages are not installed.
+
+        Raise `UsageError` for data without a trajectory, or more processes than a batch has trajectories.
+        """
+        for package in ("torch", "trl", "peft"):
+            require_package(package, "training")
         if not any(True for _ in Records(self.data(), Trajectory)):
             raise UsageError(f"{self.data()} holds no trajectory", self.fix_empty())
         processes = self._group.size if self._group.size > 1 else self.context.settings.trainer.nproc
@@ -101,24 +104,34 @@ class TrainingStage(Stage[Path, Trained]):
 
     async def step(self, unit: Unit[Path], earlier: Trained | None) -> Trained:
         """Train: in processes that are started now, with those that a launcher started, or alone."""
-        compute, start = self.context.settings.trainer, self.start().folder
-        notice(f"training {self.aims.method} from {start} on {unit.payload}")
-        recipe = Recipe(**structs.asdict(self.aims), seed=self.settings.run.seed)
-        means = Means(compute.checkpoint_minutes, compute.device_batch, compute.shard, tuple(compute.report_to))
-        spec = Spec(start, self.context.world.system, recipe, means, self.artifact.journal, self.artifact.log)
-        fitted = self._fit(Session(self.name, spec, unit.payload, self.limit))
-        if not fitted.finished:
+        notice(f"training {self.aims.method} from {self.start().folder} on {unit.payload}")
+        result = self._fit(self._job())
+        if not result.finished:
             raise Interrupted(self.name)
-        return Trained(fitted)
+        return Trained(result)
 
-    def _fit(self, session: Session) -> Fitted:
+    def _job(self) -> TrainingJob:
+        system, compute, seed = self.context.world.system, self.context.settings.trainer, self.settings.run.seed
+        folders = self.artifact.journal, self.artifact.log
+        config = TrainingConfig(self.start().folder, system, self.aims, compute, seed, *folders)
+        return TrainingJob(self.name, config, self.data(), self.limit)
+
+    def _fit(self, job: TrainingJob) -> TrainingResult:
         compute = self.context.settings.trainer
         if compute.nproc > 1 and self._group.size == 1:
-            return session.launched(compute.nproc)
+            return job.launch(compute.nproc)
         if compute.shard and self._group.size == 1:
             notice("trainer.shard has no effect in one process; --nproc starts one for each GPU")
-        self._group.share(session)
-        return session.run()
+        self._group.share(job)
+        return job.run(self.stop)
+
+    def plan_text(self) -> str:
+        """What the training would take."""
+        from sandcli.training.plan import plan_training
+
+        job = self._job()
+        plan = plan_training(job.config, job.trajectories())
+        return f"{describe(plan.size)}; {plan.batches.steps} optimiser steps"
 
     def summary(self, records: Sized) -> str:
         """Where the log is."""
@@ -127,12 +140,12 @@ class TrainingStage(Stage[Path, Trained]):
     def metrics(self, records: Iterable[Trained]) -> Metrics:
         """Loss, size and speed."""
         (trained,) = records
-        size, log = trained.fitted.size, trained.fitted.log
+        size, log = trained.result.size, trained.result.log
         return Metrics(
             counts={
                 "trajectories": size.trajectories,
                 "too_long": len(size.too_long),
-                "steps": trained.fitted.steps,
+                "steps": trained.result.steps,
             },
             figures={
                 "first_loss": log[0].loss,

@@ -1,1 +1,1 @@
-"""Fine-tuning: trajectories to masked tokens to a TRL trainer. The one training path, used by `sft` and `train`."""
+"""Fine-tuning: trajectories to masked tokens to a TRL trainer. `sft` and `train` share this one training path."""

@@ -1,4 +1,4 @@
-"""What watches over a training run: counts steps, keeps the log, saves checkpoints, stops when it must."""
+"""The trainer's callback: counts steps, writes the log, saves checkpoints, stops."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -11,26 +11,26 @@ import torch
 from accelerate import PartialState
 from transformers import TrainerCallback
 
-from sandcli.training.checkpoints import COMPLETE, settle
+from sandcli.training.checkpoints import COMPLETE, fsync_all
+from sandcli.training.config import Hooks, LoggedStep
 from sandcli.training.errors import is_broken
-from sandcli.training.recipe import Hooks, Logged
 
 
-class Watch(TrainerCallback):  # type: ignore[misc]
-    """The trainer's callback in each process; `log` is the file of the first one, None in the others."""
+class StepCallback(TrainerCallback):  # type: ignore[misc]
+    """The callback of each process; `log` is the log file in the first process, None in the others."""
 
-    def __init__(self, minutes: float, hooks: Hooks, log: Path | None) -> None:
-        self._minutes, self._hooks, self._log = minutes, hooks, log
+    def __init__(self, checkpoint_minutes: float, hooks: Hooks, log: Path | None) -> None:
+        self._minutes, self._hooks, self._log = checkpoint_minutes, hooks, log
         self._saved = time.monotonic()
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """After a kill the log may hold steps that the last checkpoint does not know."""
+        """Rewrite the log: after a kill it may hold steps that the last checkpoint does not have."""
         if self._log is not None:
             self._log.parent.mkdir(parents=True, exist_ok=True)
-            self._log.write_bytes(b"".join(map(_line, logged(state.log_history))))
+            self._log.write_bytes(b"".join(map(_line, logged_steps(state.log_history))))
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Decide together: a process that stopped alone would leave the others waiting for it."""
+        """Decide together whether to save or stop: a process that stopped alone would leave the others waiting."""
         self._hooks.stepped()
         stop, due = self._hooks.agreed((self._hooks.stop(), time.monotonic() - self._saved >= self._minutes * 60))
         last = state.global_step >= state.max_steps
@@ -38,34 +38,34 @@ class Watch(TrainerCallback):  # type: ignore[misc]
         control.should_training_stop |= stop
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
-        """Note the step; a loss or gradient that is no number ends the training, and no checkpoint is made of it."""
-        entries = logged(state.log_history[-1:])
-        if entries and self._log is not None:
+        """Log the step. A loss or gradient that is not a number ends the training without a checkpoint."""
+        steps = logged_steps(state.log_history[-1:])
+        if steps and self._log is not None:
             with self._log.open("ab") as file:
-                file.write(_line(entries[0]))
-        if entries and is_broken(entries[0]):
+                file.write(_line(steps[0]))
+        if steps and is_broken(steps[0]):
             control.should_training_stop, control.should_save = True, False
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Mark the checkpoint as whole, when every process has written its part of it."""
+        """Mark the checkpoint as complete once every process has written its part."""
         PartialState().wait_for_everyone()
         if self._log is not None:
             checkpoint = Path(args.output_dir) / f"checkpoint-{state.global_step}"
-            settle(checkpoint)
+            fsync_all(checkpoint)
             (checkpoint / COMPLETE).touch()
         self._saved = time.monotonic()
 
 
 class Meter:
-    """The speed of training since it was last read, and the most memory that was taken."""
+    """The speed of training since it was last read, and the peak of memory."""
 
     def __init__(self, tokens: Sequence[int], epochs: int) -> None:
-        """`tokens`: how many each step of the run computes."""
+        """`tokens` counts the tokens of each step."""
         self._tokens, self._epochs = tokens, epochs
         self._read = time.monotonic()
 
     def read(self, step: int) -> dict[str, float]:
-        """What the log tells beside the loss, after a step."""
+        """What the log holds beside the loss, after a step."""
         now = time.monotonic()
         seconds, self._read = now - self._read, now
         memory = torch.cuda.max_memory_allocated() if torch.cuda.is_available() else psutil.Process().memory_info().rss
@@ -76,12 +76,12 @@ class Meter:
         }
 
 
-def logged(history: Sequence[Mapping[str, Any]]) -> list[Logged]:
-    """The trainer's own notes as records."""
+def logged_steps(history: Sequence[Mapping[str, Any]]) -> list[LoggedStep]:
+    """The trainer's log history as records."""
     return [
-        Logged(
+        LoggedStep(
             step=entry["step"],
-            epoch=entry["passes"],  # the trainer takes all epochs for one
+            epoch=entry["passes"],  # to the trainer, all epochs are one
             loss=float(entry["loss"]),
             learning_rate=float(entry["learning_rate"]),
             gradient_norm=float(entry.get("grad_norm", 0.0)),
@@ -93,5 +93,5 @@ def logged(history: Sequence[Mapping[str, Any]]) -> list[Logged]:
     ]
 
 
-def _line(entry: Logged) -> bytes:
-    return msgspec.json.encode(entry) + b"\n"
+def _line(step: LoggedStep) -> bytes:
+    return msgspec.json.encode(step) + b"\n"

@@ -1,4 +1,4 @@
-"""Checkpoints: which of them are whole, and which one a training goes on from."""
+"""Checkpoints: which of them are complete, and which one a training resumes from."""
 
 import os
 import shutil
@@ -10,26 +10,26 @@ COMPLETE = "complete"
 """A checkpoint without this file was being written when the process died."""
 
 
-def complete(folder: Path) -> list[Path]:
-    """The checkpoints that were written whole, oldest first."""
+def complete_checkpoints(folder: Path) -> list[Path]:
+    """The complete checkpoints, oldest first."""
     return [path for path in sorted(folder.glob("checkpoint-*"), key=step_of) if (path / COMPLETE).exists()]
 
 
 def last_checkpoint(folder: Path) -> Path | None:
-    """The newest checkpoint that was written whole; unfinished ones are deleted."""
-    whole = complete(folder)
-    for path in set(folder.glob("checkpoint-*")) - set(whole):
+    """The newest complete checkpoint. Incomplete ones are deleted."""
+    complete = complete_checkpoints(folder)
+    for path in set(folder.glob("checkpoint-*")) - set(complete):
         shutil.rmtree(path, ignore_errors=True)
-    return whole[-1] if whole else None
+    return complete[-1] if complete else None
 
 
 def step_of(checkpoint: Path | None) -> int:
-    """The optimiser steps that were done."""
+    """The number of optimiser steps that a checkpoint holds."""
     return int(checkpoint.name.split("-")[1]) if checkpoint else 0
 
 
-def settle(folder: Path) -> None:
-    """Make all that was written into a folder survive a power cut."""
+def fsync_all(folder: Path) -> None:
+    """Make everything that was written into a folder survive a power failure."""
     for path in [*folder.rglob("*"), folder]:
         descriptor = os.open(path, os.O_RDONLY)
         try:
@@ -38,12 +38,12 @@ def settle(folder: Path) -> None:
             os.close(descriptor)
 
 
-def must_be_readable(checkpoint: Path, sharded: bool) -> None:
-    """Raise `PrerequisiteError` where the weights were spread over processes, and now are not, or the other way."""
+def refuse_other_sharding(checkpoint: Path, sharded: bool) -> None:
+    """Raise `PrerequisiteError` if only one of the checkpoint and this training spreads weights over processes."""
     before = any(checkpoint.glob("pytorch_model_fsdp*"))
     if before != sharded:
-        then = "with trainer.shard and several GPUs" if before else "without trainer.shard"
+        how = "with trainer.shard on several GPUs" if before else "without trainer.shard"
         raise PrerequisiteError(
-            f"{checkpoint} was written {then}, and can only be gone on from so",
-            "train as before, or throw it away and begin anew with --force",
+            f"{checkpoint} was written {how}, and can only be resumed in the same way",
+            "train as before, or start again with --force",
         )

@@ -1,7 +1,7 @@
 """Trajectories as masked tokens.
 
-The loss falls on the agent's turns and their end token only. We tokenise ourselves, piece by piece, and check
-that the pieces are the tokens of the whole text: no template needs special tags, and nothing is cut silently.
+The loss covers the agent's turns and their end tokens only. Conversations are tokenised piece by piece, and the pieces
+are checked against the tokens of the whole text: templates need no special tags, and nothing is cut silently.
 """
 
 from collections.abc import Sequence
@@ -18,25 +18,25 @@ IGNORED = -100
 """The label of a token that carries no loss."""
 
 
-class Row(NamedTuple):
-    """One trajectory as the trainer sees it: token ids, and labels that are `IGNORED` outside the agent's turns."""
+class TrainingRow(NamedTuple):
+    """One trajectory for the trainer: token ids, and labels that are `IGNORED` outside the agent's turns."""
 
     input_ids: list[int]
     labels: list[int]
 
 
 class Prepared(NamedTuple):
-    """Rows to train on, and what happened to trajectories that were too long or empty, by id."""
+    """Rows to train on, and what happened to trajectories that are too long or empty, by id."""
 
-    rows: list[Row]
+    rows: list[TrainingRow]
     too_long: dict[str, str]
 
 
-def tokenise(tokenizer: Any, messages: Sequence[Message]) -> Row:
-    """A conversation with loss on the assistant's turns, each up to and with its end token.
+def tokenise(tokenizer: Any, messages: Sequence[Message]) -> TrainingRow:
+    """A conversation with loss on the assistant's turns, end tokens included.
 
-    Raises `UsageError` where the template rewrites what was said before, or where the tokens of a turn depend on what
-    follows: a policy trained so would never see its training context again.
+    Raises `UsageError` if the template rewrites earlier turns, or if the tokens of a turn depend on what follows: at
+    inference the policy would never see the context that it was trained on.
     """
     ids: list[int] = []
     labels: list[int] = []
@@ -56,14 +56,14 @@ def tokenise(tokenizer: Any, messages: Sequence[Message]) -> Row:
     if ids != encode(tokenizer, done):
         raise UsageError(
             "the pieces of a conversation are not the tokens of the whole",
-            "use a model whose chat template parts turns by special tokens",
+            "use a model whose chat template separates turns with special tokens",
         )
-    return Row(ids, labels)
+    return TrainingRow(ids, labels)
 
 
 def prepare(tokenizer: Any, system: str, trajectories: Sequence[Trajectory], limit: int, too_long: str) -> Prepared:
-    """All rows; a trajectory of more than `limit` tokens is dropped, or cut by whole steps from its end."""
-    rows: list[Row] = []
+    """All rows. A trajectory of more than `limit` tokens is dropped, or loses whole steps from its end."""
+    rows: list[TrainingRow] = []
     report: dict[str, str] = {}
     for trajectory in trajectories:
         row = tokenise(tokenizer, training_messages(system, trajectory))
@@ -73,27 +73,27 @@ def prepare(tokenizer: Any, system: str, trajectories: Sequence[Trajectory], lim
             continue
         kept = sum(end <= limit for end in ends) if too_long == "cut" else 0
         if kept:
-            rows.append(Row(row.input_ids[: ends[kept - 1]], row.labels[: ends[kept - 1]]))
+            rows.append(TrainingRow(row.input_ids[: ends[kept - 1]], row.labels[: ends[kept - 1]]))
         what = f"cut to {kept} of {len(ends)} steps" if kept else "left out"
         report[trajectory.id] = f"{what}: {tokens} tokens, and {limit} are allowed" if ends else "left out: no step"
     return Prepared(rows, report)
 
 
-def _ends(row: Row) -> list[int]:
-    """Where the agent's turns end."""
+def _ends(row: TrainingRow) -> list[int]:
+    """The positions after the agent's turns."""
     after = [*row.labels, IGNORED][1:]
     return [n for n, (label, next_) in enumerate(zip(row.labels, after, strict=True), 1) if next_ == IGNORED != label]
 
 
 def training_messages(system: str, trajectory: Trajectory) -> list[Message]:
-    """The conversation that is trained on; it ends with the agent's last turn."""
+    """The conversation to train on; it ends with the agent's last turn."""
     return conversation(system, trajectory.instruction, trajectory.steps)[:-1]
 
 
-def refuse_endless(tokenizer: Any, row: Row, folder: Path) -> None:
-    """Raise `UsageError` where turns end with a token at which the model in `folder` does not stop.
+def refuse_endless(tokenizer: Any, row: TrainingRow, folder: Path) -> None:
+    """Raise `UsageError` if turns end with a token at which the model in `folder` does not stop.
 
-    A policy that learned to end its turns so would talk on to its limit.
+    The trained policy would generate up to its token limit every time.
     """
     end, stops = row.input_ids[-1], stop_ids(folder, tokenizer)
     if end not in stops:

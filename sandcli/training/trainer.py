@@ -1,4 +1,4 @@
-"""Trains a model on rows, in one process or in one of several that train together."""
+"""Trains a model on rows, in one process or in several that train together."""
 
 import shutil
 from collections.abc import Sequence
@@ -6,74 +6,55 @@ from pathlib import Path
 from typing import Any
 
 from datasets import Dataset
-from transformers import AutoConfig
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from trl import SFTTrainer
 
-from sandcli.engines.adapters import weights_of
-from sandcli.engines.tokens import context_length, load_tokenizer
 from sandcli.errors import UsageError
 from sandcli.records import Trajectory
-from sandcli.training.arguments import arguments
-from sandcli.training.batches import Batches, batched
-from sandcli.training.callbacks import Meter, Watch, logged
-from sandcli.training.checkpoints import last_checkpoint, must_be_readable, settle, step_of
-from sandcli.training.errors import refuse_broken, told
-from sandcli.training.launch import processes
-from sandcli.training.recipe import Fitted, Hooks, Logged, Size, Spec
-from sandcli.training.rows import IGNORED, Prepared, Row, prepare, refuse_endless
+from sandcli.training.arguments import trl_config
+from sandcli.training.batches import Batches
+from sandcli.training.callbacks import Meter, StepCallback, logged_steps
+from sandcli.training.checkpoints import fsync_all, last_checkpoint, refuse_other_sharding, step_of
+from sandcli.training.config import Hooks, LoggedStep, TrainingConfig, TrainingResult
+from sandcli.training.errors import explained, refuse_broken
+from sandcli.training.plan import TrainingPlan, plan_training
+from sandcli.training.rows import IGNORED, TrainingRow, refuse_endless
 from sandcli.training.weights import in_full_precision, trainable
 
 
-def fit(spec: Spec, trajectories: Sequence[Trajectory], hooks: Hooks) -> Fitted:
-    """Train from the model in `spec.start`; checkpoints and, when finished, `result` go into `spec.work`.
+def fit(config: TrainingConfig, trajectories: Sequence[Trajectory], hooks: Hooks) -> TrainingResult:
+    """Train from the model in `config.start`; checkpoints and, at the end, `result` go into `config.work`.
 
-    Goes on from the last complete checkpoint. Raises `UsageError` where nothing can be trained on, `SandError`
-    where the loss is not a number, `PrerequisiteError` where something is missing or a disk or GPU is full.
+    Resumes from the last complete checkpoint. Raises `UsageError` if there is nothing to train on or the model cannot
+    be saved, `SandError` if the loss is not a number, `PrerequisiteError` if something is missing or a disk or GPU is
+    full.
     """
-    tokenizer = load_tokenizer(spec.start)
-    limit = longest(spec.start, spec.recipe.max_length)
-    prepared = prepare(tokenizer, spec.system, trajectories, limit, spec.recipe.too_long)
-    size = _size(prepared)
-    hooks.sized(size)
-    if not prepared.rows:
+    plan = plan_training(config, trajectories)
+    hooks.sized(plan.size)
+    if not plan.rows:
         raise UsageError("there is no trajectory to train on", "collect more, or raise max_length")
-    refuse_endless(tokenizer, prepared.rows[0], spec.start)
-    lengths = [len(row.input_ids) for row in prepared.rows]
-    batches = batched(lengths, spec.recipe, processes(), spec.means.device_batch)
-    with told(spec.work):
-        trainer = _trainer(spec, tokenizer, prepared.rows, batches, hooks)
-        log = _trained(trainer, batches.steps, hooks)
+    refuse_endless(plan.tokenizer, plan.rows[0], config.start)
+    with explained(config.work):
+        trainer = _trainer(config, plan, hooks)
+        log = _run(trainer, plan.batches.steps, hooks)
         finished = trainer.state.global_step >= trainer.state.max_steps
         if finished:
-            _save(trainer, tokenizer, spec.work / "result")
-    return Fitted(log, trainer.state.global_step, size, finished)
+            _save(trainer, plan.tokenizer, config.work / "result")
+    return TrainingResult(log, trainer.state.global_step, plan.size, finished)
 
 
-def longest(start: Path, wanted: int) -> int:
-    """The longest trajectory that a model can be trained on, in tokens; `wanted` may bound it further."""
-    return context_length(AutoConfig.from_pretrained(weights_of(start)), wanted)
-
-
-def _size(prepared: Prepared) -> Size:
-    lengths = [len(row.input_ids) for row in prepared.rows]
-    trained = sum(label != IGNORED for row in prepared.rows for label in row.labels)
-    return Size(len(lengths), sum(lengths), trained, max(lengths, default=0), prepared.too_long)
-
-
-def _trainer(spec: Spec, tokenizer: Any, rows: Sequence[Row], batches: Batches, hooks: Hooks) -> Any:
-    config = arguments(spec, batches)
-    attention = "flash_attention_2" if config.padding_free else None
-    model = trainable(spec.start, spec.recipe, attention, sharded=bool(config.fsdp))
-    empty = Row([tokenizer.eos_token_id], [IGNORED])
-    data = Dataset.from_list([row._asdict() for row in [*rows, empty]])
-    meter = Meter(batches.tokens, spec.recipe.epochs)
+def _trainer(config: TrainingConfig, plan: TrainingPlan, hooks: Hooks) -> Any:
+    arguments = trl_config(config, plan.batches)
+    attention = "flash_attention_2" if arguments.padding_free else None
+    model = trainable(config.start, config.aims, attention, sharded=bool(arguments.fsdp))
+    refuse_unsavable(model, config.start)
+    meter = Meter(plan.batches.tokens, config.aims.epochs)
 
     class Trainer(SFTTrainer):  # type: ignore[misc]
-        """Tells every log, whoever keeps it, how fast and how large the training is."""
+        """Adds speed and memory to every log."""
 
         def _issue_warnings_after_load(self, load_result: Any) -> None:
-            """Weights that are tied to others are saved once, so that a checkpoint seems to lack them."""
+            """Tied weights are saved once, so a checkpoint only seems to lack them."""
             tied = getattr(self.model, "_tied_weights_keys", None) or ()
             if not (self.model.config.tie_word_embeddings and set(load_result.missing_keys) <= set(tied)):
                 super()._issue_warnings_after_load(load_result)
@@ -83,33 +64,55 @@ def _trainer(spec: Spec, tokenizer: Any, rows: Sequence[Row], batches: Batches, 
                 logs |= meter.read(self.state.global_step)
             super().log(logs, start_time)
 
-    trainer = Trainer(model=model, args=config, processing_class=tokenizer, train_dataset=data.select(batches.order))
+    data = _dataset(plan.rows, plan.batches, plan.tokenizer)
+    trainer = Trainer(model=model, args=arguments, processing_class=plan.tokenizer, train_dataset=data)
     in_full_precision(trainer.model)
     trainer.remove_callback(ProgressCallback)
     trainer.remove_callback(PrinterCallback)
-    log = spec.log if config.process_index == 0 else None
-    trainer.add_callback(Watch(spec.means.checkpoint_minutes, hooks, log))
+    log = config.log if arguments.process_index == 0 else None
+    trainer.add_callback(StepCallback(config.compute.checkpoint_minutes, hooks, log))
     return trainer
 
 
-def _trained(trainer: Any, steps: int, hooks: Hooks) -> list[Logged]:
-    """Train, from the last checkpoint where there is one."""
+def _dataset(rows: Sequence[TrainingRow], batches: Batches, tokenizer: Any) -> Any:
+    """The rows in the order of training; the empty row comes after all others."""
+    empty = TrainingRow([tokenizer.eos_token_id], [IGNORED])
+    return Dataset.from_list([row._asdict() for row in [*rows, empty]]).select(batches.order)
+
+
+def refuse_unsavable(model: Any, start: Path) -> None:
+    """Raise `UsageError` if the model's generation config cannot be saved: saving happens after the training."""
+    generation = getattr(model, "generation_config", None)
+    if generation is None:
+        return
+    try:
+        generation.validate(strict=True)
+    except ValueError as error:
+        flags = " ".join(str(error).split())
+        raise UsageError(
+            f"the generation_config.json of {start} cannot be saved again: {flags}",
+            "set do_sample to true in that file, or remove the sampling flags that it names",
+        ) from None
+
+
+def _run(trainer: Any, steps: int, hooks: Hooks) -> list[LoggedStep]:
+    """Train, from the last checkpoint if there is one."""
     checkpoints = Path(trainer.args.output_dir)
     checkpoint = last_checkpoint(checkpoints)
     if checkpoint is not None:
-        must_be_readable(checkpoint, sharded=bool(trainer.args.fsdp))
+        refuse_other_sharding(checkpoint, sharded=bool(trainer.args.fsdp))
     hooks.planned(steps, step_of(checkpoint))
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-    log = logged(trainer.state.log_history)
+    log = logged_steps(trainer.state.log_history)
     refuse_broken(log[-1], checkpoints)
     return log
 
 
 def _save(trainer: Any, tokenizer: Any, result: Path) -> None:
-    """The model as a folder, written by the first process; weights that are spread are gathered by all."""
+    """Write the model to a folder, in the first process; spread weights are gathered by all."""
     state = trainer.accelerator.get_state_dict(trainer.model_wrapped) if trainer.args.fsdp else None
     if trainer.args.process_index == 0:
         shutil.rmtree(result, ignore_errors=True)
         trainer.accelerator.unwrap_model(trainer.model).save_pretrained(result, state_dict=state)
         tokenizer.save_pretrained(result)
-        settle(result)
+        fsync_all(result)

@@ -6,15 +6,15 @@ from typing import Any
 from sandcli.engines.adapters import adapter_base, is_adapter
 from sandcli.engines.loading import load_model
 from sandcli.errors import PrerequisiteError, UsageError
-from sandcli.training.recipe import Recipe
+from sandcli.settings import TrainingSettings
 
 
-def trainable(start: Path, recipe: Recipe, attention: str | None, sharded: bool) -> Any:
-    """The model of a folder, ready to be trained; an adapter is trained on.
+def trainable(start: Path, aims: TrainingSettings, attention: str | None, sharded: bool) -> Any:
+    """The model of a folder, ready to be trained; training an adapter continues it.
 
-    `attention` is the kind of attention, None the model's own; `sharded`: the weights are to be spread over GPUs.
+    `attention` is the kind of attention, None for the model's own. `sharded`: the weights will be spread over GPUs.
     """
-    if recipe.method == "full":
+    if aims.method == "full":
         if is_adapter(start):
             raise UsageError(f"{start} is an adapter, and method is full", "set method to lora or qlora")
         return load_model(start, training=True, attention=attention, sharded=sharded)
@@ -22,34 +22,36 @@ def trainable(start: Path, recipe: Recipe, attention: str | None, sharded: bool)
 
     if is_adapter(start):
         rank = PeftConfig.from_pretrained(start).r
-        if rank != recipe.lora_rank:
-            raise UsageError(f"{start} is an adapter of rank {rank}, not {recipe.lora_rank}", f"set lora_rank = {rank}")
-        base = _frozen(Path(adapter_base(start)), recipe, attention, sharded)
+        if rank != aims.lora_rank:
+            raise UsageError(f"{start} is an adapter of rank {rank}, not {aims.lora_rank}", f"set lora_rank = {rank}")
+        base = _frozen(Path(adapter_base(start)), aims, attention, sharded)
         return PeftModel.from_pretrained(base, start, is_trainable=True)
     config = LoraConfig(
-        r=recipe.lora_rank, lora_alpha=2 * recipe.lora_rank, target_modules="all-linear", task_type="CAUSAL_LM"
+        r=aims.lora_rank, lora_alpha=2 * aims.lora_rank, target_modules="all-linear", task_type="CAUSAL_LM"
     )
-    return get_peft_model(_frozen(start.resolve(), recipe, attention, sharded), config)
+    return get_peft_model(_frozen(start.resolve(), aims, attention, sharded), config)
 
 
-def _frozen(folder: Path, recipe: Recipe, attention: str | None, sharded: bool) -> Any:
+def _frozen(folder: Path, aims: TrainingSettings, attention: str | None, sharded: bool) -> Any:
     if is_adapter(folder):
-        raise UsageError(f"{folder} is an adapter, and an adapter needs a whole model", "merge it into its base first")
-    if recipe.method == "lora":
-        # What is not trained need not be in full precision; but FSDP wants one type for all.
+        raise UsageError(
+            f"{folder} is an adapter, and an adapter needs a complete model", "merge it into its base first"
+        )
+    if aims.method == "lora":
+        # Frozen weights need no full precision, but FSDP wants one type for all.
         return load_model(folder, training=sharded, attention=attention, sharded=sharded)
     try:
-        import bitsandbytes  # noqa: F401  (what transformers quantises with)
+        import bitsandbytes  # noqa: F401  (transformers quantises with it)
     except ImportError:
         raise PrerequisiteError("method qlora needs bitsandbytes", "pip install bitsandbytes, or use lora") from None
     from peft import prepare_model_for_kbit_training
 
     model = load_model(folder, training=True, attention=attention, quantised=True, sharded=sharded)
-    return prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)  # the trainer sees to that
+    return prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)  # the trainer does it
 
 
 def in_full_precision(model: Any) -> None:
-    """Put trained weights back into float32, where TRL rounds an adapter to bfloat16: small updates would be lost."""
+    """Put trained weights back into float32: TRL rounds an adapter to bfloat16, which would lose small updates."""
     for weight in model.parameters():
         if weight.requires_grad:
             weight.data = weight.data.float()

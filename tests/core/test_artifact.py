@@ -12,7 +12,7 @@ from sandcli.core.run import ARTIFACTS, D_DELIB, Run
 from sandcli.core.stage import Options
 from sandcli.errors import Exit, Interrupted, PrerequisiteError, UsageError
 from sandcli.records import Failure
-from sandcli.report.build import report_on
+from sandcli.report.build import build_report
 from tests.core.runs import LIMIT
 from tests.helpers import artifact, contents, lines, perform, state
 
@@ -60,7 +60,7 @@ def test_damaged_artifact_is_refused_by_its_reader(
 def test_damaged_evaluation_is_refused_by_the_report(run: Path, damage: Damage) -> None:
     damage(artifact(run, "eval").path)
     with pytest.raises((PrerequisiteError, UsageError)) as caught:
-        report_on([run])
+        build_report([run])
     assert caught.value.what.startswith(f"{run}/eval.jsonl")
 
 

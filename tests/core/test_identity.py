@@ -14,8 +14,9 @@ from sandcli.core.planner import inspect
 from sandcli.core.run import Run
 from sandcli.core.runner import run_stage
 from sandcli.core.stage import Options
+from sandcli.fields import Field, fields
 from sandcli.pipeline import TABLE, row
-from sandcli.settings import Effect, Field, Settings, fields
+from sandcli.settings import Effect, Settings
 from tests.helpers import context, make_run
 
 JSONL: tuple[StageName, ...] = ("collect", "sample", "rollout", "critique", "synthesize", "eval")
@@ -101,19 +102,17 @@ def test_marked_setting_makes_no_stage_stale(finished: Path, field: Field) -> No
 MACHINERY = ("sft.method", "train.method", "sft.lora_rank", "train.lora_rank")
 """Read to reserve memory for adapters in the engine."""
 
-INSTRUCTION = {field.name for field in fields() if field.table == "env"}
-"""A stage that does not play reads the world's instruction only, whose text is part of the identity."""
-
 
 class Watched:
-    """Settings that note which of them are read."""
+    """Settings that note which of them are read, except [env]: only worlds read that, and `plays` says who uses one."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self.read: set[str] = set()
 
     def __getattr__(self, table: str) -> Any:
-        return _WatchedTable(getattr(self._settings, table), table, self.read)
+        values = getattr(self._settings, table)
+        return values if table == "env" else _WatchedTable(values, table, self.read)
 
 
 class _WatchedTable:
@@ -142,7 +141,7 @@ def test_stage_reads_no_content_setting_outside_its_identity(
         watched = Watched(context(root).settings)
         stage = row(name).stage(Context(Run(root), watched, 2))  # type: ignore[arg-type]
         asyncio.run(run_stage(stage, Options()))
-        content = {field.name for field in CONTENT} - set(MACHINERY) - (set() if stage.plays else INSTRUCTION)
+        content = {field.name for field in CONTENT} - set(MACHINERY)
         assert watched.read & content <= set(stage.identity().settings), name
 
 

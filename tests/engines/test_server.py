@@ -1,4 +1,4 @@
-"""The engine on servers: right answers from servers that misbehave, and no secrets told."""
+"""The server engine: right answers from servers that misbehave, and no secrets in messages."""
 
 import asyncio
 import base64
@@ -36,9 +36,7 @@ from tests.servers import (
 pytestmark = pytest.mark.filterwarnings("error")
 
 
-def test_a_request_holds_the_tokens_of_our_own_template_and_nothing_is_left_to_the_servers_defaults(
-    words: Model, serve: Serve
-) -> None:
+def test_a_request_has_tokens_of_our_template_and_sets_every_sampling_parameter(words: Model, serve: Serve) -> None:
     server = serve()
     sampling = Sampling(temperature=0.7, max_tokens=9, seed=4, stop=("Observation:",))
     completions, _, _ = answered(words, server, sampling=sampling)
@@ -55,6 +53,7 @@ def test_a_request_holds_the_tokens_of_our_own_template_and_nothing_is_left_to_t
             "repetition_penalty": 1.0,
             "seed": 4,
             "stop": ["Observation:"],
+            "stop_token_ids": [],
         }
     ]
 
@@ -70,9 +69,7 @@ def test_an_assistant_message_at_the_end_is_continued(words: Model, serve: Serve
     assert server.requests[0].body["prompt"] == [*IDS, 9, 6]
 
 
-def test_every_completion_has_a_seed_of_its_own_and_a_larger_n_extends_a_smaller_one(
-    words: Model, serve: Serve
-) -> None:
+def test_every_completion_has_its_own_seed_and_a_larger_n_extends_a_smaller_one(words: Model, serve: Serve) -> None:
     server = serve()
     server.usual = echoes_the_seed
     completions, _, _ = answered(words, server, sampling=Sampling(n=3, temperature=1.0, seed=5))
@@ -80,7 +77,7 @@ def test_every_completion_has_a_seed_of_its_own_and_a_larger_n_extends_a_smaller
     assert not any("n" in request.body for request in server.requests)
 
 
-def test_text_after_a_stop_string_is_cut_off_and_a_cut_text_is_complete(words: Model, serve: Serve) -> None:
+def test_text_is_cut_at_a_stop_string_and_then_counts_as_complete(words: Model, serve: Serve) -> None:
     server = serve(says("go on\nObservation: a\nEnd", finish="length", tokens=9))
     completions, _, _ = answered(words, server, sampling=Sampling(stop=("End", "\nObservation:")))
     assert completions == [Completion("go on", 9, "stop")]
@@ -90,13 +87,13 @@ def test_text_after_a_stop_string_is_cut_off_and_a_cut_text_is_complete(words: M
     ("text", "finish", "expected"),
     [("", "stop", Completion("", 1, "stop")), ("on", "length", Completion("on", 1, "length"))],
 )
-def test_how_a_completion_ended_is_told(
+def test_a_completion_says_how_it_ended(
     words: Model, serve: Serve, text: str, finish: str, expected: Completion
 ) -> None:
     assert answered(words, serve(says(text, finish, tokens=1)), sampling=Sampling(max_tokens=1))[0] == [expected]
 
 
-def test_a_completion_that_the_server_had_no_room_for_is_a_context_that_overflows(words: Model, serve: Serve) -> None:
+def test_a_completion_that_the_server_shortened_is_a_context_overflow(words: Model, serve: Serve) -> None:
     with pytest.raises(ContextOverflow, match="18 tokens do not fit into the model's 17"):
         answered(words, serve(says("on and", "length", tokens=9)), sampling=Sampling(max_tokens=10))
 
@@ -134,7 +131,7 @@ def test_a_completion_that_the_server_had_no_room_for_is_a_context_that_overflow
         "abort",
     ],
 )
-def test_a_request_that_fails_is_tried_again(words: Model, serve: Serve, behaviour: Behaviour) -> None:
+def test_a_failed_request_is_retried(words: Model, serve: Serve, behaviour: Behaviour) -> None:
     server = serve(behaviour)
     completions, engine, _ = answered(words, server, timeout=0.4)
     assert completions == [HELLO]
@@ -142,13 +139,13 @@ def test_a_request_that_fails_is_tried_again(words: Model, serve: Serve, behavio
     assert engine.usage()[:3] == Usage(len(IDS), 0, 3)[:3]
 
 
-def test_a_slow_first_byte_is_waited_for(words: Model, serve: Serve) -> None:
+def test_a_slow_answer_is_waited_for(words: Model, serve: Serve) -> None:
     server = serve(late(0.5, says("hello")))
     assert answered(words, server)[0] == [HELLO]
     assert len(server.requests) == 1
 
 
-def test_a_failed_request_goes_to_another_server_and_one_failure_drives_nobody_out(words: Model, serve: Serve) -> None:
+def test_a_failed_request_goes_to_another_server_and_one_failure_excludes_none(words: Model, serve: Serve) -> None:
     servers = serve(fails(500)), serve()
 
     async def task() -> None:
@@ -160,7 +157,7 @@ def test_a_failed_request_goes_to_another_server_and_one_failure_drives_nobody_o
     run(task)
 
 
-def test_what_failed_last_is_told_when_the_patience_is_over(words: Model, serve: Serve) -> None:
+def test_the_last_failure_is_reported_when_patience_runs_out(words: Model, serve: Serve) -> None:
     server = serve(fails(500), fails(503, "the engine is dead"))
     server.usual = fails(503, "the engine is dead")
     began = time.monotonic()
@@ -173,7 +170,7 @@ def test_what_failed_last_is_told_when_the_patience_is_over(words: Model, serve:
     )
 
 
-def test_a_request_that_the_server_refuses_is_not_tried_again(words: Model, serve: Serve) -> None:
+def test_a_refused_request_is_not_retried(words: Model, serve: Serve) -> None:
     server = serve(fails(422, "no seeds " * 100))
     with pytest.raises(MachineryError, match=r"refuses a request: 422 no seeds no seeds .*\.\.\.$") as caught:
         answered(words, server)
@@ -189,7 +186,7 @@ def test_a_request_that_the_server_refuses_is_not_tried_again(words: Model, serv
         ("the request exceeds the available context size, try increasing it", 512),
     ],
 )
-def test_a_refusal_for_length_is_a_context_that_overflows(words: Model, serve: Serve, said: str, limit: int) -> None:
+def test_a_refusal_because_of_length_is_a_context_overflow(words: Model, serve: Serve, said: str, limit: int) -> None:
     with pytest.raises(ContextOverflow) as caught:
         answered(words, serve(fails(400, said)), sampling=Sampling(max_tokens=33))
     assert caught.value.detail == f"41 tokens do not fit into the model's {limit}"
@@ -203,7 +200,7 @@ def test_a_refusal_for_length_is_a_context_that_overflows(words: Model, serve: S
         ({"max_model_len": 900}, {"max_length": 50}, 50),
     ],
 )
-def test_a_context_that_would_overflow_is_not_sent(
+def test_a_prompt_that_would_overflow_is_not_sent(
     words: Model, serve: Serve, card: dict[str, int], setup: dict[str, int], limit: int
 ) -> None:
     server = serve(**card)
@@ -220,14 +217,14 @@ def test_a_server_with_less_context_than_the_model_is_refused(words: Model, serv
 
 
 @pytest.mark.parametrize("status", [401, 403, 404])
-def test_a_server_that_became_another_is_left_for_one_that_did_not(words: Model, serve: Serve, status: int) -> None:
+def test_a_server_that_now_serves_something_else_is_left_for_another(words: Model, serve: Serve, status: int) -> None:
     changed, well = serve(), serve()
     changed.usual = fails(status)
     for _ in range(3):
         assert answered(words, changed, well)[0] == [HELLO]
 
 
-def test_more_requests_than_places_wait_inside(words: Model, serve: Serve) -> None:
+def test_requests_beyond_the_capacity_wait(words: Model, serve: Serve) -> None:
     server, ready = serve(), threading.Event()
     server.usual = after(ready, says("hello"))
 
@@ -244,7 +241,7 @@ def test_more_requests_than_places_wait_inside(words: Model, serve: Serve) -> No
     run(task)
 
 
-def test_usage_counts_tokens_and_the_mean_batch_while_there_is_work(words: Model, serve: Serve) -> None:
+def test_usage_counts_tokens_and_the_mean_batch_of_busy_time(words: Model, serve: Serve) -> None:
     server = serve(*[late(0.3, says("hello", tokens=5, cached=4))] * 3)
 
     async def task() -> None:
@@ -260,7 +257,7 @@ def test_usage_counts_tokens_and_the_mean_batch_while_there_is_work(words: Model
     run(task)
 
 
-def test_who_goes_away_leaves_nothing_behind(words: Model, serve: Serve) -> None:
+def test_a_cancelled_request_leaves_nothing_behind(words: Model, serve: Serve) -> None:
     server, ready = serve(), threading.Event()
     server.behaviours.extend([after(ready, says("late"))] * 3)
 
@@ -280,7 +277,7 @@ def test_who_goes_away_leaves_nothing_behind(words: Model, serve: Serve) -> None
     ready.set()
 
 
-def test_the_other_completions_are_given_up_with_the_one_that_failed(words: Model, serve: Serve) -> None:
+def test_if_one_completion_fails_the_others_are_cancelled(words: Model, serve: Serve) -> None:
     ready = threading.Event()
     server = serve(after(ready, says("hello")), fails(422))
 
@@ -296,7 +293,7 @@ def test_the_other_completions_are_given_up_with_the_one_that_failed(words: Mode
     ready.set()
 
 
-def test_secrets_are_sent_and_never_told(
+def test_secrets_are_sent_but_never_shown(
     words: Model, serve: Serve, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("DEBUG")
@@ -326,9 +323,7 @@ def test_secrets_are_sent_and_never_told(
     assert "hush" not in malformed.value.what
 
 
-def test_without_a_key_the_servers_get_a_harmless_one(
-    words: Model, serve: Serve, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_without_a_key_servers_get_a_placeholder(words: Model, serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     server = serve()
     answered(words, server)

@@ -1,6 +1,7 @@
-"""Several servers of one engine: they are waited for, die, come back, and share the conversations."""
+"""The server pool: servers start late, die and come back, and share the conversations."""
 
 import asyncio
+import os
 import shutil
 import threading
 import time
@@ -8,11 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from sandcli.engines import server_pool as fleet
-from sandcli.engines.base import Model, Sampling, Setup
+from sandcli.engines.base import Model, Sampling
 from sandcli.engines.server import ServerEngine
+from sandcli.engines.server_client import Address
+from sandcli.engines.server_pool import _SLACK
 from sandcli.errors import ContextOverflow, MachineryError, PrerequisiteError, UsageError
 from sandcli.messages import Message
+from sandcli.models import fingerprint
+from sandcli.settings import EngineSettings
 from tests.servers import (
     HELLO,
     IDS,
@@ -35,7 +39,7 @@ from tests.servers import (
 pytestmark = pytest.mark.filterwarnings("error")
 
 
-def test_the_requests_of_a_server_that_dies_go_to_the_next_and_it_is_taken_in_again(words: Model, serve: Serve) -> None:
+def test_another_server_takes_over_from_one_that_dies_until_it_is_back(words: Model, serve: Serve) -> None:
     dying, other = serve(), serve()
 
     async def task() -> None:
@@ -54,7 +58,7 @@ def test_the_requests_of_a_server_that_dies_go_to_the_next_and_it_is_taken_in_ag
     assert [len(dying.requests), len(other.requests)] == [2, 1]
 
 
-def test_a_server_that_fails_again_and_again_gets_no_more_requests(words: Model, serve: Serve) -> None:
+def test_a_server_that_fails_repeatedly_gets_no_more_requests(words: Model, serve: Serve) -> None:
     broken, well = serve(), serve()
     broken.usual = fails(500)
 
@@ -70,7 +74,7 @@ def test_a_server_that_fails_again_and_again_gets_no_more_requests(words: Model,
     run(task)
 
 
-def test_failures_with_answers_between_them_drive_nobody_out(words: Model, serve: Serve) -> None:
+def test_failures_with_answers_between_them_exclude_no_server(words: Model, serve: Serve) -> None:
     server = serve(*[fails(500), says("hello")] * 4)
 
     async def task() -> None:
@@ -98,7 +102,7 @@ def test_requests_wait_for_a_server_to_come_back(words: Model, serve: Serve) -> 
     run(task)
 
 
-def test_with_no_server_left_a_request_fails_when_its_patience_is_over(words: Model, serve: Serve) -> None:
+def test_without_any_server_a_request_fails_when_its_patience_runs_out(words: Model, serve: Serve) -> None:
     servers = serve(), serve()
 
     async def task() -> None:
@@ -179,7 +183,7 @@ def test_a_late_server_is_left_out_until_it_answers(words: Model, serve: Serve) 
     run(task)
 
 
-def test_with_no_server_at_all_it_is_said_how_to_start_one(words: Model) -> None:
+def test_without_any_server_the_error_says_how_to_start_one(words: Model) -> None:
     urls = closed_port(), closed_port()
     began = time.monotonic()
     with pytest.raises(PrerequisiteError) as caught:
@@ -203,7 +207,7 @@ def test_with_no_server_at_all_it_is_said_how_to_start_one(words: Model) -> None
     ],
     ids=["html", "other", "404", "401", "403", "stranger", "nothing"],
 )
-def test_what_waiting_does_not_mend_is_not_waited_for(
+def test_a_server_that_waiting_cannot_fix_is_not_waited_for(
     words: Model, serve: Serve, listing: Behaviour, what: str, fix: str
 ) -> None:
     wrong, right = serve(), serve()
@@ -220,7 +224,7 @@ def test_what_waiting_does_not_mend_is_not_waited_for(
     assert wrong.requests == []
 
 
-def test_a_model_is_known_by_its_folder_and_asked_for_by_its_name_there(words: Model, serve: Serve) -> None:
+def test_a_model_is_found_by_its_folder_and_requested_by_its_name_on_the_server(words: Model, serve: Serve) -> None:
     by_root, by_id = serve(model="served", root=str(words.folder)), serve(model=f"{words.folder}/.")
     for server in (by_root, by_id):
         answered(Model(words.folder / ".." / "policy", "policy"), server)
@@ -229,18 +233,28 @@ def test_a_model_is_known_by_its_folder_and_asked_for_by_its_name_there(words: M
 
 
 @pytest.mark.parametrize("ending", ["", "/", "/v1", "/v1/"])
-def test_a_url_may_end_as_it_likes(words: Model, serve: Serve, ending: str) -> None:
+def test_a_url_may_end_with_or_without_v1_and_a_slash(words: Model, serve: Serve, ending: str) -> None:
     server = serve()
     assert answered(words, server.url + ending, server)[1].capacity == 32  # both are the same server
 
 
 @pytest.mark.parametrize("url", ["127.0.0.1:8000", "localhost:8000/v1", "ftp://host", "http://:80", "http://h:x"])
-def test_what_is_no_url_is_refused(words: Model, url: str) -> None:
+def test_a_malformed_url_is_refused(words: Model, url: str) -> None:
     with pytest.raises(UsageError, match="is no URL"):
         answered(words, url)
 
 
-def test_conversations_that_begin_alike_go_to_one_server(words: Model, serve: Serve) -> None:
+def test_the_proxy_of_the_environment_is_used_but_not_for_this_machine(
+    words: Model, serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("http_proxy", closed_port())
+    monkeypatch.setenv("no_proxy", "near.example")
+    assert answered(words, serve())[0] == [HELLO]
+    assert Address.read("http://far.example:8000/v1").proxy == os.environ["http_proxy"]
+    assert Address.read("http://near.example:8000").proxy is None
+
+
+def test_conversations_with_the_same_beginning_go_to_one_server(words: Model, serve: Serve) -> None:
     servers = serve(), serve()
 
     async def task() -> None:
@@ -254,7 +268,7 @@ def test_conversations_that_begin_alike_go_to_one_server(words: Model, serve: Se
     assert sorted(len(server.requests) for server in servers) == [0, 8]
 
 
-def test_new_conversations_go_where_the_least_is_at_work(words: Model, serve: Serve) -> None:
+def test_new_conversations_go_to_the_least_busy_server(words: Model, serve: Serve) -> None:
     servers = serve(), serve(), serve()
     ready = threading.Event()
 
@@ -272,7 +286,7 @@ def test_new_conversations_go_where_the_least_is_at_work(words: Model, serve: Se
     assert [len(server.requests) for server in servers] == [3, 3, 3]
 
 
-def test_no_server_idles_while_another_has_much_to_do(words: Model, serve: Serve) -> None:
+def test_no_server_idles_while_another_is_overloaded(words: Model, serve: Serve) -> None:
     servers = serve(), serve()
     ready = threading.Event()
 
@@ -287,10 +301,10 @@ def test_no_server_idles_while_another_has_much_to_do(words: Model, serve: Serve
 
     run(task)
     fewest, most = sorted(len(server.requests) for server in servers)
-    assert most - fewest <= fleet._SLACK + 1
+    assert most - fewest <= _SLACK + 1
 
 
-def test_closing_ends_the_search_for_lost_servers(words: Model, serve: Serve) -> None:
+def test_closing_ends_the_health_checks(words: Model, serve: Serve) -> None:
     server = serve()
 
     async def task() -> None:
@@ -312,13 +326,14 @@ def test_an_engine_that_does_not_open_leaves_nothing_behind(words: Model, serve:
 
     async def task() -> None:
         with pytest.raises(UsageError, match="no chat template"):
-            await ServerEngine.open(mute, Setup(urls=(server.url, closed_port()), patience=0.1), lambda notice: None)
+            settings = EngineSettings(urls=[server.url, closed_port()], patience=0.1)
+            await ServerEngine.open(mute, settings, lambda notice: None)
         assert asyncio.all_tasks() == {asyncio.current_task()}
 
     run(task)
 
 
-def test_an_engine_serves_what_else_its_servers_offer(words: Model, serve: Serve, tmp_path: Path) -> None:
+def test_an_engine_serves_further_models_that_its_servers_offer(words: Model, serve: Serve, tmp_path: Path) -> None:
     adapter, untrained = (Path(shutil.copytree(words.folder, tmp_path / name)) for name in ("adapter", "untrained"))
     one, two = serve(max_model_len=512), serve(model="base")
     cards = [{"id": "policy", "max_model_len": 512}, {"id": "lora", "root": str(adapter), "parent": "policy"}]
@@ -327,9 +342,10 @@ def test_an_engine_serves_what_else_its_servers_offer(words: Model, serve: Serve
     async def task() -> None:
         async with opened(words, one, two) as (engine, notices):
             assert notices == [f"{two.url} serves base, not policy: it is left out"]
-            assert engine.beside(Model(words.folder, "again")) is engine
-            assert engine.beside(Model(tmp_path, "stranger")) is None
-            lora, base = engine.beside(Model(adapter, "trained")), engine.beside(Model(untrained, "base"))
+            assert await engine.for_model(Model(words.folder, "again")) is engine
+            assert await engine.for_model(Model(tmp_path, "stranger")) is None
+            lora = await engine.for_model(Model(adapter, "trained"))
+            base = await engine.for_model(Model(untrained, "base"))
             assert lora is not None and base is not None
             with pytest.raises(ContextOverflow, match="the model's 512"):
                 await lora.generate(PROMPT, Sampling(max_tokens=505))
@@ -338,5 +354,41 @@ def test_an_engine_serves_what_else_its_servers_offer(words: Model, serve: Serve
             assert [request.body["model"] for request in one.requests] == ["policy", "lora"]
             assert [request.body["model"] for request in two.requests] == ["base"]
             assert lora.usage()[:3] == base.usage()[:3] == (3 * len(IDS), 0, 9)
+
+    run(task)
+
+
+def test_a_server_that_offers_the_fingerprint_is_asked_for_it(words: Model, serve: Serve) -> None:
+    server = serve()
+    cards = [{"id": "policy"}, {"id": fingerprint(words.folder), "root": "/elsewhere"}]
+    server.listing = answers(200, {"data": cards})
+    answered(words, server)
+    assert server.requests[0].body["model"] == fingerprint(words.folder)
+
+
+def test_a_fingerprint_is_not_overruled_by_the_folder(words: Model, serve: Serve) -> None:
+    """A server that was started for the same folder before it got new weights has the old ones."""
+    server = serve(model="0123456789abcdef", root=str(words.folder))
+    with pytest.raises(PrerequisiteError, match="serves 0123456789abcdef, not policy"):
+        answered(words, server)
+
+
+def test_a_model_with_new_content_is_another_model(words: Model, serve: Serve, tmp_path: Path) -> None:
+    trained = Model(Path(shutil.copytree(words.folder, tmp_path / "model")), "model")
+    old, server = fingerprint(trained.folder), serve()
+    server.listing = answers(200, {"data": [{"id": old, "root": str(trained.folder)}]})
+
+    async def task() -> None:
+        async with opened(trained, server) as (engine, _):
+            assert await engine.for_model(trained) is engine
+            (trained.folder / "weights").write_text("new")
+            assert await engine.for_model(trained) is None
+            new = fingerprint(trained.folder)
+            server.listing = answers(200, {"data": [{"id": old}, {"id": new}]})
+            later = await engine.for_model(trained)
+            assert later is not None
+            await engine.generate(PROMPT, SIMPLE)
+            await later.generate(PROMPT, SIMPLE)
+            assert [request.body["model"] for request in server.requests] == [old, new]
 
     run(task)

@@ -1,4 +1,4 @@
-"""Chat templates to the token: the families' texts, where the loss falls, and the templates that are refused."""
+"""Chat templates, token by token: the families' texts, which tokens are trained, and refused templates."""
 
 import json
 import re
@@ -12,12 +12,13 @@ from sandcli.agent.conversation import INVALID_TURN, conversation
 from sandcli.engines.tokens import encode, load_tokenizer, prompt_ids, render, stop_ids
 from sandcli.errors import UsageError
 from sandcli.messages import Message
-from sandcli.training.recipe import Hooks, Means, Recipe, Spec
-from sandcli.training.rows import IGNORED, Row, tokenise, training_messages
+from sandcli.settings import ComputeSettings, TrainingSettings
+from sandcli.training.config import Hooks, TrainingConfig
+from sandcli.training.rows import IGNORED, TrainingRow, tokenise, training_messages
 from tests.families import LLAMA, QWEN, SMOLLM2, Family, every_family, publish, step, trajectory
 
 HOOKS = Hooks(lambda size: None, lambda total, done: None, lambda: None, lambda: False)
-RECIPE = Recipe("full", 4, 1e-3, 1, 1, 0, "drop", 0)
+AIMS = TrainingSettings(learning_rate=1e-3, epochs=1, batch_size=1)
 
 SHORT = [
     step("I look.", "look", "A hall.\n"),
@@ -79,7 +80,7 @@ def test_the_text_of_a_conversation(family: Family, tokenizers: dict[str, Any]) 
         ),
     ],
 )
-def test_a_system_message_of_the_publisher_stands_only_where_there_is_none(
+def test_the_publishers_system_message_is_used_only_without_our_own(
     family: Family, system: str, tokenizers: dict[str, Any]
 ) -> None:
     tokenizer = tokenizers[family.name]
@@ -89,7 +90,7 @@ def test_a_system_message_of_the_publisher_stands_only_where_there_is_none(
 
 
 @pytest.mark.parametrize("family", [LLAMA, QWEN])
-def test_the_families_are_as_they_were_published(family: Family, tokenizers: dict[str, Any]) -> None:
+def test_the_families_templates_equal_the_published_ones(family: Family, tokenizers: dict[str, Any]) -> None:
     tokenizer = tokenizers[family.name]
     assert family.published is not None
     published = (resources.files("trl") / "chat_templates" / family.published).read_text()
@@ -111,7 +112,7 @@ def test_the_embedded_models_template_is_its_familys(smollm: Path, tokenizers: d
             assert render(load_tokenizer(smollm), part, answer) == ours
 
 
-def trained_spans(row: Row) -> list[list[int]]:
+def trained_spans(row: TrainingRow) -> list[list[int]]:
     spans: list[list[int]] = [[]]
     for label in row.labels:
         if label != IGNORED:
@@ -137,7 +138,7 @@ def test_the_loss_falls_on_the_agents_turns_and_their_end_token_only(
     assert row.input_ids == encode(tokenizer, render(tokenizer, messages, answer=False).removesuffix("\n"))
 
 
-def test_llamas_begin_token_stands_once(tokenizers: dict[str, Any]) -> None:
+def test_llamas_begin_token_occurs_once(tokenizers: dict[str, Any]) -> None:
     tokenizer = tokenizers[LLAMA.name]
     begin = tokenizer.bos_token_id
     assert tokenizer("Hm?")["input_ids"][0] == begin  # what would put a second one there
@@ -158,7 +159,7 @@ def test_the_end_token_that_is_trained_on_ends_a_turn_at_inference(
 
 
 def spoiled(folder: Path, template: str, **settings: Any) -> Path:
-    """SmolLM2 with another template."""
+    """Write SmolLM2's tokenizer with another template."""
     return publish(SMOLLM2._replace(template=template, **settings), folder)
 
 
@@ -199,14 +200,14 @@ def test_a_template_that_is_broken_is_refused(tmp_path: Path) -> None:
         "{% if m.role == 'assistant' and loop.last %}<think>\n\n</think>\n\n{% endif %}{{ m.content }}",
     ],
 )
-def test_a_template_that_leaves_out_earlier_thinking_is_refused(tmp_path: Path, content: str) -> None:
+def test_a_template_that_drops_earlier_thoughts_is_refused(tmp_path: Path, content: str) -> None:
     tokenizer = load_tokenizer(spoiled(tmp_path, CHATML.replace("{{ m.content }}", content) + OPEN))
     steps = [step("<think>Hm.</think>I look.", "look", "A hall."), step("", "look", "A hall.")]
     with pytest.raises(UsageError, match="rewrites earlier turns"):
         tokenise(tokenizer, training_messages("You act.", trajectory(steps)))
 
 
-def test_a_template_whose_turns_run_into_each_other_is_refused(tmp_path: Path) -> None:
+def test_a_template_without_clear_borders_between_turns_is_refused(tmp_path: Path) -> None:
     together = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n\n{% endfor %}"
     tokenizer = load_tokenizer(spoiled(tmp_path, together + "{% if add_generation_prompt %}assistant: {% endif %}"))
     with pytest.raises(UsageError, match="not the tokens of the whole") as raised:
@@ -218,7 +219,7 @@ def test_a_template_whose_turns_run_into_each_other_is_refused(tmp_path: Path) -
 def test_a_model_that_would_not_stop_where_its_turns_end_is_not_trained(
     tmp_path: Path, end: str | None, known: str
 ) -> None:
-    """As a base model, whose tokenizer came with a chat template, and whose end token is another."""
+    """This happens with base models whose tokenizer has a chat template, but another end token."""
     from sandcli.training.trainer import fit  # it takes seconds to import
 
     folder = spoiled(tmp_path, CHATML + OPEN)
@@ -226,7 +227,7 @@ def test_a_model_that_would_not_stop_where_its_turns_end_is_not_trained(
     (folder / "config.json").write_text('{"model_type": "llama", "max_position_embeddings": 2048}')
     config = json.loads((folder / "tokenizer_config.json").read_text())
     (folder / "tokenizer_config.json").write_text(json.dumps(config | {"eos_token": end}))
-    spec = Spec(folder, "You act.", RECIPE, Means(), tmp_path / "work", tmp_path / "log.jsonl")
+    spec = TrainingConfig(folder, "You act.", AIMS, ComputeSettings(), 0, tmp_path / "work", tmp_path / "log.jsonl")
     what = f"ends a turn with '<|im_end|>', and the model stops at {known}"
     with pytest.raises(UsageError, match=re.escape(what)) as raised:  # there are no weights to be loaded, either
         fit(spec, [trajectory(SHORT)], HOOKS)

@@ -1,6 +1,6 @@
-"""What a policy reads in an episode is, token for token, what it was trained on, in every family.
+"""A policy reads the same tokens in an episode as in training, in every family.
 
-Observations and turns come with whatever white space and script they come with.
+Turns and observations have any white space and script.
 """
 
 import asyncio
@@ -10,17 +10,19 @@ from typing import Any, cast
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tokenizers import AddedToken
 
 from sandcli.agent.conversation import conversation
 from sandcli.agent.episode import EpisodeLimits, play, take
 from sandcli.agent.turns import parse
+from sandcli.engines import tokens
 from sandcli.engines.base import Completion, Sampling
-from sandcli.engines.tokens import encode, prompt_ids
+from sandcli.engines.tokens import Prompts, encode, prompt_ids
 from sandcli.envs.base import Outcome
 from sandcli.envs.pool import Session
 from sandcli.messages import Message
 from sandcli.records import Step, Task
-from sandcli.training.rows import IGNORED, Row, tokenise, training_messages
+from sandcli.training.rows import IGNORED, TrainingRow, tokenise, training_messages
 from tests.families import Family, every_family, step, trajectory
 from tests.toyworld import SYSTEM, ToyEpisode
 
@@ -35,27 +37,27 @@ TURNS = [
     "Thought: \nAction: look.",
     "Thought: « voilà », e\u0301té 1234 日本\u2028語\u00a0\nAction: drop lamp\n",
 ]
-"""One episode: bare actions, a deliberation, text in many scripts, stray white space, turns without action."""
+"""One episode: bare actions, a deliberation, several scripts, stray white space, turns without an action."""
 
 TEXTS = st.text(st.sampled_from(" \n\t\r\x0b\x1c\x85\xa0\u2028\u200bThAction:. e\u0301é日💡'(12)")) | st.text()
 SAID = TEXTS | st.tuples(TEXTS, TEXTS).map(lambda parts: f"Thought: {parts[0]}\nAction: {parts[1]}")
 
 
 class Told:
-    """An engine that says one text after the other, and keeps the tokens that it was given."""
+    """An engine that returns one text after the other, and keeps the tokens of its prompts."""
 
     def __init__(self, tokenizer: Any, texts: Sequence[str]) -> None:
-        self._tokenizer = tokenizer
+        self._prompts = Prompts(tokenizer, 8192)
         self._texts = iter(texts)
         self.prompts: list[list[int]] = []
 
     async def generate(self, messages: Sequence[Message], sampling: Sampling) -> list[Completion]:
-        self.prompts.append(prompt_ids(self._tokenizer, messages))
+        self.prompts.append(self._prompts.ids(messages))
         return [Completion(next(self._texts), 1, "stop")]
 
 
 class House:
-    """The toy world as a session; `tell` turns its observations into what the agent is told."""
+    """The toy world as a session; `tell` changes its observations."""
 
     def __init__(self, tell: Callable[[str], str]) -> None:
         self._tell = tell
@@ -67,8 +69,8 @@ class House:
         return outcome._replace(observation=self._tell(outcome.observation))
 
 
-def read_as_trained(tokenizer: Any, prompts: Sequence[list[int]], row: Row) -> None:
-    """Every prompt is how the trained tokens begin, and there the loss begins."""
+def read_as_trained(tokenizer: Any, prompts: Sequence[list[int]], row: TrainingRow) -> None:
+    """Check that every prompt is a prefix of the trained tokens, and that trained tokens follow it."""
     begins = [n for n, label in enumerate(row.labels) if label != IGNORED and row.labels[n - 1] == IGNORED]
     assert [len(prompt) for prompt in prompts] == begins
     for prompt in prompts:
@@ -77,7 +79,7 @@ def read_as_trained(tokenizer: Any, prompts: Sequence[list[int]], row: Row) -> N
 
 @every_family
 @pytest.mark.parametrize("around", [("", ""), ("", "\n"), (" \n\n", " \t\n\n"), ("\t", "\t")])
-def test_an_episode_reads_token_for_token_what_training_on_it_reads(
+def test_an_episode_has_the_same_tokens_at_inference_and_in_training(
     family: Family, tokenizers: dict[str, Any], around: tuple[str, str]
 ) -> None:
     tokenizer = tokenizers[family.name]
@@ -104,7 +106,7 @@ def test_an_episode_reads_token_for_token_what_training_on_it_reads(
 
 
 class Saying:
-    """A session that gives a list of observations."""
+    """A session with given observations."""
 
     def __init__(self, observations: Sequence[str]) -> None:
         self._observations = iter(observations)
@@ -121,7 +123,7 @@ async def taken(said: Sequence[tuple[str, str]]) -> list[Step]:
 
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.tuples(SAID, TEXTS), min_size=6, max_size=8), TEXTS)
-def test_whatever_is_said_and_seen_is_read_as_it_was_trained_on(
+def test_any_turn_and_observation_is_read_as_in_training(
     tokenizers: dict[str, Any], said: list[tuple[str, str]], instruction: str
 ) -> None:
     steps = asyncio.run(taken(said))
@@ -133,9 +135,7 @@ def test_whatever_is_said_and_seen_is_read_as_it_was_trained_on(
 
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.builds(step, TEXTS, TEXTS, TEXTS), min_size=1, max_size=6))
-def test_records_that_others_wrote_are_read_as_they_are_trained_on(
-    tokenizers: dict[str, Any], steps: list[Step]
-) -> None:
+def test_foreign_records_are_read_as_in_training(tokenizers: dict[str, Any], steps: list[Step]) -> None:
     for tokenizer in tokenizers.values():
         row = tokenise(tokenizer, training_messages(SYSTEM, trajectory(steps)))
         prompts = [prompt_ids(tokenizer, conversation(SYSTEM, "Bring the lamp.", steps[:n])) for n in range(len(steps))]
@@ -149,10 +149,10 @@ def test_every_family_reads_the_same_turn() -> None:
 
 
 @every_family
-def test_training_takes_the_tokens_of_the_text_whichever_the_model_chose(
+def test_training_uses_the_tokenizers_tokens_whichever_the_model_generated(
     family: Family, tokenizers: dict[str, Any]
 ) -> None:
-    """A model may spell a word in smaller tokens than the tokenizer does; the next turn reads the tokenizer's."""
+    """A model may generate smaller tokens than the tokenizer makes; the next turn has the tokenizer's."""
     tokenizer = tokenizers[family.name]
     usual = encode(tokenizer, "Action: look")
     spelled = [token for letter in "Action: look" for token in encode(tokenizer, letter)]
@@ -164,3 +164,91 @@ def test_training_takes_the_tokens_of_the_text_whichever_the_model_chose(
     first, second = engine.prompts
     assert second[len(first) :][: len(usual)] == usual
     read_as_trained(tokenizer, engine.prompts, tokenise(tokenizer, training_messages(SYSTEM, trajectory(played.steps))))
+
+
+MARKS = ("<|im_start|>", "<|im_end|>", "<|eot_id|>", "<|begin_of_text|>", "<|im_start", "|>", "<|im_end|><|im_end|>")
+MARKED = st.lists(st.sampled_from(MARKS) | TEXTS).map("".join)
+ROLES = st.sampled_from(["system", "user", "assistant"])
+CONVERSATIONS = st.lists(st.builds(Message, ROLES, MARKED), min_size=1, max_size=6)
+
+
+@settings(max_examples=100, deadline=None)
+@given(CONVERSATIONS, st.lists(CONVERSATIONS, min_size=1, max_size=3))
+def test_prompts_that_share_a_history_have_the_tokens_of_the_whole_text(
+    tokenizers: dict[str, Any], history: list[Message], branches: list[list[Message]]
+) -> None:
+    """Also if what was said contains special tokens, or parts of them."""
+    for tokenizer in tokenizers.values():
+        prompts = Prompts(tokenizer, 8192)
+        begin = [Message("system", SYSTEM), *history]
+        for messages in (begin, *([*begin, *branch] for branch in branches), begin):
+            assert prompts.ids(messages) == prompt_ids(tokenizer, messages)
+
+
+def record_texts(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Return a list to which every text is added that is tokenised from now on."""
+    texts: list[str] = []
+
+    def recording(tokenizer: Any, text: str) -> list[int]:
+        texts.append(text)
+        return encode(tokenizer, text)
+
+    monkeypatch.setattr(tokens, "encode", recording)
+    return texts
+
+
+@every_family
+def test_a_history_is_tokenised_once(
+    family: Family, tokenizers: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tokenizer = tokenizers[family.name]
+    prompts = Prompts(tokenizer, 8192)
+    begin = conversation(SYSTEM, "Bring the lamp.", [step("I look.", "look", "A hall.")])
+    prompts.ids(begin)
+    texts = record_texts(monkeypatch)
+    for place in ("kitchen", "garden"):  # two branches of one history
+        texts.clear()
+        said = [Message("assistant", f"Action: go to {place}"), Message("user", f"Observation: The {place}.")]
+        prompts.ids([*begin, *said])
+        assert all(place in text for text in texts) and len(texts) == 2
+    texts.clear()
+    prompts.ids(begin)
+    assert texts == []
+
+
+class Stubborn:
+    """A tokenizer of SmolLM2 whose special tokens have one property changed."""
+
+    def __init__(self, tokenizer: Any, **changed: bool) -> None:
+        self._tokenizer, self._changed = tokenizer, changed
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._tokenizer, name)
+
+    def __call__(self, text: str, **options: Any) -> Any:
+        return self._tokenizer(text, **options)
+
+    @property
+    def added_tokens_decoder(self) -> dict[int, AddedToken]:
+        found = self._tokenizer.added_tokens_decoder.items()
+        return {number: AddedToken(token.content, special=True, **self._changed) for number, token in found}
+
+
+@pytest.mark.parametrize("changed", ["lstrip", "rstrip", "single_word", "normalized"])
+def test_a_text_is_not_split_at_tokens_that_depend_on_what_surrounds_them(
+    tokenizers: dict[str, Any], changed: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tokenizer = Stubborn(tokenizers["SmolLM2"], **{changed: True})
+    whole = record_texts(monkeypatch)
+    messages = conversation(SYSTEM, "Bring the lamp.", [])
+    assert Prompts(tokenizer, 8192).ids(messages) == prompt_ids(tokenizer, messages)
+    assert len(set(whole)) == 1
+
+
+def test_a_tokenizer_that_reads_a_text_otherwise_in_parts_gets_it_whole(
+    tokenizers: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tokenizer = tokenizers["SmolLM2"]
+    monkeypatch.setattr(tokens, "encode", lambda tokenizer, text: [len(text), *encode(tokenizer, text)])
+    messages = conversation(SYSTEM, "Bring the lamp.", [])
+    assert Prompts(tokenizer, 8192).ids(messages) == prompt_ids(tokenizer, messages)

@@ -1,4 +1,4 @@
-"""The embedded engine on the real small model: exact against plain generation, whatever shares the batch."""
+"""The embedded engine on the real small model: equal to plain generation, whatever else is in the batch."""
 
 import asyncio
 import os
@@ -11,12 +11,13 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, Qwen2Config, Qwen2ForCausalLM
 
-from sandcli.engines.base import Completion, Model, Sampling, Setup
+from sandcli.engines.base import Completion, Model, Sampling
 from sandcli.engines.ragged import KeyValues
 from sandcli.engines.tokens import load_tokenizer, prompt_ids
 from sandcli.engines.transformers import TransformersEngine
 from sandcli.errors import ContextOverflow, MachineryError, PrerequisiteError, UsageError
 from sandcli.messages import Message
+from sandcli.settings import EngineSettings
 
 pytestmark = pytest.mark.real
 
@@ -28,14 +29,14 @@ PROMPTS = [
 
 @pytest.fixture(scope="module")
 def engine(smollm: Path) -> Iterator[TransformersEngine]:
-    loaded = TransformersEngine(Model(smollm, ""), Setup(batch=8, cache_gib=1.0))
+    loaded = TransformersEngine(Model(smollm, ""), EngineSettings(batch=8, cache_gib=1.0))
     yield loaded
     asyncio.run(loaded.close())
 
 
 @pytest.fixture(scope="module")
 def reference(smollm: Path) -> Any:
-    """The model as transformers runs it itself."""
+    """The model as transformers itself runs it."""
     return AutoModelForCausalLM.from_pretrained(smollm, dtype=torch.float32).eval()
 
 
@@ -64,7 +65,7 @@ def test_a_long_prompt_is_computed_in_pieces_while_others_decode(engine: Transfo
     assert [answer[0].text for answer in answers] == [plain(engine, reference, p, 24) for p in (PROMPTS[2], long)]
 
 
-def test_a_shared_beginning_is_computed_once(engine: TransformersEngine) -> None:
+def test_a_shared_prefix_is_computed_once(engine: TransformersEngine) -> None:
     shared = Message("system", "You are a gardener who knows every plant. " * 20)
     prompts = [[shared, Message("user", f"What is plant {number}?")] for number in range(4)]
     before = engine.usage()
@@ -74,7 +75,7 @@ def test_a_shared_beginning_is_computed_once(engine: TransformersEngine) -> None
     assert after.prompt - before.prompt - (after.cached - before.cached) < beginning + 4 * 40
 
 
-def test_a_fault_is_told_to_who_waits_and_the_next_request_works(
+def test_an_internal_error_fails_the_request_and_the_next_one_works(
     engine: TransformersEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def broken(*_: Any) -> None:
@@ -88,7 +89,7 @@ def test_a_fault_is_told_to_who_waits_and_the_next_request_works(
 
 
 def test_a_closed_engine_says_so(tiny: Path) -> None:
-    closed = TransformersEngine(Model(tiny, ""), Setup())
+    closed = TransformersEngine(Model(tiny, ""), EngineSettings())
 
     async def waits() -> None:
         waiting = asyncio.create_task(closed.generate(PROMPTS[0], Sampling(max_tokens=1500)))
@@ -103,7 +104,7 @@ def test_a_closed_engine_says_so(tiny: Path) -> None:
 
 
 @pytest.mark.parametrize("known", [1, 255, 256, 300])
-def test_what_is_taken_from_the_cache_is_a_copy(known: int) -> None:
+def test_the_cache_gives_copies(known: int) -> None:
     owner = KeyValues(torch.arange(2 * 512.0).reshape(1, 2, 1, 512, 1), 512)
     taken = owner.copy(known)
     taken.grown(1).states[:, :, :, known] = -1.0
@@ -113,7 +114,7 @@ def test_what_is_taken_from_the_cache_is_a_copy(known: int) -> None:
     assert taken.states.shape[3] % 256 == 0
 
 
-def test_who_goes_away_leaves_the_others_in_peace(engine: TransformersEngine) -> None:
+def test_a_cancelled_request_affects_no_other(engine: TransformersEngine) -> None:
     async def one_leaves() -> list[Completion]:
         gone = asyncio.create_task(engine.generate(PROMPTS[2], Sampling(max_tokens=400)))
         stays = asyncio.create_task(engine.generate(PROMPTS[0], Sampling(max_tokens=12)))
@@ -124,7 +125,7 @@ def test_who_goes_away_leaves_the_others_in_peace(engine: TransformersEngine) ->
     assert asyncio.run(one_leaves()) == ask(engine, PROMPTS[:1], Sampling(max_tokens=12))[0]
 
 
-def test_more_requests_than_places_all_get_their_own_answer(engine: TransformersEngine) -> None:
+def test_requests_beyond_the_capacity_get_their_own_answers(engine: TransformersEngine) -> None:
     answers = ask(engine, PROMPTS * 5, Sampling(max_tokens=12))
     assert answers == answers[:3] * 5
 
@@ -136,7 +137,7 @@ def test_a_larger_n_extends_a_smaller_one(engine: TransformersEngine) -> None:
     assert five[3:] == last
 
 
-def test_a_conversation_that_goes_on_is_not_computed_again(engine: TransformersEngine) -> None:
+def test_the_history_of_a_conversation_is_not_computed_again(engine: TransformersEngine) -> None:
     (answer,) = ask(engine, PROMPTS[:1], Sampling(max_tokens=12))
     before = engine.usage()
     longer = [*PROMPTS[0], Message("assistant", answer[0].text), Message("user", "Another.")]
@@ -160,7 +161,7 @@ def test_generation_ends_before_a_stop_string(engine: TransformersEngine) -> Non
     assert stopped[0].text == free[0].text[: free[0].text.index(stop)]
 
 
-def test_a_context_that_would_overflow_is_an_error_of_its_own(engine: TransformersEngine) -> None:
+def test_a_context_overflow_has_its_own_error(engine: TransformersEngine) -> None:
     with pytest.raises(ContextOverflow, match="8192"):
         ask(engine, [[Message("user", "word " * 9000)]], Sampling(max_tokens=4))
 
@@ -168,15 +169,15 @@ def test_a_context_that_would_overflow_is_an_error_of_its_own(engine: Transforme
 def test_a_model_that_does_not_fit_into_memory_is_refused(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(available=2**20))
     with pytest.raises(PrerequisiteError, match=r"needs 0\.0 GiB in float32, and 0\.0 GiB are free"):
-        TransformersEngine(Model(tiny, ""), Setup())
+        TransformersEngine(Model(tiny, ""), EngineSettings())
 
 
-def test_weights_that_were_cut_off_are_told_by_their_file(tiny: Path, tmp_path: Path) -> None:
+def test_a_truncated_weights_file_is_named(tiny: Path, tmp_path: Path) -> None:
     for file in tiny.iterdir():
         (tmp_path / file.name).write_bytes(file.read_bytes())
     os.truncate(tmp_path / "model.safetensors", 1000)
-    with pytest.raises(UsageError, match=r"model\.safetensors holds no whole weights"):
-        TransformersEngine(Model(tmp_path, ""), Setup())
+    with pytest.raises(UsageError, match=r"model\.safetensors is damaged or incomplete"):
+        TransformersEngine(Model(tmp_path, ""), EngineSettings())
 
 
 def test_a_model_with_sliding_windows_is_refused(tiny: Path, tmp_path: Path) -> None:
@@ -194,7 +195,7 @@ def test_a_model_with_sliding_windows_is_refused(tiny: Path, tmp_path: Path) -> 
     Qwen2ForCausalLM(config).save_pretrained(tmp_path)
     load_tokenizer(tiny).save_pretrained(tmp_path)
     with pytest.raises(PrerequisiteError, match="qwen2 has layers of another kind than full attention"):
-        TransformersEngine(Model(tmp_path, ""), Setup())
+        TransformersEngine(Model(tmp_path, ""), EngineSettings())
 
 
 def test_a_model_without_a_chat_template_is_refused(tiny: Path, tmp_path: Path) -> None:
@@ -204,4 +205,4 @@ def test_a_model_without_a_chat_template_is_refused(tiny: Path, tmp_path: Path) 
         if file.name != "chat_template.jinja":
             (bare / file.name).write_bytes(file.read_bytes())
     with pytest.raises(UsageError, match="no chat template"):
-        TransformersEngine(Model(bare, ""), Setup())
+        TransformersEngine(Model(bare, ""), EngineSettings())

@@ -1,8 +1,10 @@
 """Fine-tuning: masks on real templates, learning, nothing cut silently, and resumption after a kill."""
 
 import errno
+import json
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,15 +14,17 @@ from pathlib import Path
 import msgspec
 import pytest
 import torch
+from msgspec.structs import replace
 
 from sandcli.agent.conversation import conversation
 from sandcli.engines.loading import load_model
 from sandcli.engines.tokens import load_tokenizer, prompt_ids, render
 from sandcli.errors import PrerequisiteError, SandError, UsageError
 from sandcli.records import Step, Task, Trajectory
-from sandcli.training.checkpoints import last_checkpoint, must_be_readable
-from sandcli.training.errors import refuse_broken, told
-from sandcli.training.recipe import Fitted, Hooks, Logged, Means, Recipe, Spec
+from sandcli.settings import ComputeSettings, TrainingSettings
+from sandcli.training.checkpoints import last_checkpoint, refuse_other_sharding
+from sandcli.training.config import Hooks, LoggedStep, TrainingConfig, TrainingResult
+from sandcli.training.errors import explained, refuse_broken
 from sandcli.training.rows import IGNORED, prepare, tokenise, training_messages
 from sandcli.training.trainer import fit
 from sandcli.training.weights import in_full_precision
@@ -30,23 +34,20 @@ pytestmark = pytest.mark.real
 
 SYSTEM = "You act in a text world."
 HOOKS = Hooks(lambda size: None, lambda total, done: None, lambda: None, lambda: False)
-RECIPE = Recipe(
-    method="full",
-    lora_rank=4,
-    learning_rate=1e-3,
-    epochs=4,
-    batch_size=1,
-    max_length=0,
-    too_long="drop",
-    seed=0,
-)
-MEANS = Means(checkpoint_minutes=60)
+AIMS = TrainingSettings(lora_rank=4, learning_rate=1e-3, epochs=4, batch_size=1)
+COMPUTE = ComputeSettings(checkpoint_minutes=60)
+SAVING = ComputeSettings(checkpoint_minutes=0)
 
 
 def train(
-    start: Path, trajectories: list[Trajectory], recipe: Recipe, work: Path, means: Means = MEANS, hooks: Hooks = HOOKS
-) -> Fitted:
-    return fit(Spec(start, SYSTEM, recipe, means, work, work / "log.jsonl"), trajectories, hooks)
+    start: Path,
+    trajectories: list[Trajectory],
+    aims: TrainingSettings,
+    work: Path,
+    compute: ComputeSettings = COMPUTE,
+    hooks: Hooks = HOOKS,
+) -> TrainingResult:
+    return fit(TrainingConfig(start, SYSTEM, aims, compute, 0, work, work / "log.jsonl"), trajectories, hooks)
 
 
 def trajectory(name: str, steps: int) -> Trajectory:
@@ -116,23 +117,23 @@ def test_what_is_too_long_is_reported(smollm: Path, rule: str, rows: int, report
 
 @pytest.mark.parametrize(("method", "share"), [("full", 0.8), ("lora", 0.99)])
 def test_training_learns_and_the_result_loads(tiny: Path, tmp_path: Path, method: str, share: float) -> None:
-    recipe = RECIPE._replace(method=method, epochs=8, learning_rate=1e-2)
-    fitted = train(tiny, [trajectory("a", 3), trajectory("b", 4)], recipe, tmp_path)
-    assert fitted.finished and fitted.steps == 16 and fitted.size.trajectories == 2
-    assert fitted.log[-1].loss < share * fitted.log[0].loss
+    aims = replace(AIMS, method=method, epochs=8, learning_rate=1e-2)
+    result = train(tiny, [trajectory("a", 3), trajectory("b", 4)], aims, tmp_path)
+    assert result.finished and result.steps == 16 and result.size.trajectories == 2
+    assert result.log[-1].loss < share * result.log[0].loss
     assert load_model(tmp_path / "result").num_parameters() == load_model(tiny).num_parameters()
 
 
 def test_an_adapter_is_trained_on(tiny: Path, tmp_path: Path) -> None:
-    recipe = RECIPE._replace(method="lora", epochs=1)
-    train(tiny, [trajectory("a", 3)], recipe, tmp_path / "first")
-    fitted = train(tmp_path / "first" / "result", [trajectory("a", 3)], recipe, tmp_path / "second")
-    assert fitted.finished
+    aims = replace(AIMS, method="lora", epochs=1)
+    train(tiny, [trajectory("a", 3)], aims, tmp_path / "first")
+    result = train(tmp_path / "first" / "result", [trajectory("a", 3)], aims, tmp_path / "second")
+    assert result.finished
     assert (tmp_path / "second" / "result" / "adapter_config.json").exists()
 
 
 def test_a_killed_training_goes_on_from_its_checkpoint(tiny: Path, tmp_path: Path) -> None:
-    whole, _ = _fitted(tiny, tmp_path / "whole")
+    whole, _ = _trained(tiny, tmp_path / "whole")
     child = subprocess.Popen([sys.executable, __file__, str(tiny), str(tmp_path / "killed")])
     checkpoints = tmp_path / "killed" / "checkpoints"
     deadline = time.monotonic() + 120
@@ -142,52 +143,52 @@ def test_a_killed_training_goes_on_from_its_checkpoint(tiny: Path, tmp_path: Pat
     child.wait()
     kept = last_checkpoint(checkpoints)
     assert kept is not None and not (tmp_path / "killed" / "result").exists()
-    resumed, started_at = _fitted(tiny, tmp_path / "killed")
+    resumed, started_at = _trained(tiny, tmp_path / "killed")
     assert started_at == int(kept.name.split("-")[1])
     assert resumed.finished and resumed.steps == whole.steps
     assert [entry.step for entry in resumed.log] == [entry.step for entry in whole.log]
     assert losses(resumed) == pytest.approx(losses(whole), rel=1e-4)
     written = (tmp_path / "killed" / "log.jsonl").read_bytes().splitlines()
-    assert [msgspec.json.decode(line, type=Logged) for line in written] == resumed.log
+    assert [msgspec.json.decode(line, type=LoggedStep) for line in written] == resumed.log
 
 
-def losses(fitted: Fitted) -> list[float]:
-    return [entry.loss for entry in fitted.log]
+def losses(result: TrainingResult) -> list[float]:
+    return [entry.loss for entry in result.log]
 
 
-def _fitted(tiny: Path, work: Path) -> tuple[Fitted, int]:
+def _trained(tiny: Path, work: Path) -> tuple[TrainingResult, int]:
     begun: list[int] = []
     hooks = HOOKS._replace(planned=lambda total, done: begun.append(done))
     trajectories = [trajectory("a", 3), trajectory("b", 4)]
-    fitted = train(tiny, trajectories, RECIPE, work, Means(checkpoint_minutes=0), hooks)
-    return fitted, begun[0]
+    result = train(tiny, trajectories, AIMS, work, SAVING, hooks)
+    return result, begun[0]
 
 
 def test_loggers_that_a_user_has_are_told_of_every_step(tiny: Path, tmp_path: Path) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    fitted = train(tiny, [trajectory("a", 3)], RECIPE, tmp_path, Means(report_to=("tensorboard",)))
+    result = train(tiny, [trajectory("a", 3)], AIMS, tmp_path, ComputeSettings(report_to=["tensorboard"]))
     told = EventAccumulator(str(tmp_path / "log" / "tensorboard")).Reload()
     for name in ("loss", "learning_rate", "tokens_a_second", "memory_gib"):
         seen = [event.value for event in told.Scalars(f"train/{name}")]
-        assert seen == pytest.approx([getattr(entry, name) for entry in fitted.log], rel=1e-5)
-    assert [entry.epoch for entry in fitted.log] == [1.0, 2.0, 3.0, 4.0]
+        assert seen == pytest.approx([getattr(entry, name) for entry in result.log], rel=1e-5)
+    assert [entry.epoch for entry in result.log] == [1.0, 2.0, 3.0, 4.0]
 
 
 def test_a_logger_that_is_not_there_is_named(tiny: Path, tmp_path: Path) -> None:
     with pytest.raises(PrerequisiteError, match="names trackio, which is not installed"):
-        train(tiny, [trajectory("a", 3)], RECIPE, tmp_path, Means(report_to=("trackio",)))
-    with pytest.raises(UsageError, match="names 'tensorbord', which is no logger") as caught:
-        train(tiny, [trajectory("a", 3)], RECIPE, tmp_path, Means(report_to=("tensorbord",)))
+        train(tiny, [trajectory("a", 3)], AIMS, tmp_path, ComputeSettings(report_to=["trackio"]))
+    with pytest.raises(UsageError, match="names 'tensorbord', which is not a logger") as caught:
+        train(tiny, [trajectory("a", 3)], AIMS, tmp_path, ComputeSettings(report_to=["tensorbord"]))
     assert caught.value.fix == "did you mean tensorboard?"
 
 
 def test_an_adapter_of_another_rank_is_refused(tiny: Path, tmp_path: Path) -> None:
-    recipe = RECIPE._replace(method="lora", epochs=1)
-    train(tiny, [trajectory("a", 3)], recipe, tmp_path / "first")
+    aims = replace(AIMS, method="lora", epochs=1)
+    train(tiny, [trajectory("a", 3)], aims, tmp_path / "first")
     start = tmp_path / "first" / "result"
-    with pytest.raises(UsageError, match=f"adapter of rank {recipe.lora_rank}, not 64"):
-        train(start, [trajectory("a", 3)], recipe._replace(lora_rank=64), tmp_path / "second")
+    with pytest.raises(UsageError, match=f"adapter of rank {aims.lora_rank}, not 64"):
+        train(start, [trajectory("a", 3)], replace(aims, lora_rank=64), tmp_path / "second")
 
 
 def test_adapters_are_trained_in_full_precision(tiny: Path) -> None:
@@ -199,35 +200,35 @@ def test_adapters_are_trained_in_full_precision(tiny: Path) -> None:
 
 
 def test_a_trajectory_without_a_step_is_left_out_and_said(tiny: Path, tmp_path: Path) -> None:
-    fitted = train(tiny, [trajectory("none", 0), trajectory("a", 3)], RECIPE._replace(epochs=1), tmp_path)
-    assert fitted.size.trajectories == 1
-    assert fitted.size.too_long == {"none": "left out: no step"}
+    result = train(tiny, [trajectory("none", 0), trajectory("a", 3)], replace(AIMS, epochs=1), tmp_path)
+    assert result.size.trajectories == 1
+    assert result.size.too_long == {"none": "left out: no step"}
 
 
 def test_a_checkpoint_of_spread_weights_is_gone_on_from_in_the_same_way(tmp_path: Path) -> None:
     (tmp_path / "pytorch_model_fsdp.bin").touch()
-    must_be_readable(tmp_path, sharded=True)
-    with pytest.raises(PrerequisiteError, match=r"with trainer\.shard and several GPUs"):
-        must_be_readable(tmp_path, sharded=False)
+    refuse_other_sharding(tmp_path, sharded=True)
+    with pytest.raises(PrerequisiteError, match=r"with trainer\.shard on several GPUs"):
+        refuse_other_sharding(tmp_path, sharded=False)
 
 
 def test_a_full_gpu_is_told_with_its_mend(tmp_path: Path) -> None:
     full = pytest.raises(PrerequisiteError, match="the GPU's memory is full: CUDA out of memory")
-    with full as caught, told(tmp_path):
+    with full as caught, explained(tmp_path):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.\nmore")
     assert "trainer.shard" in caught.value.fix
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG])
 def test_a_disk_that_is_full_in_any_way_is_told(tmp_path: Path, number: int) -> None:
-    with pytest.raises(PrerequisiteError, match="could not be written to"), told(tmp_path):
+    with pytest.raises(PrerequisiteError, match="could not be written to"), explained(tmp_path):
         raise OSError(number, os.strerror(number))
 
 
 def test_a_loss_that_is_no_number_ends_the_training_and_spoils_no_checkpoint(tiny: Path, tmp_path: Path) -> None:
-    recipe = RECIPE._replace(learning_rate=1e30)
+    aims = replace(AIMS, learning_rate=1e30)
     with pytest.raises(SandError, match="the gradient is not a number at step 2; the checkpoint of step 1 is kept"):
-        train(tiny, [trajectory("a", 3)], recipe, tmp_path, Means(checkpoint_minutes=0))
+        train(tiny, [trajectory("a", 3)], aims, tmp_path, SAVING)
     kept = last_checkpoint(tmp_path / "checkpoints")
     assert kept is not None and kept.name == "checkpoint-1"
     assert not (tmp_path / "result").exists()
@@ -238,11 +239,23 @@ def test_weights_that_gave_a_loss_that_is_no_number_are_not_kept(tmp_path: Path)
         (tmp_path / f"checkpoint-{step}").mkdir()
         (tmp_path / f"checkpoint-{step}" / "complete").touch()
     values = {"epoch": 1.0, "learning_rate": 1e-5, "tokens_a_second": 1.0, "memory_gib": 1.0}
-    good = Logged(step=3, loss=0.1, gradient_norm=0.1, **values)
+    good = LoggedStep(step=3, loss=0.1, gradient_norm=0.1, **values)
     refuse_broken(good, tmp_path)
     with pytest.raises(SandError, match="the loss is not a number at step 3; the checkpoint of step 1 is kept"):
         refuse_broken(msgspec.structs.replace(good, loss=float("nan")), tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["checkpoint-1"]
+
+
+def test_model_that_cannot_be_saved_is_refused_before_the_first_step(tiny: Path, tmp_path: Path) -> None:
+    base = Path(shutil.copytree(tiny, tmp_path / "base"))
+    published = json.loads((base / "generation_config.json").read_text())
+    (base / "generation_config.json").write_text(json.dumps({**published, "do_sample": False, "top_p": 0.9}))
+    steps: list[int] = []
+    with pytest.raises(UsageError, match=r"cannot be saved again: .*top_p") as caught:
+        train(
+            base, [trajectory("a", 3)], AIMS, tmp_path / "work", hooks=HOOKS._replace(stepped=lambda: steps.append(1))
+        )
+    assert "do_sample" in caught.value.fix and steps == []
 
 
 def test_a_disk_without_space_is_told_and_costs_nothing(tiny: Path, tmp_path: Path) -> None:
@@ -270,4 +283,4 @@ def test_a_trajectory_without_thoughts_trains_actions_alone(smollm: Path) -> Non
 
 
 if __name__ == "__main__":
-    _fitted(Path(sys.argv[1]), Path(sys.argv[2]))
+    _trained(Path(sys.argv[1]), Path(sys.argv[2]))

@@ -1,4 +1,4 @@
-"""The HTML page in a real browser: filters, episodes, training steps, links that can be sent, hostile texts, size."""
+"""The HTML page in a real browser: filters, episodes, training steps, links, hostile texts, size."""
 
 import importlib.util
 import shutil
@@ -13,7 +13,7 @@ from msgspec.structs import replace
 
 from sandcli.files import write_atomic
 from sandcli.records import Candidate, Critique, Draw, Episode, Rollout, Sample, Step, Task, Thought, Trajectory
-from sandcli.report.page import Deliberated, Page, Shown, page_of
+from sandcli.report.page import Page, RunData, TrainingTrajectory, page_of
 from sandcli.report.parts import Figure, Grid
 from tests.helpers import make_run, perform, sand
 
@@ -22,7 +22,7 @@ pytestmark = [
     pytest.mark.real,
     pytest.mark.skipif(
         DRIVER is None or shutil.which("chromium") is None or importlib.util.find_spec("selenium") is None,
-        reason="no chromium with chromedriver and selenium: the page is not looked at",
+        reason="needs chromium, chromedriver and selenium",
     ),
 ]
 FLAGS = (
@@ -68,7 +68,7 @@ def episode(n: int, model: str = "sft") -> Episode:
     )
 
 
-def lesson() -> Deliberated:
+def training_trajectory() -> TrainingTrajectory:
     expert = Trajectory(
         id="boil_1",
         env="toy",
@@ -107,23 +107,21 @@ def lesson() -> Deliberated:
         )
         for number, action in enumerate(("go 1", "fly"))
     ]
-    critiques = [
-        Critique(id="boil_1", step=1, candidate=1, action="fly", reward=0.0, critique="Nobody flies.", tokens=2)
-    ]
+    critique = Critique(id="boil_1", step=1, candidate=1, action="fly", reward=0.0, critique="Nobody flies.", tokens=2)
     thought = Thought(
         id="boil_1", step=1, thought="My options: all.", attempts=2, rejected=["repeats itself"], tokens=9
     )
-    return Deliberated(expert, trained, [sample], rollouts, critiques, [thought])
+    return TrainingTrajectory(expert, trained, [sample], rollouts, [critique], [thought])
 
 
 @pytest.fixture(scope="module")
 def page(tmp_path_factory: pytest.TempPathFactory) -> str:
     out = tmp_path_factory.mktemp("page") / "out.html"
     grid = Grid("table2", "Table 2 <&>", ["agent", "seen"], [["SFT", "79.1 (74.7-83.3)"]], ["A note."])
-    figure = Figure("figure3", "Figure 3", "What is to be seen.", SVG, b"")
+    figure = Figure("figure3", "Figure 3", "A caption.", SVG, b"")
     runs = [
-        Shown("it1", {"sft": "SFT"}, (episode(n) for n in range(120)), iter([lesson()])),
-        Shown("it2", {"model": "SAND, iteration 2"}, (episode(n, "model") for n in range(30)), iter(())),
+        RunData("it1", {"sft": "SFT"}, (episode(n) for n in range(120)), iter([training_trajectory()])),
+        RunData("it2", {"model": "SAND, iteration 2"}, (episode(n, "model") for n in range(30)), iter(())),
     ]
     write_atomic(out, page_of(Page("Report", [grid], [figure], ["it1 and it2 differ"]), runs))
     return out.as_uri()
@@ -135,7 +133,7 @@ def at(browser: Any, url: str) -> None:
 
 
 def seen(browser: Any, css: str) -> list[str]:
-    """The texts of what a reader sees."""
+    """The texts of the visible elements."""
     return [element.text for element in browser.find_elements("css selector", css) if element.is_displayed()]
 
 
@@ -147,7 +145,7 @@ def until(browser: Any, holds: Callable[[], bool], seconds: float = 20) -> None:
 
 
 def choose(browser: Any, label: str, value: Any) -> None:
-    """Set the filter with this label, as its user would."""
+    """Set the filter with this label as a user would."""
     control = next(e for e in browser.find_elements("css selector", ".filters label") if e.text.startswith(label))
     inner = control.find_element("css selector", "input, select")
     if inner.get_attribute("type") == "checkbox":
@@ -156,7 +154,7 @@ def choose(browser: Any, label: str, value: Any) -> None:
         inner.send_keys(value)
 
 
-def test_the_front_shows_tables_figures_and_warnings(browser: Any, page: str) -> None:
+def test_the_front_page_shows_tables_figures_and_warnings(browser: Any, page: str) -> None:
     at(browser, page)
     assert seen(browser, ".warnings li") == ["it1 and it2 differ"]
     assert seen(browser, ".grid h3") == ["Table 2 <&>"]
@@ -164,7 +162,7 @@ def test_the_front_shows_tables_figures_and_warnings(browser: Any, page: str) ->
     assert browser.execute_script("return document.querySelector('figure img').naturalWidth") == 60
 
 
-def test_filters_apply_at_once_and_together(browser: Any, page: str) -> None:
+def test_filters_apply_immediately_and_combine(browser: Any, page: str) -> None:
     at(browser, f"{page}#episodes")
     until(browser, lambda: seen(browser, "#count") == ["150 of 150"])
     choose(browser, "run", "it1")
@@ -185,11 +183,11 @@ def test_columns_sort_both_ways(browser: Any, page: str) -> None:
         until(browser, lambda first=first: seen(browser, "tbody tr:first-child td:nth-child(8)") == [first])  # type: ignore[misc]
 
 
-def test_an_episode_is_opened_and_walked_through(browser: Any, page: str) -> None:
+def test_an_episode_can_be_read_with_the_keyboard(browser: Any, page: str) -> None:
     at(browser, f"{page}#episode/60")
     until(browser, lambda: seen(browser, "h2") == ["melt_60"])
     assert len(seen(browser, ".step")) == 4
-    assert [text.splitlines()[1] for text in seen(browser, ".step.weighed")] == [
+    assert [text.splitlines()[1] for text in seen(browser, ".step.deliberated")] == [
         "Thought: My options: (1) look; (2) go. So I will go."
     ]
     body = browser.find_element("css selector", "body")
@@ -201,46 +199,46 @@ def test_an_episode_is_opened_and_walked_through(browser: Any, page: str) -> Non
     until(browser, lambda: seen(browser, "h2") == ["melt_60"])
 
 
-def test_a_training_step_tells_how_its_thought_came_about(browser: Any, page: str) -> None:
+def test_a_training_step_shows_how_its_thought_was_made(browser: Any, page: str) -> None:
     at(browser, f"{page}#training/0/step/1")
     until(browser, lambda: "Step 1" in seen(browser, "h3"))
-    assert "Candidates of 2 draws, 1 unparsable" in seen(browser, "h3")
+    assert "Candidates from 2 samples, 1 unparsable" in seen(browser, "h3")
     assert [text.partition(":")[0] for text in seen(browser, ".rollout summary")] == ["expert", "candidate 1"]
     browser.find_elements("css selector", ".rollout summary")[1].click()
     until(browser, lambda: any("Critique: Nobody flies." in text for text in seen(browser, ".rollout")))
     assert "rejected: repeats itself" in seen(browser, "#thought p")
     assert seen(browser, "#thought .step") == ["My options: all."]
     body = browser.find_element("css selector", "body")
-    body.send_keys("jjj")  # past what is folded away
+    body.send_keys("jjj")  # past closed sections
     assert browser.switch_to.active_element.is_displayed() and browser.switch_to.active_element.tag_name != "body"
 
 
 @pytest.mark.parametrize("step", ["99", "none"])
-def test_a_step_that_is_not_there_shows_the_trajectory(browser: Any, page: str, step: str) -> None:
+def test_a_link_to_a_missing_step_shows_the_trajectory(browser: Any, page: str, step: str) -> None:
     at(browser, f"{page}#training/0/step/{step}")
     until(browser, lambda: bool(seen(browser, "h2")))
     assert seen(browser, "h2") and not seen(browser, "h3")
 
 
-def test_after_a_switch_nothing_of_the_experts_path_stands_at_the_other_steps(browser: Any, tmp_path: Path) -> None:
-    told = lesson()
-    expert = replace(told.expert, steps=[step(0), step(1), step(2)])
-    trained = replace(told.expert, steps=[step(0), step(7, True), step(8)])
-    late = replace(told.samples[0], step=2)
-    switched = replace(told, expert=expert, trained=trained, samples=[*told.samples, late])
+def test_steps_after_a_switch_show_nothing_of_the_experts_path(browser: Any, tmp_path: Path) -> None:
+    data = training_trajectory()
+    expert = replace(data.expert, steps=[step(0), step(1), step(2)])
+    trained = replace(data.expert, steps=[step(0), step(7, True), step(8)])
+    late = replace(data.samples[0], step=2)
+    switched = replace(data, expert=expert, trained=trained, samples=[*data.samples, late])
     out = tmp_path / "out.html"
-    write_atomic(out, page_of(Page("Report", [], [], []), [Shown("it1", {}, iter(()), iter([switched]))]))
+    write_atomic(out, page_of(Page("Report", [], [], []), [RunData("it1", {}, iter(()), iter([switched]))]))
     at(browser, f"{out.as_uri()}#training/0/step/2")
     until(browser, lambda: "Step 2" in seen(browser, "h3"))
     assert seen(browser, "h3") == ["Step 2", "Trained on"]
-    assert sum("of two minds" in row for row in seen(browser, "tbody tr")) == 1
-    assert seen(browser, "#left summary") == ["from step 1 on the expert went another way"]
+    assert sum("flagged" in row for row in seen(browser, "tbody tr")) == 1
+    assert seen(browser, "#replaced summary") == ["the expert's original steps from step 1 on"]
     at(browser, f"{out.as_uri()}#training/0/step/1")
     until(browser, lambda: "Step 1" in seen(browser, "h3"))
-    assert "Original" in seen(browser, "h3") and "Candidates of 2 draws, 1 unparsable" in seen(browser, "h3")
+    assert "Original" in seen(browser, "h3") and "Candidates from 2 samples, 1 unparsable" in seen(browser, "h3")
 
 
-def test_a_slow_page_does_not_come_after_a_newer_one(browser: Any, page: str) -> None:
+def test_a_slow_page_does_not_replace_a_newer_one(browser: Any, page: str) -> None:
     at(browser, f"{page}#episode/1")
     until(browser, lambda: bool(seen(browser, ".step")))
     browser.execute_script(
@@ -254,16 +252,16 @@ def test_a_slow_page_does_not_come_after_a_newer_one(browser: Any, page: str) ->
     assert browser.execute_script(title) == "Evaluated episodes"
 
 
-def test_what_models_and_worlds_say_is_only_ever_text(browser: Any, page: str) -> None:
+def test_texts_of_models_and_worlds_are_never_html(browser: Any, page: str) -> None:
     for place in ("episode/3", "training/0", "training/0/step/1", "training"):
         at(browser, f"{page}#{place}")
         until(browser, lambda: bool(seen(browser, "h2")))
         assert browser.title == "Report"
     at(browser, f"{page}#episode/3")
-    until(browser, lambda: "</script><script>" in "".join(seen(browser, ".told")))
+    until(browser, lambda: "</script><script>" in "".join(seen(browser, ".verbatim")))
 
 
-def test_the_page_asks_the_network_for_nothing_and_complains_of_nothing(browser: Any, page: str) -> None:
+def test_the_page_makes_no_requests_and_logs_no_errors(browser: Any, page: str) -> None:
     at(browser, f"{page}#episode/1")
     until(browser, lambda: bool(seen(browser, ".step")))
     fetched = browser.execute_script("return performance.getEntriesByType('resource').map(e => e.name)")
@@ -275,7 +273,7 @@ def test_ten_thousand_episodes_are_usable(browser: Any, tmp_path: Path) -> None:
     out = tmp_path / "many.html"
     long = "You see a chair, a table and number {n}. " * 100
     many = (replace(episode(n), instruction=long.format(n=n)) for n in range(10_000))
-    write_atomic(out, page_of(Page("Report", [], [], []), [Shown("it1", {}, many, iter(()))]))
+    write_atomic(out, page_of(Page("Report", [], [], []), [RunData("it1", {}, many, iter(()))]))
     assert out.stat().st_size < 20 * 2**20
     at(browser, f"{out.as_uri()}#episodes")
     until(browser, lambda: seen(browser, "#count") == ["10,000 of 10,000"], seconds=60)
@@ -283,10 +281,10 @@ def test_ten_thousand_episodes_are_usable(browser: Any, tmp_path: Path) -> None:
     choose(browser, "task contains", "boil_9998")
     until(browser, lambda: seen(browser, "#count") == ["1 of 10,000"])
     browser.find_element("css selector", "tbody a").click()
-    until(browser, lambda: any("number 9998" in text for text in seen(browser, ".told")))
+    until(browser, lambda: any("number 9998" in text for text in seen(browser, ".verbatim")))
 
 
-def test_a_report_of_a_run_is_written_as_a_page(browser: Any, tmp_path: Path) -> None:
+def test_the_report_of_a_run_is_written_as_a_page(browser: Any, tmp_path: Path) -> None:
     run = make_run(tmp_path / "run")
     for stage in ("collect", "sample", "rollout", "critique", "synthesize"):
         perform(stage, run, limit=3)

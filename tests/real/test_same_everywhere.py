@@ -1,4 +1,4 @@
-"""The same run through every engine: the same model, in float32 and greedy, takes the same actions."""
+"""The same run with every engine: the same model, in float32 and greedy, takes the same actions."""
 
 import importlib.util
 from collections.abc import Iterator
@@ -25,7 +25,7 @@ def url(smollm: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]
 
 
 def greedy(root: Path, kind: str, smollm: Path, **settings: Any) -> tuple[list[Any], Any]:
-    """Every expert step decided by the model, and what the stage took."""
+    """Sample every expert step greedily; returns the records and the costs."""
     common: dict[str, Any] = {"model__policy": str(smollm), "agent__max_tokens": 40, "engine__max_length": 512}
     summary = perform("sample", root, engine__kind=kind, sample__temperature=0.0, **common, **settings)
     assert summary.exit is Exit.DONE
@@ -38,10 +38,10 @@ def test_every_engine_takes_the_same_actions(tmp_path: Path, smollm: Path, url: 
     root = make_run(tmp_path / "run", sample__n=1, env__tasks="fetch,carry")
     perform("collect", root)
     ours, spent = greedy(root, "transformers", smollm)
-    in_process, spent_by_vllm = greedy(root, "vllm", smollm)
+    launched, spent_by_vllm = greedy(root, "vllm", smollm)
     served, spent_by_server = greedy(root, "server", smollm, engine__urls=[url], engine__patience=120.0)
-    assert len(ours) == len(in_process) == len(served) > 30
-    for others in (in_process, served):
+    assert len(ours) == len(launched) == len(served) > 30
+    for others in (launched, served):
         assert [list(record) for record in ours] == [list(record) for record in others]
         same = sum(a["samples"] == b["samples"] for a, b in zip(ours, others, strict=True))
         assert same / len(ours) >= 0.95

@@ -1,4 +1,4 @@
-"""The engine on a real vLLM server, with a tiny random model: exact, reproducible, and alive when servers die."""
+"""The server engine on a real vLLM with a tiny random model: exact, reproducible, and robust when servers die."""
 
 import asyncio
 import importlib.util
@@ -14,12 +14,13 @@ import psutil
 import pytest
 import torch
 
-from sandcli.engines.base import Completion, Model, Sampling, Setup
+from sandcli.engines.base import Completion, Model, Sampling
 from sandcli.engines.loading import load_model
 from sandcli.engines.server import ServerEngine
 from sandcli.engines.tokens import load_tokenizer, prompt_ids
 from sandcli.errors import ContextOverflow, MachineryError, PrerequisiteError
 from sandcli.messages import Message
+from sandcli.settings import EngineSettings
 
 pytestmark = [
     pytest.mark.real,
@@ -58,7 +59,7 @@ class VLLM:
             )
 
     def kill(self) -> None:
-        """End it and its children at once, as the kernel does when memory runs out."""
+        """Kill it and its children, as the kernel does when memory runs out."""
         if self._process.poll() is None:
             parent = psutil.Process(self._process.pid)
             for process in (parent, *parent.children(recursive=True)):
@@ -78,7 +79,7 @@ ENVIRONMENT = {
 
 @pytest.fixture(scope="module")
 def model(smollm: Path, tmp_path_factory: pytest.TempPathFactory) -> Model:
-    """Random weights in a shape that vLLM can serve on a CPU, published with ways of drawing that are not ours."""
+    """Random weights in a shape that vLLM can serve on a CPU, with sampling defaults that differ from ours."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
     folder = tmp_path_factory.mktemp("served") / "policy"
@@ -111,15 +112,15 @@ def server(model: Model) -> Iterator[VLLM]:
     started.kill()
 
 
-def setup(*servers: VLLM, patience: float = 300.0) -> Setup:
-    return Setup(urls=tuple(server.url for server in servers), patience=patience, max_length=512)
+def settings(*servers: VLLM, patience: float = 300.0) -> EngineSettings:
+    return EngineSettings(urls=[server.url for server in servers], patience=patience, max_length=512)
 
 
 def ask(model: Model, server: VLLM, prompts: list[list[Message]], *samplings: Sampling) -> list[list[Completion]]:
-    """The completions of each prompt with each sampling, all asked for together."""
+    """Return the completions of each prompt with each sampling, requested together."""
 
     async def together() -> list[list[Completion]]:
-        engine = await ServerEngine.open(model, setup(server), lambda notice: None)
+        engine = await ServerEngine.open(model, settings(server), lambda notice: None)
         try:
             asked = [engine.generate(prompt, sampling) for prompt in prompts for sampling in samplings]
             return await asyncio.gather(*asked)
@@ -130,7 +131,7 @@ def ask(model: Model, server: VLLM, prompts: list[list[Message]], *samplings: Sa
 
 
 def plain(model: Model, prompt: list[Message], tokens: int) -> str:
-    """What transformers itself generates greedily."""
+    """Return what transformers itself generates greedily."""
     tokenizer, weights = load_tokenizer(model.folder), load_model(model.folder)
     ids = torch.tensor([prompt_ids(tokenizer, prompt)])
     with torch.inference_mode():
@@ -169,16 +170,16 @@ def test_an_assistant_message_at_the_end_is_continued(model: Model, server: VLLM
     assert continued.text == plain(model, prompt, 12)
 
 
-def test_a_conversation_that_goes_on_is_taken_from_the_cache(model: Model, server: VLLM) -> None:
+def test_the_history_of_a_conversation_comes_from_the_cache(model: Model, server: VLLM) -> None:
     async def task() -> None:
-        engine = await ServerEngine.open(model, setup(server), lambda notice: None)
+        engine = await ServerEngine.open(model, settings(server), lambda notice: None)
         beginning = [Message("system", "You act in a house. " * 50), Message("user", "Find the lamp.")]
         (answer,) = await engine.generate(beginning, Sampling(max_tokens=4))
         before = engine.usage()
         longer = [*beginning, Message("assistant", answer.text), Message("user", "Observation: it is dark.")]
         await engine.generate(longer, Sampling(max_tokens=4))
         after = engine.usage()
-        assert before.prompt == len(prompt_ids(engine._tokenizer, beginning))
+        assert before.prompt == len(prompt_ids(load_tokenizer(model.folder), beginning))
         assert after.cached - before.cached > before.prompt - 128  # it keeps whole blocks
         assert (after.generated, round(after.batch, 3)) == (8, 1)
         await engine.close()
@@ -188,11 +189,11 @@ def test_a_conversation_that_goes_on_is_taken_from_the_cache(model: Model, serve
 
 def test_the_servers_limit_is_the_engines(model: Model, server: VLLM) -> None:
     async def task() -> None:
-        engine = await ServerEngine.open(model, setup(server), lambda notice: None)
-        longest = 512 - len(prompt_ids(engine._tokenizer, PROMPTS[0]))
+        engine = await ServerEngine.open(model, settings(server), lambda notice: None)
+        longest = 512 - len(prompt_ids(load_tokenizer(model.folder), PROMPTS[0]))
         with pytest.raises(ContextOverflow, match="513 tokens do not fit into the model's 512"):
             await engine.generate(PROMPTS[0], Sampling(max_tokens=longest + 1))
-        engine._limit = 10**6  # as if the server had not told it
+        engine._limit = engine._prompts._limit = 10**6  # as if the server had not said it
         for prompt, tokens in ((PROMPTS[0], longest + 1), ([Message("user", "word " * 600)], 9)):
             with pytest.raises(ContextOverflow, match="tokens do not fit into the model's 512"):
                 await engine.generate(prompt, Sampling(max_tokens=tokens))
@@ -201,19 +202,19 @@ def test_the_servers_limit_is_the_engines(model: Model, server: VLLM) -> None:
     asyncio.run(task())
 
 
-def test_a_server_of_another_model_is_told_from_ours(model: Model, server: VLLM) -> None:
+def test_a_server_with_another_model_is_refused(model: Model, server: VLLM) -> None:
     stranger = Model(model.folder.parent, "stranger")
     with pytest.raises(PrerequisiteError, match="serves policy, not stranger"):
-        asyncio.run(ServerEngine.open(stranger, setup(server), lambda notice: None))
+        asyncio.run(ServerEngine.open(stranger, settings(server), lambda notice: None))
 
 
-def test_requests_survive_the_death_of_a_server_and_fail_when_none_is_left(model: Model, server: VLLM) -> None:
+def test_requests_survive_the_death_of_a_server_and_fail_without_any(model: Model, server: VLLM) -> None:
     second = VLLM(model.folder, model.name, model.folder.parent)
     sampling = Sampling(n=8, temperature=1.0, max_tokens=300, seed=3)
     notices: list[str] = []
 
     async def task() -> None:
-        engine = await ServerEngine.open(model, setup(server, second), notices.append)
+        engine = await ServerEngine.open(model, settings(server, second), notices.append)
         expected = await engine.generate(PROMPTS[0], sampling)
         asking = [asyncio.create_task(engine.generate(prompt, sampling)) for prompt in PROMPTS * 2]
         await asyncio.sleep(0.3)
@@ -223,7 +224,7 @@ def test_requests_survive_the_death_of_a_server_and_fail_when_none_is_left(model
         assert answers[0] == answers[3] == expected
         assert [len(answer) for answer in answers] == [8] * 6
         assert notices[-1].startswith(second.url.removesuffix("/v1"))
-        engine._setup = setup(server, second, patience=1.0)
+        engine._settings = settings(server, second, patience=1.0)
         asking = [asyncio.create_task(engine.generate(prompt, sampling)) for prompt in PROMPTS]
         await asyncio.sleep(0.3)
         server.kill()

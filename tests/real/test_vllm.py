@@ -1,8 +1,10 @@
-"""vLLM's engine on a tiny model: exact against plain generation, adapters beside their base."""
+"""The vllm engine on a tiny model: exact against plain generation, adapters and their base on one server."""
 
 import asyncio
 import functools
 import importlib.util
+import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,19 +13,18 @@ import psutil
 import pytest
 import torch
 
-from sandcli.engines.base import Completion, Model, Sampling, Setup
+from sandcli.engines.base import Completion, Model, Sampling
+from sandcli.engines.launch import VllmEngine
 from sandcli.engines.loading import load_model
 from sandcli.engines.tokens import load_tokenizer, prompt_ids
-from sandcli.engines.vllm import VllmEngine
 from sandcli.errors import ContextOverflow, MachineryError
 from sandcli.messages import Message
+from sandcli.settings import EngineSettings
 
 pytestmark = [
     pytest.mark.real,
     pytest.mark.skipif(importlib.util.find_spec("vllm") is None, reason="vllm is not installed: make setup-vllm"),
 ]
-
-SETUP = Setup(cache_gib=0.5, lora_rank=5)
 
 PROMPTS = [
     [Message("system", "You answer in a few words."), Message("user", f"Name {things}.")]
@@ -43,7 +44,7 @@ def runner() -> Iterator[asyncio.Runner]:
 
 @pytest.fixture(scope="module")
 def lively(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The tiny model with larger weights: as it comes, it repeats the last token of any prompt."""
+    """The tiny model with larger weights; without them it repeats the last token of any prompt."""
     folder = tmp_path_factory.mktemp("models") / "lively"
     model = load_model(tiny)
     with torch.no_grad():
@@ -56,7 +57,7 @@ def lively(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def engine(lively: Path, runner: asyncio.Runner) -> Iterator[VllmEngine]:
-    opened = runner.run(VllmEngine.open(Model(lively, "tiny"), SETUP))
+    opened = runner.run(VllmEngine.open(Model(lively, "tiny"), EngineSettings(cache_gib=0.5), 5, print))
     yield opened
     runner.run(opened.close())
 
@@ -67,12 +68,12 @@ def adapter(lively: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return lora(lively, tmp_path_factory.mktemp("models") / "adapter", rank=5)
 
 
-def lora(base: Path, folder: Path, rank: int) -> Path:
+def lora(base: Path, folder: Path, rank: int, seed: int = 1) -> Path:
     from peft import LoraConfig, get_peft_model
 
     config = LoraConfig(r=rank, target_modules=["q_proj", "v_proj", "down_proj"], task_type="CAUSAL_LM")
     model = get_peft_model(load_model(base), config)
-    torch.manual_seed(1)
+    torch.manual_seed(seed)
     for name, weight in model.named_parameters():
         if "lora_" in name:
             torch.nn.init.normal_(weight, std=0.3)
@@ -91,7 +92,7 @@ def ask(
 
 
 def plain(folder: Path, prompt: list[Message], tokens: int) -> str:
-    """What transformers says, without any engine."""
+    """Return what transformers generates without any engine."""
     return str(loaded(folder)[0].decode(plain_ids(folder, prompt, tokens), skip_special_tokens=True))
 
 
@@ -126,7 +127,7 @@ def test_a_larger_n_extends_a_smaller_one(engine: VllmEngine, runner: asyncio.Ru
     assert five[3:] == last
 
 
-def test_what_shares_the_batch_changes_nothing(engine: VllmEngine, runner: asyncio.Runner) -> None:
+def test_the_rest_of_the_batch_changes_nothing(engine: VllmEngine, runner: asyncio.Runner) -> None:
     alone = [ask(runner, engine, [prompt], FREE)[0] for prompt in PROMPTS]
     assert ask(runner, engine, PROMPTS * 8, FREE) == alone * 8  # 48 sequences in 16 places
     assert engine.usage().batch > 2
@@ -143,11 +144,12 @@ def test_generation_ends_before_a_stop_string(engine: VllmEngine, runner: asynci
 def test_generation_ends_at_any_token_that_ends_a_turn(
     engine: VllmEngine, runner: asyncio.Runner, lively: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert engine._stops == [engine._tokenizer.eos_token_id]
+    tokenizer = load_tokenizer(lively)
+    assert engine._engine._stops == [tokenizer.eos_token_id]
     tokens = plain_ids(lively, PROMPTS[0], 8)
-    monkeypatch.setattr(engine, "_stops", [tokens[3]])
+    monkeypatch.setattr(engine._engine, "_stops", [tokens[3]])
     (stopped,) = ask(runner, engine, PROMPTS[:1], Sampling(max_tokens=8))
-    assert stopped == [Completion(engine._tokenizer.decode(tokens[:3]), 4, "stop")]
+    assert stopped == [Completion(tokenizer.decode(tokens[:3]), 4, "stop")]
 
 
 def test_an_assistant_message_at_the_end_is_continued(engine: VllmEngine, runner: asyncio.Runner, lively: Path) -> None:
@@ -156,26 +158,33 @@ def test_an_assistant_message_at_the_end_is_continued(engine: VllmEngine, runner
     assert answer[0].text == plain(lively, prompt, 8)
 
 
-def test_a_context_that_would_overflow_is_an_error_of_its_own(engine: VllmEngine, runner: asyncio.Runner) -> None:
+def test_a_context_overflow_has_its_own_error(engine: VllmEngine, runner: asyncio.Runner) -> None:
     with pytest.raises(ContextOverflow, match="2048"):
         ask(runner, engine, [PROMPTS[0]], Sampling(max_tokens=2048))
 
 
-def test_a_conversation_that_goes_on_is_not_computed_again(engine: VllmEngine, runner: asyncio.Runner) -> None:
+def test_the_history_of_a_conversation_is_not_computed_again(
+    engine: VllmEngine, runner: asyncio.Runner, lively: Path
+) -> None:
+    tokenizer = load_tokenizer(lively)
     (answer,) = ask(runner, engine, [LONG], Sampling(max_tokens=12))
     before = engine.usage()
     longer = [*LONG, Message("assistant", answer[0].text), Message("user", "You are in the kitchen.")]
     ask(runner, engine, [longer], Sampling(max_tokens=4))
-    after, asked = engine.usage(), len(prompt_ids(engine._tokenizer, longer))
+    after, asked = engine.usage(), len(prompt_ids(tokenizer, longer))
     assert after.prompt - before.prompt == asked
-    assert after.cached - before.cached >= len(prompt_ids(engine._tokenizer, LONG)) - 128  # whole blocks only
+    assert after.cached - before.cached >= len(prompt_ids(tokenizer, LONG)) - 128  # whole blocks only
     assert after.generated - before.generated == 4
 
 
-def test_an_adapter_answers_beside_its_base(
+def for_model(runner: asyncio.Runner, engine: VllmEngine, folder: Path, name: str) -> VllmEngine | None:
+    return runner.run(engine.for_model(Model(folder, name)))
+
+
+def test_an_adapter_answers_and_its_base_too(
     engine: VllmEngine, runner: asyncio.Runner, lively: Path, adapter: Path
 ) -> None:
-    view = engine.beside(Model(adapter, "adapter"))
+    view = for_model(runner, engine, adapter, "adapter")
     assert view is not None and view.capacity == engine.capacity
 
     async def both() -> list[list[list[Completion]]]:
@@ -192,14 +201,39 @@ def test_an_adapter_answers_beside_its_base(
     assert ask(runner, view, PROMPTS[:1], Sampling(max_tokens=4)) and view.usage() == engine.usage()
 
 
-def test_only_what_fits_is_served_beside(engine: VllmEngine, lively: Path, smollm: Path, tmp_path: Path) -> None:
-    assert engine.beside(Model(lively, "tiny")) is not None
-    assert engine.beside(Model(smollm, "other")) is None
-    assert engine.beside(Model(lora(lively, tmp_path / "eight", rank=8), "fits")) is not None
-    assert engine.beside(Model(lora(lively, tmp_path / "nine", rank=9), "too large")) is None
+def test_an_adapter_that_was_trained_again_answers_with_its_new_weights(
+    engine: VllmEngine, runner: asyncio.Runner, lively: Path, tmp_path: Path
+) -> None:
+    """Neither old weights nor keys and values that were computed with them are used, though the path is the same."""
+    said = []
+    for seed in (2, 3):
+        reference = lora(lively, tmp_path / f"reference-{seed}", 5, seed)
+        shutil.rmtree(tmp_path / "policy", ignore_errors=True)
+        shutil.copytree(reference, tmp_path / "policy")
+        view = for_model(runner, engine, tmp_path / "policy", "policy")
+        assert view is not None
+        answers = ask(runner, view, [*PROMPTS, LONG], Sampling(max_tokens=16))
+        said.append([answer[0].text for answer in answers])
+        assert said[-1] == [plain(reference, prompt, 16) for prompt in [*PROMPTS, LONG]]
+    assert said[0] != said[1]
 
 
-def test_a_cancelled_request_takes_nothing_else_with_it(engine: VllmEngine, runner: asyncio.Runner) -> None:
+def test_only_what_fits_is_served(
+    engine: VllmEngine, runner: asyncio.Runner, lively: Path, smollm: Path, tmp_path: Path
+) -> None:
+    eight, nine = (lora(lively, tmp_path / str(rank), rank) for rank in (8, 9))
+    models = [(lively, "tiny"), (smollm, "other"), (eight, "fits"), (nine, "too large")]
+    served = [for_model(runner, engine, *model) is not None for model in models]
+    assert served == [True, False, True, False]
+
+
+def processes(engine: VllmEngine) -> list[psutil.Process]:
+    """The supervisor of the engine's server, and all processes below it."""
+    supervisor = psutil.Process(engine._servers.servers[0]._process.pid)
+    return [supervisor, *supervisor.children(recursive=True)]
+
+
+def test_a_cancelled_request_affects_no_other(engine: VllmEngine, runner: asyncio.Runner) -> None:
     alone = ask(runner, engine, [PROMPTS[1]], FREE)
 
     async def one_goes() -> list[Completion]:
@@ -212,9 +246,10 @@ def test_a_cancelled_request_takes_nothing_else_with_it(engine: VllmEngine, runn
         return await staying
 
     assert [runner.run(one_goes())] == alone
-    before = engine.usage().generated
-    ask(runner, engine, [PROMPTS[1]], FREE)
-    assert engine.usage().generated - before < 100  # nobody works on what was cancelled
+    before = [sum(process.cpu_times()[:2]) for process in processes(engine)]
+    time.sleep(1)
+    after = [sum(process.cpu_times()[:2]) for process in processes(engine)]
+    assert sum(after) - sum(before) < 0.5  # the server does not work on what was cancelled
 
 
 def test_many_long_prompts_with_seeds_are_answered(runner: asyncio.Runner, engine: VllmEngine) -> None:
@@ -223,17 +258,20 @@ def test_many_long_prompts_with_seeds_are_answered(runner: asyncio.Runner, engin
     assert all(completion.tokens > 0 for (completion,) in ask(runner, engine, prompts, sampling))
 
 
-def test_nothing_is_left_running_after_close(engine: VllmEngine, runner: asyncio.Runner) -> None:
-    assert any("EngineCore" in process.name() for process in psutil.Process().children(recursive=True))
+def test_a_server_that_loses_its_engine_core_says_so_and_ends(engine: VllmEngine, runner: asyncio.Runner) -> None:
+    """The last test of this module."""
+    before = processes(engine)
+    (core,) = [process for process in before if "EngineCore" in process.name()]
 
-    async def leave_while_waiting() -> None:
+    async def killed() -> None:
         waiting = asyncio.create_task(engine.generate(PROMPTS[0], Sampling(max_tokens=1900)))
         await asyncio.sleep(0.2)
-        await engine.close()
-        with pytest.raises(MachineryError, match="closed"):
+        core.kill()
+        with pytest.raises(MachineryError, match="ended: it was killed"):
             await waiting
+        await engine.close()
 
-    runner.run(leave_while_waiting())
-    assert not [p for p in psutil.Process().children(recursive=True) if "EngineCore" in p.name()]
+    runner.run(killed())
+    assert not [process for process in before if process.is_running() and process.status() != psutil.STATUS_ZOMBIE]
     with pytest.raises(MachineryError, match="closed"):
         ask(runner, engine, PROMPTS[:1], FREE)

@@ -1,1 +1,1 @@
-"""What reports say, on made-up episodes with numbers worked out by hand."""
+"""Reports on made-up episodes, with numbers computed by hand."""

@@ -1,4 +1,4 @@
-"""Episodes without a model or a world."""
+"""Made-up episodes and evaluations."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -7,13 +7,13 @@ from sandcli.report.scores import Evaluation, Score
 
 
 def score(task: int, reward: float, split: str = "seen", **other: Any) -> Score:
-    """One episode of four steps, of which one is deliberated."""
+    """One episode of four steps with one deliberated step."""
     values: dict[str, Any] = {"kind": "boil", "steps": 4, "deliberated": 1, "tokens": 100, **other}
     return Score(split, f"{values['kind']}_{task}", reward=reward, success=reward >= 1, **values)
 
 
 def scores(rewards: Sequence[float], split: str = "seen", **other: Any) -> list[Score]:
-    """One episode a reward, of tasks 0, 1, ..."""
+    """One episode per reward, on tasks 0, 1, ..."""
     return [score(task, reward, split, **other) for task, reward in enumerate(rewards)]
 
 
@@ -23,7 +23,7 @@ def everywhere(*rewards: float) -> list[Score]:
 
 
 def evaluation(run: str = "runs/it1", **other: Any) -> Evaluation:
-    """A run; its models are given as `model=`, `sft=`, `base_model=` and so on."""
+    """The evaluation of a run; give the scores of its models as `model=`, `sft=`, `base_model=` and so on."""
     known = {name: other.pop(name) for name in Evaluation._fields if name in other}
     known.setdefault("scores", {name.removesuffix("_model"): found for name, found in other.items()})
     defaults: dict[str, Any] = {"base": "m/tiny", "world": "ScienceWorld", "iteration": 1, "without": "none"}

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sandcli.report.bands import BANDS, Limits, banded, limits_of
-from sandcli.report.rows import rows_of
+from sandcli.report.bands import BANDS, BandLimits, band_limits, banded_scores
+from sandcli.report.rows import agent_rows
 from tests.report.made_up import evaluation, everywhere, score, scores
 
 REWARDS = st.lists(st.sampled_from([0.0, 0.1, 0.25, 0.5, 0.75, 1.0]), min_size=1, max_size=40)
@@ -29,15 +29,15 @@ REWARDS = st.lists(st.sampled_from([0.0, 0.1, 0.25, 0.5, 0.75, 1.0]), min_size=1
 def test_the_bands_are_tertiles(
     rewards: list[float], limits: tuple[float, float], counts: tuple[int, int, int]
 ) -> None:
-    found = limits_of(rewards)
-    assert found == Limits(*limits)
+    found = band_limits(rewards)
+    assert found == BandLimits(*limits)
     bands = Counter(found.band(reward) for reward in rewards)
     assert tuple(bands[band] for band in BANDS) == counts
 
 
 @given(REWARDS)
 def test_a_better_task_is_never_in_a_harder_band(rewards: list[float]) -> None:
-    limits = limits_of(rewards)
+    limits = band_limits(rewards)
     order = [BANDS.index(limits.band(reward)) for reward in sorted(rewards)]
     assert order == sorted(order)
     assert order[0] == 0
@@ -45,16 +45,16 @@ def test_a_better_task_is_never_in_a_harder_band(rewards: list[float]) -> None:
 
 
 @given(st.sets(st.floats(0, 1), min_size=3, max_size=40))
-def test_different_rewards_give_thirds(rewards: set[float]) -> None:
-    bands = Counter(map(limits_of(list(rewards)).band, rewards))
+def test_distinct_rewards_give_thirds(rewards: set[float]) -> None:
+    bands = Counter(map(band_limits(list(rewards)).band, rewards))
     assert max(bands.values()) - min(bands[band] for band in BANDS) <= 2
 
 
-def test_the_base_model_of_the_same_group_makes_the_bands_by_task() -> None:
+def test_bands_follow_the_base_model_of_the_same_group() -> None:
     base = [score(0, 0.0), score(1, 0.5), score(2, 1.0)]
     model = [score(2, 0.1), score(0, 0.9), score(7, 0.3)]
     other = evaluation("runs/other", base="m/other", model=model)
-    found = banded(rows_of([evaluation(base_model=base, model=model), other]))
+    found = banded_scores(agent_rows([evaluation(base_model=base, model=model), other]))
     assert [part.row.label for part in found] == ["base", "SAND, iteration 1"]
     assert {band: [s.task for s in kept] for band, kept in found[1].scores.items()} == {
         "hard": ["boil_0"],
@@ -63,11 +63,11 @@ def test_the_base_model_of_the_same_group_makes_the_bands_by_task() -> None:
     }
 
 
-def test_seen_and_unseen_tasks_of_a_name_are_kept_apart() -> None:
+def test_seen_and_unseen_tasks_of_the_same_name_are_distinct() -> None:
     base = scores([0.0], "seen") + scores([1.0], "unseen")
-    (_, found) = banded(rows_of([evaluation(base_model=base, model=everywhere(0.4))]))
+    (_, found) = banded_scores(agent_rows([evaluation(base_model=base, model=everywhere(0.4))]))
     assert [len(found.scores[band]) for band in BANDS] == [1, 0, 1]
 
 
-def test_where_the_base_model_earned_the_same_everywhere_nothing_is_harder() -> None:
-    assert not banded(rows_of([evaluation(base_model=everywhere(1.0, 1.0), model=everywhere(0.4, 0.6))]))
+def test_equal_rewards_of_the_base_model_give_no_bands() -> None:
+    assert not banded_scores(agent_rows([evaluation(base_model=everywhere(1.0, 1.0), model=everywhere(0.4, 0.6))]))

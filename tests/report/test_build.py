@@ -8,7 +8,8 @@ import pytest
 from sandcli.core.stage import Options
 from sandcli.errors import PrerequisiteError, UsageError
 from sandcli.models import fingerprint
-from sandcli.report.build import read_run, report_on, write_files
+from sandcli.report.build import build_report, write_files
+from sandcli.report.evaluations import read_run
 from tests.helpers import accept_edit, artifact, contents, fault, lines, make_run, perform, sand
 
 
@@ -21,10 +22,10 @@ def evaluated(tmp_path: Path) -> Path:
     return root
 
 
-def test_scores_are_those_of_the_episodes(evaluated: Path) -> None:
+def test_scores_match_the_episodes(evaluated: Path) -> None:
     found = read_run(evaluated)
     episodes = lines(evaluated / "eval.jsonl")
-    assert (found.world, found.iteration, found.without, found.missing) == ("ToyWorld", 1, "none", 0)
+    assert (found.world, found.iteration, found.without, found.failed) == ("ToyWorld", 1, "none", 0)
     assert set(found.scores) == {"base", "sft", "model"}
     assert sum(len(kept) for kept in found.scores.values()) == len(episodes) == 18
     for episode in episodes:
@@ -32,7 +33,7 @@ def test_scores_are_those_of_the_episodes(evaluated: Path) -> None:
         (score,) = [s for s in found.scores[episode["model"]] if (s.split, s.task) == (episode["split"], name)]
         assert (score.reward, score.steps) == (episode["reward"], len(episode["steps"]))
         assert (score.tokens, score.deliberated) == (episode["tokens"], episode["deliberated"])
-    assert found.trained == {f"fetch_{number}" for number in range(6)}
+    assert found.trained_tasks == {f"fetch_{number}" for number in range(6)}
     assert found.settings["env.toyworld"] == "1"
 
 
@@ -41,7 +42,7 @@ def test_the_iteration_and_the_ablation_come_from_the_settings(tmp_path: Path) -
     ablated = make_run(tmp_path / "no-critique", method__without="critique")
     for root in (second, ablated):
         perform("eval", root, limit=1)
-    made = report_on([second, ablated, second / ".." / "it2"])
+    made = build_report([second, ablated, second / ".." / "it2"])
     assert [row.label for row in made.rows] == ["SAND, iteration 2", "without critique"]
     assert "table3" in [sheet.name for sheet in made.sheets]
 
@@ -73,7 +74,7 @@ def test_json_and_the_other_formats(evaluated: Path) -> None:
     assert sand("report", evaluated, "--format", "html").returncode == 2
 
 
-def test_files_are_written_and_come_out_the_same_again(evaluated: Path, tmp_path: Path) -> None:
+def test_the_same_report_writes_the_same_files(evaluated: Path, tmp_path: Path) -> None:
     ran = sand("report", evaluated, "--out", tmp_path / "deep" / "out")
     assert ran.returncode == 0, ran.stderr
     found = contents(tmp_path / "deep" / "out")
@@ -81,7 +82,7 @@ def test_files_are_written_and_come_out_the_same_again(evaluated: Path, tmp_path
     assert {*tables, "figure3.png", "figure3.svg", "figure4.png", "figure4.svg", "warnings.txt"} <= set(found)
     assert found["figure3.png"].startswith(b"\x89PNG") and b"ToyWorld seen" in found["figure3.svg"]
     assert b"SAND, iteration 1" in found["table2.tex"]
-    write_files(report_on([evaluated]), tmp_path / "again")
+    write_files(build_report([evaluated]), tmp_path / "again")
     assert contents(tmp_path / "again") == found
 
 
@@ -92,60 +93,60 @@ def test_eval_shows_the_report_of_its_run(tmp_path: Path) -> None:
     assert "Table 2" in ran.stdout and "SAND, iteration 1" in ran.stdout
 
 
-def test_what_is_lacking_comes_by_the_command_that_is_told(tmp_path: Path) -> None:
+def test_the_printed_command_adds_the_missing_part(tmp_path: Path) -> None:
     root = make_run(tmp_path / "run")
     perform("eval", root)
-    made = report_on([root])
+    made = build_report([root])
     assert [figure.name for figure in made.figures] == ["figure3"]
-    bands, ablations = made.lacking
+    bands, ablations = made.missing
     assert "no Table 3" in ablations
     before, _, command = bands.partition(": sand ")
-    assert "Figure 4 of smollm2-135m-instruct on ToyWorld" in before
+    assert "Figure 4 for smollm2-135m-instruct on ToyWorld" in before
     assert sand(*command.split()).returncode == 0
-    made = report_on([root])
+    made = build_report([root])
     assert [figure.name for figure in made.figures] == ["figure3", "figure4"]
-    assert made.lacking == [ablations]
+    assert made.missing == [ablations]
 
 
 def test_without_an_iteration_there_is_no_figure_4(tmp_path: Path) -> None:
     root = make_run(tmp_path / "run")
     perform("eval", root, eval__models=["base", "sft"])
-    made = report_on([root])
+    made = build_report([root])
     assert [figure.name for figure in made.figures] == ["figure3"]
-    assert made.lacking[0].endswith(f"sand eval --run {root} --models model")
+    assert made.missing[0].endswith(f"sand eval --run {root} --models model")
 
 
-def test_the_command_that_is_told_keeps_the_limit(tmp_path: Path) -> None:
+def test_the_printed_command_keeps_the_limit(tmp_path: Path) -> None:
     root = make_run(tmp_path / "run")
     perform("eval", root, limit=2)
-    assert report_on([root]).lacking[0].endswith(f"sand eval --run {root} --limit 2 --models base")
+    assert build_report([root]).missing[0].endswith(f"sand eval --run {root} --limit 2 --models base")
 
 
-def test_an_episode_counts_once(evaluated: Path) -> None:
+def test_a_repeated_episode_is_an_error(evaluated: Path) -> None:
     artifact = evaluated / "eval.jsonl"
     whole = artifact.read_bytes()
     artifact.write_bytes(whole + whole.splitlines(keepends=True)[0])
     number = len(whole.splitlines()) + 1
     with pytest.raises(UsageError, match=rf"eval\.jsonl:{number}: .*the same unit is on line 1"):
-        report_on([evaluated])
+        build_report([evaluated])
     artifact.write_bytes(whole)
 
 
-def test_what_is_no_run_or_has_nothing_evaluated(evaluated: Path, tmp_path: Path) -> None:
+def test_a_folder_that_is_no_run_or_has_no_evaluation_is_an_error(evaluated: Path, tmp_path: Path) -> None:
     ran = sand("report", evaluated, tmp_path / "none")
     assert (ran.returncode, ran.stdout) == (3, "")
-    assert ran.stderr.startswith(f"error: {tmp_path}/none is no run directory")
+    assert ran.stderr.startswith(f"error: {tmp_path}/none is not a run directory")
     (tmp_path / "notes").mkdir()
-    with pytest.raises(PrerequisiteError, match="notes is no run directory"):
-        report_on([evaluated, tmp_path / "notes"])
+    with pytest.raises(PrerequisiteError, match="notes is not a run directory"):
+        build_report([evaluated, tmp_path / "notes"])
     assert not list((tmp_path / "notes").iterdir())
     empty = make_run(tmp_path / "new")
     with pytest.raises(PrerequisiteError, match=r"new/eval\.jsonl is missing") as caught:
-        report_on([evaluated, empty])
+        build_report([evaluated, empty])
     assert caught.value.fix == f"sand eval --run {empty}"
 
 
-def test_failed_episodes_and_other_rules_are_warned_of(tmp_path: Path) -> None:
+def test_failed_episodes_and_different_rules_cause_warnings(tmp_path: Path) -> None:
     faults = tmp_path / "faults"
     sick = make_run(tmp_path / "sick", env__simplifications=f"faults={faults}", run__retries=0, run__in_flight=1)
     other = make_run(tmp_path / "other", env__simplifications="rules=2", run__iteration=2)
@@ -154,19 +155,19 @@ def test_failed_episodes_and_other_rules_are_warned_of(tmp_path: Path) -> None:
     for _ in range(3):
         fault(faults, "raise", f"fetch_6 {first['steps'][0]['action']}")
     perform("eval", sick, options=Options(accept_failures=True))
-    perform("eval", sick, eval__models=["base"])  # of the failed episode this says nothing
+    perform("eval", sick, eval__models=["base"])  # does not touch the failed episode
     assert len(artifact(sick, "eval").failures()) == 1
-    found = report_on([sick, other]).warnings
+    found = build_report([sick, other]).warnings
     assert any("1 episodes failed and are left out" in line and str(sick) in line for line in found)
     assert any("the version of toyworld differs: 1 in" in line for line in found)
     assert any("has 2 tasks" in line and "ToyWorld seen" in line for line in found)
 
 
-def test_a_model_that_was_made_anew_is_not_what_was_evaluated(tmp_path: Path) -> None:
+def test_a_model_trained_again_after_its_evaluation_is_reported(tmp_path: Path) -> None:
     root = make_run(tmp_path / "run")
     perform("eval", root, eval__models=["sft", "model"])
-    perform("eval", root, eval__models=["base"])  # what was asked for last does not hide the others
-    assert not report_on([root]).warnings
+    perform("eval", root, eval__models=["base"])  # the last evaluation does not hide the others
+    assert not build_report([root]).warnings
     (root / "sand.toml").write_text((root / "sand.toml").read_text().replace('kind = "scripted"', 'kind = "auto"'))
     for name in ("sft", "model"):
         (root / name).mkdir()
@@ -174,46 +175,46 @@ def test_a_model_that_was_made_anew_is_not_what_was_evaluated(tmp_path: Path) ->
     folders = {name: root / str(json.loads(name)[-1]) for name in artifact(root, "eval").digests()}
     made = {name: fingerprint(folder) for name, folder in folders.items() if folder.exists()}
     units.write_text(json.dumps(made))
-    assert not report_on([root]).warnings
+    assert not build_report([root]).warnings
     (root / "model" / "model.safetensors").write_bytes(b"other weights")
-    (line,) = report_on([root]).warnings
-    assert "its model was trained anew" in line
+    (line,) = build_report([root]).warnings
+    assert "its model was trained again" in line
     assert line.endswith(f"sand eval --run {root} --models base,model,sft --force")
 
 
-def test_the_environment_renames_no_run(evaluated: Path) -> None:
+def test_environment_variables_do_not_rename_rows(evaluated: Path) -> None:
     names = {"SAND_METHOD_WITHOUT": "sampling", "SAND_RUN_ITERATION": "7", "SAND_MODEL_BASE": "x/other"}
     assert sand("report", evaluated, extra=names).stdout == sand("report", evaluated).stdout
 
 
-def test_an_ablation_is_what_was_done_and_not_what_sand_toml_says(tmp_path: Path) -> None:
+def test_an_ablation_is_recognised_by_its_deliberations_not_by_sand_toml(tmp_path: Path) -> None:
     root = make_run(tmp_path / "run")
     for stage in ("collect", "sample"):
         perform(stage, root)
     perform("synthesize", root, method__without="critique")
     perform("eval", root)
-    assert [row.label for row in report_on([root]).rows] == ["without critique"]
+    assert [row.label for row in build_report([root]).rows] == ["without critique"]
 
 
-def test_of_training_tasks_alone_the_command_for_others_is_told(tmp_path: Path) -> None:
+def test_with_training_tasks_only_the_command_for_test_tasks_is_printed(tmp_path: Path) -> None:
     root = make_run(tmp_path / "run")
     perform("eval", root, limit=2, eval__splits=["train"])
-    told = report_on([root]).lacking
-    assert any(line.endswith(f"sand eval --run {root} --limit 2 --splits seen,unseen") for line in told)
+    missing = build_report([root]).missing
+    assert any(line.endswith(f"sand eval --run {root} --limit 2 --splits seen,unseen") for line in missing)
 
 
-def test_of_an_ablation_alone_no_command_is_told_that_brings_nothing(tmp_path: Path) -> None:
+def test_with_an_ablation_only_every_printed_command_adds_something(tmp_path: Path) -> None:
     root = make_run(tmp_path / "run", method__without="critique")
     perform("eval", root)
-    assert [line.rpartition(": ")[2] for line in report_on([root]).lacking] == [
+    assert [line.rpartition(": ")[2] for line in build_report([root]).missing] == [
         f"sand eval --run {root} --models base",
         "sand init --run NEW",
     ]
     perform("eval", root, eval__models=["base", "model"])
-    assert [line.rpartition(": ")[2] for line in report_on([root]).lacking] == ["sand init --run NEW"]
+    assert [line.rpartition(": ")[2] for line in build_report([root]).missing] == ["sand init --run NEW"]
 
 
-def test_a_page_goes_into_a_file_not_over_a_folder(evaluated: Path, tmp_path: Path) -> None:
+def test_the_html_page_cannot_replace_a_folder(evaluated: Path, tmp_path: Path) -> None:
     ran = sand("report", evaluated, "--html", tmp_path)
     assert ran.returncode == 2 and "is a directory" in ran.stderr
     assert not list(tmp_path.glob("*.tmp"))

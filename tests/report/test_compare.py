@@ -1,18 +1,18 @@
-"""Paired differences, and a warning for each way in which numbers are not comparable."""
+"""Paired differences, and a warning for everything that makes numbers incomparable."""
 
 import pytest
 
 from sandcli.report.compare import difference, warnings
-from sandcli.report.rows import rows_of
+from sandcli.report.rows import agent_rows
 from sandcli.report.scores import Evaluation
 from tests.report.made_up import evaluation, score, scores
 
 
 def warned(*evaluations: Evaluation) -> list[str]:
-    return warnings(evaluations, rows_of(evaluations))
+    return warnings(evaluations, agent_rows(evaluations))
 
 
-def test_differences_are_taken_on_the_tasks_that_both_have() -> None:
+def test_differences_are_over_the_tasks_in_common() -> None:
     ours = [score(1, 0.75), score(2, 0.5), score(3, 1.0)]
     theirs = [score(2, 0.25), score(1, 0.25), score(9, 1.0)]
     found = difference(ours, theirs)
@@ -21,14 +21,14 @@ def test_differences_are_taken_on_the_tasks_that_both_have() -> None:
     assert (found.low, found.high) == (25.0, 50.0)
 
 
-def test_a_difference_that_is_the_same_everywhere_has_no_interval() -> None:
+def test_equal_differences_have_no_interval() -> None:
     found = difference(scores([0.1, 0.9, 0.4]), scores([0.0, 0.8, 0.3]))
     assert found is not None
     assert list(found) == pytest.approx([10, 10, 10, 3])
     assert difference(scores([0.1]), []) is None
 
 
-def test_nothing_to_warn_of() -> None:
+def test_comparable_runs_cause_no_warning() -> None:
     settings = {"env.step_limit": "0", "prompt.instruction": "abc"}
     assert not warned(
         evaluation("a", settings=settings, model=scores([0.1, 0.2]), sft=scores([0.1, 0.2])),
@@ -40,7 +40,7 @@ def test_nothing_to_warn_of() -> None:
 @pytest.mark.parametrize(
     ("key", "named"),
     [
-        ("agent.max_tokens", "the longest turn (agent.max_tokens)"),
+        ("agent.max_tokens", "the token limit of a turn (agent.max_tokens)"),
         ("env.step_limit", "the step limit (env.step_limit)"),
         ("env.simplifications", "the simplifications"),
         ("env.grammar", "the games' grammar"),
@@ -48,20 +48,20 @@ def test_nothing_to_warn_of() -> None:
         ("prompt.instruction", "the agent's prompt"),
     ],
 )
-def test_another_setting(key: str, named: str) -> None:
+def test_a_different_setting_causes_a_warning(key: str, named: str) -> None:
     runs = [
         evaluation(run, settings={key: value}, iteration=number, model=scores([0.5]))
         for number, (run, value) in enumerate([("a", "1"), ("b", "2"), ("c", "1")], 1)
     ]
     line, *own = warned(*runs)
     assert len(own) == (3 if key == "env.step_limit" else 0)
-    assert all("the paper's later" in told for told in own)
+    assert all("earlier than in the paper" in line for line in own)
     assert named in line
     assert "differs: 1 in a, c; 2 in b." in line
     assert line.endswith("sand eval --run b --force")
 
 
-def test_other_tasks_and_another_split() -> None:
+def test_different_tasks_and_splits_cause_warnings() -> None:
     full, half = scores([0.1, 0.2, 0.3]), [score(2, 0.4), score(8, 0.4)]
     lines = warned(evaluation("a", sft=full + scores([0.1], "unseen")), evaluation("b", model=half))
     assert len(lines) == 2
@@ -71,22 +71,22 @@ def test_other_tasks_and_another_split() -> None:
     assert lines[1].endswith("sand eval --run b --splits unseen --models model")
 
 
-def test_as_many_but_other_tasks() -> None:
+def test_different_tasks_of_the_same_number_cause_a_warning() -> None:
     (line,) = warned(evaluation("a", sft=[score(1, 0.1)], model=[score(2, 0.1)]))
-    assert "has 1 tasks" in line and "0 in common" in line
+    assert "has 1 task," in line and "0 in common" in line
 
 
-def test_failed_episodes_and_accepted_ones() -> None:
+def test_failed_and_accepted_episodes_cause_warnings() -> None:
     failed, accepted = warned(
-        evaluation("a", missing=3, accepted=("agent.max_tokens: was 512, is 64",), model=scores([0.5]))
+        evaluation("a", failed=3, accepted=("agent.max_tokens: was 512, is 64",), model=scores([0.5]))
     )
     assert failed.startswith("a: 3 episodes failed") and failed.endswith("sand eval --run a")
     assert "was 512, is 64" in accepted and accepted.endswith("--force")
 
 
-def test_tasks_that_were_trained_on() -> None:
+def test_test_tasks_in_the_training_data_cause_a_warning() -> None:
     trained = frozenset({"boil_0", "boil_2", "boil_77"})
     model = scores([0.1, 0.2, 0.3]) + scores([0.1], "train")
-    (line,) = warned(evaluation("a", trained=trained, model=model, sft=model))
+    (line,) = warned(evaluation("a", trained_tasks=trained, model=model, sft=model))
     assert line.startswith("a: 2 of the 3 ScienceWorld seen tasks are in its expert.jsonl")
-    assert not warned(evaluation("a", trained=trained, base_model=model))
+    assert not warned(evaluation("a", trained_tasks=trained, base_model=model))

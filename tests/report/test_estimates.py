@@ -16,34 +16,34 @@ def test_equal_values_have_no_interval() -> None:
     assert bootstrap([0.5] * 7) == Estimate(0.5, 0.5, 0.5)
 
 
-def test_the_interval_is_that_of_theory() -> None:
+def test_the_interval_matches_theory() -> None:
     values = [0.0, 1.0] * 200
     found = bootstrap(values)
     half = 1.96 * 0.5 / np.sqrt(400)
     assert list(found) == pytest.approx([0.5, 0.5 - half, 0.5 + half], abs=0.006)
 
 
-def test_several_groups_count_alike_whatever_their_size() -> None:
+def test_groups_have_equal_weight_whatever_their_size() -> None:
     found = bootstrap([1.0] * 9, [0.0])
     assert found == Estimate(0.5, 0.5, 0.5)
 
 
-def test_the_mean_of_groups_is_surer_than_each() -> None:
+def test_the_mean_of_groups_has_a_narrower_interval_than_each() -> None:
     values = [0.0, 1.0] * 50
     one, four = bootstrap(values), bootstrap(values, values, values, values)
     assert (four.high - four.low) == pytest.approx((one.high - one.low) / 2, rel=0.15)
 
 
 @given(REWARDS)
-def test_an_interval_lies_within_the_values_and_comes_out_again(values: list[float]) -> None:
+def test_an_interval_is_within_the_values_and_reproducible(values: list[float]) -> None:
     found = bootstrap(values)
     assert found.mean == pytest.approx(fmean(values))
     assert min(values) - 1e-9 <= found.low <= found.high <= max(values) + 1e-9
     assert found == bootstrap(values)
 
 
-def test_as_many_draws_as_it_takes_are_made_in_pieces() -> None:
-    many = bootstrap(list(np.random.default_rng(1).random(5000)))  # more draws than are held at once
+def test_large_samples_are_drawn_in_chunks() -> None:
+    many = bootstrap(list(np.random.default_rng(1).random(5000)))  # more than one chunk
     half = 1.96 * np.sqrt(1 / 12) / np.sqrt(5000)
     assert many.high - many.low == pytest.approx(2 * half, rel=0.1)
 
@@ -58,7 +58,7 @@ def test_wilson(successes: int, tasks: int, low: float, high: float) -> None:
 
 
 @given(st.integers(1, 500).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
-def test_wilson_holds_the_rate_and_mirrors(case: tuple[int, int]) -> None:
+def test_wilson_contains_the_rate_and_is_symmetric(case: tuple[int, int]) -> None:
     successes, tasks = case
     found, mirrored = wilson(successes, tasks), wilson(tasks - successes, tasks)
     assert 0 <= found.low <= found.mean + 1e-12 and found.mean - 1e-12 <= found.high <= 1

@@ -1,4 +1,4 @@
-"""The figures are there, say what they show, and come out the same again; how they look is for eyes."""
+"""The figures exist, are labelled and are reproducible. How they look is not tested."""
 
 import io
 import warnings
@@ -10,16 +10,16 @@ from PIL import Image
 
 from sandcli.report.figures import figure3, figure4
 from sandcli.report.parts import Figure
-from sandcli.report.rows import rows_of
+from sandcli.report.rows import agent_rows
 from sandcli.report.scores import Evaluation, Score
 from tests.report.made_up import evaluation, everywhere, score
 
 
 @pytest.fixture(autouse=True)
-def layout_holds() -> object:
-    """A layout that does not fit is told as a warning."""
+def warnings_are_errors() -> object:
+    """Turn warnings about glyphs and layouts into errors."""
     with warnings.catch_warnings():
-        warnings.simplefilter("error", UserWarning)  # what matplotlib says of a glyph or a layout that fails
+        warnings.simplefilter("error", UserWarning)
         yield
 
 
@@ -46,8 +46,8 @@ def iterations(last: int, world: str = "ScienceWorld", base: str = "m/tiny") -> 
 
 
 @pytest.mark.parametrize("count", [1, 2, 3])
-def test_figures_have_a_tick_or_panel_an_iteration(count: int) -> None:
-    rows = rows_of(iterations(count))
+def test_each_iteration_has_a_tick_and_a_panel(count: int) -> None:
+    rows = agent_rows(iterations(count))
     ticks = [f"it. {number}" for number in range(1, count + 1)]
     found = texts(figure3(rows))
     assert [text for text in found if text.startswith("it. ")] == ticks * 2
@@ -59,14 +59,14 @@ def test_figures_have_a_tick_or_panel_an_iteration(count: int) -> None:
     assert found.count("n = 8") == 3 * count
 
 
-def test_worlds_and_base_models_have_their_panels() -> None:
-    rows = rows_of([*iterations(2), *iterations(1, "ALFWorld"), *iterations(1, base="m/other")])
+def test_worlds_and_base_models_have_their_own_panels() -> None:
+    rows = agent_rows([*iterations(2), *iterations(1, "ALFWorld"), *iterations(1, base="m/other")])
     assert {"tiny", "other", "ALFWorld unseen"} <= set(texts(figure3(rows)))
     assert {"tiny, ScienceWorld", "tiny, ALFWorld", "other, ScienceWorld"} <= set(texts(figure4(rows)))
 
 
 def test_the_same_numbers_give_the_same_bytes() -> None:
-    rows = rows_of(iterations(2))
+    rows = agent_rows(iterations(2))
     assert figure3(rows) == figure3(rows)
     assert figure4(rows) == figure4(rows)
     drawn = figure4(rows)
@@ -84,24 +84,24 @@ def test_the_same_numbers_give_the_same_bytes() -> None:
     ],
     ids=["equal rates", "two empty bands", "one task", "no deliberation", "all zero"],
 )
-def test_little_data_is_drawn(base: Sequence[Score], model: Sequence[Score]) -> None:
-    rows = rows_of([evaluation(base_model=list(base), model=list(model))])
+def test_figures_of_little_data(base: Sequence[Score], model: Sequence[Score]) -> None:
+    rows = agent_rows([evaluation(base_model=list(base), model=list(model))])
     assert "it. 1" in texts(figure3(rows))
     assert "SAND, iteration 1" in texts(figure4(rows))
 
 
-def test_names_are_drawn_as_they_are() -> None:
+def test_names_are_drawn_literally() -> None:
     long = "a-run-with-a-name-that-is-longer-than-its-panel-is-wide"
     runs = [
         evaluation(f"runs/{name}", base_model=varied(), model=everywhere(0.1, 0.1, 0.1)) for name in (long, "x$y$<&")
     ]
-    found = texts(figure3(rows_of(runs)))
+    found = texts(figure3(agent_rows(runs)))
     assert "(x$y$<&)" in found
     assert f"it. 1({long})" in "".join(found)
-    assert f"1 ({long})" in "".join(texts(figure4(rows_of(runs))))
+    assert f"1 ({long})" in "".join(texts(figure4(agent_rows(runs))))
 
 
-def test_figures_that_cannot_be_drawn_are_none() -> None:
-    assert figure4(rows_of([evaluation(model=varied())])) is None
-    assert figure4(rows_of([evaluation(base_model=varied(), sft=varied())])) is None
-    assert figure3(rows_of([evaluation(without="critique", model=varied())])) is None
+def test_without_data_there_is_no_figure() -> None:
+    assert figure4(agent_rows([evaluation(model=varied())])) is None
+    assert figure4(agent_rows([evaluation(base_model=varied(), sft=varied())])) is None
+    assert figure3(agent_rows([evaluation(without="critique", model=varied())])) is None

@@ -1,4 +1,4 @@
-"""Tables as text: nothing in a name breaks a table, and a terminal of 80 columns is wide enough."""
+"""Tables as text: no name breaks a table, and tables fit into a terminal of 80 columns."""
 
 import csv
 import io
@@ -12,8 +12,8 @@ from rich.cells import cell_len
 from sandcli.report.details import differences
 from sandcli.report.estimates import Difference, Estimate
 from sandcli.report.formats import comma_separated, latex, markdown, numeric, terminal
-from sandcli.report.rows import rows_of
-from sandcli.report.sheets import Cell, Line, Sheet, grid, plain, text
+from sandcli.report.rows import agent_rows
+from sandcli.report.sheets import Cell, Sheet, SheetRow, grid, plain, text
 from sandcli.report.tables import table2
 from tests.report.made_up import evaluation, everywhere
 
@@ -22,7 +22,7 @@ NAMES = st.text("ab |_%&\\{}$#~^*<>[]`-,\"'", min_size=1, max_size=12)
 
 def sheet_of(*labels: str) -> Sheet:
     cells: list[Cell] = [Estimate(85.71, 80.13, 90.2), None, 10]
-    lines = [Line("base_1", label, cells) for label in labels]
+    lines = [SheetRow("base_1", label, cells) for label in labels]
     return Sheet("table9", "Rewards & more, 50 %", "agent", ["x_1 | y", "none", "count"], lines, ["a_b: 5 %"])
 
 
@@ -50,7 +50,7 @@ def test_markdown_escapes() -> None:
 
 
 @given(NAMES)
-def test_every_line_of_a_markdown_table_has_the_same_cells(name: str) -> None:
+def test_every_row_of_a_markdown_table_has_the_same_number_of_cells(name: str) -> None:
     rows = [line for line in markdown(grid(sheet_of(name))).splitlines() if line.startswith("| ")]
     assert len(rows) == 3
     assert {len(re.findall(r"(?<!\\)(?:\\\\)*\|", row)) for row in rows} == {6}
@@ -58,7 +58,7 @@ def test_every_line_of_a_markdown_table_has_the_same_cells(name: str) -> None:
 
 def test_latex_escapes_and_rules() -> None:
     written = latex(grid(sheet_of(r"50 % of a_b & c\d", "7 (x_1)")))
-    assert r"7 (x\_1) &" in written  # begins like a number, and is none
+    assert r"7 (x\_1) &" in written  # starts like a number but is a name
     assert r"50 \% of a\_b \& c\textbackslash{}d & 85.7 (80.1--90.2) & - & 10 \\" in written
     for part in (r"\toprule", r"\midrule", r"\bottomrule", r"\label{tab:table9}", r"\textit{base\_1}", "{lrrr}"):
         assert part in written
@@ -67,13 +67,13 @@ def test_latex_escapes_and_rules() -> None:
 
 def test_latex_has_minus_signs() -> None:
     runs = [evaluation(sft=everywhere(1.0, 0.5), model=everywhere(0.5, 0.5))]
-    sheet = differences(rows_of(runs))
+    sheet = differences(agent_rows(runs))
     assert sheet is not None
     assert r"$-$25.0 ($-$50.0 to $+$0.0)" in latex(grid(sheet))
 
 
 @given(NAMES)
-def test_latex_is_balanced_and_has_no_stray_specials(name: str) -> None:
+def test_latex_has_balanced_braces_and_no_unescaped_characters(name: str) -> None:
     written = latex(grid(sheet_of(name)))
     bare = re.sub(r"\\[\\&%$#_{}]", "", written)
     assert bare.count("{") == bare.count("}")
@@ -83,7 +83,7 @@ def test_latex_is_balanced_and_has_no_stray_specials(name: str) -> None:
 
 
 @given(NAMES)
-def test_csv_gives_names_back_and_bounds_have_columns(name: str) -> None:
+def test_csv_preserves_names_and_bounds_have_columns(name: str) -> None:
     head, row = csv.reader(io.StringIO(comma_separated(sheet_of(name))))
     assert head == [
         "base model",
@@ -107,7 +107,7 @@ def test_json_has_numbers_not_text() -> None:
 def test_table_2_of_both_worlds_fits_80_columns() -> None:
     models = {"sft": everywhere(0.0, 1.0, 1.0), "model": everywhere(0.9, 1.0)}
     runs = [evaluation("a", **models), evaluation("b", world="ALFWorld", **models)]
-    shown = terminal(grid(table2(rows_of(runs))), 80).plain.splitlines()
+    shown = terminal(grid(table2(agent_rows(runs))), 80).plain.splitlines()
     assert max(map(len, shown)) <= 80
     at = next(number for number, line in enumerate(shown) if line.startswith("SAND, iteration 1"))
     assert shown[at].split()[3:] == ["95.0"] * 5
@@ -115,17 +115,23 @@ def test_table_2_of_both_worlds_fits_80_columns() -> None:
     assert "Llama-3.1-8B (paper)" in shown
 
 
-def test_a_wide_terminal_has_one_line_a_row() -> None:
+def test_a_wide_terminal_has_one_line_per_row() -> None:
     shown = terminal(grid(sheet_of("first", "second")), 120).plain.splitlines()
     assert [line.split()[0] for line in shown] == ["Rewards", "agent", "base_1", "first", "second", "a_b:"]
 
 
-def test_numbers_stand_right() -> None:
+def test_names_cannot_control_the_terminal() -> None:
+    sheet = sheet_of("[red]run[/] \x1b[2J")
+    assert r"[red]run[/] \x1b[2J" in terminal(grid(sheet._replace(title="\x07")), 120).plain
+    assert "\x1b" in markdown(grid(sheet))  # files keep names as they are
+
+
+def test_columns_of_numbers_are_recognised() -> None:
     assert numeric(grid(sheet_of("7"))) == [False, True, True, True, True]
     assert numeric(grid(sheet_of("seven"))) == [False, False, True, True, True]
 
 
-def test_wide_letters_leave_columns_where_they_are() -> None:
+def test_wide_characters_keep_columns_aligned() -> None:
     shown = terminal(grid(sheet_of("first", "模型の一")), 120).plain.splitlines()
     one, other = (line for line in shown if "85.7" in line)
     assert cell_len(one) == cell_len(other)

@@ -1,4 +1,4 @@
-"""The tables: numbers by hand, and the paper's, which are written down here again."""
+"""The tables: numbers computed by hand, and the paper's numbers."""
 
 from pathlib import Path
 from typing import Any
@@ -8,7 +8,7 @@ import pytest
 from sandcli.report.details import differences, difficulty, steps, success, types
 from sandcli.report.estimates import Estimate
 from sandcli.report.figures import figure3
-from sandcli.report.rows import rows_of
+from sandcli.report.rows import agent_rows
 from sandcli.report.scores import Evaluation
 from sandcli.report.sheets import Sheet
 from sandcli.report.tables import table2, table3, table4
@@ -27,9 +27,9 @@ SAND, iteration 3 84.0 69.0 90.7 94.8 (84.6)
 
 
 def cells(sheet: Sheet | None, label: str, paper: bool = False) -> dict[str, Any]:
-    """The numbers of one line by column; the mean where there is an interval."""
+    """The numbers of one row by column; of an interval, the mean."""
     assert sheet is not None
-    line = next(line for line in sheet.lines if line.label == label and line.paper is paper)
+    line = next(line for line in sheet.rows if line.label == label and line.paper is paper)
     means = (getattr(cell, "mean", cell) for cell in line.cells)
     return dict(zip(sheet.columns, means, strict=True))
 
@@ -38,97 +38,97 @@ def two_worlds(**models: Any) -> list[Evaluation]:
     return [evaluation("a", **models), evaluation("b", world="ALFWorld", **models)]
 
 
-def test_the_papers_table_2() -> None:
-    sheet = table2(rows_of([evaluation(model=everywhere(0.5))]))
+def test_table_2_contains_the_papers_numbers() -> None:
+    sheet = table2(agent_rows([evaluation(model=everywhere(0.5))]))
     assert sheet.columns == ["ScienceWorld seen", "ScienceWorld unseen", "ALFWorld seen", "ALFWorld unseen", "average"]
     for base, printed in {"Llama-3.1-8B": LLAMA, "Qwen2.5-7B": QWEN}.items():
-        theirs = [line for line in sheet.lines if line.paper and line.group == base]
+        theirs = [line for line in sheet.rows if line.paper and line.group == base]
         assert [
             line.label + "".join(f" {cell}" for cell in line.cells[:4]) + f" ({line.cells[4]})" for line in theirs
         ] == (printed.strip().splitlines())
 
 
-def test_table_2_averages_rewards_and_averages_the_four() -> None:
+def test_table_2_averages_rewards_and_the_four_test_sets() -> None:
     ours = [
         evaluation("a", model=scores([0.5, 1.0]) + scores([0.0, 0.5, 0.1], "unseen")),
         evaluation("b", world="ALFWorld", model=scores([1.0]) + scores([0.0, 1.0], "unseen")),
     ]
-    found = cells(table2(rows_of(ours)), "SAND, iteration 1")
+    found = cells(table2(agent_rows(ours)), "SAND, iteration 1")
     assert list(found.values()) == [pytest.approx(value) for value in (75, 20, 100, 50, 61.25)]
 
 
-def test_table_2_has_no_average_of_three() -> None:
+def test_table_2_has_no_average_over_three_test_sets() -> None:
     ours = [evaluation("a", model=everywhere(0.5)), evaluation("b", world="ALFWorld", model=scores([1.0]))]
-    found = cells(table2(rows_of(ours)), "SAND, iteration 1")
+    found = cells(table2(agent_rows(ours)), "SAND, iteration 1")
     assert found["ALFWorld unseen"] is None and found["average"] is None
 
 
-def test_every_number_of_ours_has_an_interval_and_tasks_that_are_not_the_papers_are_said() -> None:
-    sheet = table2(rows_of(two_worlds(model=everywhere(0.0, 1.0))))
-    assert all(isinstance(cell, Estimate) for cell in sheet.lines[0].cells)
+def test_our_numbers_have_intervals_and_a_note_if_the_test_sets_differ_from_the_papers() -> None:
+    sheet = table2(agent_rows(two_worlds(model=everywhere(0.0, 1.0))))
+    assert all(isinstance(cell, Estimate) for cell in sheet.rows[0].cells)
     assert any("ScienceWorld seen: 2 of 194" in note for note in sheet.notes)
 
 
-def test_another_world_stands_alone() -> None:
-    sheet = table2(rows_of([evaluation(world="ToyWorld", model=everywhere(0.5))]))
+def test_a_world_that_the_paper_does_not_use_is_shown_alone() -> None:
+    sheet = table2(agent_rows([evaluation(world="ToyWorld", model=everywhere(0.5))]))
     assert sheet.columns == ["ToyWorld seen", "ToyWorld unseen", "average"]
-    assert not any(line.paper for line in sheet.lines)
+    assert not any(line.paper for line in sheet.rows)
 
 
-def test_table_3_holds_ablations_against_their_iteration() -> None:
+def test_table_3_shows_ablations_with_their_iteration() -> None:
     runs = [
         evaluation("a", sft=scores([0.1]), model=scores([0.5])),
         evaluation("b", iteration=2, model=scores([0.9])),
         evaluation("c", without="sampling", model=scores([0.2])),
         evaluation("d", without="critique", model=scores([0.3])),
     ]
-    sheet = table3(rows_of(runs))
+    sheet = table3(agent_rows(runs))
     assert sheet is not None
-    assert [line.label for line in sheet.lines] == ["SFT", "SAND, iteration 1", "without sampling", "without critique"]
+    assert [line.label for line in sheet.rows] == ["SFT", "SAND, iteration 1", "without sampling", "without critique"]
     assert cells(sheet, "without critique")["ScienceWorld seen"] == 30
-    assert any("not known here" in note for note in sheet.notes)
-    assert table3(rows_of(runs[:2])) is None
+    assert any("not available here" in note for note in sheet.notes)
+    assert table3(agent_rows(runs[:2])) is None
 
 
-def test_table_4_averages_tokens_beside_the_papers() -> None:
+def test_table_4_shows_average_tokens_and_the_papers() -> None:
     model = [score(0, 1, tokens=100), score(1, 0, tokens=300), score(0, 0, "unseen", tokens=500)]
-    sheet = table4(rows_of([evaluation("a", model=model), evaluation("b", world="ALFWorld", model=scores([1]))]))
+    sheet = table4(agent_rows([evaluation("a", model=model), evaluation("b", world="ALFWorld", model=scores([1]))]))
     assert cells(sheet, "SAND, iteration 1") == {"ScienceWorld": 300, "ALFWorld": 100}
     assert cells(sheet, "SFT", paper=True) == {"ScienceWorld": 800, "ALFWorld": 498}
-    least, most = (f"SAND, {which} of iterations 1 to 3" for which in ("least", "most"))
-    assert cells(sheet, least, paper=True) == {"ScienceWorld": 2254, "ALFWorld": 1146}
-    assert cells(sheet, most, paper=True) == {"ScienceWorld": 2522, "ALFWorld": 1314}
+    lowest, highest = (f"SAND, {which} of iterations 1 to 3" for which in ("lowest", "highest"))
+    assert cells(sheet, lowest, paper=True) == {"ScienceWorld": 2254, "ALFWorld": 1146}
+    assert cells(sheet, highest, paper=True) == {"ScienceWorld": 2522, "ALFWorld": 1314}
 
 
-def test_success_is_counted() -> None:
-    found = success(rows_of([evaluation(model=scores([1.0, 0.99, 0.0, 1.0]))]))
+def test_success_rate() -> None:
+    found = success(agent_rows([evaluation(model=scores([1.0, 0.99, 0.0, 1.0]))]))
     assert cells(found, "SAND, iteration 1") == {"ScienceWorld seen": 50}
 
 
-def test_differences_are_against_sft_of_the_same_base_model() -> None:
+def test_differences_are_to_sft_of_the_same_base_model() -> None:
     runs = [
         evaluation("a", base_model=scores([0.0, 0.5]), sft=scores([0.5, 0.5]), model=scores([1.0, 0.5])),
         evaluation("b", base="m/other", model=scores([0.1])),
     ]
-    sheet = differences(rows_of(runs))
+    sheet = differences(agent_rows(runs))
     assert sheet is not None
-    assert [(line.label, line.cells[0], line.cells[2]) for line in sheet.lines] == [
+    assert [(line.label, line.cells[0], line.cells[2]) for line in sheet.rows] == [
         ("base", "SFT", 2),
         ("SAND, iteration 1", "SFT", 2),
     ]
     assert cells(sheet, "base")["difference"] == -25
-    assert differences(rows_of(runs[1:])) is None
+    assert differences(agent_rows(runs[1:])) is None
 
 
-def test_differences_are_against_the_sft_that_is_nearest() -> None:
+def test_differences_are_to_the_nearest_sft() -> None:
     runs = [
         evaluation("x/s1/it1", sft=scores([0.5]), model=scores([0.6])),
         evaluation("x/s2/it1", sft=scores([0.1])),
         evaluation("x/s2/it2", iteration=2, model=scores([0.3])),
     ]
-    sheet = differences(rows_of(runs))
+    sheet = differences(agent_rows(runs))
     assert sheet is not None
-    found = {line.label: (line.cells[0], round(line.cells[3].mean)) for line in sheet.lines}  # type: ignore[union-attr]
+    found = {line.label: (line.cells[0], round(line.cells[3].mean)) for line in sheet.rows}  # type: ignore[union-attr]
     assert found == {
         "SFT (s2/it1)": ("SFT (s1/it1)", -40),
         "SAND, iteration 1": ("SFT (s1/it1)", 10),
@@ -136,25 +136,25 @@ def test_differences_are_against_the_sft_that_is_nearest() -> None:
     }
 
 
-def test_what_sft_was_not_evaluated_on_is_held_against_the_base_model() -> None:
+def test_without_sft_on_a_world_differences_are_to_the_base_model() -> None:
     runs = [
         evaluation("a", sft=scores([0.5]), base_model=scores([0.1]), model=scores([0.6])),
         evaluation("b", world="ALFWorld", base_model=scores([0.0]), model=scores([1.0])),
     ]
-    sheet = differences(rows_of(runs))
+    sheet = differences(agent_rows(runs))
     assert sheet is not None
-    assert [(line.label, *line.cells[:2]) for line in sheet.lines] == [
+    assert [(line.label, *line.cells[:2]) for line in sheet.rows] == [
         ("base", "SFT", "ScienceWorld seen"),
         ("SAND, iteration 1", "SFT", "ScienceWorld seen"),
         ("SAND, iteration 1", "base", "ALFWorld seen"),
     ]
 
 
-def test_every_table_says_which_row_has_other_tasks() -> None:
-    rows = rows_of([evaluation(sft=scores([0.5, 0.5]), model=scores([0.6]), base_model=scores([0.0, 0.1]))])
+def test_every_table_notes_which_rows_have_different_tasks() -> None:
+    rows = agent_rows([evaluation(sft=scores([0.5, 0.5]), model=scores([0.6]), base_model=scores([0.0, 0.1]))])
     note = (
         "Tasks: ScienceWorld seen 2 (base and SFT), 1 (SAND, iteration 1). "
-        "Averages over other tasks cannot be compared; paired differences can."
+        "Averages over different tasks are not comparable; paired differences are."
     )
     for draw in (table2, table4, success, types, steps):
         sheet = draw(rows)
@@ -163,54 +163,56 @@ def test_every_table_says_which_row_has_other_tasks() -> None:
     assert figure is not None and note in figure.caption
 
 
-def test_task_types_have_a_line_each() -> None:
+def test_each_task_type_has_a_row() -> None:
     model = scores([0.5, 0.7]) + scores([0.9], "unseen", kind="melt")
-    sheet = types(rows_of([evaluation(model=model, sft=scores([0.1], kind="melt"))]))
+    sheet = types(agent_rows([evaluation(model=model, sft=scores([0.1], kind="melt"))]))
     assert cells(sheet, "boil") == {"SFT": None, "SAND, iteration 1": pytest.approx(60)}
     assert cells(sheet, "melt") == {"SFT": pytest.approx(10), "SAND, iteration 1": pytest.approx(90)}
 
 
-def test_difficulty_tells_reward_rate_and_empty_bands() -> None:
+def test_difficulty_shows_reward_rate_and_empty_bands() -> None:
     model = [score(0, 0.1, deliberated=4), score(1, 0.3, deliberated=2), score(2, 1.0, deliberated=0)]
-    sheet = difficulty(rows_of([evaluation(base_model=scores([0.0, 0.0, 1.0]), model=model)]))
+    sheet = difficulty(agent_rows([evaluation(base_model=scores([0.0, 0.0, 1.0]), model=model)]))
     assert sheet is not None
-    own = [line.cells for line in sheet.lines if line.label == "SAND, iteration 1"]
+    own = [line.cells for line in sheet.rows if line.label == "SAND, iteration 1"]
     assert [(cell[1], cell[2], cell[4]) for cell in own] == [("hard", 2, 75), ("medium", 0, None), ("easy", 1, 0)]
     assert any(note.endswith("no task is medium.") for note in sheet.notes)
-    assert difficulty(rows_of([evaluation(model=model)])) is None
+    assert difficulty(agent_rows([evaluation(model=model)])) is None
 
 
-def test_rates_are_averaged_over_tasks_not_over_steps() -> None:
+def test_rates_are_averaged_over_tasks_not_steps() -> None:
     model = [
         score(0, 1.0, steps=2, deliberated=1),
         score(1, 0.5, steps=10, deliberated=10),
         score(2, 0, steps=0, deliberated=0),
     ]
-    found = cells(steps(rows_of([evaluation(model=model)])), "SAND, iteration 1")
+    found = cells(steps(agent_rows([evaluation(model=model)])), "SAND, iteration 1")
     assert found["reward/step"] == pytest.approx((0.5 + 0.05 + 0) / 3)
     assert found["deliberation"] == pytest.approx((0.5 + 1 + 0) / 3)
     assert found["steps"] == 4
 
 
-def test_an_empty_band_is_one_of_the_base_models() -> None:
+def test_only_empty_bands_of_the_base_model_are_noted() -> None:
     rewards = [0.0, 0.1, 0.2, 0.6, 0.8, 1.0]
-    found = difficulty(rows_of([evaluation(base_model=scores(rewards), model=scores(rewards)[4:])]))
+    found = difficulty(agent_rows([evaluation(base_model=scores(rewards), model=scores(rewards)[4:])]))
     assert found is not None and not any("no task is" in note for note in found.notes)
 
 
-def test_training_tasks_are_not_counted_where_they_are_not_averaged() -> None:
+def test_training_tasks_are_counted_only_in_tables_that_include_them() -> None:
     made = evaluation(sft=scores([0.5]) + scores([1.0, 1.0], "train"))
-    found = table4(rows_of([made]))
+    found = table4(agent_rows([made]))
     assert found is not None and found.notes[-1] == "Tasks: ScienceWorld seen 1."
 
 
-def test_the_nearest_sft_is_found_however_folders_are_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_nearest_sft_is_found_with_relative_and_absolute_paths(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     runs = [
         evaluation(f"{tmp_path}/A/it1", sft=scores([0.0])),
         evaluation("B/it1", sft=scores([1.0])),
         evaluation(f"{tmp_path}/B/it2", iteration=2, model=scores([1.0])),
     ]
-    found = differences(rows_of(runs))
+    found = differences(agent_rows(runs))
     assert found is not None
-    assert [line.cells[0] for line in found.lines if line.label == "SAND, iteration 2"] == ["SFT (B/it1)"]
+    assert [line.cells[0] for line in found.rows if line.label == "SAND, iteration 2"] == ["SFT (B/it1)"]

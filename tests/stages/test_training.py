@@ -14,11 +14,13 @@ from sandcli.errors import Exit, Interrupted, PrerequisiteError, UsageError
 from sandcli.perform import perform as perform_stage
 from sandcli.stages.training import TrainingStage
 from sandcli.training.checkpoints import COMPLETE
-from sandcli.training.distributed import Team
-from sandcli.training.recipe import Fitted, Logged, Size
+from sandcli.training.config import LoggedStep, Size, TrainingResult
+from sandcli.training.distributed import ProcessGroup
 from tests.helpers import accept_edit, context, make_run, perform
 
-STEP = Logged(step=1, epoch=1.0, loss=0.5, learning_rate=1e-5, gradient_norm=1.0, tokens_a_second=10.0, memory_gib=1.0)
+STEP = LoggedStep(
+    step=1, epoch=1.0, loss=0.5, learning_rate=1e-5, gradient_norm=1.0, tokens_a_second=10.0, memory_gib=1.0
+)
 
 
 class Trainer:
@@ -26,14 +28,14 @@ class Trainer:
 
     stopped = False
 
-    def __call__(self, stage: TrainingStage, session: Any) -> Fitted:
+    def __call__(self, stage: TrainingStage, session: Any) -> TrainingResult:
         result = stage.artifact.journal / "result"
         result.mkdir(parents=True, exist_ok=True)
         (result / "model.safetensors").write_bytes(b"weights")
         checkpoint = stage.artifact.journal / "checkpoints" / "checkpoint-1"
         checkpoint.mkdir(parents=True, exist_ok=True)
         (checkpoint / COMPLETE).touch()
-        return Fitted([STEP], 1, Size(1, 10, 5, 10, {}), not self.stopped)
+        return TrainingResult([STEP], 1, Size(1, 10, 5, 10, {}), not self.stopped)
 
 
 @pytest.fixture
@@ -75,7 +77,7 @@ def test_half_trained_model_is_not_finished_with_other_settings(run: Path, train
 def test_training_without_a_checkpoint_may_start_again_with_other_settings(
     run: Path, trainer: Trainer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refused(stage: TrainingStage, session: Any) -> Fitted:
+    def refused(stage: TrainingStage, session: Any) -> TrainingResult:
         raise UsageError("an adapter of rank 8, not 16", "set lora_rank = 8")
 
     monkeypatch.setattr(TrainingStage, "_fit", refused)
@@ -99,8 +101,8 @@ def test_time_of_interrupted_trainings_counts(run: Path, trainer: Trainer, monke
 def test_processes_of_a_launcher_count_instead_of_trainer_nproc(
     run: Path, trainer: Trainer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sandcli.training.distributed.processes", lambda: 2)
-    monkeypatch.setattr(Team, "share", lambda group, session: session)
+    monkeypatch.setattr("sandcli.training.distributed.process_count", lambda: 2)
+    monkeypatch.setattr(ProcessGroup, "share", lambda group, session: session)
     assert sft(run, trainer__nproc=8, sft__batch_size=4).exit is Exit.DONE
 
 
@@ -129,5 +131,5 @@ def test_dry_run_of_force_changes_nothing(run: Path, trainer: Trainer) -> None:
     sft(run)
     for settings in ({}, {"sft__epochs": 2}):
         summary = sft(run, Options(force=True, dry_run=True), **settings)
-        assert (summary.message, summary.forecast) == ("sft: missing", True)
+        assert summary.forecast and summary.message.startswith("sft: missing; 1 trajectories, ")
     assert (run / "sft" / "model.safetensors").exists()

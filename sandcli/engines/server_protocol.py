@@ -1,0 +1,71 @@
+"""What is sent to `/v1/completions`, and what comes back."""
+
+import msgspec
+
+from sandcli.engines.base import Completion, Sampling, stop_at
+from sandcli.errors import ContextOverflow
+
+
+class Body(msgspec.Struct, frozen=True, kw_only=True):
+    """A request for one completion; servers that do not know a field, such as `stop_token_ids`, ignore it."""
+
+    model: str
+    prompt: list[int]
+    max_tokens: int
+    temperature: float
+    seed: int
+    stop: tuple[str, ...] | msgspec.UnsetType
+    stop_token_ids: list[int]
+    top_p: float = 1.0
+    top_k: int = -1
+    min_p: float = 0.0
+    repetition_penalty: float = 1.0
+
+
+class _Choice(msgspec.Struct, frozen=True):
+    text: str
+    finish_reason: str | None = None
+
+
+class _Cached(msgspec.Struct, frozen=True):
+    cached_tokens: int | None = None
+
+
+class Tokens(msgspec.Struct, frozen=True):
+    """How many tokens it took."""
+
+    completion_tokens: int
+    prompt_tokens_details: _Cached | None = None
+
+
+class Answer(msgspec.Struct, frozen=True):
+    """The answer to it."""
+
+    choices: list[_Choice]
+    usage: Tokens
+
+
+class Failed(Exception):
+    """A request that is worth another try; `connection`: the server was not there, or went away."""
+
+    def __init__(self, why: str, connection: bool = False) -> None:
+        super().__init__(why)
+        self.connection = connection
+
+
+def completion_of(answer: Answer, prompt: int, sampling: Sampling) -> Completion:
+    """Return the text up to the first stop string, which some servers include. Raises `Failed` for no completion.
+
+    A server that runs out of context shortens the completion silently: that is a `ContextOverflow`.
+    """
+    if not answer.choices:
+        raise Failed("gave an answer without a completion")
+    choice, tokens = answer.choices[0], answer.usage.completion_tokens
+    if choice.finish_reason not in ("stop", "length"):
+        raise Failed(f"broke a completion off ({choice.finish_reason})")
+    cut = stop_at(choice.text, sampling.stop)
+    if choice.finish_reason == "stop" or cut is not None:
+        return Completion(choice.text[:cut], tokens, "stop")
+    if tokens < sampling.max_tokens:
+        raise ContextOverflow(prompt + sampling.max_tokens, prompt + tokens)
+    return Completion(choice.text, tokens, "length")

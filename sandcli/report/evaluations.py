@@ -1,0 +1,103 @@
+"""Reads evaluated runs."""
+
+import os.path
+from pathlib import Path
+from typing import Any, Literal
+
+from sandcli.config import FILE, resolve
+from sandcli.core.artifact import StageName
+from sandcli.core.run import Run
+from sandcli.core.stage import unit_name
+from sandcli.errors import PrerequisiteError, UsageError
+from sandcli.models import fingerprint
+from sandcli.records import Episode, Key
+from sandcli.report.scores import Evaluation, Score
+from sandcli.settings import Settings
+
+_WORLDS = {"scienceworld": "ScienceWorld", "alfworld": "ALFWorld"}
+
+
+def read_run(root: Path) -> Evaluation:
+    """Read what was evaluated in a run. Its settings come from sand.toml alone: variables are ignored.
+
+    Raises `PrerequisiteError` if it is not a run directory or has no evaluation.
+    """
+    run = Run(root)
+    if not (root / FILE).is_file():
+        raise PrerequisiteError(f"{root} is not a run directory: it has no {FILE}", "give folders made by sand init")
+    settings = resolve(root, {}, {}).settings
+    (scores, keys), manifest = _scores(run), run.artifact("eval").manifest()
+    return Evaluation(
+        run=str(root),
+        base=_base(root, settings),
+        world=_WORLDS.get(settings.env.name, settings.env.name.rpartition(":")[2]),
+        iteration=settings.run.iteration,
+        without=_without(run, settings),
+        scores=scores,
+        settings=manifest.identity.settings if manifest else {},
+        failed=len(run.artifact("eval").failures()),
+        accepted=tuple(manifest.accepted) if manifest else (),
+        trained_tasks=_trained_tasks(run),
+        retrained=_retrained(run, settings, keys),
+        limit=manifest.identity.limit if manifest else None,
+    )
+
+
+def _scores(run: Run) -> tuple[dict[str, list[Score]], set[Key]]:
+    """The scores of each model, and the keys of all episodes."""
+    scores: dict[str, list[Score]] = {}
+    seen: set[Key] = set()
+    path = run.artifact("eval").path
+    for number, episode in enumerate(run.episodes(), 1):
+        if episode.key in seen:
+            raise UsageError(f"{path}: record {number} repeats an earlier episode", "delete one of the two lines")
+        seen.add(episode.key)
+        scores.setdefault(episode.model, []).append(_score(episode))
+    if not scores:
+        raise PrerequisiteError(f"{path} contains no episodes", f"sand eval --run {run.root}")
+    return scores, seen
+
+
+def _score(episode: Episode) -> Score:
+    return Score(
+        split=episode.split,
+        task=str(episode.task),
+        kind=episode.task.name,
+        reward=episode.reward,
+        success=episode.success,
+        steps=len(episode.steps),
+        deliberated=episode.deliberated,
+        tokens=episode.tokens,
+    )
+
+
+def _base(root: Path, settings: Settings) -> str:
+    """Identifies the base model: the path of its folder, or its name if there is no such folder."""
+    inside = root / settings.model.base
+    return os.path.normpath(inside.absolute()) if inside.exists() else settings.model.base
+
+
+def _trained_tasks(run: Run) -> frozenset[str]:
+    """The tasks of D_exp; none if D_exp does not exist."""
+    exists = run.artifact("collect").path.exists()
+    return frozenset(str(trajectory.task) for trajectory in run.trajectories()) if exists else frozenset()
+
+
+def _without(run: Run, settings: Settings) -> Literal["none", "sampling", "critique"]:
+    """The ablation that made the deliberations, which a flag may have set; that of sand.toml if there are none."""
+    manifest = run.artifact("synthesize").manifest()
+    made: Any = manifest.identity.settings.get("method.without") if manifest else None
+    return made or settings.method.without
+
+
+def _retrained(run: Run, settings: Settings, evaluated: set[Key]) -> tuple[str, ...]:
+    """Models of the run that were trained again after some of their episodes."""
+    if settings.engine.kind == "scripted":
+        return ()
+    made: dict[str, StageName] = {"model": "train", "sft": "sft"}
+    paths = {name: run.artifact(stage).path for name, stage in made.items()}
+    folders = {name: path for name, path in paths.items() if path.exists()}
+    current = {name: fingerprint(folder) for name, folder in folders.items()}
+    before = run.artifact("eval").digests()
+    changed = {str(key[-1]) for key in evaluated if before.get(unit_name(key)) != current.get(str(key[-1]))}
+    return tuple(name for name in current if name in changed)

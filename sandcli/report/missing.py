@@ -1,0 +1,49 @@
+"""What the paper has and a report lacks, each with the command that adds it."""
+
+from collections.abc import Iterator, Mapping, Sequence
+
+from sandcli.report.bands import banded_scores
+from sandcli.report.scores import AgentRow, Evaluation, by_group, worlds_of
+
+
+def missing_parts(evaluations: Sequence[Evaluation], rows: Sequence[AgentRow]) -> list[str]:
+    """A line for every table, figure or test set that is missing."""
+    commands = {e.run: f"sand eval --run {e.run}" + (f" --limit {e.limit}" if e.limit else "") for e in evaluations}
+    found = list(_bands(rows, commands))
+    if not any(row.kind in ("base", "sft", "sand") for row in rows):
+        found.append("no Figure 3, which needs a run of the full method: sand init --run NEW")
+    if not found and not any(row.kind == "sand" for row in rows):
+        found.append(f"no Figure 4, which needs the model of an iteration: {_model_command(rows, commands)}")
+    if not any(row.kind == "ablation" for row in rows):
+        found.append(
+            "no Table 3, which needs a separate run with the same settings: sand init --run NEW --without sampling"
+        )
+    return found
+
+
+def _model_command(rows: Sequence[AgentRow], commands: Mapping[str, str]) -> str:
+    """The command that evaluates the model of an iteration; a run with an ablation has none."""
+    ablated = {run for row in rows if row.kind == "ablation" for run, _ in row.sources.values()}
+    full = [run for row in rows for run, _ in row.sources.values() if run not in ablated]
+    return f"{commands[full[0]]} --models model" if full else "sand init --run NEW"
+
+
+def _bands(rows: Sequence[AgentRow], commands: Mapping[str, str]) -> Iterator[str]:
+    """The worlds without difficulty bands. `commands` are the commands that evaluate more of each run."""
+    with_bands = {(scores.row.group, scores.world) for scores in banded_scores(rows)}
+    for group, members in by_group(rows).items():
+        if not worlds_of(members):
+            run, _ = next(iter(members[0].sources.values()))
+            yield f"only training tasks were evaluated for {group}: {commands[run]} --splits seen,unseen"
+        for world in worlds_of(members):
+            if (group, world) not in with_bands:
+                own = [row for row in members if world in row.sources]
+                yield f"no difficulty bands and no Figure 4 for {group} on {world}{_reason(own, world, commands)}"
+
+
+def _reason(rows: Sequence[AgentRow], world: str, commands: Mapping[str, str]) -> str:
+    """Why a world has no bands."""
+    if any(row.kind == "base" and row.held_out(world) for row in rows):
+        return ": the base model earned the same reward on every task"
+    run, _ = rows[0].sources[world]
+    return f", which need an evaluation of the base model: {commands[run]} --models base"

@@ -1,0 +1,29 @@
+"""This process among those that train together, by the variables that torchrun sets."""
+
+import os
+from datetime import timedelta
+
+from sandcli.errors import UsageError
+
+PATIENCE = timedelta(hours=2)
+"""How long processes wait for one another: the first one may be downloading a model or writing a checkpoint."""
+
+
+def process_count() -> int:
+    """How many processes train together."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def rank() -> int:
+    """The number of this process; 0 leads."""
+    return int(os.environ.get("RANK", "0"))
+
+
+def refuse_srun_tasks() -> None:
+    """Raise `UsageError` if `srun` started several tasks, which do not know that they belong together."""
+    tasks = int(os.environ.get("SLURM_STEP_NUM_TASKS", "1"))
+    if tasks > 1 and "WORLD_SIZE" not in os.environ:
+        raise UsageError(
+            f"srun started {tasks} tasks, and each of them would train alone",
+            "start one task on each node with torchrun in it, or use sand with --nproc on a single node",
+        )

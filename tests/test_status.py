@@ -1,0 +1,98 @@
+"""What `sand status` and a finished stage print at 80 columns."""
+
+import json
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from sandcli.cli.output import print_data
+from sandcli.core.manifest import Identity, Manifest
+from sandcli.core.run import ARTIFACTS
+from sandcli.records import Failure
+from sandcli.status import StageStatus, failures_view, status_view, summary_view
+from tests.helpers import make_run, perform, sand
+
+UNIT = "train/pick_and_place_simple-Mug-None-Desk-308/trial_T20190906_195547_338431_x"
+HOSTILE = "[red]worker[/] \x1b[2J ended :lamp:"
+HOSTILE_PRINTED = r"[red]worker[/] \x1b[2J ended :lamp:"
+AT_80 = {"COLUMNS": "80"}
+
+
+@pytest.fixture(autouse=True)
+def narrow(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+
+
+def cells(line: str) -> list[str]:
+    return [cell.strip() for cell in line.strip("│┃").replace("┃", "│").split("│")]
+
+
+def test_names_and_states_are_whole_at_80_columns(tmp_path: Path) -> None:
+    root = make_run(tmp_path / "run")
+    perform("collect", root, limit=1)
+    ran = sand("status", "--run", root, extra=AT_80)
+    assert ran.returncode == 0, ran.stderr
+    rows = {found[0]: found[1:] for line in ran.stdout.splitlines() if len(found := cells(line)) > 1}
+    assert rows["stage"] == ["artifact", "state", "recorded", "to do", "failed"]
+    assert rows["collect"] == ["expert.jsonl", "done", "1", "0", "0"]
+    assert {stage: row[:2] for stage, row in rows.items() if row[1:2] == ["missing"]} == {
+        stage: [written.name, "missing"] for stage, written in ARTIFACTS.items() if stage != "collect"
+    }
+    assert "…" not in ran.stdout and max(map(len, ran.stdout.splitlines())) <= 80
+    assert "collect: with --limit 1" in ran.stdout.splitlines()
+
+
+def test_stages_with_the_same_note_share_a_line(capsys: pytest.CaptureFixture[str]) -> None:
+    states = [StageStatus(name, f"{name}s.jsonl", "missing", 0, 0, {}, HOSTILE) for name in ("sample", "rollout")]
+    print_data(status_view(states))
+    assert capsys.readouterr().out.splitlines()[-1] == f"sample, rollout: {HOSTILE_PRINTED}"
+
+
+def test_failures_are_counted_and_everything_still_fits(capsys: pytest.CaptureFixture[str]) -> None:
+    reasons = {"environment": 123, "replay_diverged": 45}
+    states = [
+        StageStatus(stage, written.name, "partial", 1234567, 1234567, reasons if stage == "rollout" else {}, "")
+        for stage, written in ARTIFACTS.items()
+    ]
+    print_data(status_view(states))
+    text = capsys.readouterr().out
+    for stage, written in ARTIFACTS.items():
+        row = [stage, written.name, "partial", "1234567", "1234567", "168" if stage == "rollout" else "0"]
+        assert row in map(cells, text.splitlines())
+    assert text.splitlines()[-1] == "rollout: failed units: 123 environment, 45 replay_diverged"
+
+
+def test_failed_units_are_listed_literally_and_whole(capsys: pytest.CaptureFixture[str]) -> None:
+    failures = [Failure(unit=[UNIT, n], reason="environment", detail=HOSTILE, attempts=n + 1) for n in range(12)]
+    print_data(failures_view(failures))
+    lines = [line.rstrip() for line in capsys.readouterr().out.splitlines()]
+    assert lines[0] == "12 failed units" and lines[-1] == "and 2 more"
+    assert lines[1:5] == [
+        f"{UNIT} 0",
+        f"    environment, 1 attempt: {HOSTILE_PRINTED}",
+        f"{UNIT} 1",
+        f"    environment, 2 attempts: {HOSTILE_PRINTED}",
+    ]
+
+
+def test_a_summary_lists_units_that_were_left_out(capsys: pytest.CaptureFixture[str]) -> None:
+    unit = msgspec.json.encode([UNIT]).decode()
+    made = Manifest(stage="collect", identity=Identity({}, {}, {}), counts={"units": 3}, left_out={unit: HOSTILE})
+    print_data(summary_view(made))
+    lines = [line.rstrip() for line in capsys.readouterr().out.splitlines()]
+    assert lines[-2:] == [f"left out: {unit}", f"    {HOSTILE_PRINTED}"]
+
+
+def test_status_of_a_new_run(tmp_path: Path) -> None:
+    root = make_run(tmp_path / "run")
+    items = json.loads(sand("status", "--run", root, "--json").stdout)
+    assert [item["state"] for item in items] == ["missing"] * 8
+    assert (items[0]["stage"], items[0]["todo"]) == ("collect", 6)
+
+
+def test_a_limited_stage_is_done_within_its_limit(tmp_path: Path) -> None:
+    root = make_run(tmp_path / "run")
+    perform("collect", root, limit=1)
+    collect = json.loads(sand("status", "--run", root, "--json").stdout)[0]
+    assert (collect["state"], collect["todo"], collect["note"]) == ("done", 0, "with --limit 1")
