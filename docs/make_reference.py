@@ -18,7 +18,7 @@ FOLDER = Path(__file__).with_name("reference")
 
 _EFFECTS = {
     Effect.CONTENT: "makes artifacts stale",
-    Effect.SCOPE: "adds or leaves out units",
+    Effect.SCOPE: "a larger value adds units",
     Effect.REFERENCE: "the content that it names counts",
     Effect.COMPUTE: "changes no artifact",
 }
@@ -58,6 +58,7 @@ def _option(option: Any) -> str:
     if argument:
         names = f"`{option.metavar or option.name.upper()}`"
     value = "" if argument or getattr(option, "is_flag", False) else option.metavar or option.bare_type()
+    value = " or ".join(get_args(value)) if get_origin(value) is Literal else value
     default = option.default if not callable(option.default) else None
     shown = "required" if option.required else "" if default in (None, False, (), []) else f"`{default}`"
     return f"| {names} | {_cell(str(value))} | {shown} | {_cell(option.help or '')} |"

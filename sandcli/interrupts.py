@@ -19,11 +19,12 @@ _ECHO = 0.5
 """Seconds within which a launcher passes on a signal that its processes already got from the terminal."""
 
 
-def _never() -> bool:
+def never() -> bool:
+    """The `stop` of a caller that does not interrupt."""
     return False
 
 
-stop: ContextVar[Callable[[], bool]] = ContextVar("stop", default=_never)
+stop: ContextVar[Callable[[], bool]] = ContextVar("stop", default=never)
 """Asked by stages between units: whether to finish what is in progress and raise `Interrupted`."""
 
 

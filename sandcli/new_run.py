@@ -1,7 +1,6 @@
 """`sand init`: a new run directory, for a first iteration or the one after another run."""
 
 import os
-import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -86,6 +85,6 @@ def _take_over(run: Run, previous: Run) -> None:
     made = trained.manifest()
     if made is not None and made.identity.settings.get("data") != fingerprint(d_delib):
         raise PrerequisiteError(f"{d_delib} is not what {trained.path} was trained on", f"{trained.command} --force")
-    shutil.copyfile(d_delib, expert.path)
+    write_atomic(expert.path, [d_delib.read_bytes()])
     identity = Identity(settings={"source": f"{PREVIOUS}{previous.root}", "schema": SCHEMA}, inputs={}, scope={})
     expert.write_manifest(Manifest(stage="collect", identity=identity, artifact=fingerprint(expert.path)))

@@ -23,6 +23,8 @@ Flags = Mapping[str, Scalar | None]
 
 def context_of(run: Run, flags: Flags, limit: int | None = None) -> Context:
     """A run with its settings: sand.toml, `SAND_*` variables, flags. Raises `PrerequisiteError` if there is no run."""
+    if not (run.root / FILE).exists():
+        raise PrerequisiteError(f"there is no run directory {run.root}", f"sand init --run {run.root}")
     run.must_exist()
     return Context(run, resolve(run.root, os.environ, flags).settings, limit)
 

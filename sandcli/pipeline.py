@@ -23,7 +23,7 @@ Skip = Callable[[Settings], str | None]
 """Says why a run goes without a stage; None if it does not."""
 
 
-def never(settings: Settings) -> None:
+def in_every_run(settings: Settings) -> None:
     """Every run has the stage."""
 
 
@@ -57,7 +57,7 @@ class Row(NamedTuple):
 
 
 TABLE = (
-    Row(CollectStage, (), ("expert.jsonl",), never),
+    Row(CollectStage, (), ("expert.jsonl",), in_every_run),
     Row(SftStage, ("expert.jsonl",), ("sft",), with_a_policy),
     Row(SampleStage, ("expert.jsonl", "sft"), ("samples.jsonl",), without("sampling")),
     Row(RolloutStage, ("expert.jsonl", "samples.jsonl", "sft"), ("rollouts.jsonl",), without("sampling", "critique")),
@@ -66,10 +66,10 @@ TABLE = (
         SynthesizeStage,
         ("expert.jsonl", "samples.jsonl", "rollouts.jsonl", "critiques.jsonl"),
         ("thoughts.jsonl", "deliberations.jsonl"),
-        never,
+        in_every_run,
     ),
-    Row(TrainStage, ("deliberations.jsonl", "sft"), ("model",), never),
-    Row(EvalStage, ("sft", "model"), ("eval.jsonl",), never),
+    Row(TrainStage, ("deliberations.jsonl", "sft"), ("model",), in_every_run),
+    Row(EvalStage, ("sft", "model"), ("eval.jsonl",), in_every_run),
 )
 """All stages in order. `reads` lists the most that a stage reads: ablations read less, a given policy replaces sft."""
 
@@ -113,13 +113,13 @@ async def algorithm_1(first: Run, iterations: int, do: Do, follow: Callable[[Run
     """
     run = first
     await do("collect", run)  # D_exp
-    await do("sft", run)  # pi_0: pi_base fine-tuned on D_exp
-    for iteration in range(1, iterations + 1):  # for i = 1 .. I
-        await do("sample", run)  # a^(1), ..., a^(N) ~ pi_{i-1}(. | h_{t-1}) at every step t; 1_delib(t) by Eq. 4
-        await do("rollout", run)  # e^, r: every candidate of a flagged step executed to the end by pi_{i-1}
+    await do("sft", run)  # pi_1: pi_base fine-tuned on D_exp
+    for k in range(1, iterations + 1):  # pi_k is the policy at the start of iteration k
+        await do("sample", run)  # a^(1), ..., a^(N) ~ pi_k(. | h_{t-1}) at every step t; 1_delib(t) by Eq. 4
+        await do("rollout", run)  # e^, r: every candidate of a flagged step executed to the end by pi_k
         await do("critique", run)  # c = pi_base(a, e^, r) for every candidate, Eq. 5
         await do("synthesize", run)  # z~_t = pi_base({(a, c)}, a_t), Eq. 6; D_delib: z~_t in place of z_t
-        await do("train", run)  # pi_i: pi_{i-1} fine-tuned on D_delib
+        await do("train", run)  # pi_{k+1}: pi_k fine-tuned on D_delib
         await do("eval", run)  # not in the paper's listing
-        if iteration < iterations:
+        if k < iterations:
             run = follow(run)  # D_exp <- D_delib

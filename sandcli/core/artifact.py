@@ -87,15 +87,24 @@ class FolderJournal(Generic[R]):
     def seal(self, path: Path, note: Callable[[Path], None]) -> None:
         """See `Work`."""
         result = self._path / "result"
-        if path.exists():
-            shutil.rmtree(path)  # a kill came between the rename and the end of the journal
         note(result)
+        if path.exists():  # only if someone edited it after a kill came between this rename and `finish`
+            path.rename(path.with_name(f"{path.name}.replaced-{time.monotonic_ns()}"))
         result.rename(path)
         fsync_folder(path.parent)
-        shutil.rmtree(self._path)
+        discard(self._path)
 
     def close(self) -> None:
         """See `Work`."""
+
+
+def discard(folder: Path) -> None:
+    """Delete a folder so that a kill leaves it either as it was or gone, apart from a remainder with another name."""
+    if folder.exists():
+        remainder = folder.with_name(f"{folder.name}.discarded-{time.monotonic_ns()}")
+        folder.rename(remainder)
+    for remainder in folder.parent.glob(f"{folder.name}.discarded-*"):
+        shutil.rmtree(remainder, ignore_errors=True)
 
 
 class Artifact(Generic[R]):
@@ -198,18 +207,17 @@ class Artifact(Generic[R]):
         write_atomic(self.note("json"), [_encode(manifest)])
 
     def finish(self) -> None:
-        """The work is over: its note goes."""
+        """Remove the manifest of work in progress, and what a kill may have left of a folder's journal."""
+        if self.record is None:
+            discard(self.journal)
         self.note("json.part").unlink(missing_ok=True)
 
-    def accepted(self, reasons: Sequence[str]) -> list[str]:
-        """The reasons for which it is stale and kept, those of earlier runs included."""
-        earlier = self.newest_manifest()
-        return list(dict.fromkeys([*(earlier.accepted if earlier else []), *reasons]))
-
     def digests(self) -> dict[str, str]:
-        """The digest of every recorded unit's input, by the unit's name, as it was when the unit was done."""
+        """The digest of every planned unit's input, by the unit's name, as of the last run that did any work."""
         path = self.note("units.json")
-        return msgspec.json.decode(path.read_bytes(), type=dict[str, str]) if path.exists() else {}
+        with contextlib.suppress(FileNotFoundError, msgspec.DecodeError):
+            return msgspec.json.decode(path.read_bytes(), type=dict[str, str])
+        return {}
 
     def add_digests(self, digests: dict[str, str]) -> None:
         """Note the digests of more units."""
@@ -237,7 +245,7 @@ class Artifact(Generic[R]):
         """
         if self.record is None:
             if not resume:
-                shutil.rmtree(self.journal, ignore_errors=True)
+                discard(self.journal)
             return FolderJournal(self.journal)
         if self.path.exists() and not self.journal.exists():
             end_with_newline(self.path)  # in a journal, a last line without one would count as unfinished

@@ -77,6 +77,7 @@ def inspect(stage: Stage[P, R]) -> State:
 
 def from_scratch(stage: Stage[P, R]) -> tuple[State, dict[str, str]]:
     """What there would be to do if nothing was recorded, and the digest of every unit's input by its name."""
+    stage.check_redo()
     walk: _Walk[P, R] = _Walk(stage, _FinishedFolder(), {}).through(stage.units())
     return State("missing", 0, walk.todo, [], walk.first), walk.digests
 
@@ -116,12 +117,21 @@ def _recorded(stage: Stage[P, R]) -> Recorded | None:
 
 def is_sealed(artifact: Artifact[Any]) -> bool:
     """Whether the artifact is finished and no work on it is in progress."""
-    return artifact.path.exists() and not artifact.journal.exists() and artifact.manifest(part=True) is None
+    if not artifact.path.exists():
+        return False
+    if not artifact.journal.exists() and artifact.manifest(part=True) is None:
+        return True
+    # A kill may leave the journal of a folder behind; deleting it takes long, and what is sealed stays sealed.
+    made = artifact.manifest()
+    return artifact.record is None and made is not None and made.artifact == fingerprint(artifact.path)
 
 
 def _describes(made: Manifest, identity: Identity, artifact: Artifact[Any]) -> bool:
     """Whether a manifest describes today's inputs, the artifact, and what is derived from it."""
-    if made.identity.inputs != identity.inputs or (made.artifact and made.artifact != fingerprint(artifact.path)):
+    known = made.identity.inputs
+    if any(known.get(name, value) != value for name, value in identity.inputs.items()):
+        return False
+    if made.artifact and made.artifact != fingerprint(artifact.path):
         return False
     return all(path.exists() and made.derived.get(name) == fingerprint(path) for name, path in artifact.derived.items())
 

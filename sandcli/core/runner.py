@@ -10,16 +10,12 @@ from sandcli.core.manifest import Identity, Manifest, Spent
 from sandcli.core.planner import compare, from_scratch, is_sealed, open_units
 from sandcli.core.stage import Options, P, R, Stage, State, Summary, unit_name
 from sandcli.core.units import Units
-from sandcli.errors import Exit, Interrupted, PrerequisiteError
+from sandcli.errors import Exit, Interrupted, PrerequisiteError, UsageError
 from sandcli.files import write_atomic
+from sandcli.interrupts import never
 from sandcli.models import fingerprint
 from sandcli.progress import notice
 from sandcli.records import Failure
-
-
-def never() -> bool:
-    """The `stop` of a caller that does not interrupt."""
-    return False
 
 
 async def run_stage(stage: Stage[P, R], options: Options, stop: Callable[[], bool] = never) -> Summary:
@@ -35,13 +31,17 @@ async def run_stage(stage: Stage[P, R], options: Options, stop: Callable[[], boo
         with stage.artifact.locked():
             if options.force and not _resumes_forced(stage):
                 return await _redo(stage, options, stop)
+            if options.force:
+                notice(f"resuming the work on {stage.artifact.path} that --force began")
             return await _update(stage, options, stop)
 
 
 async def _redo(stage: Stage[P, R], options: Options, stop: Callable[[], bool]) -> Summary:
-    planned, digests = from_scratch(stage)  # a fault in the input shows before anything is moved
+    planned, digests = from_scratch(stage)
     if options.dry_run:
         return _forecast(stage, planned)
+    stage.identity()  # a missing input or model shows before anything is moved
+    stage.check(planned)
     for path in stage.artifact.set_aside():
         notice(f"moved aside: {path}")
     return await _produce(stage, planned, digests, options, stop)
@@ -57,6 +57,7 @@ async def _update(stage: Stage[P, R], options: Options, stop: Callable[[], bool]
     if options.dry_run:
         return _forecast(stage, state)
     if state.kind == "done" and not state.refresh:
+        artifact.finish()
         return _nothing_to_do(stage, artifact.manifest())
     if artifact.record is None and is_sealed(artifact):
         return _nothing_to_do(stage, _accept(stage, state))
@@ -67,7 +68,10 @@ async def _update(stage: Stage[P, R], options: Options, stop: Callable[[], bool]
 
 def _resumes_forced(stage: Stage[P, R]) -> bool:
     """Whether `--force` began this very work, which the same command then resumes."""
-    part = stage.artifact.manifest(part=True)
+    try:
+        part = stage.artifact.manifest(part=True)
+    except UsageError:  # damaged: it is moved aside with everything else
+        return False
     return part is not None and part.forced and part.identity == stage.identity()
 
 
@@ -108,9 +112,16 @@ def _accept(stage: Stage[P, R], state: State) -> Manifest | None:
     """Note that a finished folder is kept although it is stale, and why."""
     manifest = stage.artifact.manifest()
     if manifest is not None:
-        manifest.accepted, manifest.identity = stage.artifact.accepted(state.reasons), stage.identity()
+        manifest.accepted, manifest.identity = _accepted(manifest, state), stage.identity()
+        manifest.artifact = fingerprint(stage.artifact.path)
         stage.artifact.write_manifest(manifest)
+        stage.artifact.finish()
     return manifest
+
+
+def _accepted(earlier: Manifest | None, state: State) -> list[str]:
+    """The reasons for which the artifact is stale and kept, those of earlier runs included."""
+    return list(dict.fromkeys([*(earlier.accepted if earlier else []), *state.reasons]))
 
 
 async def _produce(
@@ -119,7 +130,7 @@ async def _produce(
     artifact = stage.artifact
     stage.check(state)
     earlier = artifact.newest_manifest() if state.kind != "missing" else None
-    identity, accepted = stage.identity(), artifact.accepted(state.reasons)
+    identity, accepted = stage.identity(), _accepted(earlier, state)
     spent = earlier.spent if earlier else Spent()
     forced = options.force or bool(earlier and earlier.forced)
     artifact.begin(identity, accepted, spent, forced)

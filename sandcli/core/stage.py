@@ -179,7 +179,7 @@ class Stage(ABC, Generic[P, R]):
         return True
 
     def binds(self) -> bool:
-        """Whether unfinished work without a record must keep to its identity, as a checkpoint must."""
+        """Whether unfinished work must not continue under other settings although it has no record: a checkpoint."""
         return False
 
     def derive(self, records: Iterable[R]) -> dict[str, Iterable[bytes]]:
@@ -190,6 +190,9 @@ class Stage(ABC, Generic[P, R]):
     def process_group(self, stop: Callable[[], bool]) -> Iterator[bool]:
         """Entered around everything else. Yields whether another process leads, so that nothing is left to do here."""
         yield False
+
+    def check_redo(self) -> None:
+        """Raise if the stage cannot make its artifact from nothing."""
 
     def check(self, state: State) -> None:
         """Raise before anything is begun if the work cannot succeed."""
@@ -212,9 +215,12 @@ class Stage(ABC, Generic[P, R]):
         settings |= {"schema": SCHEMA, **self.depends_on()}
         if self.plays:
             settings |= {f"env.{name}": version for name, version in self.context.world.versions().items()}
-        inputs = {path.name: fingerprint(path) for path in self.reads()}
         scope = values_with(self.context.settings, self.tables, SCOPE) | {"limit": str(self.limit)}
-        return Identity(settings=settings, inputs=inputs, scope=scope)
+        return Identity(settings=settings, inputs=self.input_hashes(), scope=scope)
+
+    def input_hashes(self) -> dict[str, str]:
+        """Hashes of what is compared unit by unit if it changed: the files that the stage reads."""
+        return {path.name: fingerprint(path) for path in self.reads()}
 
     def _prompt(self, name: str) -> str:
         return self.context.world.system if name == "instruction" else load(name)

@@ -104,10 +104,11 @@ class Records(Generic[R]):
     @property
     def _index(self) -> dict[Key, tuple[int, int]]:
         if self._indexed is None:
-            self._indexed = {}
+            index, end = {}, 0
             for line, record in self._lines():
-                self._indexed[record.key] = (self._end, len(line))
-                self._end += len(line)
+                index[record.key] = (end, len(line))
+                end += len(line)
+            self._indexed, self._end = index, end
         return self._indexed
 
     def __contains__(self, key: Key) -> bool:
@@ -185,7 +186,9 @@ class Journal(Records[R]):
 
     def _open(self) -> int:
         with disk_space(self.path):
-            return os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
+            file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
+            fsync_folder(self.path.parent)
+            return file
 
     def append(self, *records: R) -> None:
         """Record some units. When this returns, they survive a crash; if it raises, only the first few may."""

@@ -1,1 +1,1 @@
-"""The paper's own steps as pure functions."""
+"""The paper's own steps as pure functions; only `writing` calls an engine, which it is given."""

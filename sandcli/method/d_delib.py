@@ -21,7 +21,7 @@ def d_delib(
 ) -> Iterator[Trajectory]:
     """Every trajectory that was looked at, in order.
 
-    Those with a deliberated step, those without a flagged step, and those with a unit that `failed` for technical
+    Those with a record in `thoughts`, those without a flagged step, and those with a unit that `failed` for technical
     reasons: later iterations would lose them. A trajectory with flagged steps that nobody looked at would teach the
     agent not to deliberate there, so it is left out. `replaced` holds the rollouts that the expert was switched to.
     """

@@ -1,1 +1,1 @@
-"""The stages of Algorithm 1, one a file; `work` is how every JSONL stage is planned, run, resumed and sealed."""
+"""The stages, one verb in each file; `sandcli.core.runner` runs any of them."""

@@ -18,13 +18,13 @@ from sandcli.settings import Settings
 
 
 class Branch(NamedTuple):
-    """One candidate of one flagged step, `chosen` by so many samples. Candidate 0 is the expert's action."""
+    """One candidate of one flagged step, which so many samples chose. Candidate 0 is the expert's action."""
 
     at: ExpertStep
     candidate: int
     action: str
     thought: str
-    chosen: int
+    times_sampled: int
 
     @property
     def depends_on(self) -> tuple[object, ...]:
@@ -119,7 +119,7 @@ def _record(branch: Branch, steps: list[Step], reward: float, end: End, tokens: 
         action=branch.action,
         thought=branch.thought,
         expert=branch.candidate == 0,
-        count=branch.chosen,
+        count=branch.times_sampled,
         steps=steps,
         reward=reward,
         success=reward >= 1.0,

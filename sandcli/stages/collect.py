@@ -5,6 +5,7 @@ asked to. Or they come from a recorded file: each trajectory is replayed and its
 are stored in the form in which the agent's own are executed; any other form would give them away among the candidates.
 """
 
+import contextlib
 from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
@@ -76,7 +77,9 @@ class CollectStage(Stage[Wanted, Trajectory]):
         return made or super().identity()
 
     def _made_elsewhere(self) -> Identity | None:
-        made = self.artifact.manifest()
+        made = None
+        with contextlib.suppress(UsageError):  # a damaged manifest says nothing
+            made = self.artifact.manifest()
         source = made.identity.settings.get("source", "") if made else ""
         elsewhere = self._source is None and source.startswith((PREVIOUS, _FROM_FILE))
         return made.identity if made and elsewhere else None
@@ -93,6 +96,14 @@ class CollectStage(Stage[Wanted, Trajectory]):
         if wanted and wanted not in known:
             raise UsageError(f"{self.context.world.name} has no expert {wanted!r}", f"use {' or '.join(known)}")
         return wanted or known[0]
+
+    def check_redo(self) -> None:
+        """Raise `UsageError` if the trajectories came from elsewhere: this run's settings cannot make them again."""
+        if made := self._made_elsewhere():
+            raise UsageError(
+                f"{self.artifact.path} came from elsewhere ({made.settings['source']}); this run cannot make it again",
+                "name the file again with --from, or make another run with sand init --from",
+            )
 
     def units(self) -> list[Unit[Wanted]]:
         """The rows of the file, or the world's training tasks; none if the trajectories came from elsewhere."""

@@ -51,9 +51,13 @@ class EvalStage(Stage[Trial, Episode]):
                 return self.context.base()
         return self.context.scripted or self.context.model(model)
 
+    def input_hashes(self) -> dict[str, str]:
+        """The evaluated models: if one was trained again, its episodes are stale."""
+        return {model: fingerprint(self._named(model).folder) for model in self.settings.eval.models}
+
     def units(self) -> list[Unit[Trial]]:
         """The first tasks of every split, once for each model; `--limit` counts the tasks of a split."""
-        prints = {model: fingerprint(self._named(model).folder) for model in self.settings.eval.models}
+        prints = self.input_hashes()
         tasks = {split: self.context.world.tasks(split)[: self.limit] for split in self.settings.eval.splits}
         return [
             Unit((split, *task.key, model), Trial(split, task, model), (prints[model],))

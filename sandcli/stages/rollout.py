@@ -40,7 +40,7 @@ class RolloutStage(Stage[Branch, Rollout]):
 
     def satisfied(self, unit: Unit[Branch], record: Rollout) -> bool:
         """No more samples have chosen the same action since."""
-        return record.count == unit.payload.chosen
+        return record.count == unit.payload.times_sampled
 
     @asynccontextmanager
     async def opened(self) -> AsyncIterator[None]:
@@ -53,7 +53,7 @@ class RolloutStage(Stage[Branch, Rollout]):
         """Execute one candidate."""
         branch = unit.payload
         if earlier is not None:
-            return replace(earlier, count=branch.chosen)
+            return replace(earlier, count=branch.times_sampled)
         return await (self._runner.expert(branch) if branch.candidate == 0 else self._runner.policy(branch, unit.key))
 
     def metrics(self, records: Iterable[Rollout]) -> Metrics:

@@ -225,3 +225,37 @@ def test_set_aside_twice_keeps_both(tmp_path: Path) -> None:
         run.artifact("sample").path.write_text(text)
         run.artifact("sample").set_aside()
     assert sorted(path.read_text() for path in (tmp_path / "aside").rglob("samples.jsonl")) == ["first", "second"]
+
+
+def test_retrained_model_makes_its_evaluation_stale(run: Path) -> None:
+    model = run / "other"
+    model.mkdir()
+    (model / "rules.json").write_text("[]")
+    found = state("eval", run, 2, engine__script=str(model / "rules.json"))
+    assert found.kind == "stale" and "units made from other input" in found.reasons[0]
+
+
+def test_expert_data_from_elsewhere_is_never_made_from_nothing(run: Path) -> None:
+    made = artifact(run, "collect").manifest()
+    assert made is not None
+    made.identity.settings["source"] = "D_delib of ../it0"
+    artifact(run, "collect").write_manifest(made)
+    with pytest.raises(UsageError, match="this run cannot make it again"):
+        perform("collect", run, limit=2, options=Options(force=True))
+    assert (run / "expert.jsonl").exists()
+    (run / "expert.jsonl").unlink()
+    with pytest.raises(UsageError, match="this run cannot make it again"):
+        perform("collect", run, limit=2)
+
+
+def test_acceptance_ends_with_the_artifact(run: Path) -> None:
+    perform("sample", run, limit=2, options=Options(accept_stale=True), run__seed=1)
+    (run / "samples.jsonl").unlink()
+    manifest = perform("sample", run, limit=2, run__seed=1).manifest
+    assert manifest is not None and manifest.accepted == []
+
+
+def test_damaged_manifest_does_not_stop_force(run: Path) -> None:
+    for kind in ("json", "json.part", "units.json"):
+        artifact(run, "sample").note(kind).write_text('{"stage": ')
+    assert perform("sample", run, limit=2, options=Options(force=True)).exit is Exit.DONE

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from sandcli.core.artifact import Artifact
 from sandcli.core.stage import Options, Summary
 from sandcli.engines.base import Model
 from sandcli.errors import Exit, Interrupted, PrerequisiteError, UsageError
@@ -16,7 +17,7 @@ from sandcli.stages.training import TrainingStage
 from sandcli.training.checkpoints import COMPLETE
 from sandcli.training.config import LoggedStep, Size, TrainingResult
 from sandcli.training.distributed import ProcessGroup
-from tests.helpers import accept_edit, context, make_run, perform
+from tests.helpers import accept_edit, artifact, context, make_run, perform
 
 STEP = LoggedStep(
     step=1, epoch=1.0, loss=0.5, learning_rate=1e-5, gradient_norm=1.0, tokens_a_second=10.0, memory_gib=1.0
@@ -133,3 +134,30 @@ def test_dry_run_of_force_changes_nothing(run: Path, trainer: Trainer) -> None:
         summary = sft(run, Options(force=True, dry_run=True), **settings)
         assert summary.forecast and summary.message.startswith("sft: missing; 1 trajectories, ")
     assert (run / "sft" / "model.safetensors").exists()
+
+
+def test_kill_after_the_model_is_in_place_keeps_it(
+    run: Path, trainer: Trainer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(self: Artifact[Any]) -> None:
+        raise Interrupted("sft")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Artifact, "finish", killed)
+        patch.setattr("sandcli.core.artifact.discard", lambda folder: None)
+        with pytest.raises(Interrupted):
+            sft(run)
+    assert (run / "sft.part").exists() and artifact(run, "sft").manifest(part=True) is not None
+    made = (run / "sft" / "model.safetensors").stat().st_mtime_ns
+    assert sft(run).message.endswith("nothing to do")
+    assert (run / "sft" / "model.safetensors").stat().st_mtime_ns == made
+    assert not (run / "sft.part").exists() and artifact(run, "sft").manifest(part=True) is None
+
+
+def test_edited_model_is_accepted_by_its_stage(run: Path, trainer: Trainer) -> None:
+    sft(run)
+    (run / "sft" / "model.safetensors").write_bytes(b"other weights")
+    with pytest.raises(PrerequisiteError, match="was changed after `sand sft` finished"):
+        artifact(run, "sft").require()
+    sft(run)
+    assert artifact(run, "sft").require() == run / "sft"
