@@ -1,16 +1,19 @@
-"""Writes docs/reference/cli.md and settings.md from the program itself: python docs/make_reference.py."""
+"""Writes the pages of docs/reference from the program itself: python docs/make_reference.py."""
 
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import typer
 from msgspec import Meta
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from sandcli import records
 from sandcli.cli import app
+from sandcli.core.manifest import Identity, Manifest, Spent
 from sandcli.fields import Field, fields
 from sandcli.settings import Effect, Settings
 
@@ -26,7 +29,8 @@ _EFFECTS = {
 
 def pages() -> dict[str, str]:
     """The text of each page, by file name."""
-    return {"cli.md": "\n".join(_commands()) + "\n", "settings.md": "\n".join(_settings()) + "\n"}
+    texts = {"cli.md": _commands(), "settings.md": _settings(), "records.md": _records()}
+    return {name: "\n".join(lines) + "\n" for name, lines in texts.items()}
 
 
 def _commands() -> Iterator[str]:
@@ -58,7 +62,8 @@ def _option(option: Any) -> str:
     if argument:
         names = f"`{option.metavar or option.name.upper()}`"
     value = "" if argument or getattr(option, "is_flag", False) else option.metavar or option.bare_type()
-    value = " or ".join(get_args(value)) if get_origin(value) is Literal else value
+    if value.startswith("typing.Literal"):
+        value = " or ".join(re.findall(r"'([^']+)'", value))
     default = option.default if not callable(option.default) else None
     shown = "required" if option.required else "" if default in (None, False, (), []) else f"`{default}`"
     return f"| {names} | {_cell(str(value))} | {shown} | {_cell(option.help or '')} |"
@@ -95,6 +100,41 @@ def _type(field: Field) -> str:
         else {"str": "text", "int": "integer", "float": "number"}.get(kind.__name__, kind.__name__)
     )
     return ", ".join([name, *bounds])
+
+
+_RECORDS = (
+    *(records.Trajectory, records.Sample, records.Rollout, records.Critique, records.Thought, records.Episode),
+    *(records.Step, records.Task, records.Draw, records.Candidate),
+    *(Manifest, Identity, Spent),
+)
+
+
+def _records() -> Iterator[str]:
+    yield "# Records\n\nGenerated from the program. A record is a JSON object with these fields, in this order.\n"
+    for kind in _RECORDS:
+        yield f"## {kind.__name__}\n\n{_paragraphs(kind.__doc__ or '')}\n"
+        yield "| field | type |\n|---|---|"
+        hints = get_type_hints(kind)
+        yield from (f"| `{name}` | {_cell(_hint(hints[name]))} |" for name in kind.__struct_fields__)
+        yield ""
+
+
+def _hint(hint: Any) -> str:
+    """A type as JSON users know it."""
+    if hint is type(None):
+        return "null"
+    name, parts = getattr(hint, "__name__", str(hint)), get_args(hint)
+    if get_origin(hint) is Literal:
+        return " or ".join(f"`{value}`" for value in parts)
+    if get_origin(hint) is list:
+        return f"list of {_hint(parts[0])}"
+    if get_origin(hint) is dict:
+        return f"object: text to {_hint(parts[1])}"
+    if get_origin(hint) is tuple:
+        return f"pair of {' and '.join(map(_hint, parts))}"
+    if parts:
+        return " or ".join(map(_hint, parts))
+    return {"str": "text", "int": "integer", "float": "number", "bool": "true or false"}.get(name, name)
 
 
 def _cell(text: str) -> str:

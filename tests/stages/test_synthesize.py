@@ -91,7 +91,7 @@ def test_without_sampling_the_base_model_proposes_at_every_step(tmp_path: Path) 
         "take lamp": [" look; (2) take lamp. With the first I lose time. So I will take lamp."],
         "go to hall": [" go to hall. There is only one way. So I will go to hall."],
     }
-    rules: Rules = [{"when": f"beside: {action}", "replies": said} for action, said in replies.items()]
+    rules: Rules = [{"when": f"besides: {action}", "replies": said} for action, said in replies.items()]
     rules.append({"when": asked("propose"), "replies": [" I do not know."]})
     write_rules(tmp_path / "rules.json", rules)
     run = make_run(tmp_path / "run", method__without="sampling")
