@@ -44,7 +44,7 @@ def test_iteration_through_the_commands(tmp_path: Path) -> None:
     for stage in stages:
         done.append(sand(*stage.split(), "--run", run, timeout=600))
         assert done[-1].returncode == 0, done[-1].stderr
-    assert "next: sand init --run NEXT --from" in done[-1].stderr and "reward x100" in done[-1].stdout
+    assert f"next: sand init --run {tmp_path / 'it2'} --from" in done[-1].stderr and "reward x100" in done[-1].stdout
 
     (expert,) = lines(run / "expert.jsonl")
     assert expert["reward"] == 1.0
