@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -162,6 +162,15 @@ def test_the_callers_signal_handlers_stay(tmp_path: Path, monkeypatch: pytest.Mo
     assert {*seen, after} == {(mine, mine)}
 
 
+@pytest.fixture
+def default_ctrl_c() -> Iterator[None]:
+    """Python's own handler of Ctrl-C, whatever started the tests; a shell's background jobs ignore Ctrl-C."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("default_ctrl_c")
 def test_only_asyncio_run_handles_a_default_ctrl_c(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """`asyncio.run` turns Ctrl-C into the cancellation of the call, and puts the default handler back."""
     run = collected(tmp_path / "it1")
@@ -223,6 +232,7 @@ def test_two_runs_are_awaited_at_once(tmp_path: Path) -> None:
     assert len({(run.root / "samples.jsonl").read_bytes() for run in runs}) == 1
 
 
+@pytest.mark.usefixtures("default_ctrl_c")
 @pytest.mark.parametrize("inside_a_loop", [False, True])
 def test_ctrl_c_ends_a_call_and_the_next_one_resumes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, inside_a_loop: bool
@@ -263,6 +273,7 @@ class Output(NamedTuple):
 
 def executed(*cells: str) -> list[list[Output]]:
     """What each cell of a notebook shows, apart from notices; a kernel of this Python executes it."""
+    pytest.importorskip("ipykernel", reason="a real Jupyter kernel needs ipykernel, which is not installed")
     import nbclient
     import nbformat
 

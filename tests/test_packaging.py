@@ -104,5 +104,10 @@ def test_the_version_is_one() -> None:
     assert PROJECT["version"] == sandcli.__version__
 
 
+def test_type_checkers_may_read_the_types() -> None:
+    """Without this file a type checker takes everything of the package for untyped."""
+    assert (REPO / "sandcli" / "py.typed").is_file()
+
+
 def test_the_extras_are_the_ones_that_messages_name() -> None:
     assert set(EXTRAS) == {"local", "alfworld", "vllm", "dev"}
