@@ -274,7 +274,7 @@ def executed(*cells: str) -> list[list[Output]]:
 
 def _is_notice(shown: Any) -> bool:
     """Whether it is for the reader only; in a notebook, rich displays what goes to stderr elsewhere."""
-    return shown.output_type == "display_data" or shown.get("name") == "stderr"
+    return bool(shown.output_type == "display_data" or shown.get("name") == "stderr")
 
 
 def _output(shown: Any) -> Output:
