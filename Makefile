@@ -17,7 +17,7 @@ SMALL := --set sample.n=3 --set agent.max_tokens=160 --set critique.max_tokens=8
   --set train.epochs=2 --set train.batch_size=2 --set train.learning_rate=5e-5 \
   --set eval.models=sft,model
 
-.PHONY: help setup setup-alfworld setup-vllm demo demo-alfworld iteration experiment experiment-small test test-fast check lint
+.PHONY: help setup setup-alfworld setup-vllm demo demo-alfworld iteration experiment experiment-small test test-fast check docs lint
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' Makefile | sed 's/:.*##/:/' | sort
@@ -113,8 +113,13 @@ experiment-small:  ## SFT, one iteration and longer SFT of SmolLM2-135M, 120 hel
 test: $(READY) $(COMPILED)  ## every test, the real simulator and the real small model included
 	.venv/bin/python -m pytest
 
-test-fast: $(READY)  ## the tests without a real simulator or model; two minutes
-	.venv/bin/python -m pytest -m "not real"
+test-fast: $(READY)  ## the tests without a real simulator or model, and without the slow ones; two minutes
+	.venv/bin/python -m pytest -m "not real and not slow" --ignore tests/real
+
+docs: $(READY)  ## build the documentation site in site/
+	.venv/bin/python docs/make_reference.py
+	.venv/bin/pip install --quiet -r docs/requirements.txt
+	.venv/bin/mkdocs build --strict --quiet
 
 lint: $(READY)  ## ruff, mypy --strict, import layers
 	.venv/bin/ruff check .

@@ -16,7 +16,8 @@ from typing import Any, Literal, NamedTuple, NoReturn, get_args, get_origin
 import msgspec
 
 from sandcli.errors import UsageError
-from sandcli.settings import Field, Settings, fields
+from sandcli.fields import Field, fields
+from sandcli.settings import Settings
 
 FILE = "sand.toml"
 Scalar = str | int | float | bool | list[str]

@@ -1,18 +1,40 @@
-"""The real model, a tiny one of the same family for what needs training to be fast, and servers of the tests' own."""
+"""Models, from the real small one to a tokenizer without weights, and servers for tests."""
 
 import json
 import ssl
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from hypothesis import settings
 
 from sandcli.engines.base import Model
 from sandcli.models import EMBEDDED, locate
 
 if TYPE_CHECKING:
     from tests.servers import Behaviour, Serve
+
+
+TRAINED = {"smollm", "tiny"}
+"""Fixtures that are models with weights."""
+
+
+def pytest_configure() -> None:
+    """Worker processes start without importing pytest; property-based tests have no deadline."""
+    main = sys.modules["__main__"]
+    main.__spec__ = main.__file__ = None
+    settings.register_profile("shared", deadline=None)  # on a busy machine any example may take long
+    settings.load_profile("shared")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """A test that uses a model with weights is marked `real`."""
+    for item in items:
+        if TRAINED & set(getattr(item, "fixturenames", ())):
+            item.add_marker("real")
 
 
 @pytest.fixture(scope="session")
@@ -49,7 +71,7 @@ def tiny(smollm: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def words(tmp_path_factory: pytest.TempPathFactory) -> Model:
-    """A tokenizer that knows a few words, and the settings of a model of 512 tokens; no weights."""
+    """A tokenizer that knows a few words, and the config of a model with 512 positions; no weights."""
     from tokenizers import Tokenizer
     from tokenizers.models import WordLevel
     from tokenizers.pre_tokenizers import WhitespaceSplit
@@ -71,7 +93,7 @@ def words(tmp_path_factory: pytest.TempPathFactory) -> Model:
 
 @pytest.fixture(scope="session")
 def families(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Model folders of all families, without weights, by the families' names."""
+    """Model folders of all families by name, without weights."""
     from tests.families import FAMILIES, publish
 
     return {family.name: publish(family, tmp_path_factory.mktemp(family.name)) for family in FAMILIES}
@@ -87,13 +109,13 @@ def tokenizers(families: dict[str, Path]) -> dict[str, Any]:
 
 @pytest.fixture(scope="session")
 def certificates() -> ssl.SSLContext:
-    """What every client reads at its start, which would take most of the time of these tests."""
+    """Every client reads these at its start; loading them each time would dominate these tests."""
     return ssl.create_default_context()
 
 
 @pytest.fixture
 def serve(monkeypatch: pytest.MonkeyPatch, certificates: ssl.SSLContext) -> "Iterator[Serve]":
-    """Starts servers that answer as they are told, and ends them."""
+    """Starts servers with a queue of behaviours, and stops them after the test."""
     from tests.servers import FakeServer
 
     monkeypatch.setattr(ssl, "create_default_context", lambda **options: certificates)

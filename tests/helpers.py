@@ -35,17 +35,17 @@ Rules = list[dict[str, Any]]
 
 
 def turn(thought: str, action: str) -> str:
-    """What a policy of the scripted engine says."""
+    """A turn as the scripted engine's rules give it."""
     return f"Thought: {thought}\nAction: {action}"
 
 
 def asked(name: str) -> str:
-    """The system turn of prompts/NAME.md, which no other conversation holds."""
+    """The system turn of prompts/NAME.md, which occurs in no other conversation."""
     return load(name).partition("# user")[0].removeprefix("# system").strip()
 
 
 def rules() -> Rules:
-    """A policy that wavers, a critic, and a writer of deliberations whose texts often fail the checks."""
+    """An inconsistent policy, a critic, and a writer of deliberations that often fail the checks."""
     actions = ("go to kitchen", "go to garden", "take lamp", "go to hall", "drop lamp")
     return [
         *({"when": f"So I will {action}.", "replies": _deliberations(action)} for action in actions),
@@ -97,7 +97,7 @@ def rules() -> Rules:
 
 
 def _deliberations(action: str) -> list[str]:
-    """Half of them pass the checks; of those for `go to hall`, none."""
+    """Half of them pass the checks, and none of those for `go to hall`."""
     good = f" would take longer, and the other way is short. So I will {action}."
     bad = [
         f" asked the expert. So I will {action}.",
@@ -125,7 +125,7 @@ def make_run(folder: Path, **settings: Scalar) -> Path:
         "engine.kind": "scripted",
         "engine.script": str(script),
         "collect.thoughts": "none",
-        "run.workers": 2,
+        "run.workers": 1,
         **{name.replace("__", "."): value for name, value in settings.items()},
     }
     start_run(folder, None, assigned([f"{name}={value}" for name, value in values.items()]))
@@ -133,7 +133,7 @@ def make_run(folder: Path, **settings: Scalar) -> Path:
 
 
 def context(root: Path, limit: int | None = None, **settings: Scalar) -> Context:
-    """What a stage gets; settings count as command-line flags."""
+    """The context of a stage; settings count as command-line flags."""
     flags = {name.replace("__", "."): value for name, value in settings.items()}
     return Context(Run(root), resolve(root, {}, flags).settings, limit)
 
@@ -152,12 +152,12 @@ def artifact(root: Path, stage: StageName) -> Artifact[Any]:
 def perform(
     stage: StageName, root: Path, limit: int | None = None, options: Options | None = None, **settings: Scalar
 ) -> Summary:
-    """Do a stage in this process."""
+    """Run a stage in this process."""
     return asyncio.run(run_stage(built(stage, root, limit, **settings), options or Options()))
 
 
 def state(stage: StageName, root: Path, limit: int | None = None, **settings: Scalar) -> State:
-    """How a stage stands."""
+    """The state of a stage."""
     return inspect(built(stage, root, limit, **settings))
 
 
@@ -167,7 +167,7 @@ def accept_edit(stage: StageName, root: Path, limit: int | None = None) -> None:
 
 
 def environment(**extra: str) -> dict[str, str]:
-    """The variables of a `sand` process: no setting of the caller's, and the toy world to be found."""
+    """The variables of a `sand` process: no `SAND_*` of the caller's, and the path of the toy world."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("SAND_")}
     return {**kept, "PYTHONPATH": str(REPO), "COLUMNS": "200", **extra}
 
@@ -192,7 +192,7 @@ def lines(path: Path) -> list[dict[str, Any]]:
 
 
 def contents(root: Path) -> dict[str, bytes]:
-    """Every file below a folder, but for the locks: these may be touched by who changes nothing."""
+    """Every file below a folder except locks, which may change even if nothing else does."""
     files = (path for path in sorted(root.rglob("*")) if path.is_file() and path.suffix != ".lock")
     return {str(path.relative_to(root)): path.read_bytes() for path in files}
 
@@ -210,7 +210,7 @@ def units(stage: StageName, content: bytes) -> list[str]:
 
 
 def watched(see: Callable[[str], None], patch: Callable[[Any, str, Any], None] = setattr) -> None:
-    """From now on, call `see` with `STAGE UNIT` whenever a unit of any stage begins."""
+    """Call `see` with `STAGE UNIT` whenever a unit of any stage begins."""
     for row in TABLE:
         patch(row.stage, "step", _watching(row.name, row.stage.step, see))
 
@@ -224,7 +224,7 @@ def _watching(name: str, step: Any, see: Callable[[str], None]) -> Any:
 
 
 def watched_main() -> None:
-    """`sand`, with every unit that is begun appended to the file $WATCHED, and $WATCHED_PAUSE seconds before each."""
+    """`sand`, pausing $WATCHED_PAUSE seconds at the start of every unit and adding its name to the file $WATCHED."""
     from sandcli.cli import main
 
     def see(line: str) -> None:

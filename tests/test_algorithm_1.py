@@ -1,6 +1,6 @@
 """Algorithm 1 by hand: one trajectory of three steps, every record written down here field by field.
 
-The policy is of two minds at the first step, once unintelligible at the second, and of one mind at the third. The
+The policy is inconsistent at the first step, unreadable once at the second, and consistent at the third. The
 first step's deliberation fails the checks once, stops short, and is asked to conclude; those of the second step all
 fail, so that it keeps its thought.
 """

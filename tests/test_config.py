@@ -1,4 +1,4 @@
-"""Settings: four layers, each value with its origin, and errors that name the place and the mend."""
+"""Settings: four layers, each value with its origin, and errors that name the place and the fix."""
 
 from pathlib import Path
 
@@ -24,19 +24,19 @@ def error(folder: Path, text: str = "", **layers: dict[str, str]) -> UsageError:
     return caught.value
 
 
-def test_without_a_file_the_defaults_hold(tmp_path: Path) -> None:
+def test_defaults_hold_without_a_file(tmp_path: Path) -> None:
     resolved = resolve(tmp_path, {}, {})
     assert resolved.settings == Settings()
     assert set(resolved.origins.values()) == {"default"}
 
 
-def test_the_defaults_are_those_of_the_paper() -> None:
+def test_defaults_are_those_of_the_paper() -> None:
     defaults = Settings()
     assert (defaults.sample.n, defaults.sample.temperature, defaults.rollout.temperature) == (5, 1.0, 1.0)
     assert (defaults.train.learning_rate, defaults.train.batch_size, defaults.train.epochs) == (1e-5, 64, 3)
 
 
-def test_each_layer_goes_before_the_one_below(tmp_path: Path) -> None:
+def test_each_layer_overrides_the_one_below(tmp_path: Path) -> None:
     folder = written(tmp_path, "[sample]\nn = 2\ntemperature = 0.5\n[run]\nseed = 2\nworkers = 2\n")
     environment = {"SAND_SAMPLE_N": "3", "SAND_RUN_SEED": "3", "HOME": "x"}
     resolved = resolve(folder, environment, {"sample.n": 4, "sample.temperature": None})
@@ -58,7 +58,7 @@ def test_each_layer_goes_before_the_one_below(tmp_path: Path) -> None:
         ("[y]\nqqqq = 1\n", 2, "y.qqqq", "`sand config` lists all settings"),
     ],
 )
-def test_an_unknown_key_is_an_error_with_place_and_suggestion(
+def test_unknown_key_is_an_error_with_place_and_suggestion(
     tmp_path: Path, text: str, line: int, unknown: str, fix: str
 ) -> None:
     caught = error(tmp_path, text)
@@ -66,7 +66,7 @@ def test_an_unknown_key_is_an_error_with_place_and_suggestion(
     assert caught.fix == fix
 
 
-def test_a_table_without_keys_is_checked_too(tmp_path: Path) -> None:
+def test_unknown_table_without_keys_is_an_error(tmp_path: Path) -> None:
     assert "unknown setting smaple" in error(tmp_path, "[smaple]\n").what
 
 
@@ -82,7 +82,7 @@ def test_a_table_without_keys_is_checked_too(tmp_path: Path) -> None:
         ('[engine]\nkind = "vlm"\n', "engine.kind"),
     ],
 )
-def test_a_wrong_type_is_an_error_with_place_and_meaning(tmp_path: Path, text: str, name: str) -> None:
+def test_wrong_type_is_an_error_with_place_and_meaning(tmp_path: Path, text: str, name: str) -> None:
     caught = error(tmp_path, text)
     assert caught.what.startswith(f"{tmp_path}/sand.toml:2: {name} = ")
     assert "it means: " in caught.fix
@@ -95,13 +95,13 @@ def test_broken_toml_is_an_error_with_its_line(tmp_path: Path) -> None:
     assert "line 2" in caught.what
 
 
-def test_an_unknown_variable_is_an_error_with_a_suggestion(tmp_path: Path) -> None:
+def test_unknown_variable_is_an_error_with_a_suggestion(tmp_path: Path) -> None:
     caught = error(tmp_path, environment={"SAND_SAMPEL_N": "3"})
     assert caught.what == "unknown environment variable SAND_SAMPEL_N"
     assert caught.fix == "did you mean SAND_SAMPLE_N?"
 
 
-def test_a_variable_of_a_wrong_type_names_the_variable(tmp_path: Path) -> None:
+def test_variable_of_a_wrong_type_is_named(tmp_path: Path) -> None:
     assert error(tmp_path, environment={"SAND_SAMPLE_N": "three"}).what.startswith("SAND_SAMPLE_N: sample.n = 'three'")
 
 
@@ -124,13 +124,13 @@ def test_text_becomes_a_value_of_the_settings_type(name: str, text: str, value: 
     ("name", "text", "why"),
     [("sample.n", "three", "Expected `int`"), ("sample.n", "0", ">= 1"), ("train.learning_rate", "-1", "> 0")],
 )
-def test_text_that_is_no_value_is_refused_with_its_reason(name: str, text: str, why: str) -> None:
+def test_text_that_is_not_a_value_is_refused_with_its_reason(name: str, text: str, why: str) -> None:
     with pytest.raises(UsageError, match=why) as caught:
         read_text(name, text, f"--set {name}={text}")
     assert caught.value.what.startswith(f"--set {name}={text}: {name} = ")
 
 
-def test_a_new_file_sets_what_was_given_and_shows_the_rest_as_comments(tmp_path: Path) -> None:
+def test_new_file_sets_the_given_values_and_shows_the_rest_as_comments(tmp_path: Path) -> None:
     text = template({"sample.n": 3})
     assert "\nn = 3  # turns sampled at every expert step (paper: 5)\n" in text
     assert "\n# temperature = 1.0  # paper: 1.0\n" in text
@@ -138,7 +138,7 @@ def test_a_new_file_sets_what_was_given_and_shows_the_rest_as_comments(tmp_path:
     assert [name for name, origin in resolved.origins.items() if origin != "default"] == ["sample.n"]
 
 
-def test_the_comments_of_a_new_file_hold_the_defaults(tmp_path: Path) -> None:
+def test_comments_of_a_new_file_hold_the_defaults(tmp_path: Path) -> None:
     uncommented = [
         line.removeprefix("# ") if " = " in line and "`" not in line.split("=")[0] else line
         for line in template({}).splitlines()[1:]
@@ -162,7 +162,7 @@ def test_the_comments_of_a_new_file_hold_the_defaults(tmp_path: Path) -> None:
         },
     )
 )
-def test_what_is_written_into_a_new_file_is_read_back(tmp_path: Path, values: dict[str, Scalar]) -> None:
+def test_values_in_a_new_file_are_read_back(tmp_path: Path, values: dict[str, Scalar]) -> None:
     found = resolve(written(tmp_path, template(values)), {}, {}).listing()
     assert {item.name: item.value for item in found if item.origin != "default"} == values
 
@@ -171,7 +171,7 @@ def test_every_setting_has_a_meaning(tmp_path: Path) -> None:
     assert [item.name for item in resolve(tmp_path, {}, {}).listing() if not item.meaning] == []
 
 
-def test_worker_count(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_worker_count_is_the_number_of_cores_but_at_most_8(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("os.cpu_count", lambda: 64)
     assert worker_count(Settings()) == 8
     assert worker_count(resolve(tmp_path, {}, {"run.workers": 12}).settings) == 12

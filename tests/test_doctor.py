@@ -1,4 +1,4 @@
-"""`sand doctor`: every lack has one command, and only what a default run needs counts as missing."""
+"""`sand doctor`: every missing part has one fix, and only what a default run needs counts as missing."""
 
 import importlib.metadata
 import importlib.util

@@ -1,13 +1,16 @@
-"""`sand run`: Algorithm 1 on the toy world, with scripted agents and tiny models that are really trained."""
+"""`sand run`: Algorithm 1 on the toy world, with scripted agents and tiny models that are trained."""
 
+import asyncio
 from pathlib import Path
 
 import pytest
 
 import sandcli
+from sandcli.core.stage import Options
 from sandcli.engines.scripted import ScriptedEngine
 from sandcli.errors import Exit, MachineryError, UsageError
-from tests.helpers import artifacts, make_run, sand
+from sandcli.perform import perform
+from tests.helpers import artifacts, context, make_run, sand
 
 
 def prepared(root: Path, tiny: Path, **settings: str | int) -> Path:
@@ -55,8 +58,8 @@ def test_ablation_goes_without_its_stages(tmp_path: Path, tiny: Path) -> None:
     assert not (root / "rollouts.jsonl").exists() and (root / "eval.jsonl").exists()
 
 
-def test_dry_run_makes_nothing(tmp_path: Path, tiny: Path) -> None:
-    root = prepared(tmp_path / "it1", tiny)
+def test_dry_run_makes_nothing(tmp_path: Path) -> None:
+    root = make_run(tmp_path / "it1")
     ran = sand("run", "--run", root, "--dry-run")
     assert ran.returncode == 0, ran.stderr
     assert "collect: missing; 0 units recorded, 6 to do" in ran.stderr
@@ -84,3 +87,11 @@ def test_stage_of_another_variant_can_be_skipped_by_scripts(tmp_path: Path) -> N
     ran = sand("sft", "--run", root, "--if-needed")
     assert (ran.returncode, ran.stderr) == (0, "sft: skipped, since the run starts from the policy ../it1/model\n")
     assert sand("sft", "--run", root).returncode == 2
+
+
+def test_run_that_starts_from_a_policy_makes_no_sft(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", model__policy="../it1/model", engine__kind="transformers")
+    with pytest.raises(UsageError, match=r"starts from the policy \.\./it1/model"):
+        asyncio.run(perform("sft", context(run), Options()))
+    with pytest.raises(UsageError, match=r"starts from the policy \.\./it1/model"):
+        asyncio.run(perform("eval", context(run, eval__models=["sft"]), Options()))

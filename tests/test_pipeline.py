@@ -1,4 +1,4 @@
-"""The table of stages and Algorithm 1."""
+"""The table of stages, their order in a run, and Algorithm 1."""
 
 import asyncio
 from pathlib import Path
@@ -7,7 +7,8 @@ import pytest
 
 from sandcli.core.artifact import StageName
 from sandcli.core.run import ARTIFACTS, Run
-from sandcli.pipeline import TABLE, algorithm_1, next_root
+from sandcli.pipeline import TABLE, algorithm_1, next_command, next_root
+from tests.helpers import context, make_run
 
 
 def test_table_agrees_with_the_run_directory() -> None:
@@ -41,3 +42,22 @@ def test_algorithm_1_runs_the_stages_of_every_iteration_in_order() -> None:
 )
 def test_next_run_is_numbered(root: str, after: str) -> None:
     assert next_root(Path(root)) == Path(after)
+
+
+@pytest.mark.parametrize(
+    ("settings", "chain"),
+    [
+        ({}, "sft sample rollout critique synthesize train eval"),
+        ({"model.policy": "../it1/model"}, "sample rollout critique synthesize train eval"),
+        ({"method.without": "critique"}, "sft sample synthesize train eval"),
+        ({"method.without": "sampling"}, "sft synthesize train eval"),
+    ],
+)
+def test_next_command_is_the_next_stage_of_the_variant(tmp_path: Path, settings: dict[str, str], chain: str) -> None:
+    loaded = context(make_run(tmp_path / "run", **settings))
+    found, command = [], next_command("collect", loaded.run, loaded.settings)
+    while command.startswith("sand ") and "init" not in command:
+        found.append(command.split()[1])
+        command = next_command(found[-1], loaded.run, loaded.settings)  # type: ignore[arg-type]
+    assert " ".join(found) == chain
+    assert command == f"sand init --run {tmp_path / 'run-it2'} --from {tmp_path / 'run'}"

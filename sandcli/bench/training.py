@@ -123,7 +123,7 @@ def _plain(
         disable_tqdm=True,
     )
     if config.n_gpu > 1:
-        config._n_gpu = 1  # as ours: one GPU a process
+        config._n_gpu = 1  # one GPU for each process, like ours
     trainer = SFTTrainer(
         model=load_model(start, training=True),
         args=config,
@@ -131,7 +131,7 @@ def _plain(
         train_dataset=Dataset.from_list([{"messages": _dicts(messages)} for messages in conversations]),
         callbacks=[watch],
     )
-    trainer.remove_callback(PrinterCallback)  # stdout is for the figures
+    trainer.remove_callback(PrinterCallback)  # stdout is for the result
     rows = [TrainingRow(list(row["input_ids"]), list(row["labels"])) for row in trainer.train_dataset]
     trainer.train()
     return watch.ended, rows

@@ -20,11 +20,12 @@ from sandcli.core.store import Keyed
 from sandcli.engines.base import Engine, Model
 from sandcli.envs.pool import Pool
 from sandcli.errors import Exit
+from sandcli.fields import values_with
 from sandcli.models import fingerprint
 from sandcli.prompts import digest as text_digest
 from sandcli.prompts import load
 from sandcli.records import Failure, Key
-from sandcli.settings import SCOPE, Effect, Settings, values_with
+from sandcli.settings import SCOPE, Effect, Settings
 
 P = TypeVar("P")
 R = TypeVar("R", bound=Keyed)

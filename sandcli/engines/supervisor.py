@@ -10,6 +10,7 @@ import select
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 _GRACE_SECONDS = 10.0
@@ -19,7 +20,8 @@ _GRACE_SECONDS = 10.0
 def main() -> int:
     """Wait until the command or the parent ends, then end what is left; returns the command's exit status."""
     command = subprocess.Popen(sys.argv[1:], stdin=subprocess.DEVNULL, process_group=0)
-    ended = os.pidfd_open(command.pid)
+    ended, end = os.pipe()
+    threading.Thread(target=_close_after, args=(command, end), daemon=True).start()
     select.select([sys.stdin, ended], [], [])
     _signal(command.pid, signal.SIGTERM)
     deadline = time.monotonic() + _GRACE_SECONDS
@@ -27,6 +29,12 @@ def main() -> int:
         time.sleep(0.05)
     _signal(command.pid, signal.SIGKILL)
     return command.wait()
+
+
+def _close_after(command: "subprocess.Popen[bytes]", end: int) -> None:
+    """Close one end of a pipe when the command ends, so that the other end becomes readable."""
+    command.wait()
+    os.close(end)
 
 
 def _is_alive(command: "subprocess.Popen[bytes]") -> bool:

@@ -122,8 +122,10 @@ class Prompts:
         """Return the same tokens as `prompt_ids`."""
         if self._marks is None:
             return prompt_ids(self._tokenizer, messages)
-        parts = _parts(self._marks, prompt_text(self._tokenizer, messages))
-        return [token for part in parts for token in self._part_ids(part)]
+        ids = array("I")
+        for part in _parts(self._marks, prompt_text(self._tokenizer, messages)):
+            ids += self._part_ids(part)
+        return ids.tolist()
 
     def fitting_ids(self, messages: Sequence[Message], max_tokens: int) -> list[int]:
         """Return the tokens of a prompt. Raises `ContextOverflow` if they leave no room for `max_tokens`."""
@@ -155,5 +157,5 @@ def _marks(tokenizer: Any) -> "re.Pattern[str] | None":
 
 def _parts(marks: "re.Pattern[str]", text: str) -> Iterator[str]:
     """Split a text before every special token."""
-    starts = {0, len(text), *(match.start() for match in marks.finditer(text))}
-    return (text[start:end] for start, end in pairwise(sorted(starts)))
+    starts = [0, *(match.start() for match in marks.finditer(text)), len(text)]
+    return (text[start:end] for start, end in pairwise(starts) if start < end)

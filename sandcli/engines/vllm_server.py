@@ -13,7 +13,7 @@ import msgspec
 
 from sandcli.cache import cache_folder
 from sandcli.engines import supervisor
-from sandcli.engines.server_client import Address, Identity, Refusal, Server, Unusable
+from sandcli.engines.server_client import Address, Identity, NoConnection, Refusal, Server, Unusable
 
 _PROBE_PAUSE = 0.2
 """Seconds between two looks at whether a starting server is ready."""
@@ -89,7 +89,7 @@ class VllmServer:
 
     async def load_adapter(self, name: str, folder: Path) -> None:
         """Load an adapter, to be served as `name`; it may be loaded already, or refused."""
-        with contextlib.suppress(Refusal, TimeoutError, ConnectionError):
+        with contextlib.suppress(Refusal, NoConnection, TimeoutError):
             await self.client.post("/load_lora_adapter", _LoadAdapter(name, str(folder.resolve())))
 
     async def close(self) -> None:

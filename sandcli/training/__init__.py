@@ -1,1 +1,1 @@
-"""Fine-tuning: trajectories to masked tokens to a TRL trainer. `sft` and `train` share this one training path."""
+"""Fine-tuning: trajectories become masked tokens for a TRL trainer. `sft` and `train` share this code."""

@@ -1,4 +1,4 @@
-"""TRL's own configuration for a training on this machine."""
+"""TRL's configuration of a training job on this machine."""
 
 import difflib
 import os
@@ -18,7 +18,7 @@ from sandcli.training.processes import PATIENCE, process_count
 
 
 def trl_config(config: TrainingConfig, batches: Batches) -> Any:
-    """Everything that differs from TRL's defaults. Raises `PrerequisiteError` for what this machine lacks."""
+    """All settings that differ from TRL's defaults. Raises `PrerequisiteError` if this machine lacks something."""
     compute, gpu = config.compute, torch.cuda.is_available()
     packed = compute.device_batch > 1
     if packed and not (gpu and is_flash_attn_2_available()):
@@ -51,7 +51,7 @@ def trl_config(config: TrainingConfig, batches: Batches) -> Any:
         **_devices(gpu, sharded=compute.shard and gpu and process_count() > 1),
     )
     if arguments.n_gpu > 1:
-        arguments._n_gpu = 1  # one GPU for each process; the trainer would spread a batch over all that it sees
+        arguments._n_gpu = 1  # one GPU for each process; the trainer would split a batch over all visible GPUs
     return arguments
 
 

@@ -57,7 +57,7 @@ class StepCallback(TrainerCallback):  # type: ignore[misc]
 
 
 class Meter:
-    """The speed of training since it was last read, and the peak of memory."""
+    """The speed of training since the last reading, and the peak of memory."""
 
     def __init__(self, tokens: Sequence[int], epochs: int) -> None:
         """`tokens` counts the tokens of each step."""
@@ -65,7 +65,7 @@ class Meter:
         self._read = time.monotonic()
 
     def read(self, step: int) -> dict[str, float]:
-        """What the log holds beside the loss, after a step."""
+        """The progress, speed and memory to log after a step."""
         now = time.monotonic()
         seconds, self._read = now - self._read, now
         memory = torch.cuda.max_memory_allocated() if torch.cuda.is_available() else psutil.Process().memory_info().rss
@@ -81,7 +81,7 @@ def logged_steps(history: Sequence[Mapping[str, Any]]) -> list[LoggedStep]:
     return [
         LoggedStep(
             step=entry["step"],
-            epoch=entry["passes"],  # to the trainer, all epochs are one
+            epoch=entry["passes"],  # the trainer counts all epochs as one
             loss=float(entry["loss"]),
             learning_rate=float(entry["learning_rate"]),
             gradient_norm=float(entry.get("grad_norm", 0.0)),

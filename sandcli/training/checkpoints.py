@@ -1,4 +1,4 @@
-"""Checkpoints: which of them are complete, and which one a training resumes from."""
+"""Checkpoints: which ones are complete, and from which one a training job resumes."""
 
 import os
 import shutil
@@ -39,7 +39,7 @@ def fsync_all(folder: Path) -> None:
 
 
 def refuse_other_sharding(checkpoint: Path, sharded: bool) -> None:
-    """Raise `PrerequisiteError` if only one of the checkpoint and this training spreads weights over processes."""
+    """Raise `PrerequisiteError` if weights are spread over processes in the checkpoint only, or in this job only."""
     before = any(checkpoint.glob("pytorch_model_fsdp*"))
     if before != sharded:
         how = "with trainer.shard on several GPUs" if before else "without trainer.shard"

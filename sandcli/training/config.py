@@ -1,4 +1,4 @@
-"""A training: what is asked for, how it reports to its caller, and its result."""
+"""The configuration of a training job, the hooks through which it reports to its caller, and its result."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -10,9 +10,10 @@ from sandcli.settings import ComputeSettings, TrainingSettings
 
 
 class TrainingConfig(NamedTuple):
-    """One training: from the model in `start`, in the folder `work`; `system` opens every conversation.
+    """What to train: the model in `start`, with `system` at the head of every conversation.
 
-    `aims` decides what is learned, `compute` how it is computed. Batches count trajectories.
+    `aims` says what to learn, `compute` how to compute it. Checkpoints and the result go into the folder `work`.
+    A batch is counted in trajectories.
     """
 
     start: Path
@@ -25,7 +26,10 @@ class TrainingConfig(NamedTuple):
 
 
 class Size(NamedTuple):
-    """The training data: trajectories, and tokens of one epoch. `too_long` says what happened to longer ones, by id."""
+    """The training data: trajectories, and the tokens of one epoch, in all and `trained` (with loss).
+
+    `longest` is the length of the longest trajectory. `too_long` says what happened to longer ones than allowed, by id.
+    """
 
     trajectories: int
     tokens: int
@@ -34,15 +38,15 @@ class Size(NamedTuple):
     too_long: dict[str, str]
 
 
-def _alone(wishes: tuple[bool, bool]) -> tuple[bool, bool]:
-    return wishes
+def _alone(answers: tuple[bool, bool]) -> tuple[bool, bool]:
+    return answers
 
 
 class Hooks(NamedTuple):
-    """How a training reports to its caller.
+    """How a training job reports to its caller.
 
     `sized` is called before the first step; `planned(total, done)` and `stepped()` count optimiser steps; `stop` is
-    asked after each step. `agreed` makes all processes do what the first one wishes: whether to stop and to save.
+    asked after each step. `agreed` gives all processes the first one's answers to two questions: stop? save?
     """
 
     sized: Callable[[Size], None]
@@ -53,10 +57,10 @@ class Hooks(NamedTuple):
 
 
 class LoggedStep(msgspec.Struct, frozen=True, kw_only=True):
-    """A line of the training log: one optimiser step. `loss` is the mean over the trained tokens of the batch.
+    """One line of the training log: an optimiser step. `loss` is the mean over the trained tokens of the batch.
 
     `tokens_a_second` counts the tokens of all processes. `memory_gib` is the peak of the first GPU, or what the first
-    process uses now if there is no GPU.
+    process uses at that moment if there is no GPU.
     """
 
     step: int
@@ -69,7 +73,7 @@ class LoggedStep(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class TrainingResult(NamedTuple):
-    """The result of a training. `finished` is false if it was stopped."""
+    """The result of a training job. `finished` is false if the job was stopped."""
 
     log: list[LoggedStep]
     steps: int

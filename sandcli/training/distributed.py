@@ -1,7 +1,7 @@
 """Processes that train together: started here (`--nproc`), or by a launcher such as torchrun.
 
 Under a launcher every process runs `sand` itself. The first one leads: it alone decides what to do, holds the lock and
-writes. The others follow it into the training and out of it.
+writes. The others follow: they wait for its training job, take part in it, and end with it.
 """
 
 import logging
@@ -35,7 +35,10 @@ _LAST_STEP = 600
 
 
 class TrainingJob(NamedTuple):
-    """One training, on the first `limit` trajectories of the file `data`; `label` is its stage."""
+    """Training on the first `limit` trajectories of the file `data`; `label` is the stage's name.
+
+    Installs no signal handlers: the caller passes `stop`.
+    """
 
     label: str
     config: TrainingConfig
@@ -43,11 +46,11 @@ class TrainingJob(NamedTuple):
     limit: int | None
 
     def trajectories(self) -> list[Trajectory]:
-        """What it trains on."""
+        """The training data."""
         return msgspec.json.Decoder(Trajectory).decode_lines(self.data.read_bytes())[: self.limit]
 
     def run(self, stop: Callable[[], bool]) -> TrainingResult:
-        """Train in this process, together with the others if there are any; `stop` is asked after each step."""
+        """Train in this process, together with the others if there are any. `stop` is asked after each step."""
         from sandcli.training.trainer import fit
 
         bar = Bar(self.label, 0, 0)
@@ -60,7 +63,7 @@ class TrainingJob(NamedTuple):
             return fit(self.config, self.trajectories(), hooks)
 
     def launch(self, processes: int) -> TrainingResult:
-        """Train in several processes of this machine, which torch's own launcher starts and watches."""
+        """Train in several processes on this machine. Torch's launcher starts and watches them; they handle signals."""
         from torch.distributed.elastic.multiprocessing import SignalException
         from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
         from torch.distributed.launcher.api import LaunchConfig, elastic_launch
@@ -88,11 +91,11 @@ class TrainingJob(NamedTuple):
 
 
 UNFINISHED = TrainingResult([], 0, Size(0, 0, 0, 0, {}), finished=False)
-"""What is known of a training that was interrupted in other processes."""
+"""The result of a job that was interrupted in other processes."""
 
 
 def _process(job: TrainingJob, folder: Path) -> TrainingResult:
-    """One of the processes that `TrainingJob.launch` started. If it fails it must end, or the others wait for it."""
+    """Run in each process that `TrainingJob.launch` starts. If it fails it must exit, or the others wait for it."""
     threading.Thread(target=_end_with_launcher, daemon=True).start()
     try:
         with Interrupts(launched=True) as interrupts:
@@ -106,7 +109,7 @@ def _process(job: TrainingJob, folder: Path) -> TrainingResult:
 
 
 def _end_with_launcher() -> None:
-    """End when the launcher is killed: its lock is gone too, so its processes must not go on writing."""
+    """Exit when the launcher is killed: its lock is gone too, so its processes must stop writing."""
     launcher = multiprocessing.parent_process()
     if launcher is not None:
         multiprocessing.connection.wait([launcher.sentinel])
@@ -132,7 +135,20 @@ def _died(count: int, error: "ChildFailedError") -> PrerequisiteError:
 
 
 class ProcessGroup:
-    """The processes that a launcher started, or this one alone. A context manager around everything a stage does."""
+    """The processes that a launcher such as torchrun started, or this process alone.
+
+    Every process enters the group before it does anything else:
+
+        with ProcessGroup() as group:
+            if group.follows:
+                group.follow(stop)
+                return
+            ...  # the leader decides what to do
+            group.share(job)
+            job.run(stop)
+
+    A leader that leaves the group without sharing a job, even by an exception, releases the others.
+    """
 
     def __init__(self) -> None:
         """Raises `UsageError` if `srun` started several tasks without torchrun."""
@@ -142,19 +158,19 @@ class ProcessGroup:
 
     @property
     def follows(self) -> bool:
-        """Whether another process leads."""
+        """Whether another process is the leader."""
         return rank() > 0
 
     def __enter__(self) -> "ProcessGroup":
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Followers wait for the leader's job; if there is none, let them go."""
+        """Release the followers if the leader has no job for them."""
         if not self._shared:
             self.share(None)
 
     def share(self, job: TrainingJob | None) -> TrainingJob | None:
-        """The leader's job, in all processes; None if there is nothing to do."""
+        """Send the leader's job to all processes, and return it in each; None means that there is nothing to do."""
         self._shared = True
         return _from_first(job) if self.size > 1 else job
 
@@ -166,19 +182,19 @@ class ProcessGroup:
 
 
 def _from_first(value: T) -> T:
-    """The first process's value, in all of them."""
+    """The first process's value, in all processes."""
     import torch
     from accelerate import PartialState
     from torch.distributed import broadcast_object_list
 
-    PartialState(cpu=not torch.cuda.is_available(), timeout=PATIENCE)  # connects them, the first time
+    PartialState(cpu=not torch.cuda.is_available(), timeout=PATIENCE)  # connects the processes on first use
     box = [value]
     broadcast_object_list(box, src=0)
     return box[0]
 
 
 def _report_size(size: Size) -> None:
-    """Print what is trained on, before the first step."""
+    """Print the size of the training data, before the first step."""
     notice(describe(size))
     for name, why in list(size.too_long.items())[:5]:
         notice(f"  too long: {name}: {why}")
@@ -187,7 +203,7 @@ def _report_size(size: Size) -> None:
 
 
 def describe(size: Size) -> str:
-    """The training data in one line."""
+    """The size of the training data in one line."""
     return (
         f"{size.trajectories} trajectories, {size.tokens:,} tokens per epoch, {size.trained:,} of them with loss; "
         f"the longest has {size.longest:,}"

@@ -1,4 +1,4 @@
-"""Failures during training, explained, and what is kept after them."""
+"""Failures during training: explained, and which checkpoint is kept."""
 
 import contextlib
 import math
@@ -38,7 +38,7 @@ def explained(work: Path) -> Iterator[None]:
 
 
 def is_broken(step: LoggedStep) -> bool:
-    """Whether a step spoiled the weights, or found them spoiled."""
+    """Whether the loss or the gradient of a step is not finite."""
     return not (math.isfinite(step.loss) and math.isfinite(step.gradient_norm))
 
 

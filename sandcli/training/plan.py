@@ -1,4 +1,4 @@
-"""What a training will do: its rows, batches and size. Needs the tokenizer only, no weights."""
+"""What a training job will do: its rows, batches and size. Needs the tokenizer, not the weights."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,7 +14,7 @@ from sandcli.training.rows import IGNORED, Prepared, TrainingRow, prepare
 
 
 class TrainingPlan(NamedTuple):
-    """The rows of a training, their order, and their size."""
+    """The rows of a training job, their order, and their size."""
 
     tokenizer: Any
     rows: list[TrainingRow]
@@ -23,7 +23,7 @@ class TrainingPlan(NamedTuple):
 
 
 def plan_training(config: TrainingConfig, trajectories: Sequence[Trajectory]) -> TrainingPlan:
-    """Tokenise the trajectories and cut them into batches. Raises `UsageError` for a model without chat template."""
+    """Tokenise the trajectories and cut them into batches. Raises `UsageError` for a model without a chat template."""
     tokenizer = load_tokenizer(config.start)
     limit = longest(config.start, config.aims.max_length)
     prepared = prepare(tokenizer, config.system, trajectories, limit, config.aims.too_long)

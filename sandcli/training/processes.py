@@ -1,4 +1,4 @@
-"""This process among those that train together, by the variables that torchrun sets."""
+"""The rank of this process among those that train together, from the variables that torchrun sets."""
 
 import os
 from datetime import timedelta
@@ -20,7 +20,7 @@ def rank() -> int:
 
 
 def refuse_srun_tasks() -> None:
-    """Raise `UsageError` if `srun` started several tasks, which do not know that they belong together."""
+    """Raise `UsageError` if `srun` started several tasks, which would not train together."""
     tasks = int(os.environ.get("SLURM_STEP_NUM_TASKS", "1"))
     if tasks > 1 and "WORLD_SIZE" not in os.environ:
         raise UsageError(

@@ -80,13 +80,13 @@ def prepare(tokenizer: Any, system: str, trajectories: Sequence[Trajectory], lim
 
 
 def _ends(row: TrainingRow) -> list[int]:
-    """The positions after the agent's turns."""
+    """The position after each of the agent's turns."""
     after = [*row.labels, IGNORED][1:]
     return [n for n, (label, next_) in enumerate(zip(row.labels, after, strict=True), 1) if next_ == IGNORED != label]
 
 
 def training_messages(system: str, trajectory: Trajectory) -> list[Message]:
-    """The conversation to train on; it ends with the agent's last turn."""
+    """The conversation to train on. It ends with the agent's last turn."""
     return conversation(system, trajectory.instruction, trajectory.steps)[:-1]
 
 

@@ -25,9 +25,9 @@ from sandcli.training.weights import in_full_precision, trainable
 def fit(config: TrainingConfig, trajectories: Sequence[Trajectory], hooks: Hooks) -> TrainingResult:
     """Train from the model in `config.start`; checkpoints and, at the end, `result` go into `config.work`.
 
-    Resumes from the last complete checkpoint. Raises `UsageError` if there is nothing to train on or the model cannot
-    be saved, `SandError` if the loss is not a number, `PrerequisiteError` if something is missing or a disk or GPU is
-    full.
+    Resumes from the last complete checkpoint. Raises `UsageError` if there is nothing to train on or the model could
+    not be saved, `SandError` if the loss is not a number, and `PrerequisiteError` if something is missing or the disk
+    or the GPU is full.
     """
     plan = plan_training(config, trajectories)
     hooks.sized(plan.size)
@@ -47,7 +47,6 @@ def _trainer(config: TrainingConfig, plan: TrainingPlan, hooks: Hooks) -> Any:
     arguments = trl_config(config, plan.batches)
     attention = "flash_attention_2" if arguments.padding_free else None
     model = trainable(config.start, config.aims, attention, sharded=bool(arguments.fsdp))
-    refuse_unsavable(model, config.start)
     meter = Meter(plan.batches.tokens, config.aims.epochs)
 
     class Trainer(SFTTrainer):  # type: ignore[misc]
@@ -75,28 +74,13 @@ def _trainer(config: TrainingConfig, plan: TrainingPlan, hooks: Hooks) -> Any:
 
 
 def _dataset(rows: Sequence[TrainingRow], batches: Batches, tokenizer: Any) -> Any:
-    """The rows in the order of training; the empty row comes after all others."""
+    """The rows in the order of training. The empty row has the index after the last."""
     empty = TrainingRow([tokenizer.eos_token_id], [IGNORED])
     return Dataset.from_list([row._asdict() for row in [*rows, empty]]).select(batches.order)
 
 
-def refuse_unsavable(model: Any, start: Path) -> None:
-    """Raise `UsageError` if the model's generation config cannot be saved: saving happens after the training."""
-    generation = getattr(model, "generation_config", None)
-    if generation is None:
-        return
-    try:
-        generation.validate(strict=True)
-    except ValueError as error:
-        flags = " ".join(str(error).split())
-        raise UsageError(
-            f"the generation_config.json of {start} cannot be saved again: {flags}",
-            "set do_sample to true in that file, or remove the sampling flags that it names",
-        ) from None
-
-
 def _run(trainer: Any, steps: int, hooks: Hooks) -> list[LoggedStep]:
-    """Train, from the last checkpoint if there is one."""
+    """Train from the last checkpoint, or from the start."""
     checkpoints = Path(trainer.args.output_dir)
     checkpoint = last_checkpoint(checkpoints)
     if checkpoint is not None:
@@ -109,7 +93,7 @@ def _run(trainer: Any, steps: int, hooks: Hooks) -> list[LoggedStep]:
 
 
 def _save(trainer: Any, tokenizer: Any, result: Path) -> None:
-    """Write the model to a folder, in the first process; spread weights are gathered by all."""
+    """Write the model to a folder. The first process writes; all processes gather weights that are spread."""
     state = trainer.accelerator.get_state_dict(trainer.model_wrapped) if trainer.args.fsdp else None
     if trainer.args.process_index == 0:
         shutil.rmtree(result, ignore_errors=True)

@@ -1,5 +1,6 @@
-"""The model that is trained: all weights, or an adapter on frozen ones."""
+"""The model to train: all weights, or an adapter on frozen weights."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -10,14 +11,16 @@ from sandcli.settings import TrainingSettings
 
 
 def trainable(start: Path, aims: TrainingSettings, attention: str | None, sharded: bool) -> Any:
-    """The model of a folder, ready to be trained; training an adapter continues it.
+    """Load the model in a folder for training. The training of an adapter is continued.
 
     `attention` is the kind of attention, None for the model's own. `sharded`: the weights will be spread over GPUs.
     """
     if aims.method == "full":
         if is_adapter(start):
             raise UsageError(f"{start} is an adapter, and method is full", "set method to lora or qlora")
-        return load_model(start, training=True, attention=attention, sharded=sharded)
+        model = load_model(start, training=True, attention=attention, sharded=sharded)
+        _refuse_unsavable(model, start)
+        return model
     from peft import LoraConfig, PeftConfig, PeftModel, get_peft_model
 
     if is_adapter(start):
@@ -32,13 +35,32 @@ def trainable(start: Path, aims: TrainingSettings, attention: str | None, sharde
     return get_peft_model(_frozen(start.resolve(), aims, attention, sharded), config)
 
 
+def _refuse_unsavable(model: Any, folder: Path) -> None:
+    """Raise `UsageError` if saving the trained model would fail: transformers refuses to write such generation flags.
+
+    An adapter is saved without them.
+    """
+    if not model.can_generate():
+        return
+    try:
+        model.generation_config.validate(strict=True)
+    except ValueError as error:
+        flags = re.findall(r"^- `(\w+)`", str(error), re.MULTILINE) or str(error).splitlines()[:1]
+        published = folder / "generation_config.json"
+        source = published if published.exists() else folder / "config.json"
+        raise UsageError(
+            f"transformers could not save the trained model: {source} has invalid generation flags: {', '.join(flags)}",
+            "remove these flags from the file, or set do_sample to true in it if they control sampling",
+        ) from None
+
+
 def _frozen(folder: Path, aims: TrainingSettings, attention: str | None, sharded: bool) -> Any:
     if is_adapter(folder):
         raise UsageError(
             f"{folder} is an adapter, and an adapter needs a complete model", "merge it into its base first"
         )
     if aims.method == "lora":
-        # Frozen weights need no full precision, but FSDP wants one type for all.
+        # Frozen weights need no full precision, but FSDP requires the same type for all.
         return load_model(folder, training=sharded, attention=attention, sharded=sharded)
     try:
         import bitsandbytes  # noqa: F401  (transformers quantises with it)

@@ -22,7 +22,7 @@ HISTORY = [Message("system", "rules"), Message("user", "the task")]
 
 
 class Parrot:
-    """An engine that says one text after the other; an exception is raised."""
+    """An engine that gives one text after the other; it raises an exception among them."""
 
     def __init__(self, *texts: str | Exception) -> None:
         self._texts = list(texts)
@@ -58,7 +58,7 @@ def played(*texts: str | Exception, steps: int = 9, invalid: int = 3) -> tuple[P
     return asyncio.run(done), engine, hall
 
 
-def test_an_episode_ends_when_the_task_is_over() -> None:
+def test_episode_ends_with_its_task() -> None:
     found, engine, _ = played("Thought: I look.\nAction: `Look`.", "Action: win", "Action: look")
     assert found.end == "done"
     assert found.tokens == 20
@@ -74,12 +74,12 @@ def test_an_episode_ends_when_the_task_is_over() -> None:
     assert [sampling.seed for sampling in engine.samplings] == [0, 1]
 
 
-def test_an_episode_ends_at_the_step_limit() -> None:
+def test_episode_ends_at_the_step_limit() -> None:
     found, engine, _ = played(*["Action: look"] * 9, steps=4)
     assert (found.end, len(found.steps), len(engine.prompts)) == ("max_steps", 4, 4)
 
 
-def test_without_steps_left_nothing_is_asked() -> None:
+def test_episode_without_steps_left_asks_nothing() -> None:
     found, engine, _ = played("Action: look", steps=0)
     assert found == Played([], "max_steps", 0)
     assert engine.prompts == []
@@ -92,29 +92,29 @@ def test_invalid_actions_in_a_row_end_an_episode() -> None:
     assert hall.actions == ["fly", "fly", "look", "fly", "fly"]
 
 
-def test_a_turn_without_action_costs_a_step_and_does_not_touch_the_world() -> None:
+def test_turn_without_an_action_costs_a_step_and_does_not_touch_the_world() -> None:
     found, engine, hall = played(" Hm? ", "Action: win")
     assert found.steps[0] == Step(thought="Hm?", action="", observation=INVALID_TURN, score=0.25)
     assert hall.actions == ["win"]
     assert engine.prompts[1][2:] == [Message("assistant", "Hm?"), Message("user", f"Observation: {INVALID_TURN}")]
 
 
-def test_a_full_context_ends_an_episode_and_is_no_failure() -> None:
+def test_full_context_ends_an_episode_without_a_failure() -> None:
     found, _, _ = played("Action: look", ContextOverflow(9, 8))
     assert (found.end, len(found.steps), found.tokens) == ("context", 1, 10)
 
 
-def test_a_failing_engine_is_no_end_of_an_episode() -> None:
+def test_engine_failure_is_raised() -> None:
     with pytest.raises(MachineryError, match="out of order"):
         played("Action: look", MachineryError("engine", "out of order"))
 
 
-def test_a_deliberation_is_marked() -> None:
+def test_deliberation_is_marked() -> None:
     found, _, _ = played("Thought: My options: (1) look; (2) win. I win.\nAction: win")
     assert [step.deliberated for step in found.steps] == [True]
 
 
-def test_the_prefix_counts_for_the_step_limit(tmp_path: Path) -> None:
+def test_prefix_counts_towards_the_step_limit(tmp_path: Path) -> None:
     idle = [rule for rule in rules() if rule["when"] == POLICY]
     idle[0]["replies"] = ["Action: look"]
     write_rules(tmp_path / "rules.json", idle)
@@ -128,7 +128,7 @@ def test_the_prefix_counts_for_the_step_limit(tmp_path: Path) -> None:
     assert [(len(line["steps"]), line["end"]) for line in lines(root / "eval.jsonl")] == [(4, "max_steps")] * 2
 
 
-def test_the_temperatures_are_those_of_the_paper(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_temperatures_are_those_of_the_paper(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     generate = ScriptedEngine.generate
     seen: list[Sampling] = []
 
@@ -157,7 +157,7 @@ def test_the_temperatures_are_those_of_the_paper(tmp_path: Path, monkeypatch: py
     assert (1, 0.0) in drawn["synthesize"]
 
 
-def test_an_experts_thought_is_one_sentence_or_none(tmp_path: Path) -> None:
+def test_thought_of_an_expert_is_one_sentence_or_none(tmp_path: Path) -> None:
     said = {
         "go to kitchen": "and on and on and on and on and on and on and on and on and on and on.",
         "take lamp": "Thought: I want the lamp. It is dark.",
@@ -173,7 +173,7 @@ def test_an_experts_thought_is_one_sentence_or_none(tmp_path: Path) -> None:
     assert line["source"] == "gold, thoughts base"
 
 
-def test_the_reward_of_an_episode_is_its_best_score(tmp_path: Path) -> None:
+def test_reward_of_an_episode_is_its_best_score(tmp_path: Path) -> None:
     ways = {"You take the lamp.": "eat lamp", "You are in the kitchen.": "take lamp", POLICY: "go to kitchen"}
     content: Rules = [{"when": when, "replies": [f"Action: {action}"]} for when, action in ways.items()]
     write_rules(tmp_path / "rules.json", content)

@@ -1,34 +1,20 @@
-"""Sealed artifacts are checked before they are read; an edit by hand is accepted by running the stage again."""
+"""Artifacts: sealed ones are checked before they are read, hand edits are accepted, and old ones are set aside."""
 
-import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from sandcli.core.artifact import StageName
-from sandcli.core.run import Run
+from sandcli.core.manifest import Identity, Manifest
+from sandcli.core.run import ARTIFACTS, D_DELIB, Run
 from sandcli.core.stage import Options
 from sandcli.errors import Exit, Interrupted, PrerequisiteError, UsageError
-from tests.helpers import artifact, contents, lines, make_run, perform, sand, state
-
-STAGES: tuple[StageName, ...] = ("collect", "sample", "rollout", "critique", "synthesize", "eval")
-
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run with every stage done on two trajectories."""
-    root = make_run(tmp_path_factory.mktemp("artifact") / "run", sample__n=2)
-    for stage in STAGES:
-        perform(stage, root, limit=2)
-    return root
-
-
-@pytest.fixture
-def run(finished: Path, tmp_path: Path) -> Path:
-    """The same, to damage."""
-    return Path(shutil.copytree(finished, tmp_path / "run"))
-
+from sandcli.records import Failure
+from sandcli.report.build import build_report
+from tests.core.runs import LIMIT
+from tests.helpers import artifact, contents, lines, perform, state
 
 Damage = Callable[[Path], None]
 
@@ -66,15 +52,16 @@ def test_damaged_artifact_is_refused_by_its_reader(
     damage(artifact(run, stage).path)
     before = contents(run)
     with pytest.raises((PrerequisiteError, UsageError), match=rf"{artifact(run, stage).name}(:\d+: | was changed)"):
-        perform(reader, run, limit=2)
+        perform(reader, run, limit=LIMIT)
     assert contents(run) == before
 
 
 @pytest.mark.parametrize("damage", [cut, empty, zeros, delete_a_line, double_a_line])
 def test_damaged_evaluation_is_refused_by_the_report(run: Path, damage: Damage) -> None:
     damage(artifact(run, "eval").path)
-    ran = sand("report", run)
-    assert ran.returncode in (2, 3) and ran.stderr.startswith(f"error: {run}/eval.jsonl")
+    with pytest.raises((PrerequisiteError, UsageError)) as caught:
+        build_report([run])
+    assert caught.value.what.startswith(f"{run}/eval.jsonl")
 
 
 @pytest.mark.parametrize("damage", [cut, empty, zeros, delete_a_line, double_a_line])
@@ -84,9 +71,9 @@ def test_damaged_d_delib_is_refused_and_made_again(run: Path, damage: Damage) ->
     damage(path)
     with pytest.raises(PrerequisiteError, match=r"deliberations\.jsonl was changed"):
         Run(run).deliberations()
-    perform("synthesize", run, limit=2)
+    perform("synthesize", run, limit=LIMIT)
     assert path.read_bytes() == whole
-    assert len(list(Run(run).deliberations())) == 2
+    assert len(list(Run(run).deliberations())) == LIMIT
 
 
 def test_edited_record_is_accepted_by_its_stage(run: Path) -> None:
@@ -96,18 +83,18 @@ def test_edited_record_is_accepted_by_its_stage(run: Path) -> None:
     with pytest.raises(PrerequisiteError, match="was changed after `sand synthesize` finished") as caught:
         Run(run).thoughts()
     assert f"sand synthesize --run {run} checks it" in caught.value.fix
-    assert perform("synthesize", run, limit=2).exit is Exit.DONE
+    assert perform("synthesize", run, limit=LIMIT).exit is Exit.DONE
     edited = thought.replace("would take longer", "would take much longer")
     assert edited in {record.thought for record in Run(run).thoughts()}
     assert edited in {step.thought for made in Run(run).deliberations() for step in made.steps}
-    assert state("synthesize", run, limit=2).kind == "done"
+    assert state("synthesize", run, limit=LIMIT).kind == "done"
 
 
 def test_deleted_record_is_made_again(run: Path) -> None:
     path = run / "samples.jsonl"
     whole = path.read_bytes()
     delete_a_line(path)
-    perform("sample", run, limit=2)
+    perform("sample", run, limit=LIMIT)
     assert path.read_bytes() == whole
 
 
@@ -115,7 +102,7 @@ def test_deletion_is_kept_if_asked_for(run: Path) -> None:
     path = run / "samples.jsonl"
     delete_a_line(path)
     left = path.read_bytes()
-    perform("sample", run, limit=2, options=Options(accept_stale=True))
+    perform("sample", run, limit=LIMIT, options=Options(accept_stale=True))
     assert path.read_bytes() == left
     assert len(list(Run(run).samples())) == len(left.splitlines())
 
@@ -124,17 +111,17 @@ def test_last_record_without_a_line_break_counts(run: Path) -> None:
     path = run / "samples.jsonl"
     whole = path.read_bytes()
     path.write_bytes(whole.removesuffix(b"\n"))
-    perform("sample", run, limit=2)
+    perform("sample", run, limit=LIMIT)
     assert path.read_bytes() == whole
 
 
 def test_edit_of_the_last_observation_reaches_d_delib(run: Path) -> None:
     path = run / "expert.jsonl"
     path.write_text(path.read_text().replace("You drop the lamp.", "You put down the lamp."))
-    perform("collect", run, limit=2)
+    perform("collect", run, limit=LIMIT)
     assert "You put down the lamp." not in (run / "deliberations.jsonl").read_text()
     for stage in ("sample", "synthesize"):
-        perform(stage, run, limit=2, options=Options(accept_stale=True))
+        perform(stage, run, limit=LIMIT, options=Options(accept_stale=True))
     assert "You put down the lamp." in (run / "deliberations.jsonl").read_text()
 
 
@@ -153,9 +140,88 @@ def test_interrupted_force_is_resumed_by_the_same_command(run: Path, monkeypatch
     with monkeypatch.context() as patch:
         patch.setattr(SampleStage, "step", interrupted)
         with pytest.raises(Interrupted):
-            perform("sample", run, limit=2, options=Options(force=True), run__in_flight=1)
+            perform("sample", run, limit=LIMIT, options=Options(force=True), run__in_flight=1)
     kept = artifact(run, "sample").journal.read_bytes()
     assert kept.count(b"\n") == 3
-    perform("sample", run, limit=2, options=Options(force=True))
+    perform("sample", run, limit=LIMIT, options=Options(force=True))
     assert len(list((run / "aside").iterdir())) == 1
     assert set(kept.splitlines()) <= set((run / "samples.jsonl").read_bytes().splitlines())
+
+
+def manifest(**settings: str) -> Manifest:
+    return Manifest(stage="sample", identity=Identity(settings=settings, inputs={}, scope={}))
+
+
+def empty_run(folder: Path) -> Run:
+    run = Run(folder)
+    run.must_exist()
+    return run
+
+
+def test_manifest_is_read_back(tmp_path: Path) -> None:
+    run = empty_run(tmp_path)
+    made = manifest(n="3")
+    made.counts, made.left_out, made.loss = {"units": 2}, {"a": "why"}, [(1, 0.5)]
+    run.artifact("sample").begin(made.identity)
+    part = run.artifact("sample").manifest(part=True)
+    assert part is not None
+    assert part.identity == made.identity
+    assert run.artifact("sample").manifest() is None
+    run.artifact("sample").write_manifest(made)
+    run.artifact("sample").finish()
+    assert run.artifact("sample").manifest() == made
+    assert made.versions["sandcli"]
+    assert made.finished.startswith(time.strftime("%Y-"))
+    assert run.artifact("sample").manifest(part=True) is None
+
+
+def test_broken_manifest_is_named(tmp_path: Path) -> None:
+    run = empty_run(tmp_path)
+    run.artifact("sample").note("json").write_text('{"stage": ')
+    with pytest.raises(UsageError) as caught:
+        run.artifact("sample").manifest()
+    assert caught.value.what.startswith(f"{run.artifact('sample').note('json')}: not a manifest")
+
+
+def test_failures_are_replaced_as_a_whole(tmp_path: Path) -> None:
+    run = empty_run(tmp_path)
+    failures = [Failure(unit=["a", n], reason="timeout", detail="x", attempts=3) for n in (1, 2)]
+    assert run.artifact("sample").failures() == []
+    run.artifact("sample").set_failures(failures)
+    assert run.artifact("sample").failures() == failures
+    run.artifact("sample").set_failures(failures[:1])
+    assert run.artifact("sample").failures() == failures[:1]
+    run.artifact("sample").set_failures([])
+    assert not run.artifact("sample").note("failures.jsonl").exists()
+
+
+def test_set_aside_moves_what_the_stage_made_and_nothing_else(tmp_path: Path) -> None:
+    run = empty_run(tmp_path)
+    for stage in ARTIFACTS:
+        run.artifact(stage).path.write_text(stage)
+        run.artifact(stage).write_manifest(Manifest(stage=stage, identity=manifest().identity))
+    run.artifact("synthesize").derived[D_DELIB].write_text("D_delib")
+    moved = [Path(name) for name in run.artifact("synthesize").set_aside()]
+    assert sorted(path.name for path in moved) == ["deliberations.jsonl", "synthesize.json", "thoughts.jsonl"]
+    assert {path.read_text() for path in moved if path.suffix == ".jsonl"} == {"synthesize", "D_delib"}
+    assert not run.artifact("synthesize").path.exists()
+    assert not run.artifact("synthesize").derived[D_DELIB].exists()
+    assert all(run.artifact(stage).path.exists() for stage in ARTIFACTS if stage != "synthesize")
+
+
+def test_set_aside_moves_what_loggers_wrote(tmp_path: Path) -> None:
+    run = empty_run(tmp_path)
+    for path in (run.artifact("sft").path, run.artifact("sft").log.with_suffix("")):
+        path.mkdir(parents=True)
+        (path / "file").write_text(path.parent.name)
+    moved = run.artifact("sft").set_aside()
+    assert len(moved) == 2 and not run.artifact("sft").log.with_suffix("").exists()
+    assert all((Path(name) / "file").exists() for name in moved)
+
+
+def test_set_aside_twice_keeps_both(tmp_path: Path) -> None:
+    run = empty_run(tmp_path)
+    for text in ("first", "second"):
+        run.artifact("sample").path.write_text(text)
+        run.artifact("sample").set_aside()
+    assert sorted(path.read_text() for path in (tmp_path / "aside").rglob("samples.jsonl")) == ["first", "second"]

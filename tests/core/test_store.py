@@ -1,4 +1,4 @@
-"""Crash-safe JSONL: whatever happens to the file, complete records stay, and nothing else is taken for one."""
+"""Crash-safe JSONL: complete records survive any damage to the file, and nothing else is read as a record."""
 
 import re
 import subprocess
@@ -40,7 +40,7 @@ def sealed(folder: Path, records: Iterable[Critique]) -> bytes:
 
 
 def reopened(path: Path) -> tuple[list[Critique], list[str]]:
-    """What a new process finds, and what it is told."""
+    """The records that a new process finds, and the notices that it prints."""
     notices: list[str] = []
     journal = Journal(path, Critique, notices.append)
     found = list(journal)
@@ -48,14 +48,14 @@ def reopened(path: Path) -> tuple[list[Critique], list[str]]:
     return found, notices
 
 
-def test_what_is_appended_is_found_again(tmp_path: Path) -> None:
+def test_appended_records_are_found_again(tmp_path: Path) -> None:
     records = [critique("a", 0), critique("b", 1, 'Über\n"quoted" \u2028 \x00')]
     path = journalled(tmp_path / "j.part", records)
     assert reopened(path) == (records, [])
     assert path.read_bytes().count(b"\n") == 2
 
 
-def test_a_record_can_be_read_while_its_journal_is_open(tmp_path: Path) -> None:
+def test_record_can_be_read_while_its_journal_is_open(tmp_path: Path) -> None:
     journal = Journal(tmp_path / "j.part", Critique)
     journal.append(critique("b", 1))
     journal.append(critique("a", 2))
@@ -66,7 +66,7 @@ def test_a_record_can_be_read_while_its_journal_is_open(tmp_path: Path) -> None:
     journal.close()
 
 
-def test_a_torn_last_line_is_cut_off_with_a_notice(tmp_path: Path) -> None:
+def test_torn_last_line_is_cut_off_with_a_notice(tmp_path: Path) -> None:
     path = journalled(tmp_path / "j.part", [critique("a", 0)])
     whole = path.read_bytes()
     path.write_bytes(whole + b'{"id":"b","st')
@@ -77,20 +77,20 @@ def test_a_torn_last_line_is_cut_off_with_a_notice(tmp_path: Path) -> None:
     assert path.read_bytes() == whole
 
 
-def test_a_last_line_without_newline_is_torn_even_if_it_decodes(tmp_path: Path) -> None:
+def test_last_line_without_a_line_break_is_torn_even_if_it_decodes(tmp_path: Path) -> None:
     path = journalled(tmp_path / "j.part", [critique("a", 0), critique("b", 0)])
     path.write_bytes(path.read_bytes()[:-1])
     assert reopened(path)[0] == [critique("a", 0)]
 
 
-def test_a_journal_goes_on_after_a_torn_line(tmp_path: Path) -> None:
+def test_journal_continues_after_a_torn_line(tmp_path: Path) -> None:
     path = journalled(tmp_path / "j.part", [critique("a", 0)])
     path.write_bytes(path.read_bytes() + b'{"id":')
     journalled(path, [critique("b", 0)])
     assert reopened(path) == ([critique("a", 0), critique("b", 0)], [])
 
 
-def test_looking_at_a_journal_leaves_the_torn_line_to_its_writer(tmp_path: Path) -> None:
+def test_reader_leaves_a_torn_line_to_the_writer(tmp_path: Path) -> None:
     path = journalled(tmp_path / "j.part", [critique("a", 0)])
     path.write_bytes(path.read_bytes() + b'{"id":')
     before = path.read_bytes()
@@ -113,7 +113,7 @@ def test_looking_at_a_journal_leaves_the_torn_line_to_its_writer(tmp_path: Path)
     ],
     ids=["cut", "empty", "null", "field missing", "wrong type", "unknown field", "not UTF-8"],
 )
-def test_a_bad_line_in_the_middle_stops_with_file_and_line(tmp_path: Path, bad: bytes) -> None:
+def test_bad_line_in_the_middle_is_named_by_file_and_line(tmp_path: Path, bad: bytes) -> None:
     path = journalled(tmp_path / "j.part", [critique("a", 0)])
     whole = path.read_bytes()
     path.write_bytes(whole + bad + whole.replace(b'"a"', b'"c"'))
@@ -130,14 +130,14 @@ def test_a_bad_line_in_the_middle_stops_with_file_and_line(tmp_path: Path, bad: 
     assert path.read_bytes() == before
 
 
-def test_the_message_names_the_missing_field(tmp_path: Path) -> None:
+def test_missing_field_is_named(tmp_path: Path) -> None:
     path = tmp_path / "j.part"
     path.write_text('{"id":"b","step":0}\n')
     with pytest.raises(UsageError, match="candidate"):
         list(Records(path, Critique))
 
 
-def test_a_later_record_supersedes_an_earlier_one(tmp_path: Path) -> None:
+def test_later_record_supersedes_an_earlier_one(tmp_path: Path) -> None:
     records = [critique("a", 0, "old"), critique("b", 0), critique("a", 0, "new")]
     path = journalled(tmp_path / "j.part", records)
     found, _ = reopened(path)
@@ -158,14 +158,14 @@ def test_sealing_leaves_no_journal(tmp_path: Path) -> None:
 
 @settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.permutations([critique(name, step) for name in "ab" for step in (0, 2, 11)]))
-def test_the_same_records_give_the_same_bytes_in_any_order(tmp_path: Path, records: list[Critique]) -> None:
+def test_records_give_the_same_bytes_in_any_order(tmp_path: Path, records: list[Critique]) -> None:
     in_order = sorted(records, key=lambda record: record.key)
     assert sealed(tmp_path, records) == sealed(tmp_path, in_order)
 
 
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.data())
-def test_a_journal_cut_at_any_byte_keeps_every_complete_record(tmp_path: Path, data: st.DataObject) -> None:
+def test_journal_cut_at_any_byte_keeps_every_complete_record(tmp_path: Path, data: st.DataObject) -> None:
     texts = data.draw(st.lists(st.text(max_size=8), min_size=1, max_size=4))
     records = [critique("a", step, text) for step, text in enumerate(texts)]
     path = tmp_path / "j.part"
@@ -181,14 +181,14 @@ def test_a_journal_cut_at_any_byte_keeps_every_complete_record(tmp_path: Path, d
     assert path.read_bytes() == whole
 
 
-def test_an_unsealed_artifact_takes_more_records(tmp_path: Path) -> None:
+def test_unsealed_artifact_takes_more_records(tmp_path: Path) -> None:
     sealed(tmp_path, [critique("a", 0), critique("c", 0)])
     (tmp_path / "c.jsonl").rename(tmp_path / "c.jsonl.part")
     sealed(tmp_path, [critique("b", 0)])
     assert [line["id"] for line in lines(tmp_path / "c.jsonl")] == ["a", "b", "c"]
 
 
-def test_a_failed_replacement_leaves_the_old_file(tmp_path: Path) -> None:
+def test_failed_replacement_leaves_the_old_file(tmp_path: Path) -> None:
     def broken() -> Iterator[bytes]:
         yield b"new"
         raise RuntimeError
@@ -200,7 +200,7 @@ def test_a_failed_replacement_leaves_the_old_file(tmp_path: Path) -> None:
     assert path.read_bytes() == b"old"
 
 
-def test_a_lock_is_held_once_and_names_its_holder(tmp_path: Path) -> None:
+def test_lock_is_held_once_and_names_its_holder(tmp_path: Path) -> None:
     with lock(tmp_path / "l", "sand x"):
         pid = (tmp_path / "l").read_text()
         with (
@@ -221,7 +221,7 @@ main()
 
 
 @pytest.mark.parametrize("stage", ["sample", "rollout"])
-def test_a_full_disk_is_one_clear_line_and_loses_nothing(tmp_path: Path, stage: StageName) -> None:
+def test_full_disk_is_one_clear_error_and_loses_nothing(tmp_path: Path, stage: StageName) -> None:
     for name in ("whole", "cut"):
         perform("collect", make_run(tmp_path / name))
         if stage == "rollout":

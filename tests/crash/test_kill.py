@@ -1,4 +1,4 @@
-"""Real processes, killed and interrupted at any moment: nothing recorded is lost, done again or done twice."""
+"""Real processes, killed and interrupted at any moment: nothing recorded is lost or done twice."""
 
 import os
 import random
@@ -16,16 +16,18 @@ from sandcli.core.artifact import StageName
 from sandcli.core.run import Run
 from tests.helpers import WATCHED_SAND, artifact, artifacts, environment, fault, make_run, units
 
+pytestmark = pytest.mark.slow
+
 STAGES: tuple[StageName, ...] = ("collect", "sample", "rollout", "critique", "synthesize", "eval")
 SHARES: dict[StageName, int] = {"collect": 3, "sample": 3, "rollout": 5, "critique": 3, "synthesize": 3, "eval": 3}
 PATIENCE = 60.0
 PAUSE = "0.004"
-"""Seconds between units and between steps, so that stages can be met in the middle."""
+"""Seconds between units and between steps, so that a signal can hit a stage in the middle."""
 
 
 @contextmanager
 def working(stage: StageName, root: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """A `sand` process at work, in a process group of its own as a shell gives it."""
+    """A `sand` process at work, in its own process group, as a shell starts it."""
     command = [*WATCHED_SAND, stage, "--run", str(root)]
     watched = environment(WATCHED=str(log(root)), WATCHED_PAUSE=PAUSE)
     with said_file(root).open("wb") as said:
@@ -50,7 +52,7 @@ def said(root: Path) -> str:
 
 
 def begun(root: Path) -> list[str]:
-    """The units that were begun, in order, over all processes so far."""
+    """The units that were begun by all processes so far, in order."""
     return log(root).read_text().splitlines() if log(root).exists() else []
 
 
@@ -65,7 +67,7 @@ def recorded(stage: StageName, root: Path) -> bytes:
 
 
 def until(condition: Callable[[], bool], process: subprocess.Popen[bytes]) -> None:
-    """Wait until something is so, or the process is over."""
+    """Wait until the condition holds or the process has ended."""
     deadline = time.monotonic() + PATIENCE
     while not condition() and process.poll() is None:
         assert time.monotonic() < deadline
@@ -84,7 +86,7 @@ def finish(stage: StageName, root: Path) -> None:
 
 
 def kill(stage: StageName, root: Path, target: float, delay: float) -> bool:
-    """Kill a stage a moment after its journal has grown to a size; whether it was still alive."""
+    """Kill a stage `delay` seconds after its journal has reached `target` bytes; whether it was still alive."""
     run = Run(root)
     with working(stage, root) as process:
         until(lambda: size(run.artifact(stage).journal) >= target or run.artifact(stage).path.exists(), process)
@@ -96,7 +98,7 @@ def kill(stage: StageName, root: Path, target: float, delay: float) -> bool:
 
 
 def torment(stage: StageName, root: Path, whole: int, share: int, moments: random.Random) -> int:
-    """Kill a stage at ascending random places of its journal and finish it; how often it was killed."""
+    """Kill a stage at ascending random sizes of its journal, then finish it; how often it was killed."""
     killed = 0
     kept = recorded(stage, root)
     for place in sorted(moments.uniform(-0.1, 1.0) for _ in range(share)):
@@ -116,14 +118,15 @@ def torment(stage: StageName, root: Path, whole: int, share: int, moments: rando
 
 
 def figures(root: Path) -> list[object]:
-    """What the manifests tell of the content."""
+    """What the manifests say about the content."""
     made = [artifact(root, stage).manifest() for stage in STAGES]
     return [(m.identity, m.counts, m.figures, m.tokens, m.left_out, m.accepted) for m in made if m is not None]
 
 
-def test_a_run_that_is_killed_20_times_comes_to_the_same_bytes(tmp_path: Path) -> None:
+def test_run_that_is_killed_20_times_gives_the_same_bytes(tmp_path: Path) -> None:
     settings: dict[str, Scalar] = {
         "sample__n": 3,
+        "run__workers": 2,
         "env__tasks": "fetch,riddle",
         "env__simplifications": f"pause={PAUSE}",
     }
@@ -148,11 +151,12 @@ def interrupted(root: Path) -> tuple[Path, Path]:
     """A slow run of a few long episodes, and a quick one of the same content."""
     faults = root.parent / "faults"
     slow = f"pause=0.05,faults={faults}"
-    return make_run(root, run__in_flight=2, env__simplifications=slow), make_run(root.parent / "quick")
+    slow_run = make_run(root, run__in_flight=2, run__workers=2, env__simplifications=slow)
+    return slow_run, make_run(root.parent / "quick")
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupt_finishes_what_is_in_flight(tmp_path: Path, number: signal.Signals) -> None:
+def test_interrupt_finishes_what_is_in_progress(tmp_path: Path, number: signal.Signals) -> None:
     root, quick = interrupted(tmp_path / "run")
     with working("collect", root) as process:
         until(lambda: size(artifact(root, "collect").journal) > 0, process)
@@ -171,7 +175,7 @@ def test_an_interrupt_finishes_what_is_in_flight(tmp_path: Path, number: signal.
     assert artifacts(root) == artifacts(quick)
 
 
-def test_a_second_interrupt_ends_at_once(tmp_path: Path) -> None:
+def test_second_interrupt_ends_at_once(tmp_path: Path) -> None:
     root, quick = interrupted(tmp_path / "run")
     fault(tmp_path / "faults", "hang", "fetch_1 take lamp")
     with working("collect", root) as process:
@@ -191,7 +195,7 @@ def test_a_second_interrupt_ends_at_once(tmp_path: Path) -> None:
     assert artifacts(root) == artifacts(quick)
 
 
-def test_an_interrupt_while_workers_start_is_an_interrupt(tmp_path: Path) -> None:
+def test_interrupt_while_workers_start_ends_the_stage(tmp_path: Path) -> None:
     root, _ = interrupted(tmp_path / "run")
     with working("collect", root) as process:
         until(lambda: len(children(process.pid)) >= 2, process)  # a worker, and Python's own resource tracker

@@ -1,24 +1,42 @@
-"""The README's commands are executed as they stand, on the toy world with the scripted engine and a tiny model."""
+"""The commands in the README and the documentation run as they stand, on the toy world with a tiny model."""
 
 import re
 import shlex
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from tests.helpers import REPO, sand, write_rules
+from tests.helpers import REPO, environment, sand, write_rules
 
-README = (REPO / "README.md").read_text()
-BLOCKS = re.findall(r"^```\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
-COMMANDS = [line.partition("#")[0].strip() for block in BLOCKS for line in block.splitlines()]
+PAGES = [REPO / "README.md", REPO / "CONTRIBUTING.md", *sorted((REPO / "docs").glob("*.md"))]
+TEXTS = {path.name: path.read_text() for path in PAGES}
+FENCED = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+
+SPANS = re.compile(r"`(sand [a-z][^`]*)`")
+
+ELSEWHERE = ("games", "alf1", "alfworld", "--preset", "seed1", "SAND_ENGINE_URLS", "--nproc")
+"""Commands with these words need games, servers, GPUs or other runs; tests in tests/real do the like."""
 
 
-PROGRAM = re.findall(r"^```python\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
+def blocks(page: str, language: str = "") -> list[str]:
+    """A page's code blocks in a language; blocks of shell commands name none."""
+    return [text for name, text in FENCED.findall(TEXTS[page]) if name == language]
 
 
-def test_the_world_of_the_readme_is_loaded_as_a_plug_in(tmp_path: Path) -> None:
-    (program,) = PROGRAM
+def commands(page: str) -> list[str]:
+    """The `sand` commands in a page's code blocks, except those that run elsewhere."""
+    lines = [line.partition("#")[0].strip() for block in blocks(page) for line in block.splitlines()]
+    return [line for line in lines if line.startswith("sand ") and not any(word in line for word in ELSEWHERE)]
+
+
+def test_readme_is_short() -> None:
+    assert len(TEXTS["README.md"].splitlines()) <= 150
+
+
+def test_world_of_the_docs_is_loaded_as_a_plug_in(tmp_path: Path) -> None:
+    (program,) = blocks("worlds.md", "python")
     (tmp_path / "counting.py").write_text(program)
     package = tmp_path / "counting-1.dist-info"
     package.mkdir()
@@ -31,31 +49,91 @@ def test_the_world_of_the_readme_is_loaded_as_a_plug_in(tmp_path: Path) -> None:
     assert len((tmp_path / "run" / "expert.jsonl").read_text().splitlines()) == 4
 
 
-@pytest.mark.real
-def test_every_sand_command_of_the_readme_works(tiny: Path, tmp_path: Path) -> None:
-    environment = {
+def toy_settings(tiny: Path, folder: Path) -> dict[str, str]:
+    """The variables that turn a run of the documents into one on the toy world."""
+    return {
         "SAND_ENV_NAME": "tests.toyworld:ToyWorld",
         "SAND_ENV_TASKS": "fetch",
         "SAND_ENV_SIMPLIFICATIONS": "none",
         "SAND_ENGINE_KIND": "scripted",
-        "SAND_ENGINE_SCRIPT": str(write_rules(tmp_path / "rules.json")),
+        "SAND_ENGINE_SCRIPT": str(write_rules(folder / "rules.json")),
         "SAND_MODEL_BASE": str(tiny),
         "SAND_COLLECT_THOUGHTS": "none",
         "SAND_SFT_EPOCHS": "1",
         "SAND_TRAIN_EPOCHS": "1",
     }
-    commands = [command for command in COMMANDS if command.startswith("sand ")]
-    assert len(commands) >= 15
-    for command in commands:
+
+
+def run_programs(page: str, folder: Path, variables: dict[str, str]) -> None:
+    """Execute a page's Python blocks as the cells of one notebook."""
+    cells = [cell.replace("find-plant_3", "fetch_0") for cell in blocks(page, "python")]
+    assert cells
+    notebook = [sys.executable, "-c", NOTEBOOK, *cells]
+    done = subprocess.run(
+        notebook, cwd=folder, env=environment(**variables), capture_output=True, text=True, timeout=500
+    )
+    assert done.returncode == 0, done.stderr
+
+
+NOTEBOOK = """
+import ast, asyncio, inspect, sys
+names = {}
+for cell in sys.argv[1:]:
+    code = compile(cell, "cell", "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+    running = eval(code, names)
+    if inspect.iscoroutine(running):
+        asyncio.run(running)
+"""
+
+
+@pytest.mark.real
+def test_commands_and_python_of_the_docs_work(tiny: Path, tmp_path: Path) -> None:
+    variables = toy_settings(tiny, tmp_path)
+    assert len(commands("README.md")) >= 15
+    for command in (command for page in TEXTS for command in commands(page)):
         words = shlex.split(command.replace("find-plant_3", "fetch_0"))[1:]
-        if "alfworld" in command or words[0] == "games" or "alf1" in command:
-            continue  # tests/real/test_alfworld.py does these
-        done = sand(*words, cwd=tmp_path, extra=environment)
+        done = sand(*words, cwd=tmp_path, extra=variables)
         assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
+    run_programs("README.md", tmp_path, variables)
 
 
-def test_every_make_target_of_the_readme_exists() -> None:
-    named = set(re.findall(r"(?<!games )\bmake ([a-z]+(?:-[a-z]+)*)", README))
+@pytest.mark.real
+def test_python_of_the_library_page_works(tiny: Path, tmp_path: Path) -> None:
+    run_programs("library.md", tmp_path, toy_settings(tiny, tmp_path))
+
+
+@pytest.mark.parametrize("page", TEXTS)
+def test_options_of_the_docs_exist(page: str) -> None:
+    reference = (REPO / "docs" / "reference" / "cli.md").read_text()
+    prose = " ".join(FENCED.sub("", TEXTS[page]).split())
+    written = "\n".join([*blocks(page), *SPANS.findall(prose)])
+    for command in re.findall(r"\bsand ((?:[a-z]+)(?: [a-z]+)?[^\n`]*)", written):
+        words = command.partition("#")[0].split()
+        if words == ["count"]:
+            continue  # the stage that CONTRIBUTING.md adds
+        sections = [f"## sand {' '.join(words[:2])}\n", f"## sand {words[0]}\n"]
+        section = next((s for s in sections if s in reference), None)
+        assert section, command
+        body = reference.partition(section)[2].partition("\n## ")[0]
+        for option in (word for word in words if word.startswith("--")):
+            assert f"`{option}`" in body, command
+
+
+@pytest.mark.parametrize("page", TEXTS)
+def test_make_targets_of_the_docs_exist(page: str) -> None:
+    named = set(re.findall(r"(?:`|^)make ([a-z]+(?:-[a-z]+)*)", TEXTS[page], re.MULTILINE))
     targets = subprocess.run(["make", "help"], cwd=REPO, capture_output=True, text=True, check=True).stdout
-    assert {"demo", "demo-alfworld", "test", "iteration", "setup", "check"} <= named
     assert named <= {line.partition(":")[0] for line in targets.splitlines()}
+
+
+@pytest.mark.parametrize("page", TEXTS)
+def test_files_that_the_docs_link_to_exist(page: str) -> None:
+    folder = next(path for path in PAGES if path.name == page).parent
+    for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", TEXTS[page]):
+        assert (folder / target).exists(), target
+
+
+@pytest.mark.parametrize("page", TEXTS)
+def test_modules_that_the_docs_name_exist(page: str) -> None:
+    for name in re.findall(r"`((?:[a-z_0-9]+/)*[a-z_0-9]+\.py)`", TEXTS[page]):
+        assert any((root / name).exists() for root in (REPO, REPO / "sandcli")), name

@@ -67,7 +67,7 @@ def test_the_engine_table_reaches_the_engine(tmp_path: Path, monkeypatch: pytest
 
 @pytest.mark.parametrize(("sequences", "expected"), [(1, 128), (5, 25), (1000, 4)])
 def test_twice_the_engines_capacity_is_in_flight(tmp_path: Path, sequences: int, expected: int) -> None:
-    loaded = context(make_run(tmp_path / "run"))
+    loaded = context(make_run(tmp_path / "run", run__workers=2))
 
     async def opened() -> int:
         async with loaded.engine(loaded.base()):

@@ -230,10 +230,14 @@ def test_a_server_that_dies_fails_its_requests_and_says_where_its_log_is(
     asyncio.run(task())
 
 
-def test_the_replicas_take_over_from_one_that_dies(words: Model, pids: Path) -> None:
+def test_the_replicas_take_over_from_one_that_dies(words: Model, pids: Path, tmp_path: Path) -> None:
+    adapter = lora(words, tmp_path / "adapter")
+
     async def task() -> None:
-        engine = await opened(words, data_parallel=2)
+        engine = await opened(words, rank=8, data_parallel=2)
         os.kill(started(pids)[0], signal.SIGKILL)
+        view = await engine.for_model(adapter)
+        assert view is not None and await answer(view) == fingerprint(adapter.folder)
         for number in range(4):
             prompt = [Message("system", "you act"), Message("user", f"find the lamp {number} lamp")]
             assert await engine.generate(prompt, SIMPLE)

@@ -1,4 +1,4 @@
-"""`sand bench train`: what a plain TRL script trains on is, token for token, what we train on."""
+"""`sand bench train`: a plain TRL script and `sand sft` train on the same tokens."""
 
 import json
 from pathlib import Path
@@ -10,7 +10,7 @@ from tests.helpers import make_run, perform, sand
 pytestmark = pytest.mark.real
 
 
-def test_the_masks_are_those_of_a_plain_script(tiny: Path, tmp_path: Path) -> None:
+def test_masks_equal_those_of_a_plain_script(tiny: Path, tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", model__base=str(tiny))
     perform("collect", run, limit=3)
     done = sand("bench", "train", "--run", run, "--steps", "3", "--json")
@@ -20,7 +20,7 @@ def test_the_masks_are_those_of_a_plain_script(tiny: Path, tmp_path: Path) -> No
     assert found["ours"] > 0 and found["plain"] > 0
 
 
-def test_too_few_trajectories_are_told(tiny: Path, tmp_path: Path) -> None:
+def test_too_few_trajectories_are_reported(tiny: Path, tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", model__base=str(tiny))
     perform("collect", run, limit=2)
     done = sand("bench", "train", "--run", run, "--steps", "3")

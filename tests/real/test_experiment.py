@@ -31,7 +31,7 @@ def make(tiny: Path, folder: Path, iterations: int) -> subprocess.CompletedProce
     return subprocess.run(command, cwd=REPO, env=environment(), capture_output=True, text=True, timeout=500)
 
 
-def test_two_iterations_go_on_from_each_other(tiny: Path, tmp_path: Path) -> None:
+def test_second_iteration_continues_the_first(tiny: Path, tmp_path: Path) -> None:
     write_rules(tmp_path / "rules.json")
     first = make(tiny, tmp_path, 1)
     assert first.returncode == 0, first.stderr
@@ -47,7 +47,7 @@ def test_two_iterations_go_on_from_each_other(tiny: Path, tmp_path: Path) -> Non
 
 
 def _keeps_earlier_deliberations(it1: Path, it2: Path) -> None:
-    """A step that got a deliberation before, and gets no other now, keeps it: D_exp <- D_delib."""
+    """A step keeps its deliberation unless it gets a new one: D_exp <- D_delib."""
     fresh = {(t["id"], t["step"]) for t in lines(it2 / "thoughts.jsonl") if t["thought"]}
     pairs = zip(lines(it1 / "deliberations.jsonl"), lines(it2 / "deliberations.jsonl"), strict=True)
     steps = [

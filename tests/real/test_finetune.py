@@ -1,4 +1,4 @@
-"""Fine-tuning: masks on real templates, learning, nothing cut silently, and resumption after a kill."""
+"""Fine-tuning: masks on real templates, learning, reports of long trajectories, and resuming after a kill."""
 
 import errno
 import json
@@ -25,6 +25,7 @@ from sandcli.settings import ComputeSettings, TrainingSettings
 from sandcli.training.checkpoints import last_checkpoint, refuse_other_sharding
 from sandcli.training.config import Hooks, LoggedStep, TrainingConfig, TrainingResult
 from sandcli.training.errors import explained, refuse_broken
+from sandcli.training.plan import plan_training
 from sandcli.training.rows import IGNORED, prepare, tokenise, training_messages
 from sandcli.training.trainer import fit
 from sandcli.training.weights import in_full_precision
@@ -47,13 +48,20 @@ def train(
     compute: ComputeSettings = COMPUTE,
     hooks: Hooks = HOOKS,
 ) -> TrainingResult:
-    return fit(TrainingConfig(start, SYSTEM, aims, compute, 0, work, work / "log.jsonl"), trajectories, hooks)
+    return fit(configured(start, aims, work, compute), trajectories, hooks)
+
+
+def configured(start: Path, aims: TrainingSettings, work: Path, compute: ComputeSettings = COMPUTE) -> TrainingConfig:
+    return TrainingConfig(start, SYSTEM, aims, compute, 0, work, work / "log.jsonl")
 
 
 def trajectory(name: str, steps: int) -> Trajectory:
     turns = [
         Step(
-            thought=f"I go on with {n}." if n % 2 else "", action=f"push {n}", observation=f"Door {n} opens.", score=0.5
+            thought=f"I continue with {n}." if n % 2 else "",
+            action=f"push {n}",
+            observation=f"Door {n} opens.",
+            score=0.5,
         )
         for n in range(steps)
     ]
@@ -69,7 +77,7 @@ def trajectory(name: str, steps: int) -> Trajectory:
     )
 
 
-def test_the_loss_falls_on_the_agents_turns_and_their_end_token_only(smollm: Path) -> None:
+def test_loss_covers_only_the_agents_turns_and_their_end_tokens(smollm: Path) -> None:
     tokenizer = load_tokenizer(smollm)
     row = tokenise(tokenizer, training_messages(SYSTEM, trajectory("a", 3)))
     spans: list[list[int]] = [[]]
@@ -80,12 +88,12 @@ def test_the_loss_falls_on_the_agents_turns_and_their_end_token_only(smollm: Pat
             spans.append([])
     assert [tokenizer.decode(span) for span in spans] == [
         "Action: push 0<|im_end|>",
-        "Thought: I go on with 1.\nAction: push 1<|im_end|>",
+        "Thought: I continue with 1.\nAction: push 1<|im_end|>",
         "Action: push 2<|im_end|>",
     ]
 
 
-def test_the_agent_sees_at_inference_what_it_was_trained_on(smollm: Path) -> None:
+def test_context_at_inference_equals_that_of_training(smollm: Path) -> None:
     tokenizer, whole = load_tokenizer(smollm), trajectory("a", 4)
     row = tokenise(tokenizer, training_messages(SYSTEM, whole))
     for step in range(4):
@@ -94,7 +102,7 @@ def test_the_agent_sees_at_inference_what_it_was_trained_on(smollm: Path) -> Non
         assert row.labels[len(seen)] != IGNORED and row.labels[len(seen) - 1] == IGNORED
 
 
-def test_a_template_that_rewrites_earlier_turns_is_refused(smollm: Path) -> None:
+def test_template_that_rewrites_earlier_turns_is_refused(smollm: Path) -> None:
     tokenizer = load_tokenizer(smollm)
     tokenizer.chat_template = (
         "{% for m in messages %}{{ m.role }}: {{ m.content if loop.last else 'gone' }}\n{% endfor %}"
@@ -106,7 +114,7 @@ def test_a_template_that_rewrites_earlier_turns_is_refused(smollm: Path) -> None
 
 
 @pytest.mark.parametrize(("rule", "rows", "report"), [("drop", 1, "left out"), ("cut", 2, "cut to")])
-def test_what_is_too_long_is_reported(smollm: Path, rule: str, rows: int, report: str) -> None:
+def test_trajectories_that_are_too_long_are_reported(smollm: Path, rule: str, rows: int, report: str) -> None:
     tokenizer = load_tokenizer(smollm)
     limit = len(tokenise(tokenizer, training_messages(SYSTEM, trajectory("short", 2))).input_ids) + 5
     prepared = prepare(tokenizer, SYSTEM, [trajectory("short", 2), trajectory("long", 6)], limit, rule)
@@ -116,15 +124,18 @@ def test_what_is_too_long_is_reported(smollm: Path, rule: str, rows: int, report
 
 
 @pytest.mark.parametrize(("method", "share"), [("full", 0.8), ("lora", 0.99)])
-def test_training_learns_and_the_result_loads(tiny: Path, tmp_path: Path, method: str, share: float) -> None:
+def test_training_learns_and_its_result_loads(tiny: Path, tmp_path: Path, method: str, share: float) -> None:
     aims = replace(AIMS, method=method, epochs=8, learning_rate=1e-2)
-    result = train(tiny, [trajectory("a", 3), trajectory("b", 4)], aims, tmp_path)
+    trajectories = [trajectory("a", 3), trajectory("b", 4)]
+    planned = plan_training(configured(tiny, aims, tmp_path), trajectories)
+    result = train(tiny, trajectories, aims, tmp_path)
     assert result.finished and result.steps == 16 and result.size.trajectories == 2
+    assert (planned.batches.steps, planned.size) == (result.steps, result.size)
     assert result.log[-1].loss < share * result.log[0].loss
     assert load_model(tmp_path / "result").num_parameters() == load_model(tiny).num_parameters()
 
 
-def test_an_adapter_is_trained_on(tiny: Path, tmp_path: Path) -> None:
+def test_training_of_an_adapter_continues_it(tiny: Path, tmp_path: Path) -> None:
     aims = replace(AIMS, method="lora", epochs=1)
     train(tiny, [trajectory("a", 3)], aims, tmp_path / "first")
     result = train(tmp_path / "first" / "result", [trajectory("a", 3)], aims, tmp_path / "second")
@@ -132,7 +143,7 @@ def test_an_adapter_is_trained_on(tiny: Path, tmp_path: Path) -> None:
     assert (tmp_path / "second" / "result" / "adapter_config.json").exists()
 
 
-def test_a_killed_training_goes_on_from_its_checkpoint(tiny: Path, tmp_path: Path) -> None:
+def test_killed_training_resumes_from_its_checkpoint(tiny: Path, tmp_path: Path) -> None:
     whole, _ = _trained(tiny, tmp_path / "whole")
     child = subprocess.Popen([sys.executable, __file__, str(tiny), str(tmp_path / "killed")])
     checkpoints = tmp_path / "killed" / "checkpoints"
@@ -157,25 +168,25 @@ def losses(result: TrainingResult) -> list[float]:
 
 
 def _trained(tiny: Path, work: Path) -> tuple[TrainingResult, int]:
-    begun: list[int] = []
-    hooks = HOOKS._replace(planned=lambda total, done: begun.append(done))
+    done_at_start: list[int] = []
+    hooks = HOOKS._replace(planned=lambda total, done: done_at_start.append(done))
     trajectories = [trajectory("a", 3), trajectory("b", 4)]
     result = train(tiny, trajectories, AIMS, work, SAVING, hooks)
-    return result, begun[0]
+    return result, done_at_start[0]
 
 
-def test_loggers_that_a_user_has_are_told_of_every_step(tiny: Path, tmp_path: Path) -> None:
+def test_loggers_receive_every_step(tiny: Path, tmp_path: Path) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     result = train(tiny, [trajectory("a", 3)], AIMS, tmp_path, ComputeSettings(report_to=["tensorboard"]))
-    told = EventAccumulator(str(tmp_path / "log" / "tensorboard")).Reload()
+    events = EventAccumulator(str(tmp_path / "log" / "tensorboard")).Reload()
     for name in ("loss", "learning_rate", "tokens_a_second", "memory_gib"):
-        seen = [event.value for event in told.Scalars(f"train/{name}")]
+        seen = [event.value for event in events.Scalars(f"train/{name}")]
         assert seen == pytest.approx([getattr(entry, name) for entry in result.log], rel=1e-5)
     assert [entry.epoch for entry in result.log] == [1.0, 2.0, 3.0, 4.0]
 
 
-def test_a_logger_that_is_not_there_is_named(tiny: Path, tmp_path: Path) -> None:
+def test_missing_and_unknown_loggers_are_named(tiny: Path, tmp_path: Path) -> None:
     with pytest.raises(PrerequisiteError, match="names trackio, which is not installed"):
         train(tiny, [trajectory("a", 3)], AIMS, tmp_path, ComputeSettings(report_to=["trackio"]))
     with pytest.raises(UsageError, match="names 'tensorbord', which is not a logger") as caught:
@@ -183,7 +194,7 @@ def test_a_logger_that_is_not_there_is_named(tiny: Path, tmp_path: Path) -> None
     assert caught.value.fix == "did you mean tensorboard?"
 
 
-def test_an_adapter_of_another_rank_is_refused(tiny: Path, tmp_path: Path) -> None:
+def test_adapter_of_another_rank_is_refused(tiny: Path, tmp_path: Path) -> None:
     aims = replace(AIMS, method="lora", epochs=1)
     train(tiny, [trajectory("a", 3)], aims, tmp_path / "first")
     start = tmp_path / "first" / "result"
@@ -191,7 +202,7 @@ def test_an_adapter_of_another_rank_is_refused(tiny: Path, tmp_path: Path) -> No
         train(start, [trajectory("a", 3)], replace(aims, lora_rank=64), tmp_path / "second")
 
 
-def test_adapters_are_trained_in_full_precision(tiny: Path) -> None:
+def test_trained_weights_are_put_into_full_precision(tiny: Path) -> None:
     model = load_model(tiny).to(torch.bfloat16).requires_grad_(False)
     model.lm_head.weight.requires_grad = True
     in_full_precision(model)
@@ -199,20 +210,20 @@ def test_adapters_are_trained_in_full_precision(tiny: Path) -> None:
     assert {weight.dtype for weight in model.parameters() if not weight.requires_grad} == {torch.bfloat16}
 
 
-def test_a_trajectory_without_a_step_is_left_out_and_said(tiny: Path, tmp_path: Path) -> None:
+def test_trajectory_without_steps_is_left_out_and_reported(tiny: Path, tmp_path: Path) -> None:
     result = train(tiny, [trajectory("none", 0), trajectory("a", 3)], replace(AIMS, epochs=1), tmp_path)
     assert result.size.trajectories == 1
     assert result.size.too_long == {"none": "left out: no step"}
 
 
-def test_a_checkpoint_of_spread_weights_is_gone_on_from_in_the_same_way(tmp_path: Path) -> None:
+def test_sharded_checkpoint_is_refused_by_a_training_without_shards(tmp_path: Path) -> None:
     (tmp_path / "pytorch_model_fsdp.bin").touch()
     refuse_other_sharding(tmp_path, sharded=True)
     with pytest.raises(PrerequisiteError, match=r"with trainer\.shard on several GPUs"):
         refuse_other_sharding(tmp_path, sharded=False)
 
 
-def test_a_full_gpu_is_told_with_its_mend(tmp_path: Path) -> None:
+def test_full_gpu_is_reported_with_its_fix(tmp_path: Path) -> None:
     full = pytest.raises(PrerequisiteError, match="the GPU's memory is full: CUDA out of memory")
     with full as caught, explained(tmp_path):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.\nmore")
@@ -220,12 +231,14 @@ def test_a_full_gpu_is_told_with_its_mend(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG])
-def test_a_disk_that_is_full_in_any_way_is_told(tmp_path: Path, number: int) -> None:
+def test_full_disk_is_reported_for_every_error_code(tmp_path: Path, number: int) -> None:
     with pytest.raises(PrerequisiteError, match="could not be written to"), explained(tmp_path):
         raise OSError(number, os.strerror(number))
 
 
-def test_a_loss_that_is_no_number_ends_the_training_and_spoils_no_checkpoint(tiny: Path, tmp_path: Path) -> None:
+def test_gradient_that_is_not_a_number_ends_the_training_and_keeps_the_last_checkpoint(
+    tiny: Path, tmp_path: Path
+) -> None:
     aims = replace(AIMS, learning_rate=1e30)
     with pytest.raises(SandError, match="the gradient is not a number at step 2; the checkpoint of step 1 is kept"):
         train(tiny, [trajectory("a", 3)], aims, tmp_path, SAVING)
@@ -234,7 +247,7 @@ def test_a_loss_that_is_no_number_ends_the_training_and_spoils_no_checkpoint(tin
     assert not (tmp_path / "result").exists()
 
 
-def test_weights_that_gave_a_loss_that_is_no_number_are_not_kept(tmp_path: Path) -> None:
+def test_checkpoint_that_led_to_a_loss_that_is_not_a_number_is_removed(tmp_path: Path) -> None:
     for step in (1, 2):
         (tmp_path / f"checkpoint-{step}").mkdir()
         (tmp_path / f"checkpoint-{step}" / "complete").touch()
@@ -246,19 +259,37 @@ def test_weights_that_gave_a_loss_that_is_no_number_are_not_kept(tmp_path: Path)
     assert [path.name for path in tmp_path.iterdir()] == ["checkpoint-1"]
 
 
-def test_model_that_cannot_be_saved_is_refused_before_the_first_step(tiny: Path, tmp_path: Path) -> None:
-    base = Path(shutil.copytree(tiny, tmp_path / "base"))
-    published = json.loads((base / "generation_config.json").read_text())
-    (base / "generation_config.json").write_text(json.dumps({**published, "do_sample": False, "top_p": 0.9}))
-    steps: list[int] = []
-    with pytest.raises(UsageError, match=r"cannot be saved again: .*top_p") as caught:
-        train(
-            base, [trajectory("a", 3)], AIMS, tmp_path / "work", hooks=HOOKS._replace(stepped=lambda: steps.append(1))
-        )
+FLAGS = {"temperature": 0.6, "top_p": 0.9}
+"""Sampling flags without do_sample, as Llama-2-chat and Vicuna were published."""
+
+
+def with_flags(model: Path, folder: Path, name: str) -> Path:
+    """A copy of a model with `FLAGS` in the file `name`."""
+    shutil.copytree(model, folder)
+    published = json.loads((folder / name).read_text())
+    if name == "config.json":
+        (folder / "generation_config.json").unlink()  # it would hide the flags of config.json
+    (folder / name).write_text(json.dumps(published | FLAGS))
+    return folder
+
+
+@pytest.mark.parametrize("name", ["generation_config.json", "config.json"])
+def test_model_that_cannot_be_saved_is_refused_before_the_first_step(tiny: Path, tmp_path: Path, name: str) -> None:
+    base, steps = with_flags(tiny, tmp_path / "base", name), list[int]()
+    hooks = HOOKS._replace(stepped=lambda: steps.append(1))
+    with pytest.raises(UsageError, match=rf"base/{name} has invalid generation flags: temperature, top_p$") as caught:
+        train(base, [trajectory("a", 3)], AIMS, tmp_path / "work", hooks=hooks)
     assert "do_sample" in caught.value.fix and steps == []
 
 
-def test_a_disk_without_space_is_told_and_costs_nothing(tiny: Path, tmp_path: Path) -> None:
+def test_adapter_of_a_model_that_cannot_be_saved_is_trained(tiny: Path, tmp_path: Path) -> None:
+    base = with_flags(tiny, tmp_path / "base", "generation_config.json")
+    result = train(base, [trajectory("a", 3)], replace(AIMS, method="lora", epochs=1), tmp_path / "work", SAVING)
+    assert result.finished
+    assert (tmp_path / "work" / "result" / "adapter_config.json").exists()
+
+
+def test_full_disk_is_reported_and_the_next_attempt_succeeds(tiny: Path, tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", model__base=str(tiny), sft__epochs=1, trainer__checkpoint_minutes=0.0)
     perform("collect", run, limit=2)
     command = [sys.executable, "-m", "sandcli", "sft", "--run", str(run), "--limit", "2"]
@@ -271,11 +302,11 @@ def test_a_disk_without_space_is_told_and_costs_nothing(tiny: Path, tmp_path: Pa
 
 
 def small_files() -> None:
-    """No file of this process grows beyond a megabyte: a checkpoint of the tiny model does not fit."""
+    """Limit files of this process to a megabyte: a checkpoint of the tiny model does not fit."""
     resource.setrlimit(resource.RLIMIT_FSIZE, (2**20, 2**20))
 
 
-def test_a_trajectory_without_thoughts_trains_actions_alone(smollm: Path) -> None:
+def test_trajectory_without_thoughts_trains_actions_only(smollm: Path) -> None:
     bare = msgspec.structs.replace(trajectory("a", 1), steps=[trajectory("a", 1).steps[0]])
     row = tokenise(load_tokenizer(smollm), training_messages(SYSTEM, bare))
     trained = [label for label in row.labels if label != IGNORED]

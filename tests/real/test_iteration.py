@@ -1,4 +1,4 @@
-"""One whole iteration on the real simulator with the real small model, as small as it can be, through the commands."""
+"""The smallest iteration through the commands, on the real simulator with the real small model."""
 
 import json
 from pathlib import Path
@@ -15,7 +15,7 @@ def lines(path: Path) -> list[dict[str, object]]:
 
 
 @pytest.mark.usefixtures("smollm")
-def test_an_iteration(tmp_path: Path) -> None:
+def test_iteration_through_the_commands(tmp_path: Path) -> None:
     run = tmp_path / "it1"
     settings = [
         "env.tasks=lifespan-longest-lived",

@@ -1,4 +1,4 @@
-"""How a fine-tuning stage is planned, kept and resumed; the training itself is stood in for."""
+"""How a fine-tuning stage is planned, kept and resumed; the training itself is a stand-in."""
 
 import asyncio
 import json
@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from sandcli.core.stage import Options, Summary
+from sandcli.engines.base import Model
 from sandcli.errors import Exit, Interrupted, PrerequisiteError, UsageError
 from sandcli.perform import perform as perform_stage
 from sandcli.stages.training import TrainingStage
@@ -23,7 +24,7 @@ STEP = LoggedStep(
 
 
 class Trainer:
-    """Stands for the training of a model; the next ones are interrupted while `stopped`, after a checkpoint."""
+    """Stands in for the training of a model. While `stopped`, each training is interrupted after a checkpoint."""
 
     stopped = False
 
@@ -45,8 +46,8 @@ def trainer(monkeypatch: pytest.MonkeyPatch) -> Trainer:
 
 
 @pytest.fixture
-def run(tmp_path: Path, tiny: Path) -> Path:
-    root = make_run(tmp_path / "run", model__base=str(tiny))
+def run(tmp_path: Path, words: Model) -> Path:
+    root = make_run(tmp_path / "run", model__base=str(words.folder))
     perform("collect", root, limit=1)
     return root
 
@@ -60,7 +61,7 @@ def accepted(root: Path) -> list[str]:
     return found
 
 
-def test_a_half_made_model_is_not_finished_by_another_recipe(run: Path, trainer: Trainer) -> None:
+def test_half_trained_model_is_not_finished_with_other_settings(run: Path, trainer: Trainer) -> None:
     trainer.stopped = True
     with pytest.raises(Interrupted):
         sft(run)
@@ -73,7 +74,7 @@ def test_a_half_made_model_is_not_finished_by_another_recipe(run: Path, trainer:
     assert accepted(run) == []
 
 
-def test_what_has_no_checkpoint_yet_may_become_another_recipe(
+def test_training_without_a_checkpoint_may_start_again_with_other_settings(
     run: Path, trainer: Trainer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refused(stage: TrainingStage, session: Any) -> TrainingResult:
@@ -86,9 +87,7 @@ def test_what_has_no_checkpoint_yet_may_become_another_recipe(
     assert sft(run, sft__lora_rank=8).exit is Exit.DONE
 
 
-def test_the_time_of_interrupted_trainings_counts_too(
-    run: Path, trainer: Trainer, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_time_of_interrupted_trainings_counts(run: Path, trainer: Trainer, monkeypatch: pytest.MonkeyPatch) -> None:
     clock = iter(range(0, 1000, 100))
     monkeypatch.setattr("sandcli.core.runner.time", SimpleNamespace(monotonic=lambda: next(clock)))
     trainer.stopped = True
@@ -99,7 +98,7 @@ def test_the_time_of_interrupted_trainings_counts_too(
     assert manifest is not None and manifest.seconds == 200
 
 
-def test_a_launcher_s_processes_count_and_not_those_that_would_be_started(
+def test_processes_of_a_launcher_count_instead_of_trainer_nproc(
     run: Path, trainer: Trainer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("sandcli.training.distributed.process_count", lambda: 2)
@@ -107,28 +106,28 @@ def test_a_launcher_s_processes_count_and_not_those_that_would_be_started(
     assert sft(run, trainer__nproc=8, sft__batch_size=4).exit is Exit.DONE
 
 
-def test_a_model_that_was_kept_twice_names_both_reasons(run: Path, trainer: Trainer) -> None:
+def test_model_that_was_kept_twice_notes_both_reasons(run: Path, trainer: Trainer) -> None:
     sft(run)
     sft(run, Options(accept_stale=True), sft__epochs=2)
     sft(run, Options(accept_stale=True), sft__epochs=2, run__seed=1)
     assert accepted(run) == ["sft.epochs: was 3, is 2", "run.seed: was 0, is 1"]
 
 
-def test_data_that_cannot_be_read_begins_nothing(run: Path, trainer: Trainer) -> None:
+def test_unreadable_data_starts_no_training(run: Path, trainer: Trainer) -> None:
     data = run / "expert.jsonl"
     whole = data.read_bytes()
-    for broken, told in ((whole + b"{", "expert.jsonl:2"), (b"", "holds no trajectory")):
+    for broken, message in ((whole + b"{", "expert.jsonl:2"), (b"", "holds no trajectory")):
         data.write_bytes(broken)
         if not broken:
             accept_edit("collect", run, limit=1)
-        with pytest.raises(UsageError, match=told):
+        with pytest.raises(UsageError, match=message):
             sft(run)
     data.write_bytes(whole)
     accept_edit("collect", run, limit=1)
-    sft(run, sft__epochs=2)  # nothing had been begun that could differ
+    sft(run, sft__epochs=2)  # no training was started that could differ
 
 
-def test_force_can_be_tried_dry(run: Path, trainer: Trainer) -> None:
+def test_dry_run_of_force_changes_nothing(run: Path, trainer: Trainer) -> None:
     sft(run)
     for settings in ({}, {"sft__epochs": 2}):
         summary = sft(run, Options(force=True, dry_run=True), **settings)

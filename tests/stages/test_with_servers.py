@@ -1,4 +1,4 @@
-"""A rollout stage on servers that die: nothing is lost or duplicated, and no unit is recorded as failed."""
+"""A rollout stage on servers that die: no unit is lost, done twice or recorded as failed."""
 
 import threading
 from pathlib import Path
@@ -16,12 +16,12 @@ ACTIONS = ("go to kitchen", "go to garden", "take lamp", "go to hall", "drop lam
 
 
 def policy(handler: Any, body: dict[str, Any]) -> None:
-    """Answer with a turn that depends only on the request, as a model's would."""
+    """A turn that depends on the request alone, as a model's would."""
     says(turn("Hm.", ACTIONS[(body["seed"] + len(body["prompt"])) % len(ACTIONS)]), cached=4)(handler, body)
 
 
 def dying(server: FakeServer, after: int) -> None:
-    """Make a server go down, with its connections, after this many requests."""
+    """Let a server go down, with its connections, after so many requests."""
 
     def usual(handler: Any, body: dict[str, Any]) -> None:
         if len(server.requests) <= after:
@@ -43,7 +43,7 @@ def sampled(tmp_path: Path, words: Model) -> Path:
 
 
 def rolled_out(root: Path, words: Model, *servers: FakeServer, patience: float = 5.0) -> Any:
-    """Do the rollout stage on these servers."""
+    """The rollout stage on these servers."""
     for server in servers:
         server.listing = answers(200, {"data": [{"id": str(words.folder)}]})
     urls = [server.url for server in servers]
@@ -53,7 +53,7 @@ def rolled_out(root: Path, words: Model, *servers: FakeServer, patience: float =
 
 @pytest.fixture
 def expected(sampled: Path, words: Model, serve: Serve, tmp_path: Path) -> bytes:
-    """The artifact of the stage on a server that stays up."""
+    """What the stage makes on a server that stays up."""
     server = serve()
     server.usual = policy
     summary = rolled_out(sampled, words, server)
@@ -74,7 +74,7 @@ def test_another_server_takes_over(sampled: Path, words: Model, serve: Serve, ex
     assert len(first.requests) > 10
 
 
-def test_without_any_server_the_stage_ends_and_a_rerun_completes_it(
+def test_stage_without_servers_left_ends_and_a_rerun_completes_it(
     sampled: Path, words: Model, serve: Serve, expected: bytes
 ) -> None:
     only, run = serve(), Run(sampled)
@@ -94,7 +94,7 @@ def test_without_any_server_the_stage_ends_and_a_rerun_completes_it(
     assert run.artifact("rollout").failures() == []
 
 
-def test_a_server_that_comes_back_is_waited_for(sampled: Path, words: Model, serve: Serve, expected: bytes) -> None:
+def test_stage_waits_for_a_server_that_comes_back(sampled: Path, words: Model, serve: Serve, expected: bytes) -> None:
     only = serve()
     dying(only, after=15)
 
@@ -109,7 +109,7 @@ def test_a_server_that_comes_back_is_waited_for(sampled: Path, words: Model, ser
     assert artifact(sampled, "rollout").path.read_bytes() == expected
 
 
-def test_an_api_key_is_never_written(
+def test_api_key_is_written_nowhere(
     sampled: Path, words: Model, serve: Serve, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "sk-very-secret")
@@ -121,7 +121,7 @@ def test_an_api_key_is_never_written(
     assert not [path for path in sampled.rglob("*") if path.is_file() and b"sk-very-secret" in path.read_bytes()]
 
 
-def test_an_unreachable_server_is_a_missing_prerequisite(sampled: Path, words: Model, serve: Serve) -> None:
+def test_unreachable_server_is_a_missing_prerequisite(sampled: Path, words: Model, serve: Serve) -> None:
     server = serve()
     server.stop()
     with pytest.raises(PrerequisiteError, match=server.url):

@@ -1,4 +1,4 @@
-"""Processes that train together: started by `--nproc`, by torchrun, interrupted, and failing."""
+"""Several processes train one model: started by `--nproc` or torchrun, interrupted, killed, and failing."""
 
 import json
 import os
@@ -31,7 +31,7 @@ TORCHRUN = (
 )
 
 
-def prepared(tiny: Path, folder: Path, **settings: str | int | float) -> Path:
+def run_with_data(tiny: Path, folder: Path, **settings: str | int | float) -> Path:
     """A run on the toy world with expert trajectories, ready for `sand sft`."""
     values = {"sft__learning_rate": 1e-3, "sft__batch_size": 4, "sft__epochs": 4, **settings}
     run = make_run(folder, model__base=str(tiny), env__tasks="fetch,carry", **values)
@@ -45,16 +45,16 @@ def losses(run: Path) -> list[float]:
 
 @pytest.fixture(scope="module")
 def alone(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> list[float]:
-    """The loss of every step of one process that trains by itself; 5 rows in batches of 4."""
-    run = prepared(tiny, tmp_path_factory.mktemp("alone") / "run")
+    """The losses of a single process: 5 rows in batches of 4."""
+    run = run_with_data(tiny, tmp_path_factory.mktemp("alone") / "run")
     done = sand("sft", "--run", run)
     assert done.returncode == 0, done.stderr
     assert "5 trajectories" in done.stderr
     return losses(run)
 
 
-def test_two_processes_learn_as_one(tiny: Path, tmp_path: Path, alone: list[float]) -> None:
-    run = prepared(tiny, tmp_path / "run")
+def test_two_processes_learn_the_same_as_one(tiny: Path, tmp_path: Path, alone: list[float]) -> None:
+    run = run_with_data(tiny, tmp_path / "run")
     done = sand("sft", "--run", run, "--nproc", "2")
     assert done.returncode == 0, done.stderr
     assert len(alone) == 8 and alone[-1] < alone[0]
@@ -63,9 +63,9 @@ def test_two_processes_learn_as_one(tiny: Path, tmp_path: Path, alone: list[floa
     assert "nothing to do" in sand("sft", "--run", run).stderr
 
 
-def test_a_launcher_that_is_there_already_is_used(tiny: Path, tmp_path: Path, alone: list[float]) -> None:
-    run = prepared(tiny, tmp_path / "run")
-    for said in ("8 steps", "nothing to do"):
+def test_processes_of_torchrun_train_together(tiny: Path, tmp_path: Path, alone: list[float]) -> None:
+    run = run_with_data(tiny, tmp_path / "run")
+    for message in ("8 steps", "nothing to do"):
         done = subprocess.run(
             [*TORCHRUN, "sft", "--run", str(run)],
             cwd=REPO,
@@ -74,12 +74,12 @@ def test_a_launcher_that_is_there_already_is_used(tiny: Path, tmp_path: Path, al
             text=True,
         )
         assert done.returncode == 0, done.stderr
-        assert done.stderr.count(said) == 1
+        assert done.stderr.count(message) == 1
     assert losses(run) == pytest.approx(alone, rel=1e-4)
 
 
-def test_an_interrupted_team_goes_on_where_it_was(tiny: Path, tmp_path: Path, alone: list[float]) -> None:
-    run = prepared(tiny, tmp_path / "run")
+def test_interrupted_processes_resume_from_their_checkpoint(tiny: Path, tmp_path: Path, alone: list[float]) -> None:
+    run = run_with_data(tiny, tmp_path / "run")
     command = [sys.executable, "-m", "sandcli", "sft", "--run", str(run), "--nproc", "2"]
     child = subprocess.Popen(
         command, cwd=REPO, env=environment(), stderr=subprocess.PIPE, text=True, start_new_session=True
@@ -87,54 +87,54 @@ def test_an_interrupted_team_goes_on_where_it_was(tiny: Path, tmp_path: Path, al
     log, deadline = run / "logs" / "sft.jsonl", time.monotonic() + 120
     while not (log.exists() and log.read_bytes().count(b"\n") >= 2) and time.monotonic() < deadline:
         time.sleep(0.005)
-    os.killpg(child.pid, signal.SIGINT)  # as a terminal does: all of them hear it
-    _, said = child.communicate(timeout=100)
-    assert child.returncode == 130, said
-    assert "Traceback" not in said
+    os.killpg(child.pid, signal.SIGINT)  # like Ctrl-C on a terminal: every process receives it
+    _, stderr = child.communicate(timeout=100)
+    assert child.returncode == 130, stderr
+    assert "Traceback" not in stderr
     assert 2 <= len(losses(run)) < 8
     resumed = sand("sft", "--run", run, "--nproc", "2")
     assert resumed.returncode == 0, resumed.stderr
-    assert "missing keys" not in resumed.stderr  # of weights that are tied, which looks like damage
+    assert "missing keys" not in resumed.stderr  # tied weights are saved once; the warning would look like damage
     assert losses(run) == pytest.approx(alone, rel=1e-3)
 
 
-def test_processes_end_with_the_one_that_started_them(tiny: Path, tmp_path: Path, alone: list[float]) -> None:
-    run = prepared(tiny, tmp_path / "run", trainer__checkpoint_minutes=0.0)
+def test_processes_end_when_their_parent_is_killed(tiny: Path, tmp_path: Path, alone: list[float]) -> None:
+    run = run_with_data(tiny, tmp_path / "run", trainer__checkpoint_minutes=0.0)
     command = [sys.executable, "-m", "sandcli", "sft", "--run", str(run), "--nproc", "2"]
     with subprocess.Popen(command, cwd=REPO, env=environment(), stderr=subprocess.DEVNULL) as child:
         log, deadline = run / "logs" / "sft.jsonl", time.monotonic() + 120
         while not (log.exists() and log.read_bytes().count(b"\n") >= 2) and time.monotonic() < deadline:
             time.sleep(0.005)
-        theirs = psutil.Process(child.pid).children(recursive=True)
+        children = psutil.Process(child.pid).children(recursive=True)
         child.kill()
-    assert len(theirs) >= 2
-    _, left = psutil.wait_procs(theirs, timeout=10)
-    assert left == []
+    assert len(children) >= 2
+    _, alive = psutil.wait_procs(children, timeout=10)
+    assert alive == []
     assert not (run / "sft").exists()
     resumed = sand("sft", "--run", run, "--nproc", "2")
     assert resumed.returncode == 0, resumed.stderr
     assert losses(run) == pytest.approx(alone, rel=1e-3)
 
 
-def test_more_processes_than_a_batch_has_work_for_are_refused(tiny: Path, tmp_path: Path) -> None:
-    run = prepared(tiny, tmp_path / "run")
+def test_more_processes_than_trajectories_in_a_batch_are_refused(tiny: Path, tmp_path: Path) -> None:
+    run = run_with_data(tiny, tmp_path / "run")
     done = sand("sft", "--run", run, "--nproc", "5")
     assert done.returncode == 2
     assert "5 processes cannot share batches of 4 trajectories" in done.stderr
     assert not (run / "sft.part").exists()
 
 
-def test_what_goes_wrong_in_a_process_is_told_once(tiny: Path, tmp_path: Path) -> None:
-    run = prepared(tiny, tmp_path / "run", sft__max_length=10)
+def test_error_of_all_processes_is_reported_once(tiny: Path, tmp_path: Path) -> None:
+    run = run_with_data(tiny, tmp_path / "run", sft__max_length=10)
     done = sand("sft", "--run", run, "--nproc", "2")
     assert done.returncode == 2
     assert "error: there is no trajectory to train on" in done.stderr and "Traceback" not in done.stderr
     assert done.stderr.count("error:") == 1
 
 
-def test_what_one_process_alone_meets_ends_them_all(tiny: Path, tmp_path: Path) -> None:
-    """Only the first one writes, so only it finds the disk full; the other waits for it meanwhile."""
-    run = prepared(tiny, tmp_path / "run", trainer__checkpoint_minutes=0.0)
+def test_error_of_one_process_ends_all(tiny: Path, tmp_path: Path) -> None:
+    """Only the first process writes, so only it finds the disk full, while the other waits for it."""
+    run = run_with_data(tiny, tmp_path / "run", trainer__checkpoint_minutes=0.0)
     done = subprocess.run(
         [sys.executable, "-m", "sandcli", "sft", "--run", str(run), "--nproc", "2"],
         cwd=REPO,
@@ -148,14 +148,14 @@ def test_what_one_process_alone_meets_ends_them_all(tiny: Path, tmp_path: Path) 
     assert "could not be written to" in done.stderr and "Traceback" not in done.stderr
 
 
-def test_a_process_that_was_killed_is_named() -> None:
+def test_killed_process_is_named() -> None:
     failure = ProcessFailure(local_rank=1, pid=7, exitcode=-9, error_file="none")
     error = _died(2, ChildFailedError("sand", {1: failure}))
     assert error.what == "process 1 of the 2 that trained together ended with SIGKILL"
 
 
-def test_tasks_of_slurm_that_do_not_know_each_other_are_refused(tiny: Path, tmp_path: Path) -> None:
-    run = prepared(tiny, tmp_path / "run")
+def test_slurm_tasks_without_torchrun_are_refused(tiny: Path, tmp_path: Path) -> None:
+    run = run_with_data(tiny, tmp_path / "run")
     done = sand("sft", "--run", run, extra={"SLURM_STEP_NUM_TASKS": "4"})
     assert done.returncode == 2
     assert "srun started 4 tasks" in done.stderr and "torchrun" in done.stderr

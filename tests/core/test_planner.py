@@ -1,0 +1,110 @@
+"""What makes a finished stage stale, and what does not."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sandcli.core.artifact import StageName
+from sandcli.core.stage import Options
+from tests.core.runs import LIMIT, STAGES, edit
+from tests.helpers import accept_edit, artifact, lines, perform, state
+from tests.toyworld import ToyWorld
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_workers_batches_and_retries_make_no_stage_stale(finished: Path, stage: StageName) -> None:
+    other: dict[str, int] = {"run__workers": 2, "run__in_flight": 3, "run__retries": 0, "engine__batch": 2}
+    assert state(stage, finished, limit=LIMIT, **other).kind == "done"
+
+
+@pytest.mark.parametrize(
+    ("stage", "settings", "reason"),
+    [
+        ("sample", {"sample__temperature": 0.5}, "sample.temperature: was 1.0, is 0.5"),
+        ("sample", {"run__seed": 1}, "run.seed: was 0, is 1"),
+        ("rollout", {"rollout__temperature": 0.5}, "rollout.temperature: was 1.0, is 0.5"),
+        ("rollout", {"agent__max_invalid": 3}, "agent.max_invalid: was 5, is 3"),
+        ("rollout", {"env__simplifications": "rules=2"}, "env.toyworld: was 1, is 2"),
+        ("critique", {"critique__max_tokens": 9}, "critique.max_tokens: was 160, is 9"),
+        ("synthesize", {"synthesize__attempts": 1}, "synthesize.attempts: was 3, is 1"),
+        ("eval", {"agent__max_tokens": 9}, "agent.max_tokens: was 512, is 9"),
+        ("eval", {"env__step_limit": 9}, "env.step_limit: was 0, is 9"),
+        ("collect", {"env__simplifications": "rules=2"}, "env.toyworld: was 1, is 2"),
+    ],
+)
+def test_content_setting_makes_its_stage_stale(
+    finished: Path, stage: StageName, settings: dict[str, Any], reason: str
+) -> None:
+    found = state(stage, finished, limit=LIMIT, **settings)
+    assert (found.kind, found.reasons) == ("stale", [reason])
+
+
+def test_setting_of_another_stage_changes_nothing(finished: Path) -> None:
+    assert state("sample", finished, limit=LIMIT, critique__max_tokens=9, rollout__temperature=0.1).kind == "done"
+    assert state("critique", finished, limit=LIMIT, rollout__temperature=0.1, sample__n=1).kind == "done"
+
+
+@pytest.mark.parametrize("stage", ["sample", "rollout", "eval"])
+def test_changed_instruction_makes_a_stage_stale(
+    finished: Path, stage: StageName, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ToyWorld, "system", "You live elsewhere.")
+    (reason,) = state(stage, finished, limit=LIMIT).reasons
+    assert reason.startswith("prompt.instruction: was ")
+
+
+def test_changed_policy_makes_a_stage_stale(run: Path) -> None:
+    script = run / "other.json"
+    script.write_text("[]")
+    for stage in ("sample", "rollout"):
+        (reason,) = state(stage, run, limit=LIMIT, engine__script=str(script)).reasons
+        assert reason.startswith("policy: was ")
+
+
+def test_changed_record_makes_only_its_own_units_stale(run: Path) -> None:
+    edit(artifact(run, "collect").path, 1, instruction="Bring it.")
+    (reason,) = state("sample", run, limit=LIMIT).reasons
+    assert reason == '4 units made from other input, first ["fetch_1",0]'
+
+
+def test_changed_thought_makes_only_later_steps_stale(run: Path) -> None:
+    path = artifact(run, "collect").path
+    steps = lines(path)[0]["steps"]
+    steps[1]["thought"] = "I grab it."
+    edit(path, 0, steps=steps)
+    (reason,) = state("sample", run, limit=LIMIT).reasons
+    assert reason == '2 units made from other input, first ["fetch_0",2]'
+
+
+def test_changed_source_makes_no_unit_stale(run: Path) -> None:
+    edit(artifact(run, "collect").path, 1, source="elsewhere")
+    assert state("sample", run, limit=LIMIT).kind == "done"
+
+
+def test_record_without_its_input_makes_a_stage_stale(run: Path) -> None:
+    path = artifact(run, "collect").path
+    path.write_text("".join(path.read_text().splitlines(keepends=True)[1:]))
+    accept_edit("collect", run, limit=LIMIT)
+    (reason,) = state("sample", run, limit=LIMIT).reasons
+    assert reason == '4 units no longer in the input, first ["fetch_0",0]'
+
+
+def test_artifact_without_a_manifest_is_stale(run: Path) -> None:
+    artifact(run, "sample").note("json").unlink()
+    found = state("sample", run, limit=LIMIT)
+    assert (found.kind, found.reasons) == ("stale", [f"{run}/samples.jsonl has no manifest"])
+
+
+def test_new_candidates_make_the_thoughts_of_their_step_stale(run: Path) -> None:
+    for stage in ("sample", "rollout", "critique"):
+        perform(stage, run, limit=LIMIT, sample__n=5)
+    found = state("synthesize", run, limit=LIMIT, sample__n=5)
+    assert found.kind == "stale"
+    assert "units made from other input" in found.reasons[0]
+
+
+def test_fewer_trajectories_make_every_later_stage_stale(run: Path) -> None:
+    perform("collect", run, limit=1, options=Options(force=True))
+    for stage in ("sample", "rollout", "critique", "synthesize"):
+        assert state(stage, run, limit=1).kind == "stale"

@@ -1,0 +1,130 @@
+"""`sand init`: how a run starts, alone or as the iteration after another."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from sandcli.config import resolve
+from sandcli.core.manifest import Identity, Manifest
+from sandcli.errors import PrerequisiteError, UsageError
+from sandcli.models import fingerprint
+from sandcli.new_run import assigned, start_run
+from tests.helpers import artifact, contents, lines, make_run, perform, state
+
+
+def test_new_run_holds_its_settings(tmp_path: Path) -> None:
+    start_run(tmp_path / "it1", None, assigned(["sample.n=3", " env.tasks = boil, melt "]))
+    settings = resolve(tmp_path / "it1", {}, {}).settings
+    assert settings.sample.n == 3
+    assert settings.env.tasks == ["boil", "melt"]
+    assert sorted(path.name for path in (tmp_path / "it1").iterdir()) == ["manifests", "sand.toml"]
+
+
+def test_run_is_not_started_twice(tmp_path: Path) -> None:
+    start_run(tmp_path, None, assigned(["sample.n=3"]))
+    before = contents(tmp_path)
+    with pytest.raises(UsageError, match="is a run already"):
+        start_run(tmp_path, None, {})
+    assert contents(tmp_path) == before
+
+
+@pytest.mark.parametrize("assignment", ["sample.n", "sample.m=3", "sample.n=many", "sample.n=0", "engine.kind=vlm"])
+def test_wrong_setting_starts_no_run(tmp_path: Path, assignment: str) -> None:
+    with pytest.raises(UsageError):
+        start_run(tmp_path / "it1", None, assigned([assignment]))
+    start_run(tmp_path / "it1", None, assigned(["sample.n=3"]))
+
+
+def test_guided_deliberations_need_samples(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="without sampling there are none"):
+        start_run(tmp_path / "run", None, assigned(["method.without=sampling", "synthesize.form=guided"]))
+
+
+def test_switch_needs_rollouts(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="compares rollouts"):
+        start_run(tmp_path / "run", None, assigned(["method.without=critique", "method.switch=better"]))
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("preset", [None, "alfworld-llama3.1-8b"])
+@pytest.mark.parametrize(("settings", "switch"), [([], "better"), (["method.without=critique"], "never")])
+def test_alfworld_switches_as_the_paper_does(
+    tmp_path: Path, preset: str | None, settings: list[str], switch: str
+) -> None:
+    start_run(tmp_path, None, assigned(["env.name=alfworld", *settings]), preset)
+    assert resolve(tmp_path, {}, {}).settings.method.switch == switch
+
+
+def test_next_iteration_takes_no_preset(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="--from takes its settings from"):
+        start_run(tmp_path / "it2", make_run(tmp_path / "it1"), {}, "alfworld-qwen2.5-7b")
+    assert not (tmp_path / "it2").exists()
+
+
+def test_setting_has_one_value(tmp_path: Path) -> None:
+    start_run(tmp_path / "same", None, assigned(["method.without=critique", "method.without=critique"]))
+    with pytest.raises(UsageError, match=r"method\.without is set twice, to sampling and critique"):
+        start_run(tmp_path / "run", None, assigned(["method.without=sampling", "method.without=critique"]))
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished first iteration; its model is an empty folder."""
+    root = make_run(tmp_path_factory.mktemp("new_run") / "it1", env__tasks="carry", sample__n=3)
+    for stage in ("collect", "sample", "rollout", "critique", "synthesize"):
+        perform(stage, root, limit=2)
+    (root / "model").mkdir()
+    return root
+
+
+@pytest.fixture
+def it1(finished: Path, tmp_path: Path) -> Path:
+    """A copy of it, to start the next iteration from."""
+    return Path(shutil.copytree(finished, tmp_path / "it1"))
+
+
+def test_next_iteration_starts_from_d_delib_and_the_model(it1: Path, tmp_path: Path) -> None:
+    start_run(tmp_path / "it2", it1, assigned(["sample.n=2"]))
+    settings = resolve(tmp_path / "it2", {}, {}).settings
+    assert lines(tmp_path / "it2" / "expert.jsonl") == lines(it1 / "deliberations.jsonl")
+    assert (tmp_path / "it2" / settings.model.policy).resolve() == it1 / "model"
+    assert (settings.sample.n, settings.env.tasks, settings.train.epochs) == (2, ["carry"], 1)
+
+
+def test_next_iteration_finds_its_expert_data_done(it1: Path, tmp_path: Path) -> None:
+    start_run(tmp_path / "it2", it1, {})
+    assert perform("sample", tmp_path / "it2", limit=1).message.endswith(" records")
+    assert state("collect", tmp_path / "it2").kind == "done"
+
+
+def test_next_iteration_needs_the_model(it1: Path, tmp_path: Path) -> None:
+    (it1 / "model").rmdir()
+    with pytest.raises(PrerequisiteError, match="model is missing"):
+        start_run(tmp_path / "it2", it1, {})
+    assert not (tmp_path / "it2" / "sand.toml").exists()
+
+
+def test_next_iteration_finds_the_folders_of_the_first(it1: Path, tmp_path: Path) -> None:
+    (it1 / "games").mkdir()
+    (it1 / "sand.toml").write_text((it1 / "sand.toml").read_text().replace("# games", 'games = "games" #'))
+    start_run(tmp_path / "further" / "it2", it1, {})
+    settings = resolve(tmp_path / "further" / "it2", {}, {}).settings
+    assert (tmp_path / "further" / "it2" / settings.env.games).resolve() == it1 / "games"
+
+
+def test_next_iteration_is_of_the_same_world(it1: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="not of alfworld"):
+        start_run(tmp_path / "it2", it1, assigned(["env.name=alfworld"]))
+
+
+def test_next_iteration_needs_a_model_trained_on_the_same_d_delib(it1: Path, tmp_path: Path) -> None:
+    settings = {"data": fingerprint(it1 / "deliberations.jsonl")}
+    made = Manifest(stage="train", identity=Identity(settings=settings, inputs={}, scope={}))
+    artifact(it1, "train").write_manifest(made)
+    start_run(tmp_path / "it2", it1, {})
+    made = Manifest(stage="train", identity=Identity(settings={"data": "another"}, inputs={}, scope={}))
+    artifact(it1, "train").write_manifest(made)
+    with pytest.raises(PrerequisiteError, match=r"is not what .*model was trained on") as caught:
+        start_run(tmp_path / "it3", it1, {})
+    assert caught.value.fix == f"sand train --run {it1} --force"
