@@ -118,6 +118,17 @@ def test_commands_and_python_of_the_docs_work(tiny: Path, tmp_path: Path) -> Non
 
 
 @pytest.mark.real
+def test_recorded_session_of_the_readme_is_what_happens(tiny: Path, tmp_path: Path) -> None:
+    ((command, *recorded),) = (block.splitlines() for block in blocks("README.md", "text"))
+    variables = toy_settings(tiny, tmp_path)
+    assert sand("init", "--run", "runs/it1", cwd=tmp_path, extra=variables).returncode == 0
+    done = sand(*shlex.split(command.removeprefix("$ sand ")), cwd=tmp_path, extra=variables)
+    left_out = ("engine: ", "environment: ", "training ")
+    printed = [line for line in done.stderr.splitlines() if line and not line.startswith(left_out)]
+    assert printed == recorded
+
+
+@pytest.mark.real
 def test_python_of_the_library_page_works(tiny: Path, tmp_path: Path) -> None:
     run_programs("library.md", tmp_path, toy_settings(tiny, tmp_path))
 
