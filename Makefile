@@ -113,7 +113,7 @@ experiment-small:  ## SFT, one iteration and longer SFT of SmolLM2-135M, 120 hel
 test: $(READY) $(COMPILED)  ## every test, the real simulator and the real small model included
 	.venv/bin/python -m pytest
 
-test-fast: $(READY)  ## the tests without a real simulator or model, and without the slow ones; two minutes
+test-fast: $(READY)  ## the tests without a real simulator or model, and without the slow ones
 	.venv/bin/python -m pytest -m "not real and not slow" --ignore tests/real
 
 docs: $(READY)  ## build the documentation site in site/

@@ -103,16 +103,19 @@ MACHINERY = ("sft.method", "train.method", "sft.lora_rank", "train.lora_rank")
 """Read to reserve memory for adapters in the engine."""
 
 
+INSTRUCTION = {field.name for field in fields() if field.table == "env"}
+"""A stage that does not play reads only the world's instruction, whose text is part of the identity."""
+
+
 class Watched:
-    """Settings that note which of them are read, except [env]: only worlds read that, and `plays` says who uses one."""
+    """Settings that note which of them are read."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self.read: set[str] = set()
 
     def __getattr__(self, table: str) -> Any:
-        values = getattr(self._settings, table)
-        return values if table == "env" else _WatchedTable(values, table, self.read)
+        return _WatchedTable(getattr(self._settings, table), table, self.read)
 
 
 class _WatchedTable:
@@ -141,7 +144,7 @@ def test_stage_reads_no_content_setting_outside_its_identity(
         watched = Watched(context(root).settings)
         stage = row(name).stage(Context(Run(root), watched, 2))  # type: ignore[arg-type]
         asyncio.run(run_stage(stage, Options()))
-        content = {field.name for field in CONTENT} - set(MACHINERY)
+        content = {field.name for field in CONTENT} - set(MACHINERY) - (set() if stage.plays else INSTRUCTION)
         assert watched.read & content <= set(stage.identity().settings), name
 
 

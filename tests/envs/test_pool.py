@@ -117,7 +117,7 @@ def test_restore_rejects_a_prefix_longer_than_the_episode() -> None:
     run_in_pool(task)
 
 
-@pytest.mark.parametrize(("kind", "timeout"), [("exit", 30.0), ("raise", 30.0), ("hang", 0.5)])
+@pytest.mark.parametrize(("kind", "timeout"), [("exit", 30.0), ("raise", 30.0), ("hang", 10.0)])
 def test_episode_survives_worker_death(tmp_path: Path, kind: str, timeout: float) -> None:
     faults = tmp_path / "faults"
     fault(faults, kind, "fetch_0 go to hall")
