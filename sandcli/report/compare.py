@@ -116,7 +116,7 @@ def _run_warnings(evaluation: Evaluation) -> Iterator[str]:
             f"To evaluate it again, run: {_redo_command(evaluation)}"
         )
     limit = evaluation.settings.get("env.step_limit", "0")
-    if limit != "0" and evaluation.world in paper.TABLE4:
+    if limit != "0" and evaluation.world in paper.WORLDS:
         yield (
             f"{evaluation.run}: episodes end after {limit} steps, earlier than in the paper, so its numbers are not "
             "comparable. To compare with the paper, set env.step_limit = 0"

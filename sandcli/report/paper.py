@@ -12,6 +12,8 @@ SUITES = (
 )
 """The columns of Table 2."""
 
+WORLDS = frozenset(suite.world for suite in SUITES)
+
 TASKS = dict(zip(SUITES, (194, 211, 140, 134), strict=True))
 """The number of tasks in each."""
 
@@ -31,6 +33,8 @@ TABLE2 = (
     Rewards("Llama-3.1-8B", "SAND, iteration 2", (88.7, 78.2, 94.3, 94.0), 88.8),
     Rewards("Llama-3.1-8B", "SAND, iteration 3", (85.7, 79.1, 94.3, 96.3), 88.9),
     Rewards("Qwen2.5-7B", "SFT", (69.2, 60.8, 72.1, 75.4), 69.4),
+    Rewards("Qwen2.5-7B", "SAND, iteration 1", (80.9, 67.2, 85.7, 85.0), 79.7),
+    Rewards("Qwen2.5-7B", "SAND, iteration 2", (83.2, 69.9, 85.0, 89.6), 81.9),
     Rewards("Qwen2.5-7B", "SAND, iteration 3", (84.0, 69.0, 90.7, 94.8), 84.6),
 )
 
@@ -38,11 +42,16 @@ TABLE2_NOTE = "The paper prints 86.0 as Llama-3.1-8B's average after iteration 1
 
 
 class Tokens(NamedTuple):
-    """Table 4 for one world: after SFT, and the lowest and highest number of the iterations."""
+    """A row of Table 4, which has Llama-3.1-8B only: average tokens by world."""
 
-    sft: int
-    lowest: int
-    highest: int
+    base: str
+    label: str
+    tokens: dict[str, float]
 
 
-TABLE4 = {"ScienceWorld": Tokens(800, 2254, 2522), "ALFWorld": Tokens(498, 1146, 1314)}
+TABLE4 = (
+    Tokens("Llama-3.1-8B", "SFT", {"ScienceWorld": 800.0, "ALFWorld": 498.3}),
+    Tokens("Llama-3.1-8B", "SAND, iteration 1", {"ScienceWorld": 2411.9, "ALFWorld": 1314.2}),
+    Tokens("Llama-3.1-8B", "SAND, iteration 2", {"ScienceWorld": 2522.1, "ALFWorld": 1105.8}),
+    Tokens("Llama-3.1-8B", "SAND, iteration 3", {"ScienceWorld": 2253.6, "ALFWorld": 1146.2}),
+)

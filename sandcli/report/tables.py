@@ -79,16 +79,9 @@ def table4(rows: Sequence[AgentRow]) -> Sheet | None:
     """Average number of generated tokens per task, by world. None if no held-out task was evaluated."""
     worlds = worlds_of(rows)
     ours = [SheetRow(row.group, row.label, [_tokens(row.held_out(world)) for world in worlds]) for row in rows]
-    known = [paper.TABLE4.get(world) for world in worlds]
-    sft: list[Cell] = [tokens and tokens.sft for tokens in known]
-    lowest: list[Cell] = [tokens and tokens.lowest for tokens in known]
-    highest: list[Cell] = [tokens and tokens.highest for tokens in known]
-    theirs = [
-        SheetRow("both base models", "SFT", sft, paper=True),
-        SheetRow("both base models", "SAND, lowest of iterations 1 to 3", lowest, paper=True),
-        SheetRow("both base models", "SAND, highest of iterations 1 to 3", highest, paper=True),
-    ]
-    found = [*(row for row in ours if any(row.cells)), *(theirs if any(known) else [])]
+    known = paper.TABLE4 if paper.WORLDS & set(worlds) else ()
+    theirs = [SheetRow(row.base, row.label, [row.tokens.get(world) for world in worlds], paper=True) for row in known]
+    found = [*(row for row in ours if any(row.cells)), *theirs]
     notes = [INTERVALS, "Averages over the seen and unseen tasks together.", tasks_note(rows, held_out(rows))]
     title = "Table 4: average generated tokens per task"
     return Sheet("table4", title, "agent", worlds, found, notes, decimals=0) if worlds else None
