@@ -23,10 +23,16 @@ Flags = Mapping[str, Scalar | None]
 
 def context_of(run: Run, flags: Flags, limit: int | None = None) -> Context:
     """A run with its settings: sand.toml, `SAND_*` variables, flags. Raises `PrerequisiteError` if there is no run."""
-    if not (run.root / FILE).exists():
-        raise PrerequisiteError(f"there is no run directory {run.root}", f"sand init --run {run.root}")
     run.must_exist()
     return Context(run, resolve(run.root, os.environ, flags).settings, limit)
+
+
+def is_skipped(name: StageName, context: Context) -> bool:
+    """Whether the run goes without a stage; says why."""
+    why = row(name).skip(context.settings)
+    if why is not None:
+        notice(f"{name}: skipped, since {why}")
+    return why is not None
 
 
 async def perform(name: StageName, context: Context, options: Options) -> Summary:
@@ -68,9 +74,7 @@ class Pipeline:
 
     async def _do(self, name: StageName, run: Run) -> None:
         context = context_of(run, self._flags)
-        if why := row(name).skip(context.settings):
-            notice(f"{name}: skipped, since {why}")
-        else:
+        if not is_skipped(name, context):
             await self._stage(name, context)
         if self._iteration == self._iterations and name == self._until:
             raise _Ended

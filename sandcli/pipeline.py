@@ -88,8 +88,9 @@ def next_command(stage: StageName, run: Run, settings: Settings) -> str:
     """The command that comes after a stage."""
     names = [row.name for row in TABLE]
     later = [name for name in stages_of(settings) if names.index(name) > names.index(stage)]
-    root = shlex.quote(str(run.root))
-    return f"sand {later[0]} --run {root}" if later else f"sand init --run {next_root(run.root)} --from {root}"
+    if later:
+        return run.artifact(later[0]).command
+    return shlex.join(["sand", "init", "--run", str(next_root(run.root)), "--from", str(run.root)])
 
 
 def next_root(root: Path) -> Path:

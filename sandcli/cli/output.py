@@ -35,10 +35,12 @@ def print_summary(summary: "Summary", root: Path, as_json: bool) -> None:
 
         print(msgspec.json.encode(summary._asdict()).decode())
     _print_details(summary)
+    from sandcli.core.run import Run
+
     if summary.exit is Exit.DONE:
         print_next(summary.message, _without_dry_run() if summary.forecast else _next_command(summary, root))
         return
-    again = f"sand {summary.stage} --run {shlex.quote(str(root))}"
+    again = Run(root).artifact(summary.stage).command
     print_next(summary.message, f"{again} (tries them again; add --accept-failures to continue without them)")
     raise typer.Exit(summary.exit)
 

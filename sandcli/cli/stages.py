@@ -37,7 +37,7 @@ def init(
 
     ablation = [f"method.without={without}"] if without else []
     made = api.init(run, previous=previous, preset=preset, settings=assigned([*(settings or []), *ablation]))
-    after = f"sand collect --run {shlex.quote(str(run))}"
+    after = made.artifact("collect").command
     if previous is not None:
         after = next_command("collect", made, context_of(run, {}, None).settings)
     print_next(f"made {run}; settings are in {run / 'sand.toml'}", after)
@@ -64,14 +64,9 @@ def _command(stage: "StageName", verb: "api.Verb[..., Summary]") -> Callable[...
 
 
 def _skipped(stage: "StageName", run: Path) -> bool:
-    """Whether the run goes without a stage; says why."""
-    from sandcli.pipeline import row
-    from sandcli.progress import notice
+    from sandcli.perform import is_skipped
 
-    why = row(stage).skip(context_of(run, {}, None).settings)
-    if why:
-        notice(f"{stage}: skipped, since {why}")
-    return why is not None
+    return is_skipped(stage, context_of(run, {}, None))
 
 
 def _with_options(command: Callable[..., None], verb: Any, more: dict[str, tuple[Any, Any]]) -> Callable[..., None]:

@@ -1,10 +1,12 @@
 """A run directory: one iteration's artifacts, by the stage that makes each, and as typed records."""
 
+import shlex
 from collections.abc import Mapping
 from os import PathLike
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
+from sandcli.config import FILE
 from sandcli.core.artifact import Artifact, StageName
 from sandcli.core.store import Keyed, Records
 from sandcli.errors import PrerequisiteError
@@ -51,9 +53,10 @@ class Run:
         return f"Run({str(self.root)!r})"
 
     def must_exist(self) -> None:
-        """Raise `PrerequisiteError` if there is no run directory."""
-        if not self.root.is_dir():
-            raise PrerequisiteError(f"there is no run directory {self.root}", f"sand init --run {self.root}")
+        """Raise `PrerequisiteError` if there is no run directory, which is one with a sand.toml."""
+        if not (self.root / FILE).exists():
+            fix = f"sand init --run {shlex.quote(str(self.root))}"
+            raise PrerequisiteError(f"there is no run directory {self.root}", fix)
         (self.root / "manifests").mkdir(exist_ok=True)
 
     def artifact(self, stage: StageName) -> Artifact[Any]:

@@ -153,6 +153,7 @@ def manifest(**settings: str) -> Manifest:
 
 
 def empty_run(folder: Path) -> Run:
+    (folder / "sand.toml").touch()
     run = Run(folder)
     run.must_exist()
     return run
