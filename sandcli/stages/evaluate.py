@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
+from functools import cached_property
 from pathlib import Path
 from statistics import fmean
 from typing import NamedTuple
@@ -41,6 +42,11 @@ class EvalStage(Stage[Trial, Episode]):
         """The first model that is evaluated."""
         return self._named(self.settings.eval.models[0])
 
+    @cached_property
+    def _evaluated(self) -> dict[str, Model]:
+        """The models by name; finding one hashes its folder."""
+        return {name: self._named(name) for name in self.settings.eval.models}
+
     def _named(self, model: str) -> Model:
         match model:
             case "model":
@@ -53,7 +59,7 @@ class EvalStage(Stage[Trial, Episode]):
 
     def input_hashes(self) -> dict[str, str]:
         """The evaluated models: if one was trained again, its episodes are stale."""
-        return {model: fingerprint(self._named(model).folder) for model in self.settings.eval.models}
+        return {name: fingerprint(model.folder) for name, model in self._evaluated.items()}
 
     def units(self) -> list[Unit[Trial]]:
         """The first tasks of every split, once for each model; `--limit` counts the tasks of a split."""
@@ -71,13 +77,13 @@ class EvalStage(Stage[Trial, Episode]):
         """Start the environments; models are loaded one after the other, beginning with the first that has work."""
         recorded = self.artifact.recorded()
         unit = next(open_units(self, recorded), None) if recorded is not None else None
-        first = self._named(unit.payload.model) if unit else self.model()
+        first = self._evaluated[unit.payload.model] if unit else self.model()
         async with EngineHolder(self.context, first) as self._engines, self.context.pool() as self.pool:
             yield
 
     async def step(self, unit: Unit[Trial], earlier: Episode | None) -> Episode:
         """Play one episode at temperature 0."""
-        async with self._engines.for_model(self._named(unit.payload.model)) as engine:
+        async with self._engines.for_model(self._evaluated[unit.payload.model]) as engine:
             return await self._episode(engine, unit.payload)
 
     async def _episode(self, engine: Engine, trial: Trial) -> Episode:
