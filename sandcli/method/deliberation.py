@@ -89,9 +89,11 @@ def concluded(text: str) -> str | None:
     return f" {match[0].strip()}" if match else None
 
 
-def rejection(flagged: FlaggedStep, begun: str, written: str, finish: str) -> str | None:
-    """Why a deliberation, `begun` by the prompt and `written` by the base model, is no data; None if it is good."""
-    thought = begun + (concluded(written) or "")
+def rejection(flagged: FlaggedStep, thought: str, written: str, finish: str) -> str | None:
+    """Why a deliberation is no data; None if it is good.
+
+    `thought` is what the prompt began, and what the base model has `written` as far as its conclusion.
+    """
     known = [option.action for option in flagged.options]
     options = known if len(known) > 1 else listed_options(thought)
     why = rejection_reason(written, finish, flagged.action, options)

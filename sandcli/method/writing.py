@@ -24,9 +24,9 @@ async def attempt(
     """Ask once. Raises `ContextOverflow` if the question alone is too long."""
     write = write_guided(engine, question, sampling) if guided else _write(engine, question.messages, sampling)
     written = await write
-    begun = question.messages[-1].content
-    why = rejection(flagged, begun, written.text, written.finish)
-    return Attempt("" if why else begun + (concluded(written.text) or ""), why, written.tokens)
+    thought = question.messages[-1].content + (concluded(written.text) or "")
+    why = rejection(flagged, thought, written.text, written.finish)
+    return Attempt("" if why else thought, why, written.tokens)
 
 
 async def _write(engine: Engine, messages: list[Message], sampling: Sampling) -> Completion:
