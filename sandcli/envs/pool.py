@@ -30,6 +30,11 @@ class Restored(NamedTuple):
     reset: Reset
     outcomes: list[Outcome]
 
+    @property
+    def best(self) -> float:
+        """The highest score, including the one before the first step."""
+        return max(self.reset.score, *(outcome.score for outcome in self.outcomes), 0.0)
+
 
 class Pool:
     """Worker processes for one world; an asynchronous context manager.
@@ -134,7 +139,7 @@ class Session:
     @property
     def best(self) -> float:
         """The highest score so far, including the one before the first step."""
-        return max(self.reset.score, *(outcome.score for outcome in self.outcomes), 0.0)
+        return Restored(self.reset, self.outcomes).best
 
     async def open(self, prefix: Sequence[Step], match: Callable[[str, str], bool]) -> None:
         """Bring the episode to the state after the prefix, and compare it with what the prefix recorded."""

@@ -9,7 +9,7 @@ from sandcli.core.context import Context
 from sandcli.core.stage import Skipped
 from sandcli.engines.base import Completion, Engine, Sampling
 from sandcli.envs.base import Outcome
-from sandcli.envs.pool import Pool, replay_diverged
+from sandcli.envs.pool import Pool, Restored, replay_diverged
 from sandcli.errors import ContextOverflow
 from sandcli.importers.eto import RecordedTrajectory
 from sandcli.method.texts import first_sentences, format_steps, repeats
@@ -35,24 +35,21 @@ class Demonstrator:
         actions = [normalise(action) for action in found]
         if not actions:
             return Skipped("the expert gave up")
-        reset, outcomes = await self._pool.replay(task, actions)
-        reward = _reward(reset.score, outcomes)
-        if reward < 1.0:
-            return Skipped(f"the expert's own path reaches {reward:.2f}, not 1.00")
-        steps = _steps([Turn("", action) for action in actions], outcomes)
-        return self._trajectory(str(task), task, reset.instruction, steps, reward)
+        replayed = await self._pool.replay(task, actions)
+        if replayed.best < 1.0:
+            return Skipped(f"the expert's own path reaches {replayed.best:.2f}, not 1.00")
+        return self._trajectory(str(task), task, replayed, [Turn("", action) for action in actions])
 
     async def replay(self, task: Task, row: RecordedTrajectory, keep_diverged: bool) -> Trajectory | Skipped:
         """A recorded row; skipped if the world answers differently, unless `keep_diverged`."""
-        reset, outcomes = await self._pool.replay(task, [turn.action for turn in row.turns])
-        unlike = self._differences(row, reset.instruction, outcomes)
+        replayed = await self._pool.replay(task, [turn.action for turn in row.turns])
+        unlike = self._differences(row, replayed.reset.instruction, replayed.outcomes)
         if unlike:
             what = f"{len(unlike)} of {len(row.observations) + 1} texts differ on replay; {unlike[0]}"
             if not keep_diverged:
                 return Skipped(what)
             notice(f"{row.id}: kept, although {what}")
-        reward = _reward(reset.score, outcomes)
-        return self._trajectory(row.id, task, reset.instruction, _steps(row.turns, outcomes), reward)
+        return self._trajectory(row.id, task, replayed, row.turns)
 
     def _differences(self, row: RecordedTrajectory, instruction: str, outcomes: Sequence[Outcome]) -> list[str]:
         match = self._context.world.observations_match
@@ -66,15 +63,16 @@ class Demonstrator:
             unlike.append(f"the episode ends after step {len(outcomes)} of {len(row.turns)}")
         return unlike
 
-    def _trajectory(self, name: str, task: Task, instruction: str, steps: list[Step], reward: float) -> Trajectory:
+    def _trajectory(self, name: str, task: Task, replayed: Restored, turns: Sequence[Turn]) -> Trajectory:
+        """The record; its reward is the best score of the episode, as the literature counts."""
         return Trajectory(
             id=name,
             env=self._context.world.name,
             task=task,
-            instruction=instruction,
-            steps=steps,
-            reward=reward,
-            success=reward >= 1.0,
+            instruction=replayed.reset.instruction,
+            steps=_steps(turns, replayed.outcomes),
+            reward=replayed.best,
+            success=replayed.best >= 1.0,
             source=self._source,
         )
 
@@ -107,8 +105,3 @@ def _steps(turns: Sequence[Turn], outcomes: Sequence[Outcome]) -> list[Step]:
         Step(thought=turn.thought, action=turn.action, observation=outcome.observation, score=outcome.score)
         for turn, outcome in zip(turns, outcomes, strict=False)
     ]
-
-
-def _reward(start: float, outcomes: Sequence[Outcome]) -> float:
-    """The best score of the episode, as the literature counts."""
-    return max(start, *(outcome.score for outcome in outcomes), 0.0)

@@ -58,7 +58,10 @@ class ScienceWorldSimulator:
         path = [str(action) for action in actions]
         actions._detach()
         short = fold_walks(path)
-        return short if self._score(task, short) >= self._score(task, path) else path
+        if short == path:
+            return path
+        reached = self._score(task, short)
+        return short if reached >= 1.0 or reached >= self._score(task, path) else path
 
     def _score(self, task: Task, actions: Sequence[str]) -> float:
         episode = self.open(task)
