@@ -16,7 +16,7 @@ from msgspec.structs import replace
 from sandcli.engines.adapters import adapter_base, is_adapter, weights_of
 from sandcli.engines.base import Completion, Model, Sampling, Usage
 from sandcli.engines.server import ServerEngine
-from sandcli.engines.server_client import Identity, Unusable
+from sandcli.engines.server_client import Identity, Unusable, together
 from sandcli.engines.tokens import load_tokenizer
 from sandcli.engines.vllm_options import RANKS, adapter_rank, batch, command, environment, rank_limit
 from sandcli.engines.vllm_server import VllmServer
@@ -70,25 +70,18 @@ class VllmServers:
     async def wait_until_ready(self, model: Model) -> None:
         """Wait until all serve the model. Raises `PrerequisiteError` if one ends instead."""
         identity = Identity.of(model)
-        waiting = [asyncio.create_task(server.wait_until_ready(identity)) for server in self.servers]
         try:
-            await asyncio.gather(*waiting)
+            await together(server.wait_until_ready(identity) for server in self.servers)
         except Unusable:
             raise self.refusal() from None
-        finally:
-            for task in waiting:
-                task.cancel()
-            await asyncio.gather(*waiting, return_exceptions=True)
 
     def refusal(self) -> PrerequisiteError:
         """Say why vLLM does not serve the model, by the log of the server that failed."""
         failed = next((server for server in self.servers if server.ended()), self.servers[0])
         why = _short(failed.cause())
-        fixes = [fix for pattern, fix in _FIXES.items() if re.search(pattern, why)]
-        fixes.append("set engine.kind to transformers")
-        return PrerequisiteError(
-            f"vLLM cannot serve {self._base}: {why}", f"{fixes[0]}; the log is {failed.keep_log()}"
-        )
+        known = (fix for pattern, fix in _FIXES.items() if re.search(pattern, why))
+        fix = next(known, "set engine.kind to transformers")
+        return PrerequisiteError(f"vLLM cannot serve {self._base}: {why}", f"{fix}; the log is {failed.keep_log()}")
 
     async def load(self, adapter: Model) -> bool:
         """Load an adapter of the base; returns False if it cannot be served here."""

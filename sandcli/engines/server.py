@@ -14,7 +14,6 @@ from collections.abc import Callable, Hashable, Sequence
 
 import msgspec
 
-from sandcli.engines.adapters import weights_of
 from sandcli.engines.base import Completion, Model, Sampling, Usage
 from sandcli.engines.server_client import (
     FIRST_PAUSE,
@@ -25,10 +24,11 @@ from sandcli.engines.server_client import (
     Refusal,
     Server,
     Unusable,
+    together,
 )
 from sandcli.engines.server_pool import ServerPool
 from sandcli.engines.server_protocol import Answer, Body, Failed, Tokens, completion_of
-from sandcli.engines.tokens import Prompts, context_length, load_tokenizer, stop_ids
+from sandcli.engines.tokens import Prompts, load_tokenizer, longest, stop_ids
 from sandcli.errors import ContextOverflow, MachineryError, PrerequisiteError
 from sandcli.messages import Message
 from sandcli.settings import EngineSettings
@@ -89,7 +89,7 @@ class ServerEngine:
         self._tally = tally
         self._model = Identity.of(model)
         self._settings = settings
-        self._limit = _limit(model, settings.max_length)
+        self._limit = longest(model.folder, settings.max_length)
         tokenizer = load_tokenizer(model.folder)
         self._prompts = Prompts(tokenizer, self._limit)
         self._stops = sorted(stop_ids(model.folder, tokenizer))
@@ -130,13 +130,7 @@ class ServerEngine:
         ids = self._prompts.fitting_ids(messages, sampling.max_tokens)
         conversation = tuple(messages[:_SHARED])
         singles = [sampling._replace(n=1, seed=sampling.seed + number) for number in range(sampling.n)]
-        tasks = [asyncio.create_task(self._complete(ids, single, conversation)) for single in singles]
-        try:
-            return await asyncio.gather(*tasks)
-        finally:
-            for task in tasks:
-                task.cancel()  # if one failed, the others are useless
-            await asyncio.gather(*tasks, return_exceptions=True)
+        return await together(self._complete(ids, single, conversation) for single in singles)
 
     async def _complete(self, ids: list[int], sampling: Sampling, conversation: Hashable) -> Completion:
         """Get one completion, from any server."""
@@ -200,7 +194,7 @@ class ServerEngine:
             raise Failed(f"gave a malformed answer: {server.clean(str(error))}") from None
 
     def _error(self, server: Server, refusal: Refusal, tokens: int) -> Failed | MachineryError:
-        if refusal.status == 429 or refusal.status >= 500:
+        if refusal.is_temporary:
             return Failed(f"answers with {refusal}")
         if refusal.status in (401, 403, 404):  # it was restarted as something else; a probe will find out
             return Failed(f"answers with {refusal}", connection=True)
@@ -236,13 +230,6 @@ class ServerEngine:
     async def close(self) -> None:
         """Close the connections, for all models."""
         await self._pool.close()
-
-
-def _limit(model: Model, bound: int) -> int:
-    """The context length in a model's own config, within a bound; an adapter has its base's."""
-    from transformers import AutoConfig
-
-    return context_length(AutoConfig.from_pretrained(weights_of(model.folder)), bound)
 
 
 def _refuse_shorter(offered: int | None, wanted: int) -> None:

@@ -3,13 +3,14 @@
 Messages name a server by its URL without credentials, and secrets are removed from what a server says.
 """
 
+import asyncio
 import errno
 import os
 import re
 from base64 import b64encode
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 from urllib.parse import unquote, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
@@ -19,6 +20,8 @@ import msgspec
 from sandcli.engines.base import Model
 from sandcli.errors import UsageError
 from sandcli.models import fingerprint
+
+T = TypeVar("T")
 
 START = "start one: python -m vllm.entrypoints.openai.api_server --model {folder} --served-model-name {name}"
 _NAME = "serve it under its name: --served-model-name {name} (vLLM, SGLang), --alias {name} (llama.cpp)"
@@ -65,6 +68,11 @@ class Refusal(Exception):
     def __init__(self, status: int, message: str) -> None:
         super().__init__(f"{status} {message}")
         self.status = status
+
+    @property
+    def is_temporary(self) -> bool:
+        """Whether the server may answer later: it is overloaded, or failed."""
+        return self.status == 429 or self.status >= 500
 
 
 class Identity(NamedTuple):
@@ -248,10 +256,21 @@ class Server:
         await self._session.close()
 
 
+async def together(work: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
+    """Wait for all. If one fails, or the caller is cancelled, the others are cancelled first: they are useless."""
+    tasks = [asyncio.create_task(each) for each in work]
+    try:
+        return await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
 def _unusable(refusal: Refusal) -> Unusable:
     if refusal.status in (401, 403):
         return Unusable(f"refuses the API key ({refusal.status})", _KEY, final=True)
-    if refusal.status == 429 or refusal.status >= 500:
+    if refusal.is_temporary:
         return Unusable(f"answers with {refusal}")
     return Unusable(f"answers with {refusal.status}, not with an OpenAI-compatible API", _ADDRESS, final=True)
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from jinja2 import TemplateError
-from transformers import AutoTokenizer
+from transformers import AutoConfig, AutoTokenizer
 
 from sandcli.engines.adapters import weights_of
 from sandcli.errors import ContextOverflow, UsageError
@@ -56,6 +56,11 @@ def context_length(config: Any, bound: int = 0) -> int:
     """Return how many tokens one conversation may have: the model's limit, or `bound` if that is smaller and not 0."""
     limit = int(config.max_position_embeddings)
     return min(limit, bound) if bound else limit
+
+
+def longest(folder: Path, bound: int) -> int:
+    """The context length in a model's own config, within a bound; an adapter has its base's."""
+    return context_length(AutoConfig.from_pretrained(weights_of(folder)), bound)
 
 
 def stop_ids(folder: Path, tokenizer: Any) -> set[int]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from sandcli.engines.tokens import context_length
+from sandcli.engines.tokens import longest
 from sandcli.errors import PrerequisiteError
 from sandcli.settings import EngineSettings
 
@@ -48,9 +48,7 @@ def adapter_rank(adapter: Path) -> int:
 
 def command(base: Path, name: str, settings: EngineSettings, rank: int, adapters: dict[str, Path]) -> list[str]:
     """Return the command line that serves a base model as `name`, and adapters up to a rank under their names."""
-    from transformers import AutoConfig
-
-    length = context_length(AutoConfig.from_pretrained(base), settings.max_length)
+    length = longest(base, settings.max_length)
     options: dict[str, object] = {
         "model": base.resolve(),
         "served-model-name": name,
