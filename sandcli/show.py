@@ -35,7 +35,8 @@ def show_run(
     if name is None:
         yield from _overview(context.run)
         return
-    trajectory = _trajectory(context.run, name)
+    expert = _expert(context.run, name)
+    trajectory = _deliberated(context.run).get(name, expert)
     if step is not None and step >= len(trajectory.steps):
         raise UsageError(f"{name} has no step {step}", f"its steps are 0 to {len(trajectory.steps) - 1}")
     if tokens:
@@ -43,22 +44,19 @@ def show_run(
     elif step is None:
         yield from _trajectory_view(context.run, trajectory, full)
     else:
-        yield from _StepView(context.run, trajectory, step, full).parts()
+        history = expert.steps[:step]  # the agent saw the thoughts of D_exp, not of D_delib
+        yield from _StepView(context.run, trajectory, history, full).parts()
 
 
 def _records(run: Run, stage: StageName, kind: type[R]) -> list[R]:
     """The records of a stage, finished or in progress; none if it has not begun."""
-    return list(run.artifact(stage).recorded() or ())
+    recorded = run.artifact(stage).recorded()
+    return [] if recorded is None else list(iter(recorded))  # list(recorded) asks for its length: a second read
 
 
 def _deliberated(run: Run) -> dict[str, Trajectory]:
     path = run.artifact("synthesize").derived[D_DELIB]
     return {trajectory.id: trajectory for trajectory in Records(path, Trajectory)} if path.exists() else {}
-
-
-def _trajectory(run: Run, name: str) -> Trajectory:
-    """From D_delib if it exists, otherwise from D_exp."""
-    return _deliberated(run).get(name, _expert(run, name))
 
 
 def _expert(run: Run, name: str) -> Trajectory:
@@ -117,13 +115,14 @@ def _trajectory_view(run: Run, trajectory: Trajectory, full: bool) -> Iterator[R
 
 
 class _StepView:
-    """Everything about one step: history, candidates, rollouts, critiques, deliberation.
+    """Everything about the step after a history: that, candidates, rollouts, critiques, deliberation.
 
     A long observation is printed once and later replaced by a reference, unless `full` is set.
     """
 
-    def __init__(self, run: Run, trajectory: Trajectory, number: int, full: bool) -> None:
-        self._run, self._trajectory, self._number, self._full = run, trajectory, number, full
+    def __init__(self, run: Run, trajectory: Trajectory, history: Sequence[Step], full: bool) -> None:
+        self._run, self._trajectory, self._history, self._full = run, trajectory, history, full
+        self._number = len(history)
         self._printed: set[str] = set()
 
     def parts(self) -> Iterator[RenderableType]:
@@ -131,10 +130,7 @@ class _StepView:
         trajectory, number = self._trajectory, self._number
         yield whole_line(trajectory.id, "bold")
         yield _panel(f"step {number}: task", literal(trajectory.instruction))
-        history = _expert(self._run, trajectory.id).steps[
-            :number
-        ]  # the agent saw the thoughts of D_exp, not of D_delib
-        yield _panel("history", self._steps(history) if history else Text("(this is the first step)"))
+        yield _panel("history", self._steps(self._history) if self._history else Text("(this is the first step)"))
         for sample in self._about(_records(self._run, "sample", Sample)):
             yield from _candidates(sample)
         critiques = {c.candidate: c for c in self._about(_records(self._run, "critique", Critique))}

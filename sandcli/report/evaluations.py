@@ -96,7 +96,8 @@ def _retrained(run: Run, settings: Settings, evaluated: set[Key]) -> tuple[str, 
         return ()
     made: dict[str, StageName] = {"model": "train", "sft": "sft"}
     paths = {name: run.artifact(stage).path for name, stage in made.items()}
-    folders = {name: path for name, path in paths.items() if path.exists()}
+    models = {str(key[-1]) for key in evaluated}
+    folders = {name: path for name, path in paths.items() if name in models and path.exists()}
     current = {name: fingerprint(folder) for name, folder in folders.items()}
     before = run.artifact("eval").digests()
     changed = {str(key[-1]) for key in evaluated if before.get(unit_name(key)) != current.get(str(key[-1]))}

@@ -40,7 +40,8 @@ def _training(run: Run) -> Iterator[TrainingTrajectory]:
         _opened(run.artifact("rollout").path, Rollout),
         _opened(run.artifact("critique").path, Critique),
     )
-    for expert in _opened(run.artifact("collect").path, Trajectory) or ():
+    experts = _opened(run.artifact("collect").path, Trajectory)
+    for expert in () if experts is None else experts:  # `experts or ()` would read the file for its length
         steps: list[Key] = [(expert.id, t) for t in range(len(expert.steps))]
         own = [replace(sample, samples=[]) for sample in _having(samples, steps)]  # the page does not show their texts
         candidates: list[Key] = [(*sample.key, number) for sample in own for number in range(len(sample.candidates))]

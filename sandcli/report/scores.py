@@ -26,7 +26,7 @@ class Score(NamedTuple):
 
     @property
     def deliberation_rate(self) -> float:
-        """TrainingTrajectory steps / steps. (Figures 3 and 4)"""
+        """Deliberated steps / steps. (Figures 3 and 4)"""
         return self.deliberated / max(1, self.steps)
 
 

@@ -30,7 +30,7 @@ def columns_of(rows: Sequence[AgentRow]) -> list[Suite]:
     """Every evaluated test set, and the paper's four if one of its worlds was evaluated."""
     found = suites_of(rows)
     ours = {suite.world for suite in found}
-    theirs = [suite for suite in paper.SUITES if ours & {"ScienceWorld", "ALFWorld"}]
+    theirs = list(paper.SUITES) if ours & paper.WORLDS else []
     return [*theirs, *(suite for suite in found if suite not in theirs)]
 
 
