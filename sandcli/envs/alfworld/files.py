@@ -143,16 +143,16 @@ def _entries(
     from rich.console import Console
     from rich.progress import track
 
-    new = [game for game, stat in found if _stale(known.get(game), stat)]
+    new = {game for game, stat in found if _stale(known.get(game), stat)}
     console = Console(stderr=True)
     quiet = len(new) < 50 or not console.is_terminal
     for game, stat in track(found, "reading ALFWorld's games", console=console, transient=True, disable=quiet):
-        entry = known.get(game)
-        if entry is None or _stale(entry, stat):
+        if game not in new:
+            yield known[game]
+        else:
             file = read_game(root / FOLDER / game / FILE)
             playable = bool(file.solvable) and goal_of(game).type in TYPES and not _unsupported(game)
-            entry = GameEntry(game, stat.st_size, stat.st_mtime_ns, playable, file.verb)
-        yield entry
+            yield GameEntry(game, stat.st_size, stat.st_mtime_ns, playable, file.verb)
 
 
 def _stale(entry: GameEntry | None, stat: os.stat_result) -> bool:

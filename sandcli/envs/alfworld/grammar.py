@@ -62,7 +62,7 @@ class Grammar:
             case NonterminalSymbol(symbol="task") if self._task:
                 return self._task
             case NonterminalSymbol():
-                return "".join(self._render(part, scene) for part in self._production(str(symbol), scene))
+                return self._expand(str(symbol), scene)
             case ListSymbol():
                 return self._join(list(self._items(symbol.symbol, scene)), scene)
             case _:
@@ -80,13 +80,16 @@ class Grammar:
                 raise MachineryError("environment", f"the game's grammar has an unknown symbol {symbol!r}")
 
     def _join(self, items: list[str], scene: Scene) -> str:
-        def text(name: str) -> str:
-            return "".join(self._render(part, scene) for part in self._production(name, scene))
-
         if not items:
-            return text("list_empty")
+            return self._expand("list_empty", scene)
         *first, last = items
-        return text("list_separator").join(first) + text("list_last_separator") + last if first else last
+        if not first:
+            return last
+        return self._expand("list_separator", scene).join(first) + self._expand("list_last_separator", scene) + last
+
+    def _expand(self, name: str, scene: Scene) -> str:
+        """A nonterminal as text."""
+        return "".join(self._render(part, scene) for part in self._production(name, scene))
 
     def _production(self, name: str, scene: Scene) -> list[Symbol]:
         for production in self._productions.get(name, ()):
