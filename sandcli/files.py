@@ -12,7 +12,7 @@ from sandcli.errors import PrerequisiteError
 def write_atomic(path: Path, chunks: Iterable[bytes]) -> None:
     """Replace a file atomically: write a temporary file next to it, fsync, rename, fsync the folder."""
     write_temporary(path, chunks).replace(path)
-    fsync_folder(path.parent)
+    fsync_path(path.parent)
 
 
 def write_temporary(path: Path, chunks: Iterable[bytes]) -> Path:
@@ -35,9 +35,9 @@ def end_with_newline(path: Path) -> None:
             os.fsync(file.fileno())
 
 
-def fsync_folder(folder: Path) -> None:
-    """Make a rename in this folder survive a power failure."""
-    descriptor = os.open(folder, os.O_RDONLY)
+def fsync_path(path: Path) -> None:
+    """Make the content of a file, or a rename in a folder, survive a power failure."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:

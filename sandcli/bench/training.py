@@ -8,6 +8,7 @@ first step of each is not counted.
 import tempfile
 import time
 from collections.abc import Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,10 +25,9 @@ from sandcli.errors import UsageError
 from sandcli.messages import Message
 from sandcli.records import Trajectory
 from sandcli.settings import ComputeSettings, TrainingSettings
-from sandcli.training.batches import make_batches
 from sandcli.training.config import Hooks, TrainingConfig
-from sandcli.training.plan import longest
-from sandcli.training.rows import IGNORED, TrainingRow, prepare, training_messages
+from sandcli.training.plan import plan_training
+from sandcli.training.rows import IGNORED, TrainingRow, training_messages
 from sandcli.training.trainer import fit
 
 _MARKED = (
@@ -52,22 +52,23 @@ class Compared(NamedTuple):
 
 def bench_training(context: Context, steps: int) -> Compared:
     """Train the base model of a run on its expert trajectories, both ways. Raises `UsageError` if there are too few."""
-    trajectories = list(context.run.trajectories())[:steps]
+    trajectories = list(islice(context.run.trajectories(), steps))
     if len(trajectories) < max(2, steps):
         raise UsageError(f"{steps} steps need as many trajectories", "collect more, or lower --steps")
     start, system = context.base_model().folder, context.world.system
-    tokenizer = load_tokenizer(start)
-    rows, too_long = prepare(tokenizer, system, trajectories, longest(start, 0), "drop")
-    if too_long:
-        raise UsageError(f"{len(too_long)} trajectories are too long for the model", "collect shorter tasks")
-    conversations = [training_messages(system, trajectory) for trajectory in trajectories]
-    lengths = [len(row.input_ids) for row in rows]
     with tempfile.TemporaryDirectory() as folder:
-        ended, theirs = _plain(start, tokenizer, conversations, Path(folder) / "plain")
-        plain = _rate(lengths, ended)
-        order = make_batches(lengths, _AIMS, 0, 1, 1).tokens
-        ours = _rate(order, _ours(start, system, trajectories, Path(folder) / "ours"))
-    same = all(_same(*pair) for pair in zip(rows, theirs, strict=True))
+        work = Path(folder) / "ours"
+        config = TrainingConfig(start, system, _AIMS, ComputeSettings(), 0, work, work / "log.jsonl")
+        plan = plan_training(config, trajectories)
+        if plan.size.too_long:
+            raise UsageError(
+                f"{len(plan.size.too_long)} trajectories are too long for the model", "collect shorter tasks"
+            )
+        conversations = [training_messages(system, trajectory) for trajectory in trajectories]
+        ended, theirs = _plain(start, plan.tokenizer, conversations, Path(folder) / "plain")
+        plain = _rate([len(row.input_ids) for row in plan.rows], ended)
+        ours = _rate(plan.batches.tokens, _ours(config, trajectories))
+    same = all(_same(*pair) for pair in zip(plan.rows, theirs, strict=True))
     return Compared(round(ours, 1), round(plain, 1), round(ours / plain, 2), same)
 
 
@@ -83,7 +84,7 @@ def _same(ours: TrainingRow, plain: TrainingRow) -> bool:
     return ours == TrainingRow(plain.input_ids[:length], plain.labels[:length]) and rest <= {IGNORED}
 
 
-def _ours(start: Path, system: str, trajectories: Sequence[Trajectory], work: Path) -> list[float]:
+def _ours(config: TrainingConfig, trajectories: Sequence[Trajectory]) -> list[float]:
     """When each step ended."""
     ended: list[float] = []
     hooks = Hooks(
@@ -92,7 +93,6 @@ def _ours(start: Path, system: str, trajectories: Sequence[Trajectory], work: Pa
         stepped=lambda: ended.append(time.monotonic()),
         stop=lambda: False,
     )
-    config = TrainingConfig(start, system, _AIMS, ComputeSettings(), 0, work, work / "log.jsonl")
     fit(config, trajectories, hooks)
     return ended
 

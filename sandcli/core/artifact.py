@@ -18,7 +18,7 @@ import msgspec
 from sandcli.core.manifest import NOTHING_SPENT, Identity, Manifest, Spent, versions
 from sandcli.core.store import JOURNAL, Journal, Keyed, Records, lock
 from sandcli.errors import PrerequisiteError, UsageError
-from sandcli.files import end_with_newline, fsync_folder, write_atomic
+from sandcli.files import end_with_newline, fsync_path, write_atomic
 from sandcli.models import fingerprint
 from sandcli.records import Failure, Key
 
@@ -91,7 +91,7 @@ class FolderJournal(Generic[R]):
         if path.exists():  # only if someone edited it after a kill came between this rename and `finish`
             path.rename(path.with_name(f"{path.name}.replaced-{time.monotonic_ns()}"))
         result.rename(path)
-        fsync_folder(path.parent)
+        fsync_path(path.parent)
         discard(self._path)
 
     def close(self) -> None:
@@ -250,7 +250,7 @@ class Artifact(Generic[R]):
         if self.path.exists() and not self.journal.exists():
             end_with_newline(self.path)  # in a journal, a last line without one would count as unfinished
             self.path.replace(self.journal)
-            fsync_folder(self.root)
+            fsync_path(self.root)
         return Journal(self.journal, self.record, notice)
 
     def set_aside(self) -> list[str]:

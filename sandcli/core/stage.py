@@ -246,7 +246,7 @@ class Stage(ABC, Generic[P, R]):
 
 
 class _OnlyTables:
-    """The settings tables that a stage names, and settings that never change content."""
+    """The settings tables that a stage names, and no others."""
 
     def __init__(self, settings: Settings, tables: tuple[str, ...]) -> None:
         self._settings = settings

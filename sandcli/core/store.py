@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 import msgspec
 
 from sandcli.errors import PrerequisiteError, UsageError
-from sandcli.files import disk_space, fsync_folder, write_temporary
+from sandcli.files import disk_space, fsync_path, write_temporary
 from sandcli.models import require_package
 from sandcli.records import Key
 
@@ -158,7 +158,8 @@ class Records(Generic[R]):
         return Dataset.from_list(self._rows())
 
     def _rows(self) -> list[dict[str, Any]]:
-        rows: list[dict[str, Any]] = msgspec.to_builtins(list(self))
+        records = list(iter(self))  # list(self) asks for the length first, which reads the file once more
+        rows: list[dict[str, Any]] = msgspec.to_builtins(records)
         return rows
 
     def close(self) -> None:
@@ -187,7 +188,7 @@ class Journal(Records[R]):
     def _open(self) -> int:
         with disk_space(self.path):
             file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
-            fsync_folder(self.path.parent)
+            fsync_path(self.path.parent)
             return file
 
     def append(self, *records: R) -> None:
@@ -220,7 +221,7 @@ class Journal(Records[R]):
         temporary = write_temporary(path, lines)
         note(temporary)
         temporary.replace(path)
-        fsync_folder(path.parent)
+        fsync_path(path.parent)
         self.path.unlink()
 
 

@@ -18,8 +18,12 @@ class Batches(NamedTuple):
 
     order: list[int]
     accumulate: int
-    steps: int
     tokens: list[int]
+
+    @property
+    def steps(self) -> int:
+        """The number of optimiser steps."""
+        return len(self.tokens)
 
 
 def make_batches(
@@ -36,7 +40,7 @@ def make_batches(
         batch.sort(key=lambda index: lengths[index])
         order += batch + [len(lengths)] * (width - len(batch))
         tokens.append(sum(lengths[index] for index in batch))
-    return Batches(order, accumulate, len(tokens), tokens)
+    return Batches(order, accumulate, tokens)
 
 
 def _cut(rows: int, aims: TrainingSettings, seed: int) -> Iterator[list[int]]:

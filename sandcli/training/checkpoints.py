@@ -1,10 +1,10 @@
 """Checkpoints: which ones are complete, and from which one a training job resumes."""
 
-import os
 import shutil
 from pathlib import Path
 
 from sandcli.errors import PrerequisiteError
+from sandcli.files import fsync_path
 
 COMPLETE = "complete"
 """A checkpoint without this file was being written when the process died."""
@@ -31,11 +31,7 @@ def step_of(checkpoint: Path | None) -> int:
 def fsync_all(folder: Path) -> None:
     """Make everything that was written into a folder survive a power failure."""
     for path in [*folder.rglob("*"), folder]:
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        fsync_path(path)
 
 
 def refuse_other_sharding(checkpoint: Path, sharded: bool) -> None:
