@@ -2,7 +2,7 @@
 
 The templates produce the same text as the published ones for conversations without tools. The tokenizers split text
 like the families' own, which matters at the borders of turns, but have a few merges instead of 100,000. At the end are
-helpers that make trajectories.
+helpers that make trajectories and read training rows.
 """
 
 import json
@@ -17,6 +17,11 @@ from tokenizers.processors import TemplateProcessing
 from transformers import PreTrainedTokenizerFast
 
 from sandcli.records import Step, Task, Trajectory
+from sandcli.training.config import Hooks
+from sandcli.training.rows import IGNORED, TrainingRow
+
+HOOKS = Hooks(lambda size: None, lambda total, done: None, lambda: None, lambda: False)
+"""A training that tells nobody how far it is."""
 
 _CHATML = (
     "{%% if messages[0].role != 'system' %%}<|im_start|>system\n%s<|im_end|>\n{%% endif %%}"
@@ -152,3 +157,14 @@ def trajectory(steps: Sequence[Step], instruction: str = "Bring the lamp.") -> T
 def step(thought: str, action: str, observation: str) -> Step:
     """Make a step."""
     return Step(thought=thought, action=action, observation=observation, score=0.0)
+
+
+def trained_spans(row: TrainingRow) -> list[list[int]]:
+    """The tokens with loss, a list for each unbroken stretch of them."""
+    spans: list[list[int]] = [[]]
+    for label in row.labels:
+        if label != IGNORED:
+            spans[-1].append(label)
+        elif spans[-1]:
+            spans.append([])
+    return spans

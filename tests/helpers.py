@@ -186,6 +186,14 @@ def sand(
     )
 
 
+def wait_until(holds: Callable[[], bool], seconds: float = 120) -> None:
+    """Wait until a condition holds; fail if it does not within so many seconds."""
+    deadline = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
 def lines(path: Path) -> list[dict[str, Any]]:
     """The records of a file as plain JSON."""
     return [json.loads(line) for line in path.read_text().splitlines()]

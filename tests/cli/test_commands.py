@@ -4,7 +4,6 @@ import json
 import re
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -13,7 +12,7 @@ import sandcli
 from sandcli.core.run import ARTIFACTS
 from sandcli.errors import PrerequisiteError, UsageError
 from sandcli.models import locate
-from tests.helpers import SAND, artifact, contents, environment, fault, make_run, perform, sand
+from tests.helpers import SAND, artifact, contents, environment, fault, make_run, perform, sand, wait_until
 
 HEAVY = ("torch", "transformers", "numpy", "matplotlib", "textworld", "scienceworld", "py4j")
 
@@ -66,7 +65,7 @@ def calls_made(program: str) -> int:
     return int(ran.stderr)
 
 
-def test_without_alfworld_the_error_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_without_alfworld_the_error_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
     from sandcli.envs.alfworld.world import Alfworld
 
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
@@ -238,9 +237,7 @@ def test_two_processes_cannot_run_the_same_stage(tmp_path: Path) -> None:
         [*SAND, "collect", "--run", str(root)], env=environment(), stderr=subprocess.DEVNULL
     ) as first:
         try:
-            deadline = time.monotonic() + 30
-            while list(faults.iterdir()) and time.monotonic() < deadline:
-                time.sleep(0.01)
+            wait_until(lambda: not list(faults.iterdir()), 30)
             ran = sand("collect", "--run", root)
             assert ran.returncode == 3
             what, fix = error_of(ran)

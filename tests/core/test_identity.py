@@ -149,7 +149,7 @@ def test_stage_reads_no_content_setting_outside_its_identity(
 
 
 @pytest.mark.real
-def test_table_lists_what_stages_read_and_write(tmp_path: Path, tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_table_lists_what_stages_read_and_write(tmp_path: Path, tiny: Path) -> None:
     root = make_run(tmp_path / "run", sample__n=2, model__base=str(tiny), sft__epochs=1, train__epochs=1)
     for line in TABLE:
         before = {path.name for path in root.iterdir()}

@@ -150,11 +150,19 @@ def test_options_of_the_docs_exist(page: str) -> None:
             assert f"`{option}`" in body, command
 
 
+def make_targets(page: str) -> set[str]:
+    """The targets of `make` that a page names."""
+    return set(re.findall(r"(?:`|^)(?:[A-Z_]+=\S* )*make ([a-z]+(?:-[a-z]+)*)", TEXTS[page], re.MULTILINE))
+
+
 @pytest.mark.parametrize("page", TEXTS)
 def test_make_targets_of_the_docs_exist(page: str) -> None:
-    named = set(re.findall(r"(?:`|^)make ([a-z]+(?:-[a-z]+)*)", TEXTS[page], re.MULTILINE))
     targets = subprocess.run(["make", "help"], cwd=REPO, capture_output=True, text=True, check=True).stdout
-    assert named <= {line.partition(":")[0] for line in targets.splitlines()}
+    assert make_targets(page) <= {line.partition(":")[0] for line in targets.splitlines()}
+
+
+def test_docs_name_the_main_make_targets() -> None:
+    assert {"demo", "demo-alfworld", "test", "iteration", "setup", "check"} <= set().union(*map(make_targets, TEXTS))
 
 
 @pytest.mark.parametrize("page", TEXTS)

@@ -24,7 +24,7 @@ from sandcli.messages import Message
 from sandcli.models import fingerprint
 from sandcli.settings import EngineSettings
 from tests import fake_vllm
-from tests.helpers import REPO
+from tests.helpers import REPO, wait_until
 from tests.servers import PROMPT, SIMPLE, until
 
 pytestmark = pytest.mark.filterwarnings("error")
@@ -213,7 +213,7 @@ def test_an_engine_that_is_given_up_while_it_starts_leaves_nothing_behind(
 
 
 def test_a_server_that_dies_fails_its_requests_and_says_where_its_log_is(
-    words: Model, pids: Path, tmp_path: Path
+    words: Model, pids: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     async def task() -> None:
         engine = await opened(words)
@@ -228,6 +228,7 @@ def test_a_server_that_dies_fails_its_requests_and_says_where_its_log_is(
         assert running(pids) == [] and len(logs(tmp_path)) == 1
 
     asyncio.run(task())
+    assert "".join(capfd.readouterr()) == ""
 
 
 def test_the_replicas_take_over_from_one_that_dies(words: Model, pids: Path, tmp_path: Path) -> None:
@@ -292,10 +293,7 @@ def test_a_killed_program_takes_its_servers_with_it(words: Model, pids: Path, tm
     assert len(running(pids)) == 2
     child.kill()
     child.communicate()
-    deadline = time.monotonic() + 30
-    while running(pids) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert running(pids) == []
+    wait_until(lambda: running(pids) == [], 30)
 
 
 def test_a_ctrl_c_leaves_the_servers_to_the_engine(words: Model, pids: Path, tmp_path: Path) -> None:
@@ -303,10 +301,7 @@ def test_a_ctrl_c_leaves_the_servers_to_the_engine(words: Model, pids: Path, tmp
     os.killpg(child.pid, signal.SIGINT)
     stdout, _ = child.communicate(timeout=60)
     assert stdout == "running\n"
-    deadline = time.monotonic() + 30
-    while running(pids) and time.monotonic() < deadline:  # the program did not close its engine
-        time.sleep(0.05)
-    assert running(pids) == []
+    wait_until(lambda: running(pids) == [], 30)  # the program did not close its engine
 
 
 def test_adapters_and_their_base_are_served_by_one_server(words: Model, pids: Path, tmp_path: Path) -> None:

@@ -13,11 +13,10 @@ from sandcli.engines.tokens import encode, load_tokenizer, prompt_ids, render, s
 from sandcli.errors import UsageError
 from sandcli.messages import Message
 from sandcli.settings import ComputeSettings, TrainingSettings
-from sandcli.training.config import Hooks, TrainingConfig
-from sandcli.training.rows import IGNORED, TrainingRow, tokenise, training_messages
-from tests.families import LLAMA, QWEN, SMOLLM2, Family, every_family, publish, step, trajectory
+from sandcli.training.config import TrainingConfig
+from sandcli.training.rows import IGNORED, tokenise, training_messages
+from tests.families import HOOKS, LLAMA, QWEN, SMOLLM2, Family, every_family, publish, step, trained_spans, trajectory
 
-HOOKS = Hooks(lambda size: None, lambda total, done: None, lambda: None, lambda: False)
 AIMS = TrainingSettings(learning_rate=1e-3, epochs=1, batch_size=1)
 
 SHORT = [
@@ -110,16 +109,6 @@ def test_the_embedded_models_template_is_its_familys(smollm: Path, tokenizers: d
         for answer in (False, True):
             ours = render(tokenizers[SMOLLM2.name], part, answer)
             assert render(load_tokenizer(smollm), part, answer) == ours
-
-
-def trained_spans(row: TrainingRow) -> list[list[int]]:
-    spans: list[list[int]] = [[]]
-    for label in row.labels:
-        if label != IGNORED:
-            spans[-1].append(label)
-        elif spans[-1]:
-            spans.append([])
-    return spans
 
 
 @every_family

@@ -69,7 +69,7 @@ class House:
         return outcome._replace(observation=self._tell(outcome.observation))
 
 
-def read_as_trained(tokenizer: Any, prompts: Sequence[list[int]], row: TrainingRow) -> None:
+def read_as_trained(prompts: Sequence[list[int]], row: TrainingRow) -> None:
     """Check that every prompt is a prefix of the trained tokens, and that trained tokens follow it."""
     begins = [n for n, label in enumerate(row.labels) if label != IGNORED and row.labels[n - 1] == IGNORED]
     assert [len(prompt) for prompt in prompts] == begins
@@ -100,7 +100,7 @@ def test_an_episode_has_the_same_tokens_at_inference_and_in_training(
         ("drop lamp", False),
     ]
     row = tokenise(tokenizer, training_messages(SYSTEM, trajectory(played.steps, instruction)))
-    read_as_trained(tokenizer, engine.prompts, row)
+    read_as_trained(engine.prompts, row)
     for number, prompt in enumerate(engine.prompts):
         assert prompt_ids(tokenizer, conversation(SYSTEM, instruction, played.steps[:number])) == prompt
 
@@ -121,7 +121,7 @@ async def taken(said: Sequence[tuple[str, str]]) -> list[Step]:
     return [(await take(session, text))[0] for text, _ in said]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(st.tuples(SAID, TEXTS), min_size=6, max_size=8), TEXTS)
 def test_any_turn_and_observation_is_read_as_in_training(
     tokenizers: dict[str, Any], said: list[tuple[str, str]], instruction: str
@@ -130,16 +130,16 @@ def test_any_turn_and_observation_is_read_as_in_training(
     for tokenizer in tokenizers.values():
         row = tokenise(tokenizer, training_messages(SYSTEM, trajectory(steps, instruction)))
         prompts = [prompt_ids(tokenizer, conversation(SYSTEM, instruction, steps[:n])) for n in range(len(steps))]
-        read_as_trained(tokenizer, prompts, row)
+        read_as_trained(prompts, row)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(st.builds(step, TEXTS, TEXTS, TEXTS), min_size=1, max_size=6))
 def test_foreign_records_are_read_as_in_training(tokenizers: dict[str, Any], steps: list[Step]) -> None:
     for tokenizer in tokenizers.values():
         row = tokenise(tokenizer, training_messages(SYSTEM, trajectory(steps)))
         prompts = [prompt_ids(tokenizer, conversation(SYSTEM, "Bring the lamp.", steps[:n])) for n in range(len(steps))]
-        read_as_trained(tokenizer, prompts, row)
+        read_as_trained(prompts, row)
 
 
 def test_every_family_reads_the_same_turn() -> None:
@@ -163,7 +163,7 @@ def test_training_uses_the_tokenizers_tokens_whichever_the_model_generated(
     played = asyncio.run(play(cast(Any, engine), house, begin, lambda turn: Sampling(), EpisodeLimits(2, 2)))
     first, second = engine.prompts
     assert second[len(first) :][: len(usual)] == usual
-    read_as_trained(tokenizer, engine.prompts, tokenise(tokenizer, training_messages(SYSTEM, trajectory(played.steps))))
+    read_as_trained(engine.prompts, tokenise(tokenizer, training_messages(SYSTEM, trajectory(played.steps))))
 
 
 MARKS = ("<|im_start|>", "<|im_end|>", "<|eot_id|>", "<|begin_of_text|>", "<|im_start", "|>", "<|im_end|><|im_end|>")
@@ -172,7 +172,7 @@ ROLES = st.sampled_from(["system", "user", "assistant"])
 CONVERSATIONS = st.lists(st.builds(Message, ROLES, MARKED), min_size=1, max_size=6)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(CONVERSATIONS, st.lists(CONVERSATIONS, min_size=1, max_size=3))
 def test_prompts_that_share_a_history_have_the_tokens_of_the_whole_text(
     tokenizers: dict[str, Any], history: list[Message], branches: list[list[Message]]

@@ -7,7 +7,6 @@ import resource
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import psutil
@@ -15,7 +14,7 @@ import pytest
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
 
 from sandcli.training.distributed import _died
-from tests.helpers import REPO, environment, make_run, perform, sand
+from tests.helpers import REPO, environment, make_run, perform, sand, wait_until
 
 pytestmark = pytest.mark.real
 
@@ -41,7 +40,10 @@ def run_with_data(tiny: Path, folder: Path, **settings: str | int | float) -> Pa
 
 
 def losses(run: Path) -> list[float]:
-    return [json.loads(line)["loss"] for line in (run / "logs" / "sft.jsonl").read_text().splitlines()]
+    """The loss of every logged step so far; a line that is being written does not count."""
+    log = run / "logs" / "sft.jsonl"
+    written = log.read_text().splitlines(keepends=True) if log.exists() else []
+    return [json.loads(line)["loss"] for line in written if line.endswith("\n")]
 
 
 @pytest.fixture(scope="module")
@@ -85,9 +87,7 @@ def test_interrupted_processes_resume_from_their_checkpoint(tiny: Path, tmp_path
     child = subprocess.Popen(
         command, cwd=REPO, env=environment(), stderr=subprocess.PIPE, text=True, start_new_session=True
     )
-    log, deadline = run / "logs" / "sft.jsonl", time.monotonic() + 120
-    while not (log.exists() and log.read_bytes().count(b"\n") >= 2) and time.monotonic() < deadline:
-        time.sleep(0.005)
+    wait_until(lambda: len(losses(run)) >= 2)
     os.killpg(child.pid, signal.SIGINT)  # like Ctrl-C on a terminal: every process receives it
     _, stderr = child.communicate(timeout=100)
     assert child.returncode == 130, stderr
@@ -103,9 +103,7 @@ def test_processes_end_when_their_parent_is_killed(tiny: Path, tmp_path: Path, a
     run = run_with_data(tiny, tmp_path / "run", trainer__checkpoint_minutes=0.0)
     command = [sys.executable, "-m", "sandcli", "sft", "--run", str(run), "--nproc", "2"]
     with subprocess.Popen(command, cwd=REPO, env=environment(), stderr=subprocess.DEVNULL) as child:
-        log, deadline = run / "logs" / "sft.jsonl", time.monotonic() + 120
-        while not (log.exists() and log.read_bytes().count(b"\n") >= 2) and time.monotonic() < deadline:
-            time.sleep(0.005)
+        wait_until(lambda: len(losses(run)) >= 2)
         children = psutil.Process(child.pid).children(recursive=True)
         child.kill()
     assert len(children) >= 2

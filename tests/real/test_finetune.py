@@ -8,7 +8,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import msgspec
@@ -29,12 +28,12 @@ from sandcli.training.plan import plan_training
 from sandcli.training.rows import IGNORED, prepare, tokenise, training_messages
 from sandcli.training.trainer import fit
 from sandcli.training.weights import in_full_precision
-from tests.helpers import environment, make_run, perform
+from tests.families import HOOKS, trained_spans
+from tests.helpers import environment, make_run, perform, wait_until
 
 pytestmark = pytest.mark.real
 
 SYSTEM = "You act in a text world."
-HOOKS = Hooks(lambda size: None, lambda total, done: None, lambda: None, lambda: False)
 AIMS = TrainingSettings(lora_rank=4, learning_rate=1e-3, epochs=4, batch_size=1)
 COMPUTE = ComputeSettings(checkpoint_minutes=60)
 SAVING = ComputeSettings(checkpoint_minutes=0)
@@ -80,13 +79,7 @@ def trajectory(name: str, steps: int) -> Trajectory:
 def test_loss_covers_only_the_agents_turns_and_their_end_tokens(smollm: Path) -> None:
     tokenizer = load_tokenizer(smollm)
     row = tokenise(tokenizer, training_messages(SYSTEM, trajectory("a", 3)))
-    spans: list[list[int]] = [[]]
-    for label in row.labels:
-        if label != IGNORED:
-            spans[-1].append(label)
-        elif spans[-1]:
-            spans.append([])
-    assert [tokenizer.decode(span) for span in spans] == [
+    assert [tokenizer.decode(span) for span in trained_spans(row)] == [
         "Action: push 0<|im_end|>",
         "Thought: I continue with 1.\nAction: push 1<|im_end|>",
         "Action: push 2<|im_end|>",
@@ -147,9 +140,7 @@ def test_killed_training_resumes_from_its_checkpoint(tiny: Path, tmp_path: Path)
     whole, _ = _trained(tiny, tmp_path / "whole")
     child = subprocess.Popen([sys.executable, __file__, str(tiny), str(tmp_path / "killed")])
     checkpoints = tmp_path / "killed" / "checkpoints"
-    deadline = time.monotonic() + 120
-    while not list(checkpoints.glob("checkpoint-2/complete")) and time.monotonic() < deadline:
-        time.sleep(0.01)
+    wait_until(lambda: (checkpoints / "checkpoint-2" / "complete").exists())
     os.kill(child.pid, signal.SIGKILL)
     child.wait()
     kept = last_checkpoint(checkpoints)

@@ -5,13 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.helpers import sand
+from tests.helpers import lines, sand
 
 pytestmark = pytest.mark.real
-
-
-def lines(path: Path) -> list[dict[str, object]]:
-    return [json.loads(line) for line in path.read_text().splitlines()]
 
 
 @pytest.mark.usefixtures("smollm")
@@ -50,8 +46,8 @@ def test_iteration_through_the_commands(tmp_path: Path) -> None:
     assert expert["reward"] == 1.0
     samples, rollouts = lines(run / "samples.jsonl"), lines(run / "rollouts.jsonl")
     flagged = [s for s in samples if s["deliberate"]]
-    assert len(samples) == len(expert["steps"])  # type: ignore[arg-type]
-    assert len(rollouts) == sum(len(s["candidates"]) for s in flagged) == len(lines(run / "critiques.jsonl"))  # type: ignore[arg-type, misc]
+    assert len(samples) == len(expert["steps"])
+    assert len(rollouts) == sum(len(s["candidates"]) for s in flagged) == len(lines(run / "critiques.jsonl"))
     assert [r["reward"] for r in rollouts if r["expert"]] == [1.0] * len(flagged)
     assert len(lines(run / "thoughts.jsonl")) == len(flagged)
     assert len(lines(run / "deliberations.jsonl")) == 1

@@ -258,7 +258,9 @@ def test_many_long_prompts_with_seeds_are_answered(runner: asyncio.Runner, engin
     assert all(completion.tokens > 0 for (completion,) in ask(runner, engine, prompts, sampling))
 
 
-def test_a_server_that_loses_its_engine_core_says_so_and_ends(engine: VllmEngine, runner: asyncio.Runner) -> None:
+def test_a_server_that_loses_its_engine_core_says_so_and_ends(
+    engine: VllmEngine, runner: asyncio.Runner, capfd: pytest.CaptureFixture[str]
+) -> None:
     """The last test of this module."""
     before = processes(engine)
     (core,) = [process for process in before if "EngineCore" in process.name()]
@@ -275,3 +277,5 @@ def test_a_server_that_loses_its_engine_core_says_so_and_ends(engine: VllmEngine
     assert not [process for process in before if process.is_running() and process.status() != psutil.STATUS_ZOMBIE]
     with pytest.raises(MachineryError, match="closed"):
         ask(runner, engine, PROMPTS[:1], FREE)
+    out, err = capfd.readouterr()
+    assert out == "" and "Traceback" not in err

@@ -52,7 +52,7 @@ def rolled_out(root: Path, words: Model, *servers: FakeServer, patience: float =
 
 
 @pytest.fixture
-def expected(sampled: Path, words: Model, serve: Serve, tmp_path: Path) -> bytes:
+def expected(sampled: Path, words: Model, serve: Serve) -> bytes:
     """What the stage makes on a server that stays up."""
     server = serve()
     server.usual = policy
