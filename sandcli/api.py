@@ -124,9 +124,17 @@ async def collect(
     run: RunLike,
     *,
     source: Annotated[
-        Path | None, Meta(description="A file of recorded trajectories in ETO's form.", extra={"flag": "--from"})
+        Path | None,
+        Meta(
+            description="Recorded trajectories: a file (JSON, JSON lines, parquet), a folder of files, or a hub data "
+            "set (OWNER/NAME or OWNER/NAME:FILE).",
+            extra={"flag": "--from"},
+        ),
     ] = None,
-    keep_diverged: Annotated[bool, Meta(description="Keep trajectories of the file that replay differently.")] = False,
+    strict: Annotated[bool, Meta(description="Accept a recorded trajectory only if it replays word for word.")] = False,
+    as_recorded: Annotated[
+        bool, Meta(description="Keep the recorded texts instead of the replay's: only to train on.")
+    ] = False,
     thoughts: Annotated[str | None, Meta(description="base: the base model writes them; none: no thoughts.")] = None,
     expert: Annotated[
         str | None,
@@ -144,12 +152,12 @@ async def collect(
     accept_failures: AcceptFailures = False,
     dry_run: DryRun = False,
 ) -> "Summary":
-    """Make D_exp: from the world's own expert, or from a file of recorded trajectories, each verified by replay."""
-    from sandcli.perform import context_of, perform_collect
-
-    flags = {"collect.thoughts": thoughts, "collect.expert": expert, **_common(engine, workers, seed)}
-    options = _options(force, accept_stale, accept_failures, dry_run)
-    return await perform_collect(context_of(as_run(run), flags, limit), options, source, keep_diverged)
+    """Make D_exp: from the world's own expert, or from recorded trajectories, each verified by replay."""
+    flags = {
+        **{"collect.source": _found(source), "collect.rows": _rule(strict, as_recorded)},
+        **{"collect.thoughts": thoughts, "collect.expert": expert, **_common(engine, workers, seed)},
+    }
+    return await _do("collect", run, flags, limit, _options(force, accept_stale, accept_failures, dry_run))
 
 
 @Verb
@@ -308,6 +316,19 @@ def as_run(run: RunLike) -> "Run":
     from sandcli.core.run import Run
 
     return run if isinstance(run, Run) else Run(run)
+
+
+def _found(source: Path | None) -> str | None:
+    """A path of the caller's, or a name on the hub."""
+    return str(source.absolute() if source.exists() else source) if source is not None else None
+
+
+def _rule(strict: bool, as_recorded: bool) -> str | None:
+    from sandcli.errors import UsageError
+
+    if strict and as_recorded:
+        raise UsageError("strict and as_recorded contradict each other", "choose one of them")
+    return "strict" if strict else "as-recorded" if as_recorded else None
 
 
 def _options(force: bool, accept_stale: bool, accept_failures: bool, dry_run: bool) -> "Options":

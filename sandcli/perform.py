@@ -3,7 +3,6 @@
 import contextlib
 import os
 from collections.abc import Mapping
-from pathlib import Path
 
 from sandcli.config import FILE, Scalar, resolve
 from sandcli.core.artifact import StageName
@@ -16,7 +15,6 @@ from sandcli.interrupts import stop
 from sandcli.new_run import start_run
 from sandcli.pipeline import TABLE, algorithm_1, next_root, row
 from sandcli.progress import notice
-from sandcli.stages.collect import CollectStage
 
 Flags = Mapping[str, Scalar | None]
 
@@ -40,11 +38,6 @@ async def perform(name: StageName, context: Context, options: Options) -> Summar
     if name == "sft":
         context.must_make_sft()
     return await run_stage(row(name).stage(context), options, stop.get())
-
-
-async def perform_collect(context: Context, options: Options, source: Path | None, keep_diverged: bool) -> Summary:
-    """`perform` for `collect`, which may read a file."""
-    return await run_stage(CollectStage(context, source, keep_diverged), options, stop.get())
 
 
 class _Ended(Exception):

@@ -110,6 +110,22 @@ class MethodSettings(Table, frozen=True, kw_only=True):
 class CollectSettings(Table, frozen=True, kw_only=True):
     """`sand collect`: making D_exp."""
 
+    source: Annotated[
+        str,
+        Meta(
+            description="recorded trajectories: a file (JSON, JSON lines or parquet), a folder of files, or a hub data "
+            "set, such as agent-eto/eto-sft-trajectory:data/sciworld_sft.json; empty: the world's own expert"
+        ),
+        REFERENCE,
+    ] = ""
+    rows: Annotated[
+        Literal["replayed", "strict", "as-recorded"],
+        Meta(
+            description="recorded trajectories: replayed (texts come from the replay; accepted if every action is "
+            "understood and the recorded outcome is reached), strict (only if every text is the same), or "
+            "as-recorded (accepted like replayed, with the recorded texts: only to train on)"
+        ),
+    ] = "replayed"
     thoughts: Annotated[
         Literal["base", "none"], Meta(description="base: the base model writes them; none: actions only")
     ] = "base"

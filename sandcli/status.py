@@ -1,8 +1,7 @@
 """The state of a run's stages for `sand status`, and what a stage prints when it ends: its summary and failures."""
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from itertools import islice
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from rich.console import RenderableType
@@ -21,8 +20,10 @@ from sandcli.records import Failure
 from sandcli.terminal import entry, literal
 
 _COLOURS = {"done": "green", "wider": "green", "partial": "yellow", "stale": "red", "unclear": "red", "missing": "dim"}
-_FAILED, _LEFT_OUT = 10, 5
-"""Failed units and left-out units that are listed."""
+_FAILED = 10
+"""Failed units that are listed."""
+
+_DIFFERENT = "accepted, with other text than was recorded"
 
 
 class StageStatus(NamedTuple):
@@ -86,7 +87,7 @@ def status_view(stages: Sequence[StageStatus]) -> Iterator[RenderableType]:
 
 
 def summary_view(manifest: Manifest) -> Iterator[RenderableType]:
-    """What a stage did: counts and rates in a table, then the first units that it left out."""
+    """What a stage did: counts and rates in a table, then what it left out and what differs, by kind."""
     table = Table(title=manifest.stage, show_header=False)
     rows: dict[str, int | float] = {**manifest.counts, **manifest.figures}
     if manifest.tokens:
@@ -98,7 +99,35 @@ def summary_view(manifest: Manifest) -> Iterator[RenderableType]:
     for name, value in rows.items():
         table.add_row(literal(name.replace("_", " ")), f"{round(value, 4):,}")
     yield table
-    yield from (entry(f"left out: {unit}", reason) for unit, reason in islice(manifest.left_out.items(), _LEFT_OUT))
+    yield from _kinds_view({"left out": _by_kind(manifest.left_out), _DIFFERENT: manifest.differences})
+
+
+_Kinds = Mapping[str, tuple[int, str]]
+"""How many units there are of each kind, and the first of them."""
+
+
+def _by_kind(left_out: Mapping[str, str]) -> _Kinds:
+    """Units that were left out by the kind of their reason: what it says before the first colon."""
+    kinds: dict[str, tuple[int, str]] = {}
+    for unit, reason in left_out.items():
+        kind, _, detail = reason.partition(": ")
+        name = unit.strip('[]"')
+        count, first = kinds.get(kind, (0, f"{name} {detail}"))
+        kinds[kind] = (count + 1, first)
+    return kinds
+
+
+def _kinds_view(groups: Mapping[str, _Kinds]) -> Iterator[RenderableType]:
+    """One table of groups of kinds, the most frequent first."""
+    table = Table(Column("units", justify="right"), Column("why"), Column("the first"))
+    for title, kinds in groups.items():
+        if kinds:
+            table.add_section()
+            table.add_row("", literal(title, "bold"), "")
+        for kind, (count, first) in sorted(kinds.items(), key=lambda item: -item[1][0]):
+            table.add_row(f"{count:,}", literal(kind), literal(first))
+    if table.row_count:
+        yield table
 
 
 def failures_view(failures: Sequence[Failure]) -> Iterator[RenderableType]:

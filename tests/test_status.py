@@ -3,7 +3,6 @@
 import json
 from pathlib import Path
 
-import msgspec
 import pytest
 
 from sandcli.cli.output import print_data
@@ -76,12 +75,22 @@ def test_failed_units_are_listed_literally_and_whole(capsys: pytest.CaptureFixtu
     ]
 
 
-def test_a_summary_lists_units_that_were_left_out(capsys: pytest.CaptureFixture[str]) -> None:
-    unit = msgspec.json.encode([UNIT]).decode()
-    made = Manifest(stage="collect", identity=Identity({}, {}, {}), counts={"units": 3}, left_out={unit: HOSTILE})
+def test_a_summary_counts_what_was_left_out_and_what_differs_by_kind(capsys: pytest.CaptureFixture[str]) -> None:
+    left_out = {"a": "too long: 90 tokens", "b": f"{HOSTILE}: why", "c": "too long: 80 tokens", "d": "no step"}
+    made = Manifest(
+        stage="collect",
+        identity=Identity({}, {}, {}),
+        counts={"units": 3},
+        left_out=left_out,
+        differences={"order": (1234, f"e: {HOSTILE}")},
+    )
     print_data(summary_view(made))
-    lines = [line.rstrip() for line in capsys.readouterr().out.splitlines()]
-    assert lines[-2:] == [f"left out: {unit}", f"    {HOSTILE_PRINTED}"]
+    lines = capsys.readouterr().out.splitlines()
+    found = [cells(line) for line in lines if line.startswith("│") and len(cells(line)) == 3]
+    assert [row[0] for row in found if row[0]] == ["2", "1", "1", "1,234"]
+    text = "\n".join(" ".join(row) for row in found)
+    assert "left out" in text and "2 too long a 90 tokens" in text and "1 no step d" in text
+    assert "\x1b" not in text and r"\x1b[2J" in text and max(map(len, lines)) <= 80
 
 
 def test_status_of_a_new_run(tmp_path: Path) -> None:

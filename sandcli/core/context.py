@@ -43,7 +43,7 @@ class Context:
     def world_builder(self) -> "partial[World]":
         """Makes the world, in any process."""
         env = self.settings.env
-        games = self._path(env.games) if env.games else ""
+        games = self.path(env.games) if env.games else ""
         return builder_of(replace(env, games=games))
 
     # Models
@@ -86,7 +86,7 @@ class Context:
 
     def model(self, name: str) -> Model:
         """A model by its name in the settings."""
-        return Model(locate(self._path(name)), name)
+        return Model(locate(self.path(name)), name)
 
     def must_make_sft(self) -> None:
         """Raise `UsageError` in a run that starts from a given policy: only a first iteration has an SFT model."""
@@ -103,7 +103,7 @@ class Context:
         folder = self.run.artifact(stage).require()
         return Model(folder, str(folder))
 
-    def _path(self, name: str) -> str:
+    def path(self, name: str) -> str:
         """A relative path in sand.toml starts at the run directory; a hub name stays what it is."""
         inside = self.run.root / name
         return str(inside) if inside.exists() else name

@@ -80,7 +80,8 @@ class Manifest(msgspec.Struct, kw_only=True):
 
     `artifact` is the artifact's hash and `derived` that of each file derived from it: both are checked before the
     files are read. `accepted` lists the reasons why it was stale and kept anyway; `left_out` gives the reason for every
-    unit that makes no record; `forced`: the work began with `--force`.
+    unit that makes no record, as `kind: detail`; `differences` counts units whose record differs from what it was made
+    from, by kind, and gives the first of each; `forced`: the work began with `--force`.
     """
 
     stage: str
@@ -89,6 +90,7 @@ class Manifest(msgspec.Struct, kw_only=True):
     figures: dict[str, float] = {}
     tokens: int = 0
     left_out: dict[str, str] = {}
+    differences: dict[str, tuple[int, str]] = {}
     accepted: list[str] = []
     artifact: str = ""
     derived: dict[str, str] = {}

@@ -193,6 +193,7 @@ def _manifest(
         figures=metrics.figures,
         tokens=metrics.tokens,
         left_out={**metrics.left_out, **units.skipped},
+        differences=metrics.differences,
         loss=metrics.loss,
         accepted=accepted,
         spent=spent,

@@ -69,6 +69,7 @@ class Metrics:
     figures: dict[str, float] = field(default_factory=dict)
     tokens: int = 0
     left_out: dict[str, str] = field(default_factory=dict)
+    differences: dict[str, tuple[int, str]] = field(default_factory=dict)
     loss: list[tuple[int, float]] = field(default_factory=list)
 
 

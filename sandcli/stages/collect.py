@@ -1,12 +1,16 @@
 """`sand collect`: D_exp, the expert trajectories that everything starts from.
 
 They come from the world's own expert: each path is executed and verified, and the base model writes the thoughts if
-asked to. Or they come from a recorded file: each trajectory is replayed and its observations compared. Expert actions
-are stored in the form in which the agent's own are executed; any other form would give them away among the candidates.
+asked to. Or they come from recorded data: each trajectory is replayed, and its texts come from the replay. Expert
+actions are stored in the form in which the agent's own are executed; any other form would give them away among the
+candidates.
 """
 
 import contextlib
+from collections import Counter
 from collections.abc import Iterable
+from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,7 +20,9 @@ from sandcli.core.manifest import Identity
 from sandcli.core.stage import Metrics, Skipped, Stage, Unit
 from sandcli.engines.base import Model
 from sandcli.errors import UsageError
-from sandcli.importers.eto import RecordedTrajectory, read_trajectories
+from sandcli.importers.conversations import RecordedTrajectory, UnusableRow, read_row, read_trajectory
+from sandcli.importers.replays import differences
+from sandcli.importers.rows import Row, locate_data, read_rows
 from sandcli.models import fingerprint
 from sandcli.records import Task, Trajectory
 from sandcli.stages.demonstrations import Demonstrator
@@ -25,13 +31,18 @@ PREVIOUS = "D_delib of "
 """How the source of expert data begins that is the previous iteration's D_delib."""
 
 _FROM_FILE = "file:"
+_CHECK = "make env.simplifications and env.games those of the recording, or choose other data"
 
 
 class Wanted(NamedTuple):
-    """A trajectory to make: from a recorded row, or from the world's own expert if there is none."""
+    """A trajectory to make: from a recorded row, or from the world's own expert if there is none.
 
-    task: Task
-    row: RecordedTrajectory | None
+    A row that cannot be used has no task, and `why` says why.
+    """
+
+    task: Task | None
+    row: RecordedTrajectory | None = None
+    why: str = ""
 
 
 class CollectStage(Stage[Wanted, Trajectory]):
@@ -42,11 +53,15 @@ class CollectStage(Stage[Wanted, Trajectory]):
     plays = True
     allow_extra = True
 
-    def __init__(self, context: Context, source: Path | None = None, keep_diverged: bool = False) -> None:
-        """`source`: a file of recorded trajectories. `keep_diverged`: take those that replay differently, too."""
+    def __init__(self, context: Context) -> None:
         super().__init__(context)
-        self._source = source
-        self._keep_diverged = keep_diverged
+        self._left_out: Counter[str] = Counter()
+
+    @cached_property
+    def _source(self) -> Path | None:
+        """The file or folder of recorded trajectories that is set."""
+        name = self.settings.collect.source
+        return locate_data(self.context.path(name)) if name else None
 
     @property
     def prompts(self) -> tuple[str, ...]:  # type: ignore[override]
@@ -69,7 +84,7 @@ class CollectStage(Stage[Wanted, Trajectory]):
         """Where the trajectories come from."""
         if self._source is None:
             return {"source": self._origin}
-        return {"source": self._origin, "file": fingerprint(self._source), "keep_diverged": str(self._keep_diverged)}
+        return {"source": self._origin, "file": fingerprint(self._source)}
 
     def identity(self) -> Identity:
         """That of the finished artifact, if it came from a file or another run: this run's settings did not make it."""
@@ -87,7 +102,7 @@ class CollectStage(Stage[Wanted, Trajectory]):
     @property
     def _origin(self) -> str:
         if self._source is not None:
-            return f"{_FROM_FILE}{self._source.name}"
+            return f"{_FROM_FILE}{Path(self.settings.collect.source).name}"
         return f"{self._expert}, thoughts {self.settings.collect.thoughts}"
 
     @property
@@ -106,45 +121,92 @@ class CollectStage(Stage[Wanted, Trajectory]):
             )
 
     def units(self) -> list[Unit[Wanted]]:
-        """The rows of the file, or the world's training tasks; none if the trajectories came from elsewhere."""
+        """The rows of the data, or the world's training tasks; none if the trajectories came from elsewhere."""
         if self._made_elsewhere():
             return []
-        if self._source is not None:
-            wanted = {row.id: self._wanted(row) for row in read_trajectories(self._source)[: self.limit]}
-        else:
-            tasks = self.context.world.tasks("train")[: self.limit]
-            wanted = {str(task): Wanted(task, None) for task in tasks}
+        wanted = self._recorded
+        if self._source is None:
+            wanted = {str(task): Wanted(task) for task in self.context.world.tasks("train")[: self.limit]}
         if not wanted:
-            where = self._source or f"{self.context.world.name} with env.tasks = {self.settings.env.tasks}"
-            raise UsageError(f"there is no task to collect in {where}", "name tasks in env.tasks, or another file")
+            where = f"{self.context.world.name} with env.tasks = {self.settings.env.tasks}"
+            raise UsageError(f"there is no task to collect in {where}", "name tasks in env.tasks")
         return [Unit((name,), unit, (unit,)) for name, unit in wanted.items()]
 
-    def _wanted(self, row: RecordedTrajectory) -> Wanted:
-        """The task of a recorded row, and the row in the grammar that the task is played in."""
-        world = self.context.world
-        task = world.task_of(row.task)
-        actions, seen = world.to_game_grammar(task, [turn.action for turn in row.turns], row.observations)
-        turns = [turn._replace(action=normalise(action)) for turn, action in zip(row.turns, actions, strict=True)]
-        return Wanted(task, row._replace(turns=turns, observations=seen))
+    @cached_property
+    def _recorded(self) -> dict[str, Wanted]:
+        """The recorded rows by id, those that cannot be used included. `UsageError` if that is every one of them."""
+        wanted: dict[str, Wanted] = {}
+        for row in islice(read_rows(self._source), self.limit) if self._source else ():
+            name, unit = self._wanted(row)
+            if name in wanted:
+                unit = Wanted(None, why="an id occurs twice")
+            wanted[name if unit.task else ", ".join(filter(None, (name, row.where)))] = unit
+        if wanted and all(unit.task is None for unit in wanted.values()):
+            first = next(f"{name}: {unit.why}" for name, unit in wanted.items())
+            raise UsageError(
+                f"{self._source}: none of its {len(wanted)} rows can be used; {first}",
+                f"choose trajectories of {self.context.world.name}, or set env.name and env.games to the data's world",
+            )
+        return wanted
+
+    def _wanted(self, row: Row) -> tuple[str, Wanted]:
+        """The name of a recorded row; its task, and the row in the grammar that the task is played in."""
+        name, world = "", self.context.world
+        try:
+            found = read_row(row.content)
+            name = found.name
+            recorded = read_trajectory(found)
+            task = world.task_of(recorded.task)
+            actions, seen = world.to_game_grammar(task, [t.action for t in recorded.turns], recorded.observations)
+        except UnusableRow as error:
+            return name, Wanted(None, why=str(error))
+        except UsageError as error:
+            return name, Wanted(None, why=f"no such task or grammar here: {error.what}; {error.fix}")
+        turns = [turn._replace(action=normalise(action)) for turn, action in zip(recorded.turns, actions, strict=True)]
+        return name, Wanted(task, recorded._replace(turns=turns, observations=seen))
 
     async def step(self, unit: Unit[Wanted], earlier: Trajectory | None) -> Trajectory | Skipped:
         """Replay a recorded row, or execute the expert's path."""
-        task, row = unit.payload
+        made = await self._make(unit.payload)
+        if isinstance(made, Skipped):
+            self._left_out[made.reason.partition(": ")[0]] += 1
+        return made
+
+    async def _make(self, wanted: Wanted) -> Trajectory | Skipped:
+        if wanted.task is None:
+            return Skipped(wanted.why)
         demonstrator = Demonstrator(self.context, self.pool, self._origin)
-        if row is not None:
-            return await demonstrator.replay(task, row, self._keep_diverged)
-        made = await demonstrator.expert(task, self._expert)
+        if wanted.row is not None:
+            return await demonstrator.replay(wanted.task, wanted.row, self.settings.collect.rows)
+        made = await demonstrator.expert(wanted.task, self._expert)
         if isinstance(made, Skipped) or not self._writes_thoughts:
             return made
         return await demonstrator.with_thoughts(self.engine, made, self.settings.collect.max_tokens)
 
     def metrics(self, records: Iterable[Trajectory]) -> Metrics:
-        """Steps, thoughts and rewards."""
+        """Steps, thoughts, rewards, and what differs from the recording. `UsageError` if there is no trajectory."""
         metrics = Metrics(counts={"steps": 0, "thoughts": 0})
         rewards = []
         for record in records:
             metrics.counts["steps"] += len(record.steps)
             metrics.counts["thoughts"] += sum(bool(step.thought) for step in record.steps)
             rewards.append(record.reward)
-        metrics.figures["mean_reward"] = round(sum(rewards) / len(rewards), 4) if rewards else 0.0
+            self._compare(record, metrics)
+        if not rewards:
+            raise UsageError(f"{self._origin}: no trajectory was accepted ({self._why_not()})", _CHECK)
+        if partial := sum(reward < 1.0 for reward in rewards):
+            metrics.counts["below_the_full_score"] = partial
+        metrics.figures["mean_reward"] = round(sum(rewards) / len(rewards), 4)
         return metrics
+
+    def _compare(self, record: Trajectory, metrics: Metrics) -> None:
+        """Add every kind of difference between a trajectory and the row that it was made from."""
+        wanted = self._recorded.get(record.id)
+        if wanted is None or wanted.row is None:
+            return
+        for kind, detail in differences(record, wanted.row).items():
+            count, first = metrics.differences.get(kind.value, (0, f"{record.id}: {detail}"))
+            metrics.differences[kind.value] = (count + 1, first)
+
+    def _why_not(self) -> str:
+        return "; ".join(f"{kind}: {count}" for kind, count in self._left_out.most_common())

@@ -1,6 +1,7 @@
 """Making expert trajectories: an expert's path or a recorded one, executed in the environment, with thoughts."""
 
 from collections.abc import Sequence
+from itertools import zip_longest
 
 from msgspec.structs import replace
 
@@ -9,11 +10,11 @@ from sandcli.core.context import Context
 from sandcli.core.stage import Skipped
 from sandcli.engines.base import Completion, Engine, Sampling
 from sandcli.envs.base import Outcome
-from sandcli.envs.pool import Pool, Restored, replay_diverged
+from sandcli.envs.pool import Pool, Restored
 from sandcli.errors import ContextOverflow
-from sandcli.importers.eto import RecordedTrajectory
+from sandcli.importers.conversations import RecordedTrajectory
+from sandcli.importers.replays import rejected, strictly_rejected
 from sandcli.method.texts import first_sentences, format_steps, repeats
-from sandcli.progress import notice
 from sandcli.prompts import fill
 from sandcli.records import Step, Task, Trajectory
 
@@ -37,31 +38,23 @@ class Demonstrator:
             return Skipped("the expert gave up")
         replayed = await self._pool.replay(task, actions)
         if replayed.best < 1.0:
-            return Skipped(f"the expert's own path reaches {replayed.best:.2f}, not 1.00")
+            return Skipped(f"the expert's own path misses the full score: it reaches {replayed.best:.2f}, not 1.00")
         return self._trajectory(str(task), task, replayed, [Turn("", action) for action in actions])
 
-    async def replay(self, task: Task, row: RecordedTrajectory, keep_diverged: bool) -> Trajectory | Skipped:
-        """A recorded row; skipped if the world answers differently, unless `keep_diverged`."""
+    async def replay(self, task: Task, row: RecordedTrajectory, rule: str) -> Trajectory | Skipped:
+        """A recorded row by the rule `collect.rows`; skipped if that does not accept it."""
+        world = self._context.world
         replayed = await self._pool.replay(task, [turn.action for turn in row.turns])
-        unlike = self._differences(row, replayed.reset.instruction, replayed.outcomes)
-        if unlike:
-            what = f"{len(unlike)} of {len(row.observations) + 1} texts differ on replay; {unlike[0]}"
-            if not keep_diverged:
-                return Skipped(what)
-            notice(f"{row.id}: kept, although {what}")
-        return self._trajectory(row.id, task, replayed, row.turns)
-
-    def _differences(self, row: RecordedTrajectory, instruction: str, outcomes: Sequence[Outcome]) -> list[str]:
-        match = self._context.world.observations_match
-        unlike = (
-            [] if match(instruction, row.instruction) else [f"the task is {instruction!r}, not {row.instruction!r}"]
+        strict = rule == "strict"
+        why = (
+            strictly_rejected(world.observations_match, row, replayed)
+            if strict
+            else rejected(world.name, row, replayed)
         )
-        for number, (outcome, recorded) in enumerate(zip(outcomes, row.observations, strict=False)):
-            if not match(outcome.observation, recorded):
-                unlike.append(replay_diverged(number, row.turns[number].action, outcome.observation, recorded).detail)
-        if len(outcomes) < len(row.turns):
-            unlike.append(f"the episode ends after step {len(outcomes)} of {len(row.turns)}")
-        return unlike
+        if why:
+            return Skipped(why)
+        made = self._trajectory(row.id, task, replayed, row.turns)
+        return _as_recorded(made, row) if rule == "as-recorded" else made
 
     def _trajectory(self, name: str, task: Task, replayed: Restored, turns: Sequence[Turn]) -> Trajectory:
         """The record; its reward is the best score of the episode, as the literature counts."""
@@ -90,6 +83,13 @@ class Demonstrator:
             else:
                 steps.append(replace(step, thought=_thought(completion)))
         return replace(trajectory, steps=steps)
+
+
+def _as_recorded(made: Trajectory, row: RecordedTrajectory) -> Trajectory:
+    """The same with the texts of the recording."""
+    texts = zip_longest(made.steps, row.observations[: len(made.steps)])
+    steps = [step if text is None else replace(step, observation=text) for step, text in texts]
+    return replace(made, instruction=row.instruction, steps=steps)
 
 
 def _thought(completion: Completion) -> str:

@@ -238,6 +238,7 @@ def test_task_of_finds_the_game_of_expert_data(made: Path) -> None:
     task = here.tasks("train")[0]
     folder = "/".join((task.game or "").split("/")[1:])
     assert here.task_of(f"data/json_2.1.1/train/{folder}/{FILE}") == task == here.task_of(folder)
+    assert here.task_of(folder.replace("/", "_")) == task  # AgentGym's
     with pytest.raises(UsageError, match="names no game"):
         here.task_of("train/pick/trial_T0")
 

@@ -86,6 +86,42 @@ ETO_ORDER = [
 ]
 """Expert data in ETO's form names a task by its index in this list and its variation: `9_412`."""
 
+AGENTGYM_ORDER = [
+    "boil",
+    "melt",
+    "freeze",
+    "change-the-state-of-matter-of",
+    "use-thermometer",
+    "measure-melting-point-known-substance",
+    "measure-melting-point-unknown-substance",
+    "power-component",
+    "power-component-renewable-vs-nonrenewable-energy",
+    "test-conductivity",
+    "test-conductivity-of-unknown-substances",
+    "find-living-thing",
+    "find-non-living-thing",
+    "find-plant",
+    "find-animal",
+    "chemistry-mix",
+    "chemistry-mix-paint-secondary-color",
+    "chemistry-mix-paint-tertiary-color",
+    "lifespan-longest-lived",
+    "lifespan-shortest-lived",
+    "lifespan-longest-lived-then-shortest-lived",
+    "identify-life-stages-1",
+    "identify-life-stages-2",
+]
+"""AgentGym's data names a task by its number among all variations of these types, one type after the other."""
+
+
+def agentgym_task(number: int) -> tuple[str, str]:
+    """The type and variation of AgentGym's task with this number; the type is empty if there is none."""
+    for name in AGENTGYM_ORDER:
+        if number < TYPES[name].variations:
+            return name, str(number)
+        number -= TYPES[name].variations
+    return "", ""
+
 
 def spread(variations: Sequence[int]) -> list[int]:
     """The variations reordered so that any first N of them lie far apart, since neighbours share a scene and objects.

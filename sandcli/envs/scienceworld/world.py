@@ -53,8 +53,14 @@ class ScienceWorld:
         return table.test(kind)[:10] if self._paper else table.test(kind)
 
     def task_of(self, identifier: str) -> Task:
-        """`9_412` (ETO's numbering), `find-plant_3`, or an older name such as `task-2a-test-conductivity_3`."""
+        """The task of an identifier in the field's data sets.
+
+        It is `9_412` (ETO's numbering), `sciworld_412` (AgentGym's), `find-plant_3`, or an older name such as
+        `task-2a-test-conductivity_3`.
+        """
         name, _, variation = identifier.rpartition("_")
+        if name == "sciworld" and variation.isdecimal():
+            name, variation = table.agentgym_task(int(variation))
         if name.isdecimal() and int(name) < len(table.ETO_ORDER):
             name = table.ETO_ORDER[int(name)]
         name = re.sub(r"^task-\d+a?-|[()]", "", name).replace("mendellian", "mendelian")

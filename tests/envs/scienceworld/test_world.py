@@ -147,6 +147,7 @@ def test_other_types_have_the_default_limit_and_a_setting_overrides_it() -> None
 @pytest.mark.parametrize(
     ("identifier", "name", "variation"),
     [("9_412", "test-conductivity", 412), ("0_29", "boil", 29), ("29_0", "mendelian-genetics-unknown-plant", 0)]
+    + [("sciworld_0", "boil", 0), ("sciworld_30", "melt", 0), ("sciworld_4638", "identify-life-stages-2", 9)]
     + [(f"{name}_7", name, 7) for name in table.TYPES]
     + [(f"{old}_3", name, 3) for old, name in OLD_NAMES],
 )
@@ -156,7 +157,21 @@ def test_task_of_knows_the_names_in_expert_data(identifier: str, name: str, vari
 
 @pytest.mark.parametrize(
     "identifier",
-    ["", "boil", "_3", "boil_", "boil_x", "boil_-1", "30_0", "9.412", "find-unicorn_3", "9_412_1", "²_3", "boil_²"],
+    [
+        "",
+        "boil",
+        "_3",
+        "boil_",
+        "boil_x",
+        "boil_-1",
+        "30_0",
+        "9.412",
+        "find-unicorn_3",
+        "9_412_1",
+        "²_3",
+        "boil_²",
+        "sciworld_99999",
+    ],
 )
 def test_task_of_rejects_an_unknown_name(identifier: str) -> None:
     with pytest.raises(UsageError, match="names no ScienceWorld task"):

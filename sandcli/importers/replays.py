@@ -1,0 +1,136 @@
+"""A recorded trajectory beside its replay: whether it is accepted, and what the two texts differ in.
+
+Recordings of one episode differ in what carries no meaning: the wording of the task in older simulators, the order in a
+listing, containers that were closed (ScienceWorld 1.1.3 ignored `openContainers`), insects and plants that go their own
+way. What is left is really different.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Callable
+from enum import Enum
+
+from sandcli.envs.base import Outcome
+from sandcli.envs.pool import Restored, replay_diverged
+from sandcli.importers.conversations import RecordedTrajectory
+from sandcli.records import Trajectory
+
+
+class Kind(Enum):
+    """What two texts differ in, the least first."""
+
+    SENTENCE = "the task's sentence"
+    ORDER = "order in a listing"
+    CONTAINERS = "containers closed when recorded"
+    CHANCE = "chance: animals, plants, temperatures"
+    OTHER = "really different"
+
+
+_BETWEEN_ITEMS = re.compile(r"[\n.,:;]+|\b(?:and|[Yy]ou see)\b")
+_CONTAINER = re.compile(r"The [\w ]+ door is (?:open|closed)\b[^\n]*")
+_CHANCE = {
+    "scienceworld": re.compile(
+        r"\b(?:bees?|butterfly|moth|ant|egg|larva|pupa|flowers?|pollen|tree|stage|seed|fruit|apple|banana|orange|peach|"
+        r"lemon|avocado|cherry|grapes?|degrees)\b"
+    )
+}
+"""Items that come, go and change by chance, by the name of their world."""
+
+
+def differences(made: Trajectory, row: RecordedTrajectory) -> dict[Kind, str]:
+    """Every kind of difference between a trajectory and the row that it was made from, with its first instance."""
+    found: dict[Kind, str] = {}
+    if _plain(made.instruction) not in _plain(row.instruction):
+        found[Kind.SENTENCE] = f"recorded {row.instruction!r}, now {made.instruction!r}"
+    for number, (step, recorded) in enumerate(zip(made.steps, row.observations, strict=False)):
+        kind = difference(made.env, step.observation, recorded)
+        if kind and kind not in found:
+            found[kind] = replay_diverged(number, step.action, step.observation, recorded).detail
+    if len(made.steps) < len(row.turns):
+        found.setdefault(Kind.OTHER, f"the episode ends after step {len(made.steps)} of {len(row.turns)}")
+    return found
+
+
+def difference(world: str, observed: str, recorded: str) -> Kind | None:
+    """What two observations differ in; None if nothing."""
+    now, then = _plain(observed), _plain(recorded)
+    if now == then:
+        return None
+    if _items(observed) == _items(recorded):
+        return Kind.ORDER
+    left = _leftovers(_without_containers(observed), _without_containers(recorded))
+    if not left:
+        return Kind.CONTAINERS
+    chance = _CHANCE.get(world)
+    return Kind.CHANCE if chance and all(chance.search(item) or item == "nothing" for item in left) else Kind.OTHER
+
+
+def rejected(world: str, row: RecordedTrajectory, replay: Restored) -> str:
+    """Why a row is left out, as `kind: detail`; empty if it is accepted.
+
+    A row is accepted if every action was understood and the episode came out as recorded, or with the full score.
+    """
+    for number, outcome in enumerate(replay.outcomes):
+        if not outcome.valid:
+            return _not_understood(world, row, number, outcome)
+    if replay.best < 1.0 and not _as_recorded(world, row, replay):
+        return f"the recorded outcome is not reached: {replay.best:.2f} of 1.00"
+    return ""
+
+
+def strictly_rejected(match: Callable[[str, str], bool], row: RecordedTrajectory, replay: Restored) -> str:
+    """Why a row is left out if its texts must all be the same, as `kind: detail`; empty if it is accepted."""
+    texts = [(replay.reset.instruction, row.instruction)]
+    texts += zip((outcome.observation for outcome in replay.outcomes), row.observations, strict=False)
+    unlike = [number for number, (now, then) in enumerate(texts) if not match(_a(now), _a(then))]
+    if not unlike and len(replay.outcomes) == len(row.turns):
+        return ""
+    if not unlike:
+        return f"the episode ends early: after step {len(replay.outcomes)} of {len(row.turns)}"
+    now, then = texts[unlike[0]]
+    action = row.turns[unlike[0] - 1].action if unlike[0] else "the task"
+    detail = replay_diverged(unlike[0] - 1, action, now, then).detail
+    return f"texts differ: {len(unlike)} of {len(texts)}; {detail}"
+
+
+def _as_recorded(world: str, row: RecordedTrajectory, replay: Restored) -> bool:
+    """Whether a replay below the full score ends as its recording does.
+
+    A row with a reward must reach it. One that ends with the agent's turn, as ETO's do, was completed by that turn. One
+    that ends with an observation must end with it again.
+    """
+    if row.reward is not None:
+        return 0 < row.reward <= replay.best
+    ended = len(row.observations) == len(row.turns) == len(replay.outcomes)
+    return ended and difference(world, replay.outcomes[-1].observation, row.observations[-1]) is not Kind.OTHER
+
+
+def _not_understood(world: str, row: RecordedTrajectory, number: int, outcome: Outcome) -> str:
+    where = f"step {number} ({row.turns[number].action})"
+    recorded = row.observations[number] if number < len(row.observations) else ""
+    if recorded and difference(world, outcome.observation, recorded) is Kind.OTHER:
+        return f"edited after the recording, or recorded under other settings: {where} was answered {recorded!r}"
+    return f"an action is not understood: {where}"
+
+
+def _a(text: str) -> str:
+    """The text with `an` as `a`: an egg 2 is a egg 2."""
+    return re.sub(r"\b([Aa])n\b", r"\1", text)
+
+
+def _plain(text: str) -> str:
+    return " ".join(_a(text).split())
+
+
+def _items(text: str) -> Counter[str]:
+    return Counter(piece.strip() for piece in _BETWEEN_ITEMS.split(_a(text)) if piece.strip())
+
+
+def _leftovers(one: str, other: str) -> Counter[str]:
+    """What only one of two texts mentions."""
+    here, there = _items(one), _items(other)
+    return (here - there) + (there - here)
+
+
+def _without_containers(text: str) -> str:
+    return _CONTAINER.sub("", text).replace("is already open", "is now open")
