@@ -27,7 +27,7 @@ class Kind(Enum):
 
 
 _BETWEEN_ITEMS = re.compile(r"[\n.,:;]+|\b(?:and|[Yy]ou see)\b")
-_CONTAINER = re.compile(r"The [\w ]+ door is (?:open|closed)\b[^\n]*")
+_CONTAINER = re.compile(r"The (?P<name>[\w ]+) door is (?P<state>open|closed)\b[^\n]*")
 _CHANCE = {
     "scienceworld": re.compile(
         r"\b(?:bees?|butterfly|moth|ant|egg|larva|pupa|flowers?|pollen|tree|stage|seed|fruit|apple|banana|orange|peach|"
@@ -58,7 +58,7 @@ def difference(world: str, observed: str, recorded: str) -> Kind | None:
         return None
     if _items(observed) == _items(recorded):
         return Kind.ORDER
-    left = _leftovers(_without_containers(observed), _without_containers(recorded))
+    left = _leftovers(*_without_containers(observed, recorded))
     if not left:
         return Kind.CONTAINERS
     chance = _CHANCE.get(world)
@@ -132,5 +132,9 @@ def _leftovers(one: str, other: str) -> Counter[str]:
     return (here - there) + (there - here)
 
 
-def _without_containers(text: str) -> str:
-    return _CONTAINER.sub("", text).replace("is already open", "is now open")
+def _without_containers(*texts: str) -> list[str]:
+    """The texts without containers that are open in one of them and closed in another."""
+    states = {(found["name"], found["state"]) for text in texts for found in _CONTAINER.finditer(text)}
+    unlike = {name for name, state in states if state == "open"} & {name for name, state in states if state == "closed"}
+    kept = [_CONTAINER.sub(lambda found: "" if found["name"] in unlike else found[0], text) for text in texts]
+    return [text.replace("is already open", "is now open") for text in kept]

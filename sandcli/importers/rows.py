@@ -53,19 +53,21 @@ def locate_data(name: str) -> Path:
 
 @functools.cache  # stages call this often, and the hub is slow
 def _from_hub(name: str, file: str | None) -> Path:
-    from huggingface_hub import hf_hub_download, snapshot_download
+    from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     try:
-        if file:
-            return Path(hf_hub_download(name, file, repo_type="dataset"))
-        return Path(snapshot_download(name, repo_type="dataset", allow_patterns=_PATTERNS))
+        patterns = [file] if file else _PATTERNS
+        folder = Path(snapshot_download(name, repo_type="dataset", allow_patterns=patterns))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         why = str(error).strip().splitlines()[0]
         raise PrerequisiteError(
             f"{name} is no file here, and the hub does not provide it as a data set: {why}",
             "check the id; without a network, download the data set elsewhere, copy it here and name its file",
         ) from error
+    if file and not (folder / file).exists():
+        raise UsageError(f"the data set {name} has no file {file}", "name one of its files, or leave it out for all")
+    return folder / file if file else folder
 
 
 def read_rows(path: Path) -> Iterator[Row]:

@@ -25,6 +25,7 @@ CLOSED = "\ta oven, which is off. The oven door is closed. \n\ta sink"
         (DESK, OTHER_DESK, Kind.ORDER),
         ("You see a egg 2, and a pot 1.", "You see a pot 1, and a egg 2.", Kind.ORDER),
         (OPEN, CLOSED, Kind.CONTAINERS),
+        (OPEN, OPEN.replace("nothing", "a cup"), Kind.OTHER),
         ("The cupboard is already open.", "The cupboard is now open.", Kind.CONTAINERS),
         ("A room.\n\ta adult bee\n\ta cup", "A room.\n\ta cup", Kind.CHANCE),
         (f"{OPEN}\n\ta adult bee", CLOSED, Kind.CHANCE),

@@ -121,15 +121,21 @@ def test_missing_file_is_named(name: str) -> None:
     assert fails(lambda: locate_data(name)) == f"{name}: No such file or directory"
 
 
-def test_hub_data_set_is_downloaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_hub_data_set_or_one_of_its_files_is_downloaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[Any] = []
-    monkeypatch.setattr("huggingface_hub.snapshot_download", lambda name, **more: asked.append((name, more)) or "/all")
-    monkeypatch.setattr("huggingface_hub.hf_hub_download", lambda *what, **more: asked.append((what, more)) or "/one")
+
+    def download(name: str, **more: Any) -> str:
+        asked.append((name, more))
+        return str(tmp_path)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", download)
     rows._from_hub.cache_clear()
-    assert locate_data("owner/name") == Path("/all")
-    assert locate_data("owner/name:data/a.json") == Path("/one")
+    (tmp_path / "a.json").write_text("[]")
+    assert locate_data("owner/name") == tmp_path
+    assert locate_data("owner/name:a.json") == tmp_path / "a.json"
     assert asked[0][0] == "owner/name" and "*.parquet" in asked[0][1]["allow_patterns"]
-    assert asked[1] == (("owner/name", "data/a.json"), {"repo_type": "dataset"})
+    assert asked[1] == ("owner/name", {"repo_type": "dataset", "allow_patterns": ["a.json"]})
+    assert fails(lambda: locate_data("owner/name:b.json")) == "the data set owner/name has no file b.json"
     rows._from_hub.cache_clear()
 
 
