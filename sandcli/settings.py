@@ -112,18 +112,14 @@ class CollectSettings(Table, frozen=True, kw_only=True):
 
     source: Annotated[
         str,
-        Meta(
-            description="recorded trajectories: a file (JSON, JSON lines or parquet), a folder of files, or a hub data "
-            "set, such as agent-eto/eto-sft-trajectory:data/sciworld_sft.json; empty: the world's own expert"
-        ),
+        Meta(description="recorded trajectories: a file, folder or hub data set; empty: the world's expert"),
         REFERENCE,
     ] = ""
     rows: Annotated[
         Literal["replayed", "strict", "as-recorded"],
         Meta(
-            description="recorded trajectories: replayed (texts come from the replay; accepted if every action is "
-            "understood and the recorded outcome is reached), strict (only if every text is the same), or "
-            "as-recorded (accepted like replayed, with the recorded texts: only to train on)"
+            description="recorded trajectories: replayed takes texts from the replay, strict only what replays word for "
+            "word, as-recorded keeps the recorded texts (only to train on)"
         ),
     ] = "replayed"
     thoughts: Annotated[

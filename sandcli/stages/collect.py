@@ -12,37 +12,24 @@ from collections.abc import Iterable
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
-from typing import NamedTuple
 
-from sandcli.agent.turns import normalise
 from sandcli.core.context import Context
 from sandcli.core.manifest import Identity
 from sandcli.core.stage import Metrics, Skipped, Stage, Unit
 from sandcli.engines.base import Model
 from sandcli.errors import UsageError
-from sandcli.importers.conversations import RecordedTrajectory, UnusableRow, read_row, read_trajectory
 from sandcli.importers.replays import differences
-from sandcli.importers.rows import Row, locate_data, read_rows
+from sandcli.importers.rows import locate_data, read_rows
 from sandcli.models import fingerprint
-from sandcli.records import Task, Trajectory
+from sandcli.records import Trajectory
 from sandcli.stages.demonstrations import Demonstrator
+from sandcli.stages.recorded import Wanted, wanted_rows
 
 PREVIOUS = "D_delib of "
 """How the source of expert data begins that is the previous iteration's D_delib."""
 
 _FROM_FILE = "file:"
 _CHECK = "make env.simplifications and env.games those of the recording, or choose other data"
-
-
-class Wanted(NamedTuple):
-    """A trajectory to make: from a recorded row, or from the world's own expert if there is none.
-
-    A row that cannot be used has no task, and `why` says why.
-    """
-
-    task: Task | None
-    row: RecordedTrajectory | None = None
-    why: str = ""
 
 
 class CollectStage(Stage[Wanted, Trajectory]):
@@ -134,36 +121,10 @@ class CollectStage(Stage[Wanted, Trajectory]):
 
     @cached_property
     def _recorded(self) -> dict[str, Wanted]:
-        """The recorded rows by id, those that cannot be used included. `UsageError` if that is every one of them."""
-        wanted: dict[str, Wanted] = {}
-        for row in islice(read_rows(self._source), self.limit) if self._source else ():
-            name, unit = self._wanted(row)
-            if name in wanted:
-                unit = Wanted(None, why="an id occurs twice")
-            wanted[name if unit.task else ", ".join(filter(None, (name, row.where)))] = unit
-        if wanted and all(unit.task is None for unit in wanted.values()):
-            first = next(f"{name}: {unit.why}" for name, unit in wanted.items())
-            raise UsageError(
-                f"{self._source}: none of its {len(wanted)} rows can be used; {first}",
-                f"choose trajectories of {self.context.world.name}, or set env.name and env.games to the data's world",
-            )
-        return wanted
-
-    def _wanted(self, row: Row) -> tuple[str, Wanted]:
-        """The name of a recorded row; its task, and the row in the grammar that the task is played in."""
-        name, world = "", self.context.world
-        try:
-            found = read_row(row.content)
-            name = found.name
-            recorded = read_trajectory(found)
-            task = world.task_of(recorded.task)
-            actions, seen = world.to_game_grammar(task, [t.action for t in recorded.turns], recorded.observations)
-        except UnusableRow as error:
-            return name, Wanted(None, why=str(error))
-        except UsageError as error:
-            return name, Wanted(None, why=f"no such task or grammar here: {error.what}; {error.fix}")
-        turns = [turn._replace(action=normalise(action)) for turn, action in zip(recorded.turns, actions, strict=True)]
-        return name, Wanted(task, recorded._replace(turns=turns, observations=seen))
+        """The recorded rows by id, those that cannot be used included; none if there is no data."""
+        if self._source is None:
+            return {}
+        return wanted_rows(self.context.world, self._source, islice(read_rows(self._source), self.limit))
 
     async def step(self, unit: Unit[Wanted], earlier: Trajectory | None) -> Trajectory | Skipped:
         """Replay a recorded row, or execute the expert's path."""

@@ -45,12 +45,10 @@ class Demonstrator:
         """A recorded row by the rule `collect.rows`; skipped if that does not accept it."""
         world = self._context.world
         replayed = await self._pool.replay(task, [turn.action for turn in row.turns])
-        strict = rule == "strict"
-        why = (
-            strictly_rejected(world.observations_match, row, replayed)
-            if strict
-            else rejected(world.name, row, replayed)
-        )
+        if rule == "strict":
+            why = strictly_rejected(world.observations_match, row, replayed)
+        else:
+            why = rejected(world.name, row, replayed)
         if why:
             return Skipped(why)
         made = self._trajectory(row.id, task, replayed, row.turns)

@@ -64,7 +64,7 @@ def test_rows_that_cannot_be_used_are_left_out_and_counted_beside_those_that_can
     assert summary.exit is Exit.DONE
     assert [record["id"] for record in lines(root / "expert.jsonl")] == ["fetch_0"]
     why = kinds(summary)
-    assert why["fetch_99, row 2"].startswith("no such task or grammar here: 'fetch_99' names no toy task")
+    assert why["fetch_99, row 2"].startswith("no such task or game here: 'fetch_99' names no toy task")
     assert why["fetch_4, row 3"].startswith("a turn has no action: ")
     assert why["fetch_0, row 4"] == "an id occurs twice"
     assert why["fetch_2, row 5"].startswith("a row has no messages: ")
@@ -125,7 +125,7 @@ def test_import_that_accepts_nothing_fails_in_one_line(root: Path, tmp_path: Pat
     assert done.returncode == Exit.USAGE
     assert "error: file:rows.json: no trajectory was accepted (" in done.stderr
     assert "edited after the recording, or recorded under other settings: 1" in done.stderr
-    assert "no such task or grammar here: 1" in done.stderr
+    assert "no such task or game here: 1" in done.stderr
     assert "make env.simplifications and env.games those of the recording" in done.stderr
     assert not (root / "expert.jsonl").exists()
     assert state("collect", root).kind == "missing"
