@@ -118,8 +118,8 @@ class CollectSettings(Table, frozen=True, kw_only=True):
     rows: Annotated[
         Literal["replayed", "strict", "as-recorded"],
         Meta(
-            description="recorded trajectories: replayed takes texts from the replay, strict only what replays word for "
-            "word, as-recorded keeps the recorded texts (only to train on)"
+            description="recorded trajectories: replayed takes texts from the replay, strict only accepts what replays "
+            "word for word, as-recorded keeps the recorded texts (only to train on)"
         ),
     ] = "replayed"
     thoughts: Annotated[

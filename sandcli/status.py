@@ -119,7 +119,7 @@ def _by_kind(left_out: Mapping[str, str]) -> _Kinds:
 
 def _kinds_view(groups: Mapping[str, _Kinds]) -> Iterator[RenderableType]:
     """One table of groups of kinds, the most frequent first."""
-    table = Table(Column("units", justify="right"), Column("why"), Column("the first"))
+    table = Table(Column("units", justify="right"), Column("why"), Column("the first", overflow="fold"))
     for title, kinds in groups.items():
         if kinds:
             table.add_section()
