@@ -13,12 +13,13 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from sandcli.cache import cache_folder
+from sandcli.config import without_password
 from sandcli.envs.alfworld.world import Alfworld
 from sandcli.envs.scienceworld.java import find_java
 from sandcli.errors import PrerequisiteError, SandError
 from sandcli.install import install_command
 from sandcli.models import EMBEDDED, embedded_source
-from sandcli.settings import without_password
+from sandcli.terminal import literal
 
 _REQUIRED = ("aiohttp", "py4j", "scienceworld")
 _LOCAL = ("torch", "transformers", "trl", "peft")
@@ -131,7 +132,7 @@ def table(checks: Sequence[Check]) -> Table:
     """The findings for the terminal."""
     drawn = Table("check", "", Column("found", overflow="fold"), Column("fix", overflow="fold"))
     for check in checks:
-        drawn.add_row(check.what, _status(check), check.found, check.fix)
+        drawn.add_row(check.what, _status(check), literal(check.found), literal(check.fix))
     return drawn
 
 

@@ -87,7 +87,7 @@ def status_view(stages: Sequence[StageStatus]) -> Iterator[RenderableType]:
 
 def summary_view(manifest: Manifest) -> Iterator[RenderableType]:
     """What a stage did: counts and rates in a table, then the first units that it left out."""
-    table = Table(title=manifest.stage, show_header=False)
+    table = Table(title=literal(manifest.stage), show_header=False)
     rows: dict[str, int | float] = {**manifest.counts, **manifest.figures}
     if manifest.tokens:
         rows["tokens"] = manifest.tokens
