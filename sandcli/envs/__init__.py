@@ -20,8 +20,7 @@ def world_builder(settings: EnvSettings) -> "partial[World]":
     module, _, attribute = known.get(settings.name, settings.name).partition(":")
     try:
         kind = getattr(importlib.import_module(module), attribute)
-    except (Exception, SystemExit) as error:  # it may be the module's own code that fails
-        why = str(error) if isinstance(error, ImportError | AttributeError) else f"{type(error).__name__}: {error}"
-        fix = f"use one of {', '.join(sorted(known))}, or module:Class of your own world, and see that it can be imported"
-        raise UsageError(f"environment {settings.name!r} cannot be imported: {why}", fix) from error
+    except (ImportError, AttributeError, ValueError) as error:
+        fix = f"use one of {', '.join(sorted(known))}, or module:Class of your own world"
+        raise UsageError(f"unknown environment {settings.name!r}: {error}", fix) from None
     return partial(kind, settings)

@@ -84,7 +84,8 @@ class _Index(msgspec.Struct, frozen=True):
 
 def data_folder(setting: str) -> Path:
     """The folder of games: the setting, else $ALFWORLD_DATA, else ALFWorld's own default."""
-    return Path(setting or os.environ.get("ALFWORLD_DATA") or "~/.cache/alfworld").expanduser()
+    given = setting or os.environ.get("ALFWORLD_DATA") or "~/.cache/alfworld"
+    return Path(os.path.expanduser(given))  # noqa: PTH111  (Path.expanduser raises if there is no such home)
 
 
 def read_game(path: Path) -> GameFile:
@@ -110,8 +111,7 @@ def goal_of(game: str) -> Goal:
 
 def index(root: Path) -> list[GameEntry]:
     """Every game in a data folder, sorted. Raises `PrerequisiteError` if there are none."""
-    cache = cache_folder() / "alfworld" / f"index-{hashlib.sha256(str(root.resolve()).encode()).hexdigest()[:16]}.json"
-    known = {entry.game: entry for entry in _cached(cache)}
+    known = {entry.game: entry for entry in _cached(root)}
     found = sorted(_scan(root / FOLDER))
     if not found:
         raise PrerequisiteError(
@@ -121,13 +121,18 @@ def index(root: Path) -> list[GameEntry]:
     entries = list(_entries(root, found, known))
     if entries != list(known.values()):
         with suppress(OSError):  # without the cache, the next call reads the files again
-            keep(cache, msgspec.json.encode(_Index(entries)))
+            keep(_cache(root), msgspec.json.encode(_Index(entries)))
     return entries
 
 
-def _cached(cache: Path) -> list[GameEntry]:
+def _cache(root: Path) -> Path:
+    name = hashlib.sha256(os.fsencode(root.resolve())).hexdigest()[:16]
+    return cache_folder() / "alfworld" / f"index-{name}.json"
+
+
+def _cached(root: Path) -> list[GameEntry]:
     try:
-        return msgspec.json.decode(cache.read_bytes(), type=_Index).entries
+        return msgspec.json.decode(_cache(root).read_bytes(), type=_Index).entries
     except (OSError, msgspec.DecodeError):
         return []
 
