@@ -13,7 +13,8 @@ import msgspec
 
 from sandcli.cache import cache_folder, needed, remove_old
 from sandcli.engines import supervisor
-from sandcli.engines.server_client import Address, Identity, NoConnection, Refusal, Server, Unusable
+from sandcli.engines.addresses import Address
+from sandcli.engines.server_client import Identity, NoConnection, Refusal, Server, Unusable
 
 _PROBE_PAUSE = 0.2
 """Seconds between two looks at whether a starting server is ready."""
