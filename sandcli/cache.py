@@ -1,7 +1,6 @@
 """The user's cache: files that are costly to make and can be made again."""
 
 import contextlib
-import errno
 import os
 import secrets
 import time
@@ -10,20 +9,21 @@ from pathlib import Path
 
 from sandcli.errors import PrerequisiteError
 
+_NO_HOME = Path("/dev/null")
+"""The home of a user without one: nothing is there, and nothing can be written there."""
+
 _OLD = 24 * 3600
 """Seconds after which a temporary file belongs to a process that was killed."""
 
 
 def cache_folder() -> Path:
-    """The folder of converted models, fingerprints and translated games: $XDG_CACHE_HOME/sand or ~/.cache/sand.
-
-    Raises `OSError` if there is no home.
-    """
+    """The folder of converted models, fingerprints and translated games: $XDG_CACHE_HOME/sand or ~/.cache/sand."""
     given = os.environ.get("XDG_CACHE_HOME")
     try:
-        return (Path(given) if given else Path.home() / ".cache") / "sand"
+        home = Path.home()
     except RuntimeError:
-        raise FileNotFoundError(errno.ENOENT, "this user has no home folder") from None
+        home = _NO_HOME
+    return (Path(given) if given else home / ".cache") / "sand"
 
 
 @contextlib.contextmanager

@@ -76,10 +76,9 @@ def _embedded() -> Check:
     optional = bool(_urls()) or len(missing) == len(_LOCAL)
     if missing:
         return Check("embedded model", optional, f"needs {', '.join(missing)}", install_command("local"))
-    with contextlib.suppress(OSError):
-        folder = cache_folder() / "models" / EMBEDDED
-        if (folder / "config.json").exists():
-            return Check("embedded model", True, str(folder), "")
+    folder = cache_folder() / "models" / EMBEDDED
+    if os.access(folder / "config.json", os.R_OK):
+        return Check("embedded model", True, str(folder), "")
     try:
         return Check("embedded model", True, f"{embedded_source()}, converted on first use", "")
     except PrerequisiteError as error:
@@ -116,10 +115,7 @@ def _urls() -> str:
 
 def _disk() -> Check:
     """The disk of the cache, which holds converted models."""
-    try:
-        folder = next(p for p in (cache_folder(), *cache_folder().parents) if os.access(p, os.F_OK))
-    except OSError as error:
-        return Check("disk", False, str(error), _OTHER_CACHE)
+    folder = next(p for p in (cache_folder(), *cache_folder().parents) if os.access(p, os.F_OK))
     free = shutil.disk_usage(folder).free / 2**30
     if not (folder.is_dir() and os.access(folder, os.W_OK)):
         return Check("disk", False, f"the cache cannot be written: {folder}", _OTHER_CACHE)

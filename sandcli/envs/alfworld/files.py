@@ -111,7 +111,8 @@ def goal_of(game: str) -> Goal:
 
 def index(root: Path) -> list[GameEntry]:
     """Every game in a data folder, sorted. Raises `PrerequisiteError` if there are none."""
-    known = {entry.game: entry for entry in _cached(root)}
+    cache = cache_folder() / "alfworld" / f"index-{hashlib.sha256(os.fsencode(root.resolve())).hexdigest()[:16]}.json"
+    known = {entry.game: entry for entry in _cached(cache)}
     found = sorted(_scan(root / FOLDER))
     if not found:
         raise PrerequisiteError(
@@ -121,18 +122,13 @@ def index(root: Path) -> list[GameEntry]:
     entries = list(_entries(root, found, known))
     if entries != list(known.values()):
         with suppress(OSError):  # without the cache, the next call reads the files again
-            keep(_cache(root), msgspec.json.encode(_Index(entries)))
+            keep(cache, msgspec.json.encode(_Index(entries)))
     return entries
 
 
-def _cache(root: Path) -> Path:
-    name = hashlib.sha256(os.fsencode(root.resolve())).hexdigest()[:16]
-    return cache_folder() / "alfworld" / f"index-{name}.json"
-
-
-def _cached(root: Path) -> list[GameEntry]:
+def _cached(cache: Path) -> list[GameEntry]:
     try:
-        return msgspec.json.decode(_cache(root).read_bytes(), type=_Index).entries
+        return msgspec.json.decode(cache.read_bytes(), type=_Index).entries
     except (OSError, msgspec.DecodeError):
         return []
 

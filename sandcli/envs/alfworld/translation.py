@@ -55,12 +55,13 @@ def planning_task(domain: str, problem: str) -> PlanningTask:
 
 
 def _cached(kind: str, domain: str, problem: str, form: type[Data], make: Callable[[str, str], Data]) -> Data:
+    path = _path(kind, domain, problem)
     try:
-        return msgspec.json.decode(zlib.decompress(_path(kind, domain, problem).read_bytes()), type=form)
+        return msgspec.json.decode(zlib.decompress(path.read_bytes()), type=form)
     except (OSError, zlib.error, msgspec.DecodeError):  # missing or damaged
         made = make(domain, problem)
         with suppress(OSError):  # without the cache, the next load translates again
-            keep(_path(kind, domain, problem), zlib.compress(msgspec.json.encode(made), 1))
+            keep(path, zlib.compress(msgspec.json.encode(made), 1))
         return made
 
 
