@@ -94,7 +94,7 @@ def everything(text: str) -> RunData:
     """A run with this text in every field."""
     step = Step(thought=text, action=text, observation=text, score=0.5, deliberated=True)
     task = Task(name=text, game=text)
-    unit = {"id": text, "step": 0}
+    unit: dict[str, Any] = {"id": text, "step": 0}
     expert = Trajectory(
         env=text, task=task, instruction=text, steps=[step], reward=1.0, success=True, source=text, id=text
     )
