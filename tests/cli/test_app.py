@@ -81,3 +81,24 @@ def test_every_printed_command_can_be_pasted(tmp_path: Path, name: str) -> None:
     ran = sand("init", "--run", tmp_path / name)
     command = shlex.split(ran.stderr.splitlines()[-1].removeprefix("next: "))
     assert command == ["sand", "collect", "--run", str(tmp_path / name)]
+
+
+def test_a_traceback_does_not_control_the_terminal_and_keeps_the_exit_code(tmp_path: Path) -> None:
+    ran = sand("--debug", "status", "--run", tmp_path / "\x1b[2J")
+    assert ran.returncode == 3
+    assert "Traceback" in ran.stderr and "there is no run directory" in ran.stderr.splitlines()[-2]
+    assert "\x1b" not in ran.stderr
+
+
+def test_a_run_whose_name_is_not_utf_8(tmp_path: Path) -> None:
+    root = make_run(tmp_path / os.fsdecode(b"it\xff"))
+    for arguments in (["collect", "--run", root, "--json"], ["eval", "--run", root, "--limit", "1", "--json"]):
+        ran = sand(*arguments)
+        assert ran.returncode == 0, ran.stderr
+        assert json.loads(ran.stdout)["exit"] == 0
+    ran = sand("report", root, "--html", tmp_path / "page.html", "--out", tmp_path / "out")
+    assert ran.returncode == 0, ran.stderr
+    assert "it\\udcff" in (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert not [
+        stage for stage in json.loads(sand("status", "--run", root, "--json").stdout) if "internal" in stage["note"]
+    ]
