@@ -34,3 +34,8 @@ def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module 'sandcli' has no attribute {name!r}")
     return getattr(importlib.import_module("sandcli.core.run" if name == "Run" else "sandcli.api"), name)
+
+
+def __dir__() -> list[str]:
+    """What completion offers, imported or not."""
+    return sorted({*globals(), *__all__})

@@ -251,7 +251,9 @@ class EngineSettings(Table, frozen=True, kw_only=True):
         COMPUTE,
     ] = "auto"
     cache_gib: Annotated[
-        float, Meta(ge=0, description="memory for reusable prefixes: transformers, and vllm on a CPU"), COMPUTE
+        float,
+        Meta(ge=0, le=2**20, description="memory for reusable prefixes: transformers, and vllm on a CPU"),
+        COMPUTE,
     ] = 2.0
     gpu_memory: Annotated[float, Meta(gt=0, le=1, description="vllm: share of each GPU's memory"), COMPUTE] = 0.9
     tensor_parallel: Annotated[int, Meta(ge=1, description="vllm: GPUs that one model is spread over"), COMPUTE] = 1
