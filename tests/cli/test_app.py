@@ -92,8 +92,8 @@ def test_a_traceback_does_not_control_the_terminal_and_keeps_the_exit_code(tmp_p
 
 def test_a_run_whose_name_is_not_utf_8(tmp_path: Path) -> None:
     root = make_run(tmp_path / os.fsdecode(b"it\xff"))
-    for arguments in (["collect", "--run", root, "--json"], ["eval", "--run", root, "--limit", "1", "--json"]):
-        ran = sand(*arguments)
+    for stage in ("collect", "eval"):
+        ran = sand(stage, "--run", root, "--limit", "1", "--json")
         assert ran.returncode == 0, ran.stderr
         assert json.loads(ran.stdout)["exit"] == 0
     ran = sand("report", root, "--html", tmp_path / "page.html", "--out", tmp_path / "out")
