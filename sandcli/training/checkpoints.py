@@ -28,17 +28,6 @@ def step_of(checkpoint: Path | None) -> int:
     return int(checkpoint.name.split("-")[1]) if checkpoint else 0
 
 
-def give_usual_modes(folder: Path) -> None:
-    """Give all files in a folder the mode of any new file, by the umask: safetensors makes its files private."""
-    probe = folder / ".mode"
-    probe.touch()
-    mode = probe.stat().st_mode
-    probe.unlink()
-    for path in folder.rglob("*"):
-        if path.is_file():
-            path.chmod(mode)
-
-
 def fsync_all(folder: Path) -> None:
     """Make everything that was written into a folder survive a power failure."""
     for path in [*folder.rglob("*"), folder]:

@@ -14,7 +14,7 @@ from sandcli.records import Trajectory
 from sandcli.training.arguments import trl_config
 from sandcli.training.batches import Batches
 from sandcli.training.callbacks import Meter, StepCallback, logged_steps
-from sandcli.training.checkpoints import fsync_all, give_usual_modes, last_checkpoint, refuse_other_sharding, step_of
+from sandcli.training.checkpoints import fsync_all, last_checkpoint, refuse_other_sharding, step_of
 from sandcli.training.config import Hooks, LoggedStep, TrainingConfig, TrainingResult
 from sandcli.training.errors import explained, refuse_broken
 from sandcli.training.plan import TrainingPlan, plan_training
@@ -99,5 +99,4 @@ def _save(trainer: Any, tokenizer: Any, result: Path) -> None:
         shutil.rmtree(result, ignore_errors=True)
         trainer.accelerator.unwrap_model(trainer.model).save_pretrained(result, state_dict=state)
         tokenizer.save_pretrained(result)
-        give_usual_modes(result)
         fsync_all(result)

@@ -304,18 +304,5 @@ def test_trajectory_without_thoughts_trains_actions_only(smollm: Path) -> None:
     assert load_tokenizer(smollm).decode(trained) == "Action: push 0<|im_end|>"
 
 
-def test_any_seed_trains_and_modes_follow_the_umask(tiny: Path, tmp_path: Path) -> None:
-    config = configured(tiny, replace(AIMS, epochs=1), tmp_path / "work", SAVING)
-    before = os.umask(0o027)
-    try:
-        for seed in (-1, 2**40):  # NumPy takes 32 bits
-            assert fit(config._replace(seed=seed, work=tmp_path / str(seed)), [trajectory("a", 1)], HOOKS).finished
-    finally:
-        os.umask(before)
-    files = [path for path in (tmp_path / "-1" / "result").rglob("*") if path.is_file()]
-    assert {path.name: oct(path.stat().st_mode & 0o777) for path in files} == {path.name: "0o640" for path in files}
-    assert files
-
-
 if __name__ == "__main__":
     _trained(Path(sys.argv[1]), Path(sys.argv[2]))
