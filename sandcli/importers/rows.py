@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from sandcli.errors import PrerequisiteError, UsageError
-from sandcli.models import require_package
+from sandcli.models import may_fetch, require_package
 
 CONVERSATIONS = ("conversations", "messages")
 """The names under which a row may hold its messages."""
@@ -44,7 +44,7 @@ def locate_data(name: str) -> Path:
         return path
     found = _HUB.fullmatch(name)
     if found and not _is_data(Path(found["id"])):
-        return _from_hub(found["id"], found["file"])
+        return _from_hub(found["id"], found["file"], may_fetch())
     raise UsageError(
         f"{name}: No such file or directory",
         "use the path of a JSON file, JSON lines or parquet, or the id of a hub data set (OWNER/NAME)",
@@ -52,13 +52,13 @@ def locate_data(name: str) -> Path:
 
 
 @functools.cache  # stages call this often, and the hub is slow
-def _from_hub(name: str, file: str | None) -> Path:
+def _from_hub(name: str, file: str | None, fetch: bool) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     try:
         patterns = [file] if file else _PATTERNS
-        folder = Path(snapshot_download(name, repo_type="dataset", allow_patterns=patterns))
+        folder = Path(snapshot_download(name, repo_type="dataset", allow_patterns=patterns, local_files_only=not fetch))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         why = str(error).strip().splitlines()[0]
         raise PrerequisiteError(
@@ -110,7 +110,7 @@ def _json(path: Path) -> list[Row]:
     with _OPENERS.get(path.suffix, open)(path, "rb") as file:
         content = file.read()
     try:
-        text = content.decode()
+        text = content.decode(json.detect_encoding(content))  # any form of Unicode, with or without a mark
         whole = text.lstrip().startswith("[")
         rows = [Row(f"row {n}", row) for n, row in enumerate(json.loads(text), 1)] if whole else _json_lines(text)
     except (ValueError, RecursionError) as error:  # not JSON, not UTF-8, numbers too long, lists too deep

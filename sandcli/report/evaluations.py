@@ -54,7 +54,7 @@ def _scores(run: Run) -> tuple[dict[str, list[Score]], set[Key]]:
         seen.add(episode.key)
         scores.setdefault(episode.model, []).append(_score(episode))
     if not scores:
-        raise PrerequisiteError(f"{path} contains no episodes", f"sand eval --run {run.root}")
+        raise PrerequisiteError(f"{path} contains no episodes", run.artifact("eval").command)
     return scores, seen
 
 

@@ -12,6 +12,7 @@ import pytest
 from sandcli.errors import PrerequisiteError, SandError
 from sandcli.importers import rows
 from sandcli.importers.rows import locate_data, read_rows
+from sandcli.models import nothing_fetched
 
 ROWS = [{"id": "a", "conversations": []}, {"id": "b", "messages": [{"role": "user", "content": "\u2028é"}]}]
 TEXT = json.dumps(ROWS)
@@ -20,6 +21,8 @@ FORMS: dict[str, bytes] = {
     "rows.json": TEXT.encode(),
     "rows.jsonl": LINES.encode(),
     "lines-called.json": LINES.encode(),
+    "marked.json": TEXT.encode("utf-8-sig"),
+    "marked.jsonl": LINES.encode("utf-16"),
     "rows.json.gz": gzip.compress(TEXT.encode()),
     "rows.jsonl.xz": lzma.compress(LINES.encode()),
 }
@@ -134,7 +137,10 @@ def test_hub_data_set_or_one_of_its_files_is_downloaded(tmp_path: Path, monkeypa
     assert locate_data("owner/name") == tmp_path
     assert locate_data("owner/name:a.json") == tmp_path / "a.json"
     assert asked[0][0] == "owner/name" and "*.parquet" in asked[0][1]["allow_patterns"]
-    assert asked[1] == ("owner/name", {"repo_type": "dataset", "allow_patterns": ["a.json"]})
+    assert asked[1][1] == {"repo_type": "dataset", "allow_patterns": ["a.json"], "local_files_only": False}
+    with nothing_fetched():
+        locate_data("owner/name")
+    assert asked[2][1]["local_files_only"] is True
     assert fails(lambda: locate_data("owner/name:b.json")) == "the data set owner/name has no file b.json"
     rows._from_hub.cache_clear()
 
