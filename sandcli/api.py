@@ -322,7 +322,10 @@ def as_run(run: RunLike) -> "Run":
 
 def _found(source: Path | None) -> str | None:
     """A path of the caller's, or a name on the hub."""
-    return str(source.absolute() if source.exists() else source) if source is not None else None
+    if source is None:
+        return None
+    path = Path(source)
+    return str(path.absolute() if path.exists() else source)
 
 
 def _rule(strict: bool, as_recorded: bool) -> str | None:

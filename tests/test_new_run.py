@@ -121,6 +121,15 @@ def it1(finished: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(finished, tmp_path / "it1"))
 
 
+def test_next_iteration_does_not_import_the_data_of_the_first(it1: Path, tmp_path: Path) -> None:
+    file = it1 / "sand.toml"
+    file.write_text(file.read_text().replace('# source = ""', 'source = "rows.json"'))
+    assert resolve(it1, {}, {}).settings.collect.source == "rows.json"
+    start_run(tmp_path / "it2", it1, {})
+    assert resolve(tmp_path / "it2", {}, {}).settings.collect.source == ""
+    assert state("collect", tmp_path / "it2").kind == "done"
+
+
 def test_next_iteration_starts_from_d_delib_and_the_model(it1: Path, tmp_path: Path) -> None:
     start_run(tmp_path / "it2", it1, assigned(["sample.n=2"]))
     settings = resolve(tmp_path / "it2", {}, {}).settings

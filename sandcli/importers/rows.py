@@ -7,6 +7,7 @@ import functools
 import gzip
 import json
 import lzma
+import os
 import re
 import zlib
 from collections.abc import Callable, Iterator
@@ -39,7 +40,7 @@ def locate_data(name: str) -> Path:
 
     Raises `UsageError` if there is no such file, `PrerequisiteError` if the hub does not provide the data set.
     """
-    path = Path(name).expanduser()
+    path = Path(os.path.expanduser(name))  # noqa: PTH111  (Path.expanduser raises if there is no such home)
     if path.exists():
         return path
     found = _HUB.fullmatch(name)

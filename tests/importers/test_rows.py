@@ -119,7 +119,7 @@ def test_damaged_archive_is_an_error(tmp_path: Path) -> None:
         assert fails(lambda name=name: contents(tmp_path / name)).startswith(f"{tmp_path / name}: ")  # type: ignore[misc]
 
 
-@pytest.mark.parametrize("name", ["none.json", "data/none.jsonl", "a/b/c", "./a/b", "~nobody/rows.json"])
+@pytest.mark.parametrize("name", ["none.json", "data/none.jsonl", "a/b/c", "./a/b", "~no-such-user/rows.json"])
 def test_missing_file_is_named(name: str) -> None:
     assert fails(lambda: locate_data(name)) == f"{name}: No such file or directory"
 
