@@ -12,7 +12,8 @@ VLLM   := .venv/.vllm
 COMPILED := $(if $(shell command -v c++),$(ALFWORLD))
 
 # What makes an iteration small enough for a bare CPU.
-SMALL := --set sample.n=3 --set agent.max_tokens=160 --set critique.max_tokens=80 --set synthesize.max_tokens=160 \
+SMALL := --set prompts.set=compact --set prompts.history_tokens=100 \
+  --set sample.n=3 --set agent.max_tokens=160 --set critique.max_tokens=80 --set synthesize.max_tokens=160 \
   --set sft.epochs=3 --set sft.batch_size=2 --set sft.learning_rate=1e-4 \
   --set train.epochs=2 --set train.batch_size=2 --set train.learning_rate=5e-5 \
   --set eval.models=sft,model

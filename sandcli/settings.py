@@ -143,14 +143,31 @@ class RolloutSettings(Table, frozen=True, kw_only=True):
     temperature: Annotated[float, Meta(ge=0, description="paper: 1.0")] = 1.0
 
 
+class PromptSettings(Table, frozen=True, kw_only=True):
+    """What the base model is asked, in `sand collect`, `critique` and `synthesize`."""
+
+    set: Annotated[
+        str,
+        Meta(
+            description="standard (for instruction models of 7B and more), compact (for much smaller ones), or a "
+            "folder with texts of your own"
+        ),
+        REFERENCE,
+    ] = "standard"
+    history_tokens: Annotated[
+        int,
+        Meta(
+            ge=0,
+            description="older observations shown, in tokens of 4 characters, of the history and of a rollout each; "
+            "the newest one is always shown whole",
+        ),
+    ] = 1500
+
+
 class CritiqueSettings(Table, frozen=True, kw_only=True):
     """`sand critique`, Eq. 5."""
 
-    max_tokens: Annotated[int, Meta(ge=1, description="longest critique, in tokens")] = 160
-    shown_steps: Annotated[
-        int,
-        Meta(ge=2, description="steps of history and of rollout shown; longer ones lose their middle, marked"),
-    ] = 20
+    max_tokens: Annotated[int, Meta(ge=1, description="longest critique, in tokens")] = 200
     verdict: Annotated[
         Literal["model", "reward"],
         Meta(
@@ -163,7 +180,9 @@ class CritiqueSettings(Table, frozen=True, kw_only=True):
 class SynthesizeSettings(Table, frozen=True, kw_only=True):
     """`sand synthesize`, Eq. 6."""
 
-    max_tokens: Annotated[int, Meta(ge=1, description="longest deliberation, in tokens")] = 384
+    max_tokens: Annotated[
+        int, Meta(ge=1, description="longest deliberation in tokens; with its action it must fit into agent.max_tokens")
+    ] = 400
     attempts: Annotated[int, Meta(ge=1, description="attempts before a step keeps its original thought")] = 3
     form: Annotated[
         Literal["free", "guided"],
@@ -277,6 +296,7 @@ class Settings(Table, frozen=True, kw_only=True):
     agent: AgentSettings = AgentSettings()
     sample: SampleSettings = SampleSettings()
     rollout: RolloutSettings = RolloutSettings()
+    prompts: PromptSettings = PromptSettings()
     critique: CritiqueSettings = CritiqueSettings()
     synthesize: SynthesizeSettings = SynthesizeSettings()
     sft: TrainingSettings = TrainingSettings()
