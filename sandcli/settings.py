@@ -101,8 +101,8 @@ class MethodSettings(Table, frozen=True, kw_only=True):
     switch: Annotated[
         Literal["never", "better", "shorter"],
         Meta(
-            description="when a candidate's rollout replaces the rest of the expert trajectory: if it earned more "
-            "(the paper, on ALFWorld), or also if it earned as much in fewer steps"
+            description="when a candidate's rollout replaces the rest of the expert trajectory: never, if it earned "
+            "more than the expert (better), or also if it earned as much in fewer steps (shorter)"
         ),
     ] = "never"
 

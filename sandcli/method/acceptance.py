@@ -27,7 +27,7 @@ _DECISION_ENDS = rf"(?=$|[^\w\s]|\s(?:{_LINKS})\b)"
 
 _EMPHASIS = "*_\"'`: "
 
-_WORDS = 3
+_WORDS = 2
 """The least that is said about a candidate: so many words on average, the names of the candidates not counted."""
 
 _SOURCES = re.compile(

@@ -10,37 +10,37 @@ CANDIDATES = ["take lamp", "look", "go to hall"]
 GOOD = [
     # short, as small models write
     '"look" shows little, "go to hall" leaves the lamp behind, "take lamp" brings it. So I will take lamp.',
-    'With "look" I would see nothing new. With "go to hall" I would leave. With "take lamp" I have it. So I will "take lamp".',
-    "To look is free but shows no more than I see; to go to hall is too early; take lamp is next. So I will Take  Lamp.",
+    'With "look" I see nothing new. With "go to hall" I leave. With "take lamp" I have it. So I will "take lamp".',
+    "To look is free but shows no more; to go to hall is too early; take lamp is next. So I will Take  Lamp.",
     "I could look, or go to hall, but both wait until I take lamp, and I must take lamp first. So I will take lamp!",
     "First look would repeat what I see, go to hall comes later, take lamp is due. So I will take lamp now.",
     # paragraphs and lists
     "The task asks for the lamp.\n\nTaking it is possible: take lamp.\n\nTo look adds nothing.\n\n"
     "To go to hall without it would cost a second trip.\n\nSo I will take lamp.",
-    "1. take lamp: the lamp is in reach, so this step makes progress.\n2. look: the room is known, so this adds nothing.\n"
+    "1. take lamp: the lamp is in reach, so this makes progress.\n2. look: the room is known, this adds nothing.\n"
     "3. go to hall: the lamp would stay behind.\n\nComparing them, the first is best. So I will take lamp.",
     "- **take lamp** - gets the object that the task names.\n- **look** - shows the room again.\n"
     "- **go to hall** - leaves the lamp behind.\n\n**Decision:** So I will **take lamp**.",
-    "Option 1 gets the lamp into my hands. Option 2 would only repeat the description. Option 3 is for later, once I carry "
-    "the lamp. Therefore, I will take lamp.",
-    "Consider (1): it brings the lamp. Consider (2): it brings words. Consider (3): it brings me away. So, I will take lamp.",
-    "Option (1), the lamp itself, is what the task needs. Option (2) is a pause. Option (3) is premature. Thus I will take lamp.",
+    "Option 1 gets the lamp into my hands. Option 2 would only repeat the description. Option 3 is for later, "
+    "once I carry the lamp. Therefore, I will take lamp.",
+    "Consider (1): it brings the lamp. Consider (2): it brings words. Consider (3): I go away. So, I will take lamp.",
+    "Option (1), the lamp, is what the task needs. Option (2) is a pause. Option (3) is early. Thus I will take lamp.",
     # other words for the conclusion
     "look is idle, go to hall is early, and take lamp is right on time. Hence I will take lamp.",
     "look is idle, go to hall is early, and take lamp is right on time. Therefore I'll take lamp, because it is near.",
     "look is idle, go to hall is early, and take lamp is right on time. So I choose to take lamp.",
-    "look is idle, go to hall is early, and take lamp is right on time. Consequently, I will take lamp in order to see.",
+    "look is idle, go to hall is early, and take lamp is due by now. Consequently, I will take lamp in order to see.",
     "look is idle, go to hall is early, and take lamp is right on time. So I will `take lamp`",
     # more after the conclusion is left out, whatever it says
-    "look is idle, go to hall is early, and take lamp is right on time. So I will take lamp. I could look, as the expert says.",
+    "look is idle, go to hall is early, and take lamp is due. So I will take lamp. I could look, as the expert says.",
     "look is idle, go to hall is early, and take lamp is right on time. So I will take lamp.\n\nAfter that, I go on.",
     # the present state and what is expected may be spoken of
     "I have not found the lamp before now. To look would delay, to go to hall would fail the task, take lamp would "
     "complete it. So I will take lamp.",
-    "look would have no effect; go to hall would end the episode too early; take lamp would advance the task. So I will take "
-    "lamp.",
-    "The task was described clearly: bring the lamp. look does not help, go to hall is too soon, take lamp does. So I will "
-    "take lamp.",
+    "look would have no effect; go to hall would end the episode too early; take lamp would advance the task. "
+    "So I will take lamp.",
+    "The task was described clearly: bring the lamp. look does not help, go to hall is too soon, take lamp does. "
+    "So I will take lamp.",
 ]
 
 NOT_MENTIONED = "leaves out a candidate"
@@ -62,8 +62,8 @@ BAD = [
     ("Options: take lamp, look, go to hall. So I will take lamp.", "does not weigh the candidates"),
     ("1. take lamp\n2. look\n3. go to hall\n\nSo I will take lamp.", "does not weigh the candidates"),
     # what only the rollouts can tell
-    ("look and go to hall: take lamp completed the task when I tried it, and the others failed (score 0.10). So I will take "
-     "lamp.", KNOWS),
+    ("look and go to hall: take lamp completed the task when I tried it, and the others failed (score 0.10). "
+     "So I will take lamp.", KNOWS),
     ("look, go to hall and take lamp are open, and I was told to end with it. So I will take lamp.", KNOWS),
     ("look and go to hall are worse than take lamp, as the expert would do it. So I will take lamp.", KNOWS),
     ("look and go to hall are worse than take lamp: its rollouts went well. So I will take lamp.", KNOWS),
@@ -108,7 +108,10 @@ def test_deliberation_is_rejected_for_a_stated_reason(text: str, why: str) -> No
         ("A is slow. So I will go to hall.", "A is slow. So I will go to hall."),
         ("A. So I will look.\nSo I will go to hall! And then?", "A. So I will look."),
         ("A is slow.\n\nB  is not. So I will go to hall", "A is slow.\nB is not. So I will go to hall."),
-        ("A needs a key. So I will need a key. So I will look. Bye.", "A needs a key. So I will need a key. So I will look."),
+        (
+            "A needs a key. So I will need a key. So I will look. Bye.",
+            "A needs a key. So I will need a key. So I will look.",
+        ),
         ("A is slow.", ""),
         ("", ""),
     ],

@@ -26,7 +26,11 @@ from tests.method.made_up import DETOUR, SHORT
 def straight() -> Rules:
     """A policy that takes the shortest way, and a base model whose texts pass every check."""
     decides = [
-        {"when": f"So I will {action}.", "replies": [f" would waste a turn, (1) or (2) as it may be. So I will {action}."]} for action in DETOUR
+        {
+            "when": f"So I will {action}.",
+            "replies": [f" would waste a turn, (1) or (2) as it may be. So I will {action}."],
+        }
+        for action in DETOUR
     ]
     return [
         *decides,
