@@ -246,6 +246,14 @@ class EvalSettings(Table, frozen=True, kw_only=True):
     models: Annotated[list[str], Meta(description="model (of this iteration), sft, base, or folders"), SCOPE] = (
         msgspec.field(default_factory=lambda: ["model"])
     )
+    deliberation: Annotated[
+        list[str],
+        Meta(
+            description="whether a turn deliberates: free (as the agent chooses), never (it begins with its action), "
+            "always (it begins as a deliberation does); with several, each model plays once with each"
+        ),
+        SCOPE,
+    ] = msgspec.field(default_factory=lambda: ["free"])
 
 
 class EngineSettings(Table, frozen=True, kw_only=True):
