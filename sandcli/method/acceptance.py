@@ -39,6 +39,7 @@ _SOURCES = re.compile(
 _PAST = r"completed|solved|finished|failed|succeeded|worked|advanced|hindered|ruined|ended|did not affect|didn't affect"
 _OUTCOMES = re.compile(
     rf"\b(?:{_PAST}|had no effect on) (?:the|this|that|my) (?:task|goal|episode|experiment)\b"
+    r"|\b(?:task|goal|episode) (?:was|has been|had been) (?:completed|solved|finished|failed|advanced|hindered)\b"
     rf"|\b(?:it|this|that|which|they|others?|ones?|option|candidate|I|\d+\)|ACTION[\"'`]?) (?:had )?"
     r"(?:failed|succeeded|worked|turned out|resulted|led to|earned|gained|made no progress)\b"
 )

@@ -78,6 +78,7 @@ BAD = [
     ('look is idle, and "go to hall" failed, and take lamp is left over. So I will take lamp.', KNOWS),
     ("look is idle, go to hall is early, take lamp worked; it led to the goal. So I will take lamp.", KNOWS),
     ("look and go to hall turned out badly; that failed, so take lamp it is. So I will take lamp.", KNOWS),
+    ("look is idle, go to hall is early; with take lamp the task was completed. So I will take lamp.", KNOWS),
     ("look is idle, go to hall is early, I am instructed to take lamp here. So I will take lamp.", KNOWS),
     ("With hindsight look and go to hall are a waste beside take lamp. So I will take lamp.", KNOWS),
     # other decisions
