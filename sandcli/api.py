@@ -334,7 +334,7 @@ def _rule(strict: bool, as_recorded: bool) -> str | None:
     from sandcli.errors import UsageError
 
     if strict and as_recorded:
-        raise UsageError("strict and as_recorded contradict each other", "choose one of them")
+        raise UsageError("strict and as-recorded contradict each other", "choose one of them")
     return "strict" if strict else "as-recorded" if as_recorded else None
 
 

@@ -61,6 +61,8 @@ def _from_hub(name: str, file: str | None, fetch: bool) -> Path:
         patterns = [file] if file else _PATTERNS
         folder = Path(snapshot_download(name, repo_type="dataset", allow_patterns=patterns, local_files_only=not fetch))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        if not fetch:
+            raise PrerequisiteError(f"data set {name} is not on this machine yet", "sand collect gets it") from error
         why = str(error).strip().splitlines()[0]
         raise PrerequisiteError(
             f"{name} is no file here, and the hub does not provide it as a data set: {why}",

@@ -154,3 +154,5 @@ def test_unreachable_hub_is_one_line_that_says_what_to_do_offline(monkeypatch: p
     with pytest.raises(PrerequisiteError, match=r"owner/name is no file here.*: no route to the hub$") as caught:
         locate_data("owner/name")
     assert "without a network, download the data set elsewhere" in caught.value.fix
+    with nothing_fetched():
+        assert fails(lambda: locate_data("owner/name")) == "data set owner/name is not on this machine yet"
