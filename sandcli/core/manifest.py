@@ -1,10 +1,17 @@
 """What a run notes about an artifact: what it was made from, what is in it, and what making it took."""
 
 import contextlib
+import hashlib
 import sys
 from importlib import metadata
+from pathlib import Path
+from typing import TypeVar
 
 import msgspec
+
+from sandcli.files import write_atomic
+
+T = TypeVar("T")
 
 SCHEMA = "3"
 """Version of the record types and of what identities hold; part of every identity."""
@@ -32,7 +39,8 @@ class Spent(msgspec.Struct, frozen=True, kw_only=True):
     """What making an artifact took, over all processes that worked on it and were not killed; times in seconds.
 
     `prompt` tokens, `cached` ones among them, `generated` tokens; `batch` is the mean number of sequences decoded
-    together. The waits are summed over all units; `empty` counts completions without text.
+    together. The waits are summed over all units; `empty` counts completions without text, `replaced` the characters of
+    models and worlds that UTF-8 cannot hold.
     """
 
     engine: str = ""
@@ -45,6 +53,7 @@ class Spent(msgspec.Struct, frozen=True, kw_only=True):
     engine_wait: float = 0.0
     environment_wait: float = 0.0
     empty: int = 0
+    replaced: int = 0
 
     def __add__(self, other: "Spent") -> "Spent":
         """Both together; mean batches are weighted by generated tokens."""
@@ -69,18 +78,20 @@ class Spent(msgspec.Struct, frozen=True, kw_only=True):
             found["share of time waiting for environments"] = round(self.environment_wait / waits, 3)
         if self.empty:
             found["empty completions"] = self.empty
+        if self.replaced:
+            found["characters replaced"] = self.replaced
         return found
 
 
 NOTHING_SPENT = Spent()
 
 
-class Manifest(msgspec.Struct, kw_only=True):
+class Manifest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     """What is known about one stage's artifact; times in seconds.
 
     `artifact` is the artifact's hash and `derived` that of each file derived from it: both are checked before the
     files are read. `accepted` lists the reasons why it was stale and kept anyway; `left_out` gives the reason for every
-    unit that makes no record; `forced`: the work began with `--force`.
+    unit that makes no record; `forced`: the work began with `--force`. `checksum` is that of the file, without itself.
     """
 
     stage: str
@@ -98,6 +109,38 @@ class Manifest(msgspec.Struct, kw_only=True):
     finished: str = ""
     versions: dict[str, str] = {}
     loss: list[tuple[int, float]] = []
+    checksum: str = ""
+
+
+def read_manifest(path: Path) -> Manifest | None:
+    """A manifest; None if it is missing, damaged or edited."""
+    made = read_note(path, Manifest)
+    if made is None or (made.checksum and made.checksum != _checksum(path.read_bytes(), made.checksum)):
+        return None
+    return made
+
+
+def write_manifest(path: Path, manifest: Manifest) -> None:
+    """Write it with its checksum."""
+    manifest.checksum = ""
+    manifest.checksum = _checksum(_encode(manifest), "")
+    write_atomic(path, [_encode(manifest)])
+
+
+def _encode(manifest: Manifest) -> bytes:
+    return msgspec.json.format(msgspec.json.encode(manifest)) + b"\n"
+
+
+def _checksum(content: bytes, known: str) -> str:
+    """Of the file's text, so that it holds whatever fields later versions add."""
+    return hashlib.sha256(content.replace(f'"checksum": "{known}"'.encode(), b"")).hexdigest()[:16]
+
+
+def read_note(path: Path, kind: type[T]) -> T | None:
+    """What a JSON file holds; None if it is missing or damaged."""
+    with contextlib.suppress(OSError, msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return msgspec.json.decode(path.read_bytes(), type=kind)
+    return None
 
 
 def versions() -> dict[str, str]:

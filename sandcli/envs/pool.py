@@ -10,12 +10,12 @@ import asyncio
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Sequence
 from types import TracebackType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from sandcli.envs.base import Outcome, Reset, World
 from sandcli.envs.worker import MAX_DEATHS, Worker, WorkerDied, WorkerReplaced
 from sandcli.errors import MachineryError
-from sandcli.records import Step, Task
+from sandcli.records import Step, Task, storable
 
 _MAX_IMBALANCE = 4
 """A task spreads to another worker if its own workers hold this many more episodes than the idlest one."""
@@ -51,6 +51,11 @@ class Pool:
     def waited(self) -> float:
         """Seconds that episodes waited for an answer, summed over all episodes."""
         return sum(worker.waited for worker in self._workers)
+
+    @property
+    def replaced(self) -> int:
+        """Characters of observations and instructions that UTF-8 cannot hold, and that were replaced."""
+        return sum(worker.replaced for worker in self._workers)
 
     async def __aenter__(self) -> "Pool":
         try:
@@ -169,7 +174,7 @@ class Session:
                 if deaths == MAX_DEATHS:
                     raise MachineryError(error.reason, str(error)) from error
                 continue
-            outcome = Outcome(*answer)
+            outcome = self._outcome(answer)
             self._history.append((action, outcome))
             return outcome
 
@@ -199,7 +204,28 @@ class Session:
     async def _restore(self, actions: list[str]) -> Restored:
         self._generation, answer = await self._worker.call_with_restarts("restore", self._task, actions)
         self._slot, reset, outcomes = answer
-        return Restored(Reset(*reset), [Outcome(*outcome) for outcome in outcomes])
+        return Restored(self._reset(reset), [self._outcome(outcome) for outcome in outcomes])
+
+    def _reset(self, answer: tuple[Any, ...]) -> Reset:
+        reset = Reset(*answer)
+        return Reset(self._text(reset.instruction), _score(reset.score))
+
+    def _outcome(self, answer: tuple[Any, ...]) -> Outcome:
+        outcome = Outcome(*answer)
+        return outcome._replace(observation=self._text(outcome.observation), score=_score(outcome.score))
+
+    def _text(self, text: str) -> str:
+        """What the world says, with every character replaced that cannot be recorded."""
+        said, replaced = storable(text)
+        self._worker.replaced += replaced
+        return said
+
+
+def _score(score: float) -> float:
+    """A score of the world, which must be in [0, 1]; NaN is not."""
+    if not 0 <= score <= 1:
+        raise MachineryError("environment", f"the world gave a score of {score}, which is not between 0 and 1")
+    return score
 
 
 def replay_diverged(number: int, action: str, observed: str, recorded: str) -> MachineryError:

@@ -56,6 +56,7 @@ class Worker:
         self.generation = 0
         self.sessions = 0
         self.waited = 0.0
+        self.replaced = 0
 
     async def call(self, operation: str, *arguments: Any, generation: int | None = None) -> tuple[int, Any]:
         """Send one request, starting the process if needed; the generation that answered, and its answer.

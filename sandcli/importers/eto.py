@@ -12,6 +12,8 @@ import msgspec
 
 from sandcli.agent.turns import Turn, parse
 from sandcli.errors import UsageError
+from sandcli.progress import notice
+from sandcli.records import storable
 
 _OBSERVATION = "Observation:"
 _FIX = 'a row is {"id": "9_412", "conversations": [{"from": "human", "value": ...}, ...]}'
@@ -62,10 +64,15 @@ def read_trajectories(path: Path) -> list[RecordedTrajectory]:
 
 def _load(path: Path) -> list[Any]:
     try:
-        content = json.loads(path.read_text())
+        text = path.read_text()
+        content = json.loads(text)
+        said, replaced = storable(json.dumps(content, ensure_ascii=False)) if r"\u" in text else ("", 0)
+        if replaced:
+            notice(f"{path}: {replaced} characters that UTF-8 cannot hold were replaced")
+            content = json.loads(said)
     except OSError as error:
         raise UsageError(f"{path}: {error.strerror}", "use the path of a JSON file in ETO's form") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # not JSON, not UTF-8, numbers too long, lists too deep
         where = f":{error.lineno}" if isinstance(error, json.JSONDecodeError) else ""
         raise UsageError(f"{path}{where}: not JSON: {error}", "use a JSON list of rows in ETO's form") from None
     if not isinstance(content, list) or not content:

@@ -100,5 +100,6 @@ def _retrained(run: Run, settings: Settings, evaluated: set[Key]) -> tuple[str, 
     folders = {name: path for name, path in paths.items() if name in models and path.exists()}
     current = {name: fingerprint(folder) for name, folder in folders.items()}
     before = run.artifact("eval").digests()
-    changed = {str(key[-1]) for key in evaluated if before.get(unit_name(key)) != current.get(str(key[-1]))}
+    names = {unit_name(key): str(key[-1]) for key in evaluated}
+    changed = {name for unit, name in names.items() if before.get(unit, current.get(name)) != current.get(name)}
     return tuple(name for name in current if name in changed)
