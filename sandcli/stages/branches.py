@@ -30,8 +30,9 @@ class Branch(NamedTuple):
     def depends_on(self) -> tuple[object, ...]:
         """What its rollout depends on."""
         trajectory = self.at.trajectory
-        steps = trajectory.steps if self.candidate == 0 else self.at.prefix
-        return trajectory.task, trajectory.instruction, steps, self.action, self.thought
+        expert = (trajectory.steps, trajectory.reward)  # its rollout is the rest of the trajectory
+        known = expert if self.candidate == 0 else (self.at.prefix,)
+        return trajectory.task, trajectory.instruction, *known, self.action, self.thought
 
 
 def branches(at: ExpertStep, sample: Sample) -> list[Branch]:

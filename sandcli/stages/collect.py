@@ -13,13 +13,14 @@ from typing import NamedTuple
 from sandcli.agent.turns import normalise
 from sandcli.core.context import Context
 from sandcli.core.manifest import Identity
-from sandcli.core.stage import Metrics, Skipped, Stage, Unit
+from sandcli.core.stage import Metrics, Skipped, Stage, State, Unit
 from sandcli.engines.base import Model
 from sandcli.errors import UsageError
 from sandcli.importers.eto import RecordedTrajectory, read_trajectories
 from sandcli.models import fingerprint
 from sandcli.records import Task, Trajectory
 from sandcli.stages.demonstrations import Demonstrator
+from sandcli.stages.inputs import must_hold_trajectories
 
 PREVIOUS = "D_delib of "
 """How the source of expert data begins that is the previous iteration's D_delib."""
@@ -104,6 +105,11 @@ class CollectStage(Stage[Wanted, Trajectory]):
                 f"{self.artifact.path} came from elsewhere ({made.settings['source']}); this run cannot make it again",
                 "name the file again with --from, or make another run with sand init --from",
             )
+
+    def check(self, state: State) -> None:
+        """Raise `UsageError` if the trajectories came from elsewhere and were all deleted since."""
+        if self._made_elsewhere():
+            must_hold_trajectories(self.artifact.path, "put the file back, or make another run with sand init --from")
 
     def units(self) -> list[Unit[Wanted]]:
         """The rows of the file, or the world's training tasks; none if the trajectories came from elsewhere."""

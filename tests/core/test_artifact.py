@@ -1,7 +1,6 @@
 """Artifacts: sealed ones are checked before they are read, hand edits are accepted, and old ones are set aside."""
 
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -13,33 +12,9 @@ from sandcli.core.stage import Options
 from sandcli.errors import Exit, Interrupted, PrerequisiteError, UsageError
 from sandcli.records import Failure
 from sandcli.report.build import build_report
-from sandcli.status import status_of
-from tests.core.runs import LIMIT, STAGES, edit, failing
-from tests.helpers import artifact, contents, context, lines, make_run, perform, state
-
-Damage = Callable[[Path], None]
-
-
-def cut(path: Path) -> None:
-    path.write_bytes(path.read_bytes()[:-40])
-
-
-def empty(path: Path) -> None:
-    path.write_bytes(b"")
-
-
-def zeros(path: Path) -> None:
-    content = path.read_bytes()
-    path.write_bytes(content[: len(content) // 2] + b"\0" * 40 + content[len(content) // 2 + 40 :])
-
-
-def delete_a_line(path: Path) -> None:
-    path.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[1:]))
-
-
-def double_a_line(path: Path) -> None:
-    whole = path.read_bytes()
-    path.write_bytes(whole + whole.splitlines(keepends=True)[0])
+from tests.core.damage import Damage, cut, delete_a_line, double_a_line, empty, folder, zeros
+from tests.core.runs import LIMIT
+from tests.helpers import artifact, contents, lines, perform, state
 
 
 @pytest.mark.parametrize("damage", [cut, empty, zeros, delete_a_line, double_a_line])
@@ -75,6 +50,22 @@ def test_damaged_d_delib_is_refused_and_made_again(run: Path, damage: Damage) ->
     perform("synthesize", run, limit=LIMIT)
     assert path.read_bytes() == whole
     assert len(list(Run(run).deliberations())) == LIMIT
+
+
+@pytest.mark.parametrize("stage", ["sample", "eval"])
+def test_folder_in_place_of_an_artifact_is_named(run: Path, stage: StageName) -> None:
+    made = artifact(run, stage)
+    folder(made.path)
+    with pytest.raises(PrerequisiteError, match=f"{made.path}: cannot read: Is a directory"):
+        perform(stage, run, limit=LIMIT)
+    perform(stage, run, limit=LIMIT, options=Options(force=True))
+    assert made.path.is_file()
+
+
+def test_folder_in_place_of_d_delib_is_named(run: Path) -> None:
+    folder(run / "deliberations.jsonl")
+    with pytest.raises(PrerequisiteError, match=r"deliberations\.jsonl: cannot write: Is a directory"):
+        perform("synthesize", run, limit=LIMIT)
 
 
 def test_edited_record_is_accepted_by_its_stage(run: Path) -> None:
@@ -174,120 +165,6 @@ def test_manifest_is_read_back(tmp_path: Path) -> None:
     assert made.versions["sandcli"]
     assert made.finished.startswith(time.strftime("%Y-"))
     assert run.artifact("sample").manifest(part=True) is None
-
-
-def flip(path: Path) -> None:
-    """Flip one bit in the middle, so that the file may still be what it should be by its form."""
-    content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 1
-    path.write_bytes(content)
-
-
-def not_text(path: Path) -> None:
-    content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 0x80
-    path.write_bytes(content)
-
-
-def folder(path: Path) -> None:
-    path.unlink()
-    path.mkdir()
-
-
-def other(path: Path) -> None:
-    path.write_text("[1, 2]\n")
-
-
-DAMAGE = [cut, empty, zeros, flip, not_text, folder, other]
-
-
-@pytest.mark.parametrize("damage", [*DAMAGE, Path.unlink])
-def test_damaged_manifest_is_named_and_costs_no_record(run: Path, damage: Damage, begun: list[str]) -> None:
-    note, before = artifact(run, "sample").note("json"), (run / "samples.jsonl").read_bytes()
-    damage(note)
-    with pytest.raises(PrerequisiteError, match=rf"samples\.jsonl cannot be checked: {note} is missing or damaged"):
-        perform("rollout", run, limit=LIMIT)
-    with pytest.raises(PrerequisiteError, match=f"{note} is damaged" if note.exists() else "has no manifest"):
-        perform("sample", run, limit=LIMIT)
-    if damage is folder:
-        note.rmdir()
-    perform("sample", run, limit=LIMIT, options=Options(accept_stale=True))
-    assert (run / "samples.jsonl").read_bytes() == before
-    assert begun == []
-    assert state("rollout", run, limit=LIMIT).kind == "done"
-
-
-@pytest.mark.parametrize("stage", [*STAGES])
-@pytest.mark.parametrize("damage", DAMAGE)
-@pytest.mark.parametrize("kind", ["json", "json.part", "units.json", "failures.jsonl", "journal", "artifact"])
-def test_status_always_answers(run: Path, stage: StageName, damage: Damage, kind: str) -> None:
-    made = artifact(run, stage)
-    path = {"journal": made.journal, "artifact": made.path}.get(kind, made.note(kind))
-    if not path.exists():
-        path.write_bytes((made.note("json") if kind == "json.part" else made.path).read_bytes())
-    damage(path)
-    found = status_of(context(run))
-    assert [line.stage for line in found] == list(ARTIFACTS)
-
-
-@pytest.mark.parametrize("damage", [*DAMAGE, Path.unlink])
-def test_lost_digests_make_no_finished_stage_stale(run: Path, damage: Damage, begun: list[str]) -> None:
-    note = artifact(run, "sample").note("units.json")
-    before = note.read_bytes()
-    damage(note)
-    if damage is folder:
-        note.rmdir()
-    if damage is flip:
-        assert state("sample", run, limit=LIMIT).kind == "done"
-        return
-    assert perform("sample", run, limit=LIMIT).message.endswith("nothing to do")
-    assert note.read_bytes() == before
-    assert begun == []
-
-
-def test_lost_digests_are_named_if_the_input_changed_since(run: Path) -> None:
-    note = artifact(run, "sample").note("units.json")
-    note.unlink()
-    edit(run / "expert.jsonl", 1, instruction="Bring it.")
-    with pytest.raises(PrerequisiteError, match=f"{note} is lost"):
-        perform("sample", run, limit=LIMIT)
-
-
-@pytest.mark.parametrize("damage", [cut, zeros, not_text, folder, other, Path.unlink])
-def test_damaged_list_of_failures_is_made_again(
-    tmp_path: Path, damage: Damage, monkeypatch: pytest.MonkeyPatch, begun: list[str]
-) -> None:
-    root = make_run(tmp_path / "run", sample__n=2)
-    for stage in STAGES[:4]:
-        with failing(monkeypatch, "(House 1.)" if stage == "sample" else "nowhere"):
-            perform(stage, root, limit=2, options=Options(accept_failures=True))
-    note = artifact(root, "sample").note("failures.jsonl")
-    damage(note)
-    with pytest.raises(UsageError, match=f"{note} is damaged: ") as caught:
-        perform("synthesize", root, limit=2)
-    assert caught.value.fix == f"sand sample --run {root} tries these units again"
-    begun.clear()
-    if damage is folder:
-        note.rmdir()
-    perform("sample", root, limit=2)
-    assert sorted(begun) == [f'sample ["fetch_1",{step}]' for step in range(4)]
-    assert artifact(root, "sample").failures() == []
-
-
-@pytest.mark.parametrize("stage", ["collect", "sample", "rollout", "critique", "eval"])
-def test_folder_in_place_of_an_artifact_is_named(run: Path, stage: StageName) -> None:
-    made = artifact(run, stage)
-    folder(made.path)
-    with pytest.raises(PrerequisiteError, match=f"{made.path}: cannot read: Is a directory"):
-        perform(stage, run, limit=LIMIT)
-    perform(stage, run, limit=LIMIT, options=Options(force=True))
-    assert made.path.is_file()
-
-
-def test_folder_in_place_of_d_delib_is_named(run: Path) -> None:
-    folder(run / "deliberations.jsonl")
-    with pytest.raises(PrerequisiteError, match=r"deliberations\.jsonl: cannot write: Is a directory"):
-        perform("synthesize", run, limit=LIMIT)
 
 
 def test_failures_are_replaced_as_a_whole(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from sandcli.core.artifact import StageName
 from sandcli.core.stage import Options
-from tests.core.runs import LIMIT, STAGES, edit
+from tests.core.runs import LIMIT, STAGES, edit, rewrite
 from tests.helpers import accept_edit, artifact, lines, perform, state
 from tests.toyworld import ToyWorld
 
@@ -108,3 +108,31 @@ def test_fewer_trajectories_make_every_later_stage_stale(run: Path) -> None:
     perform("collect", run, limit=1, options=Options(force=True))
     for stage in ("sample", "rollout", "critique", "synthesize"):
         assert state(stage, run, limit=1).kind == "stale"
+
+
+@pytest.mark.parametrize("change", [{"end": "max_steps"}, {"success": False}, {"reward": 0.25}])
+def test_changed_outcome_of_a_rollout_makes_its_critique_stale(run: Path, change: dict[str, Any]) -> None:
+    path = artifact(run, "rollout").path
+    number = next(n for n, line in enumerate(lines(path)) if line["success"] and line["end"] == "done")
+    rewrite(path, number, **change)
+    accept_edit("rollout", run, limit=LIMIT)
+    (reason,) = state("critique", run, limit=LIMIT).reasons
+    assert reason.startswith("1 units made from other input")
+
+
+def test_changed_reward_of_the_expert_makes_rollouts_and_critiques_stale(run: Path) -> None:
+    edit(artifact(run, "collect").path, 0, reward=0.75, success=False)
+    for stage in ("rollout", "critique"):
+        (reason,) = state(stage, run, limit=LIMIT).reasons
+        assert reason.endswith('units made from other input, first ["fetch_0",0,0]')
+
+
+def test_changed_observation_of_the_last_step_reaches_d_delib_without_force(run: Path) -> None:
+    path = artifact(run, "collect").path
+    edited = next(n for n, line in enumerate(lines(path)) if line["id"] == "fetch_0")
+    steps = lines(path)[edited]["steps"]
+    steps[-1]["observation"] = "You put down the lamp."
+    edit(path, edited, steps=steps)
+    assert state("sample", run, limit=LIMIT).refresh and state("synthesize", run, limit=LIMIT).refresh
+    perform("synthesize", run, limit=LIMIT)
+    assert lines(run / "deliberations.jsonl")[edited]["steps"][-1]["observation"] == "You put down the lamp."

@@ -1,9 +1,12 @@
 """Crash-safe JSONL: complete records survive any damage to the file, and nothing else is read as a record."""
 
+import errno
+import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
@@ -210,6 +213,30 @@ def test_lock_is_held_once_and_names_its_holder(tmp_path: Path) -> None:
             pass
     with lock(tmp_path / "l", "sand x"):
         pass
+
+
+def test_lock_that_fails_names_its_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sandcli.core.store.fcntl.flock", failing_with(errno.EIO))
+    with pytest.raises(PrerequisiteError, match=f"^{tmp_path}/l: cannot lock: Input/output error$"), lock_of(tmp_path):
+        pass
+
+
+def test_file_system_without_locks_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sandcli.core.store.fcntl.flock", failing_with(errno.ENOLCK))
+    said: list[str] = []
+    with lock(tmp_path / "l", "sand x", said.append):
+        assert said == [f"{tmp_path}/l: this file system has no locks: do not start this stage twice at the same time"]
+
+
+def failing_with(number: int) -> Callable[..., None]:
+    def fail(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    return fail
+
+
+def lock_of(folder: Path) -> AbstractContextManager[None]:
+    return lock(folder / "l", "sand x")
 
 
 LIMITED = """
