@@ -1,5 +1,6 @@
 """Fingerprints tell one content from another, also if a file was changed so that its size and time stayed the same."""
 
+import hashlib
 import os
 from pathlib import Path
 
@@ -31,7 +32,7 @@ def test_change_in_place_that_keeps_size_and_time_changes_the_fingerprint(weight
 def test_file_that_has_not_changed_lately_is_read_once(weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(models, "_RECENTLY", 0)
     before = fingerprint(weights)
-    monkeypatch.setattr(models.hashlib, "file_digest", None)
+    monkeypatch.setattr(hashlib, "file_digest", None)
     assert fingerprint(weights) == before
 
 

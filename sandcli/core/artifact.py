@@ -140,7 +140,8 @@ class Artifact(Generic[R]):
         """Remove the manifest of work in progress, and what a kill may have left of a folder's journal."""
         if self.record is None:
             discard(self.journal)
-        self.note("json.part").unlink(missing_ok=True)
+        if self.note("json.part").exists():  # where nothing can be written, not even this can be tried
+            self.note("json.part").unlink()
 
     def digests(self) -> dict[str, str]:
         """The digest of every planned unit's input, by the unit's name, as of the last run that did any work.
@@ -207,8 +208,11 @@ class Artifact(Generic[R]):
 
     def put_back(self, moved: Sequence[str]) -> None:
         """Undo `set_aside`, and remove what was begun since: nothing came of it."""
-        self.note("failures.jsonl").unlink(missing_ok=True)
-        self.note("json.part").unlink(missing_ok=True)
+        for begun in (self.journal, self.note("failures.jsonl"), self.note("json.part")):
+            if begun.is_dir():
+                discard(begun)
+            else:
+                begun.unlink(missing_ok=True)
         for aside in map(Path, reversed(moved)):  # the artifact comes last, after everything about it
             back = self.root.joinpath(*aside.relative_to(self.root / "aside").parts[1:])
             if back.is_dir():

@@ -243,3 +243,61 @@ def test_damaged_manifest_does_not_stop_force(run: Path) -> None:
     for kind in ("json", "json.part", "units.json"):
         artifact(run, "sample").note(kind).write_text('{"stage": ')
     assert perform("sample", run, limit=2, options=Options(force=True)).exit is Exit.DONE
+
+
+def test_emptied_expert_data_is_refused_by_every_reader_and_made_again(run: Path) -> None:
+    path = run / "expert.jsonl"
+    whole = path.read_bytes()
+    empty(path)
+    for stage in ("sample", "rollout", "critique", "synthesize"):
+        with pytest.raises(PrerequisiteError, match=r"expert\.jsonl was changed"):
+            perform(stage, run, limit=LIMIT)
+    perform("collect", run, limit=LIMIT)
+    assert path.read_bytes() == whole
+
+
+def test_emptied_expert_data_from_elsewhere_is_not_accepted(run: Path) -> None:
+    made = artifact(run, "collect").manifest()
+    assert made is not None
+    made.identity.settings["source"] = "D_delib of ../it0"
+    artifact(run, "collect").write_manifest(made)
+    empty(run / "expert.jsonl")
+    with pytest.raises(UsageError, match=r"expert\.jsonl holds no trajectory"):
+        perform("collect", run, limit=LIMIT)
+    assert (run / "expert.jsonl").exists()
+
+
+def test_empty_expert_data_is_never_sampled_from(run: Path) -> None:
+    empty(run / "expert.jsonl")
+    perform("collect", run, limit=LIMIT, options=Options(accept_stale=True))
+    with pytest.raises(UsageError, match=r"expert\.jsonl holds no trajectory"):
+        perform("sample", run, limit=LIMIT, options=Options(force=True))
+
+
+def no_model(*_: object) -> None:
+    raise PrerequisiteError("the model does not load", "copy it again")
+
+
+def test_artifact_stays_in_place_if_the_model_does_not_load(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    artifact(run, "sample").set_failures([Failure(unit=["a"], reason="timeout", detail="x", attempts=3)])
+    before = contents(run)
+    monkeypatch.setattr("sandcli.core.context.open_engine", no_model)
+    with pytest.raises(PrerequisiteError, match="does not load"):
+        perform("sample", run, limit=LIMIT, options=Options(force=True), run__seed=1)
+    assert contents(run) == before
+    assert not (run / "aside").exists()
+
+
+def test_folder_and_its_checkpoints_are_put_back(tmp_path: Path) -> None:
+    made = empty_run(tmp_path).artifact("train")
+    for path in (made.path, made.journal / "checkpoints", made.log.parent):
+        path.mkdir(parents=True)
+        (path / "file").write_text(path.name)
+    made.log.write_text("{}\n")
+    made.write_manifest(manifest())
+    before = contents(tmp_path)
+    moved = made.set_aside()
+    made.begin(manifest(n="3").identity, forced=True)
+    made.open_journal(resume=False)
+    made.put_back(moved)
+    assert contents(tmp_path) == before

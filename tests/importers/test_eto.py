@@ -136,3 +136,17 @@ def test_reader_reads_the_published_sample() -> None:
     assert found.observations[0].startswith("This room is called the foundry.")
     assert found.observations[1] == "You teleport to the kitchen."
     assert ScienceWorld().task_of(found.id) == Task(name="test-conductivity", variation=412)
+
+
+def test_characters_that_utf8_cannot_hold_are_replaced_and_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = file(tmp_path, [row([*MESSAGES[:-1], ("human", "Observation: You \udc80 go \U0001f4a1.")])])
+    (found,) = read_trajectories(path)
+    assert found.observations[-1] == "You \ufffd go \U0001f4a1."
+    assert capsys.readouterr().err == f"{path}: 1 characters that UTF-8 cannot hold were replaced\n"
+
+
+@pytest.mark.parametrize("content", ["[" * 100_000, "[" + "1" * 5000 + "]"], ids=["too deep", "too long a number"])
+def test_json_that_python_does_not_read_is_an_error_of_the_file(tmp_path: Path, content: str) -> None:
+    assert error(file(tmp_path, content)).startswith(f"{tmp_path}/rows.json: not JSON: ")
