@@ -13,8 +13,6 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar
 
-import msgspec
-
 from sandcli.core.manifest import (
     NOTHING_SPENT,
     Identity,
@@ -31,7 +29,7 @@ from sandcli.errors import PrerequisiteError, SandError, UsageError
 from sandcli.files import end_with_newline, fsync_path, write_atomic
 from sandcli.models import fingerprint
 from sandcli.progress import notice
-from sandcli.records import Failure
+from sandcli.records import Failure, encoded
 
 StageName = Literal["collect", "sft", "sample", "rollout", "critique", "synthesize", "train", "eval"]
 
@@ -152,7 +150,7 @@ class Artifact(Generic[R]):
 
     def add_digests(self, digests: dict[str, str]) -> None:
         """Note the digests of more units."""
-        write_atomic(self.note("units.json"), [msgspec.json.encode(self.digests() | digests)])
+        write_atomic(self.note("units.json"), [encoded(self.digests() | digests)])
 
     def failures(self) -> list[Failure]:
         """The units that failed for technical reasons in the last run. Raises `UsageError` if the list is damaged."""
@@ -170,7 +168,7 @@ class Artifact(Generic[R]):
         """Replace the list of failed units."""
         path = self.note("failures.jsonl")
         if failures:
-            write_atomic(path, (msgspec.json.encode(failure) + b"\n" for failure in failures))
+            write_atomic(path, (encoded(failure) + b"\n" for failure in failures))
         else:
             path.unlink(missing_ok=True)
 

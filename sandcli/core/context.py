@@ -124,7 +124,7 @@ class Context:
     def seed(self, *key: str | int) -> int:
         """A unit's seed: a function of the run's seed and the unit's key."""
         text = ":".join(map(str, (self.settings.run.seed, *key)))
-        return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big") >> 1
+        return int.from_bytes(hashlib.sha256(text.encode(errors="surrogatepass")).digest()[:4], "big") >> 1
 
     @asynccontextmanager
     async def engine(self, model: Model) -> AsyncIterator[Engine]:

@@ -81,11 +81,15 @@ def _size(model: Model) -> int:
 
 
 def _past_runs() -> list[PastRun]:
-    """What is known; lines of another version of this program are skipped."""
+    """What is known; damaged lines, and those of another version of this program, are skipped."""
+    lines: list[bytes] = []
     found = []
-    for line in _file().read_bytes().splitlines() if _file().exists() else []:
-        with contextlib.suppress(msgspec.MsgspecError):
-            found.append(msgspec.json.decode(line, type=PastRun))
+    with contextlib.suppress(OSError):
+        lines = _file().read_bytes().splitlines()
+    for line in lines:
+        with contextlib.suppress(msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+            past = msgspec.json.decode(line, type=PastRun)
+            found += [past] if past.spent.units > 0 else []
     return found
 
 

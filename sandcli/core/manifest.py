@@ -10,6 +10,7 @@ from typing import TypeVar
 import msgspec
 
 from sandcli.files import write_atomic
+from sandcli.records import encoded
 
 T = TypeVar("T")
 
@@ -128,7 +129,7 @@ def write_manifest(path: Path, manifest: Manifest) -> None:
 
 
 def _encode(manifest: Manifest) -> bytes:
-    return msgspec.json.format(msgspec.json.encode(manifest)) + b"\n"
+    return msgspec.json.format(encoded(manifest)) + b"\n"
 
 
 def _checksum(content: bytes, known: str) -> str:

@@ -11,8 +11,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Literal, NamedTuple, TypeVar, cast
 
-import msgspec
-
 from sandcli.core.artifact import Artifact, StageName
 from sandcli.core.context import Context
 from sandcli.core.manifest import SCHEMA, Identity, Manifest
@@ -24,7 +22,7 @@ from sandcli.fields import values_with
 from sandcli.models import fingerprint
 from sandcli.prompts import digest as text_digest
 from sandcli.prompts import load
-from sandcli.records import Failure, Key
+from sandcli.records import Failure, Key, encoded
 from sandcli.settings import SCOPE, Effect, Settings
 
 P = TypeVar("P")
@@ -52,7 +50,7 @@ class Unit(Generic[P]):
 
 def unit_name(key: Key) -> str:
     """A unit's key as text."""
-    return msgspec.json.encode(key).decode()
+    return encoded(key).decode()
 
 
 class Skipped(NamedTuple):

@@ -10,7 +10,7 @@ from sandcli.agent.turns import normalise
 from sandcli.core.context import Context
 from sandcli.engines.base import Engine, Sampling
 from sandcli.envs.pool import Pool, Session
-from sandcli.errors import MachineryError
+from sandcli.errors import MachineryError, UsageError
 from sandcli.messages import Message
 from sandcli.method.inconsistency import ExpertStep
 from sandcli.records import End, Key, Rollout, Sample, Step, Trajectory
@@ -40,6 +40,11 @@ def branches(at: ExpertStep, sample: Sample) -> list[Branch]:
     thoughts: dict[str, str] = {}
     for draw in sample.samples:
         thoughts.setdefault(normalise(draw.action), draw.thought)
+    if unknown := [c.action for c in sample.candidates[1:] if c.action not in thoughts]:
+        raise UsageError(
+            f"samples.jsonl: {sample.id}, step {sample.step}: no sample has the candidate {unknown[0]!r}",
+            "correct that line, then run sand sample again; or redo it with --force",
+        )
     expert = Branch(at, 0, at.expert.action, at.expert.thought, sample.candidates[0].count)
     others = enumerate(sample.candidates[1:], 1)
     return [expert, *(Branch(at, n, c.action, thoughts[c.action], c.count) for n, c in others)]

@@ -7,6 +7,7 @@ import pytest
 
 from sandcli.core.artifact import StageName
 from sandcli.core.stage import Options
+from sandcli.errors import UsageError
 from tests.core.runs import LIMIT, STAGES, edit, rewrite
 from tests.helpers import accept_edit, artifact, lines, perform, state
 from tests.toyworld import ToyWorld
@@ -136,3 +137,12 @@ def test_changed_observation_of_the_last_step_reaches_d_delib_without_force(run:
     assert state("sample", run, limit=LIMIT).refresh and state("synthesize", run, limit=LIMIT).refresh
     perform("synthesize", run, limit=LIMIT)
     assert lines(run / "deliberations.jsonl")[edited]["steps"][-1]["observation"] == "You put down the lamp."
+
+
+def test_candidate_that_no_sample_has_is_named(run: Path) -> None:
+    path = artifact(run, "sample").path
+    number, line = next((n, line) for n, line in enumerate(lines(path)) if line["deliberate"])
+    rewrite(path, number, candidates=[*line["candidates"], {"action": "fly", "count": 1}])
+    accept_edit("sample", run, limit=LIMIT)
+    with pytest.raises(UsageError, match=rf"{line['id']}, step {line['step']}: no sample has the candidate 'fly'"):
+        perform("rollout", run, limit=LIMIT)

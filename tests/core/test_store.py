@@ -1,6 +1,7 @@
 """Crash-safe JSONL: complete records survive any damage to the file, and nothing else is read as a record."""
 
 import errno
+import json
 import os
 import re
 import subprocess
@@ -131,6 +132,15 @@ def test_bad_line_in_the_middle_is_named_by_file_and_line(tmp_path: Path, bad: b
         assert caught.value.what.startswith(f"{path}:2: ")
         assert "\n" not in caught.value.what
     assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("change", [{"reward": 7.5}, {"reward": -1.0}, {"step": -1}, {"tokens": -3}])
+def test_value_out_of_range_is_named_by_file_and_line(tmp_path: Path, change: dict[str, float]) -> None:
+    path = tmp_path / "c.jsonl"
+    good = {"id": "a", "step": 0, "candidate": 0, "action": "look", "reward": 0.5, "critique": "", "tokens": 3}
+    path.write_text("".join(json.dumps(line) + "\n" for line in (good, {**good, "id": "b", **change})))
+    with pytest.raises(UsageError, match=rf"^{path}:2: not a valid record: Expected .*`\$\.{next(iter(change))}`$"):
+        list(Records(path, Critique))
 
 
 def test_missing_field_is_named(tmp_path: Path) -> None:

@@ -196,6 +196,20 @@ def test_record_that_could_not_be_read_back_is_not_written(tmp_path: Path, monke
     assert perform("sample", root).exit is Exit.DONE
 
 
+def test_failure_told_in_characters_that_utf8_cannot_hold_is_listed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = make_run(tmp_path / "run", run__retries=0)
+    perform("collect", root, limit=1)
+
+    async def failing(*_: Any) -> None:
+        raise MachineryError("engine", "it said \udcff")
+
+    monkeypatch.setattr(ScriptedEngine, "generate", failing)
+    perform("sample", root)
+    assert {failure.detail for failure in artifact(root, "sample").failures()} == {"it said \ufffd"}
+
+
 def test_request_that_the_engine_cancels_fails_its_unit_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root = make_run(tmp_path / "run", run__retries=1)
     perform("collect", root, limit=2)
