@@ -94,17 +94,19 @@ class Artifact(Generic[R]):
         return Records(path, self.record) if path.exists() else None
 
     def _check(self, path: Path, hash_of: Callable[[Manifest], str]) -> None:
-        made = self.manifest()
-        if made is None:
+        made, note = self.manifest(), self.note("json")
+        if made is None and note.exists():
             raise PrerequisiteError(
-                f"{path} cannot be checked: {self.note('json')} is missing or damaged",
+                f"{path} cannot be checked: {note} is damaged",
                 f"{self.command} --accept-stale keeps it as it is, --force makes it again",
             )
-        known = hash_of(made)
-        if not known or known == fingerprint(path):
+        known = hash_of(made) if made else ""
+        if known and known == fingerprint(path):
             return
         if self.record is not None and path == self.path:
             Records(path, self.record).find_damage()  # if a line is damaged, its number says more
+        if not known:  # it was put there by hand: what its lines say is all there is to check
+            return
         raise PrerequisiteError(
             f"{path} was changed after `sand {self.stage}` finished",
             f"if you edited it on purpose: {self.command} checks it, redoes units that are missing, and accepts it "

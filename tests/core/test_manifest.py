@@ -9,18 +9,18 @@ from sandcli.core.run import ARTIFACTS
 from sandcli.core.stage import Options
 from sandcli.errors import PrerequisiteError, UsageError
 from sandcli.status import status_of
-from tests.core.damage import DAMAGE, Damage, cut, flip, folder, not_text
+from tests.core.damage import DAMAGE, Damage, cut, double_a_line, flip, folder, not_text
 from tests.core.runs import LIMIT, STAGES, edit, failing
 from tests.helpers import artifact, context, make_run, perform, state
 
 
-@pytest.mark.parametrize("damage", [cut, flip, not_text, folder, Path.unlink])
+@pytest.mark.parametrize("damage", [cut, flip, not_text, folder])
 def test_damaged_manifest_is_named_and_costs_no_record(run: Path, damage: Damage, begun: list[str]) -> None:
     note, before = artifact(run, "sample").note("json"), (run / "samples.jsonl").read_bytes()
     damage(note)
-    with pytest.raises(PrerequisiteError, match=rf"samples\.jsonl cannot be checked: {note} is missing or damaged"):
+    with pytest.raises(PrerequisiteError, match=rf"samples\.jsonl cannot be checked: {note} is damaged"):
         perform("rollout", run, limit=LIMIT)
-    with pytest.raises(PrerequisiteError, match=f"{note} is damaged" if note.exists() else "has no manifest"):
+    with pytest.raises(PrerequisiteError, match=f"{note} is damaged"):
         perform("sample", run, limit=LIMIT)
     if damage is folder:
         note.rmdir()
@@ -28,6 +28,24 @@ def test_damaged_manifest_is_named_and_costs_no_record(run: Path, damage: Damage
     assert (run / "samples.jsonl").read_bytes() == before
     assert begun == []
     assert state("rollout", run, limit=LIMIT).kind == "done"
+
+
+def test_lost_manifest_costs_no_record(run: Path, begun: list[str]) -> None:
+    before = (run / "samples.jsonl").read_bytes()
+    artifact(run, "sample").note("json").unlink()
+    with pytest.raises(PrerequisiteError, match="has no manifest"):
+        perform("sample", run, limit=LIMIT)
+    perform("sample", run, limit=LIMIT, options=Options(accept_stale=True))
+    assert (run / "samples.jsonl").read_bytes() == before
+    assert begun == []
+
+
+@pytest.mark.parametrize("damage", [cut, double_a_line])
+def test_records_without_a_manifest_are_checked_line_by_line(run: Path, damage: Damage) -> None:
+    artifact(run, "sample").note("json").unlink()
+    damage(run / "samples.jsonl")
+    with pytest.raises(UsageError, match=r"samples\.jsonl:1[23]: not a valid record"):
+        perform("rollout", run, limit=LIMIT)
 
 
 @pytest.mark.parametrize("kind", ["json", "json.part", "units.json", "failures.jsonl", "journal", "artifact"])

@@ -8,10 +8,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from sandcli.core.manifest import Identity, Manifest
-from sandcli.models import fingerprint
 from sandcli.records import Step, Task, Trajectory
-from tests.helpers import artifact, environment, make_run
+from tests.helpers import environment, make_run
 
 pytestmark = pytest.mark.slow
 
@@ -35,9 +33,6 @@ def test_hundred_thousand_units_take_little_memory_and_time(tmp_path: Path) -> N
     with (root / "expert.jsonl").open("wb") as file:
         for number in range(UNITS // STEPS):
             file.write(msgspec.json.encode(expert(number)) + b"\n")
-    identity = Identity(settings={}, inputs={}, scope={})
-    digest = fingerprint(root / "expert.jsonl")
-    artifact(root, "collect").write_manifest(Manifest(stage="collect", identity=identity, artifact=digest))
     ran = subprocess.run(
         [sys.executable, "-c", WORK, str(root)], env=environment(), capture_output=True, text=True, timeout=300
     )
