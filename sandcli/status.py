@@ -59,7 +59,7 @@ def _status(stage: StageName, context: Context) -> StageStatus:
 
 def _note(state: State, limit: int | None) -> str:
     if state.edited and not state.reasons:
-        return "changed after the stage finished; running the stage again checks it"
+        return "changed after the stage finished; run the stage again to check it"
     if state.kind == "wider":
         return f"the settings ask for {state.todo} more units"
     if state.reasons:

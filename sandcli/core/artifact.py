@@ -107,10 +107,12 @@ class Artifact(Generic[R]):
             Records(path, self.record).find_damage()  # if a line is damaged, its number says more
         if not known:  # it was put there by hand: what its lines say is all there is to check
             return
+        accept = f"{self.command} checks it, redoes units that are missing, and accepts it (--accept-stale: as it is)"
+        if self.record is None:
+            accept = f"{self.command} --accept-stale accepts it"
         raise PrerequisiteError(
             f"{path} was changed after `sand {self.stage}` finished",
-            f"if you edited it on purpose: {self.command} checks it, redoes units that are missing, and accepts it "
-            "(--accept-stale: as it is); otherwise redo it with --force",
+            f"if you edited it on purpose: {accept}; otherwise redo it with --force",
         )
 
     # What is noted about it

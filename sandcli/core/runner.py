@@ -46,6 +46,8 @@ def _planned(stage: Stage[P, R], options: Options) -> tuple[State, dict[str, str
     state, digests = compare(stage)
     if state.kind == "stale" and not (options.accept_stale and _can_be_kept(stage, state)):
         raise _refusal(stage, state)
+    if state.edited and stage.artifact.record is None and not options.accept_stale:
+        stage.artifact.require()  # says that it was changed: the stage cannot check what is in a model
     if state.edited and options.accept_stale:
         state = state._replace(todo=0)  # keep it as it is, even if units are missing
     return state, digests

@@ -67,7 +67,7 @@ def test_status_tells_a_changed_artifact(run: Path) -> None:
     (changed,) = (line for line in status_of(context(run)) if line.stage == "synthesize")
     assert (changed.state, changed.note) == (
         "stale",
-        "changed after the stage finished; running the stage again checks it",
+        "changed after the stage finished; run the stage again to check it",
     )
 
 
