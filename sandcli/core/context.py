@@ -19,9 +19,15 @@ from sandcli.envs import world_builder as builder_of
 from sandcli.envs.base import World
 from sandcli.envs.pool import Pool
 from sandcli.errors import PrerequisiteError, UsageError
-from sandcli.models import architecture, locate
+from sandcli.models import architecture, fingerprint, locate
 from sandcli.progress import notice
 from sandcli.settings import Settings, worker_count
+
+
+def model_fingerprint(folder: Path) -> str:
+    """A hash of a model's content; that of an adapter also holds its base's."""
+    own = fingerprint(folder)
+    return f"{own}+{fingerprint(locate(str(weights_of(folder))))}" if is_adapter(folder) else own
 
 
 class Context:

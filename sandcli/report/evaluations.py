@@ -6,10 +6,10 @@ from typing import Any, Literal
 
 from sandcli.config import FILE, resolve
 from sandcli.core.artifact import StageName
+from sandcli.core.context import model_fingerprint
 from sandcli.core.run import Run
-from sandcli.core.stage import unit_name
+from sandcli.core.stage import digest_of, unit_name
 from sandcli.errors import PrerequisiteError, UsageError
-from sandcli.models import fingerprint
 from sandcli.records import Episode, Key
 from sandcli.report.scores import Evaluation, Score
 from sandcli.settings import Settings
@@ -98,7 +98,7 @@ def _retrained(run: Run, settings: Settings, evaluated: set[Key]) -> tuple[str, 
     paths = {name: run.artifact(stage).path for name, stage in made.items()}
     models = {str(key[-1]) for key in evaluated}
     folders = {name: path for name, path in paths.items() if name in models and path.exists()}
-    current = {name: fingerprint(folder) for name, folder in folders.items()}
+    current = {name: digest_of(model_fingerprint(folder)) for name, folder in folders.items()}
     before = run.artifact("eval").digests()
     names = {unit_name(key): str(key[-1]) for key in evaluated}
     changed = {name for unit, name in names.items() if before.get(unit, current.get(name)) != current.get(name)}

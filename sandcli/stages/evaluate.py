@@ -9,11 +9,11 @@ from typing import NamedTuple
 
 from sandcli.agent.conversation import STOP, conversation
 from sandcli.agent.episode import EpisodeLimits, play
+from sandcli.core.context import model_fingerprint
 from sandcli.core.engine_holder import EngineHolder
 from sandcli.core.planner import open_units
 from sandcli.core.stage import Metrics, Stage, Unit
 from sandcli.engines.base import Engine, Model, Sampling
-from sandcli.models import fingerprint
 from sandcli.records import Episode, Task
 
 
@@ -59,7 +59,7 @@ class EvalStage(Stage[Trial, Episode]):
 
     def input_hashes(self) -> dict[str, str]:
         """The evaluated models: if one was trained again, its episodes are stale."""
-        return {name: fingerprint(model.folder) for name, model in self._evaluated.items()}
+        return {name: model_fingerprint(model.folder) for name, model in self._evaluated.items()}
 
     def units(self) -> list[Unit[Trial]]:
         """The first tasks of every split, once for each model; `--limit` counts the tasks of a split."""
