@@ -87,7 +87,7 @@ class Spent(msgspec.Struct, frozen=True, kw_only=True):
 NOTHING_SPENT = Spent()
 
 
-class Manifest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+class Manifest(msgspec.Struct, kw_only=True):
     """What is known about one stage's artifact; times in seconds.
 
     `artifact` is the artifact's hash and `derived` that of each file derived from it: both are checked before the
