@@ -24,6 +24,18 @@ def rename_durably(temporary: Path, path: Path) -> None:
     fsync_path(path.parent)
 
 
+def move_durably(path: Path, to: Path, below: Path) -> None:
+    """Move a file or folder, making folders on the way from `below`, so that a power failure leaves it in one place."""
+    with disk_space(to):
+        to.parent.mkdir(parents=True, exist_ok=True)
+        path.rename(to)
+    for folder in (to.parent, *to.parent.parents):  # the new place is durable before the old one is gone
+        fsync_path(folder)
+        if folder == below:
+            break
+    fsync_path(path.parent)
+
+
 def write_temporary(path: Path, chunks: Iterable[bytes]) -> Path:
     """Write a complete, durable file beside `path`, to be renamed onto it."""
     temporary = path.with_name(path.name + ".tmp")

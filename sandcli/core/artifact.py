@@ -26,7 +26,7 @@ from sandcli.core.manifest import (
 from sandcli.core.store import JOURNAL, Journal, Keyed, Records, lock
 from sandcli.core.work import FolderJournal, Work, discard
 from sandcli.errors import PrerequisiteError, SandError, UsageError
-from sandcli.files import end_with_newline, fsync_path, write_atomic
+from sandcli.files import end_with_newline, fsync_path, move_durably, write_atomic
 from sandcli.models import fingerprint
 from sandcli.progress import notice
 from sandcli.records import Failure, encoded
@@ -203,8 +203,7 @@ class Artifact(Generic[R]):
         for path in made:
             if path.exists():
                 aside = folder / path.relative_to(self.root)
-                aside.parent.mkdir(parents=True, exist_ok=True)
-                path.rename(aside)
+                move_durably(path, aside, self.root)
                 moved.append(str(aside))
         return moved
 
@@ -219,6 +218,6 @@ class Artifact(Generic[R]):
             back = self.root.joinpath(*aside.relative_to(self.root / "aside").parts[1:])
             if back.is_dir():
                 discard(back)
-            aside.rename(back)
+            move_durably(aside, back, self.root)
             with contextlib.suppress(OSError):  # not empty yet
                 os.removedirs(aside.parent)

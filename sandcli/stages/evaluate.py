@@ -12,8 +12,9 @@ from sandcli.agent.episode import EpisodeLimits, play
 from sandcli.core.context import model_fingerprint
 from sandcli.core.engine_holder import EngineHolder
 from sandcli.core.planner import open_units
-from sandcli.core.stage import Metrics, Stage, Unit
+from sandcli.core.stage import Metrics, Stage, State, Unit
 from sandcli.engines.base import Engine, Model, Sampling
+from sandcli.errors import UsageError
 from sandcli.records import Episode, Task
 
 
@@ -71,6 +72,15 @@ class EvalStage(Stage[Trial, Episode]):
             for split in self.settings.eval.splits
             for task in tasks[split]
         ]
+
+    def check(self, state: State) -> None:
+        """Raise `UsageError` if there is no task to evaluate on."""
+        splits = ", ".join(self.settings.eval.splits)
+        if not self.units():
+            raise UsageError(
+                f"there is no task to evaluate on in the splits {splits} of {self.context.world.name}",
+                "name other splits in eval.splits, or other tasks in env.tasks",
+            )
 
     @asynccontextmanager
     async def opened(self) -> AsyncIterator[None]:

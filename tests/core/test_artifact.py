@@ -274,6 +274,16 @@ def test_empty_expert_data_is_never_sampled_from(run: Path) -> None:
         perform("sample", run, limit=LIMIT, options=Options(force=True))
 
 
+def test_artifact_set_aside_is_in_its_new_place_before_it_leaves_the_old(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[Path] = []
+    monkeypatch.setattr("sandcli.files.fsync_path", synced.append)
+    (first, *_) = artifact(run, "sample").set_aside()
+    aside = Path(first).parent
+    assert synced[:4] == [aside, run / "aside", run, run]
+
+
 def no_model(*_: object) -> None:
     raise PrerequisiteError("the model does not load", "copy it again")
 

@@ -10,7 +10,7 @@ import pytest
 
 from sandcli.core.artifact import Artifact
 from sandcli.core.stage import Options
-from sandcli.errors import Exit, Interrupted, PrerequisiteError
+from sandcli.errors import Exit, Interrupted, PrerequisiteError, UsageError
 from tests.core.runs import LIMIT, STAGES, edit, failing
 from tests.helpers import artifact, artifacts, contents, lines, make_run, perform, state
 
@@ -186,3 +186,10 @@ def test_work_that_cannot_be_written_is_refused_with_the_path(finished: Path) ->
 def test_dry_run_needs_no_lock(run: Path) -> None:
     with artifact(run, "sample").locked():
         assert perform("sample", run, limit=LIMIT, options=Options(dry_run=True)).message.startswith("sample: done")
+
+
+def test_evaluation_without_a_task_is_refused(tmp_path: Path) -> None:
+    root = make_run(tmp_path / "run", env__tasks="riddle")
+    with pytest.raises(UsageError, match="no task to evaluate on in the splits seen, unseen of toyworld"):
+        perform("eval", root)
+    assert not (root / "eval.jsonl").exists()
