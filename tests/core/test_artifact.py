@@ -12,7 +12,7 @@ from sandcli.core.stage import Options
 from sandcli.errors import Exit, Interrupted, PrerequisiteError, UsageError
 from sandcli.records import Failure
 from sandcli.report.build import build_report
-from tests.core.damage import Damage, cut, delete_a_line, double_a_line, empty, folder, zeros
+from tests.core.damage import Damage, cut, delete_a_line, double_a_line, empty, zeros
 from tests.core.runs import LIMIT
 from tests.helpers import artifact, contents, lines, perform, state
 
@@ -50,22 +50,6 @@ def test_damaged_d_delib_is_refused_and_made_again(run: Path, damage: Damage) ->
     perform("synthesize", run, limit=LIMIT)
     assert path.read_bytes() == whole
     assert len(list(Run(run).deliberations())) == LIMIT
-
-
-@pytest.mark.parametrize("stage", ["sample", "eval"])
-def test_folder_in_place_of_an_artifact_is_named(run: Path, stage: StageName) -> None:
-    made = artifact(run, stage)
-    folder(made.path)
-    with pytest.raises(PrerequisiteError, match=f"{made.path}: cannot read: Is a directory"):
-        perform(stage, run, limit=LIMIT)
-    perform(stage, run, limit=LIMIT, options=Options(force=True))
-    assert made.path.is_file()
-
-
-def test_folder_in_place_of_d_delib_is_named(run: Path) -> None:
-    folder(run / "deliberations.jsonl")
-    with pytest.raises(PrerequisiteError, match=r"deliberations\.jsonl: cannot write: Is a directory"):
-        perform("synthesize", run, limit=LIMIT)
 
 
 def test_edited_record_is_accepted_by_its_stage(run: Path) -> None:

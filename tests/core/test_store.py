@@ -15,10 +15,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from sandcli.core.artifact import StageName
+from sandcli.core.stage import Options
 from sandcli.core.store import Journal, Records, lock
 from sandcli.errors import PrerequisiteError, UsageError
 from sandcli.files import write_atomic
 from sandcli.records import Critique
+from tests.core.damage import folder
+from tests.core.runs import LIMIT
 from tests.helpers import artifact, environment, lines, make_run, perform
 
 
@@ -247,6 +250,22 @@ def failing_with(number: int) -> Callable[..., None]:
 
 def lock_of(folder: Path) -> AbstractContextManager[None]:
     return lock(folder / "l", "sand x")
+
+
+@pytest.mark.parametrize("stage", ["sample", "eval"])
+def test_folder_in_place_of_an_artifact_is_named(run: Path, stage: StageName) -> None:
+    made = artifact(run, stage)
+    folder(made.path)
+    with pytest.raises(PrerequisiteError, match=f"{made.path}: cannot read: Is a directory"):
+        perform(stage, run, limit=LIMIT)
+    perform(stage, run, limit=LIMIT, options=Options(force=True))
+    assert made.path.is_file()
+
+
+def test_folder_in_place_of_d_delib_is_named(run: Path) -> None:
+    folder(run / "deliberations.jsonl")
+    with pytest.raises(PrerequisiteError, match=r"deliberations\.jsonl: cannot write: Is a directory"):
+        perform("synthesize", run, limit=LIMIT)
 
 
 LIMITED = """
