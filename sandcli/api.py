@@ -57,8 +57,10 @@ class Verb(Generic[Q, T]):
         try:
             asyncio.get_running_loop()
         except RuntimeError:
-            return asyncio.run(coroutine)
-        return _run_in_thread(coroutine)
+            busy = False
+        else:
+            busy = True
+        return _run_in_thread(coroutine) if busy else asyncio.run(coroutine)
 
     def aio(self, *args: Q.args, **kwargs: Q.kwargs) -> Coroutine[Any, Any, T]:
         """The same as a coroutine. Raises `UsageError` for an argument below its bound."""

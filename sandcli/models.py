@@ -6,12 +6,14 @@ import functools
 import hashlib
 import importlib.util
 import json
+import os
 import shutil
 import time
 from collections.abc import Iterator
+from contextvars import ContextVar
 from pathlib import Path
 
-from sandcli.cache import cache_folder, keep
+from sandcli.cache import cache_folder, keep, needed
 from sandcli.errors import PrerequisiteError
 from sandcli.install import install_command
 
@@ -24,6 +26,19 @@ _RECENTLY = 2 * 10**9
 """Nanoseconds, longer than the ticks of any file system's clock: within one tick two changes look the same."""
 
 
+_fetched: ContextVar[bool] = ContextVar("fetched", default=True)
+
+
+@contextlib.contextmanager
+def nothing_fetched() -> Iterator[None]:
+    """While entered, `locate` finds only models that are on this machine: it downloads and converts none."""
+    before = _fetched.set(False)
+    try:
+        yield
+    finally:
+        _fetched.reset(before)
+
+
 def locate(name: str) -> Path:
     """The folder of a model: a path, the embedded model, or a hub name, which is downloaded on first use.
 
@@ -31,7 +46,7 @@ def locate(name: str) -> Path:
     """
     if name == EMBEDDED:
         return _embedded()
-    folder = Path(name).expanduser()
+    folder = Path(os.path.expanduser(name))  # noqa: PTH111  (Path.expanduser raises if there is no such home)
     if (folder / "adapter_config.json").exists():
         return folder
     if (folder / "config.json").exists():
@@ -41,7 +56,7 @@ def locate(name: str) -> Path:
         raise PrerequisiteError(
             f"{name} is not a model folder: it has no config.json", "correct model.base or model.policy"
         )
-    return _from_hub(name)
+    return _from_hub(name, _fetched.get())
 
 
 def _require_model_type(config: Path) -> None:
@@ -94,13 +109,16 @@ def _memo(file: Path) -> Path | None:
 
 
 @functools.cache  # stages call this often, and the hub is slow
-def _from_hub(name: str) -> Path:
+def _from_hub(name: str, fetch: bool) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     try:
-        return Path(snapshot_download(name, ignore_patterns=["*.bin", "*.gguf", "original/*"]))
+        ignored = ["*.bin", "*.gguf", "original/*"]
+        return Path(snapshot_download(name, ignore_patterns=ignored, local_files_only=not fetch))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        if not fetch:
+            raise _not_here(name) from error
         why = str(error).strip().splitlines()[0]
         raise PrerequisiteError(
             f"model {name!r} is not a folder, and the model hub does not provide it: {why}",
@@ -109,15 +127,22 @@ def _from_hub(name: str) -> Path:
 
 
 def _embedded() -> Path:
-    folder = cache_folder() / "models" / EMBEDDED
-    if (folder / "config.json").exists():
-        return folder
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with folder.with_suffix(".lock").open("w") as guard:
-        fcntl.flock(guard, fcntl.LOCK_EX)
-        if not (folder / "config.json").exists():
-            _convert(embedded_source(), folder)
+    with needed():
+        folder = cache_folder() / "models" / EMBEDDED
+        if (folder / "config.json").exists():
+            return folder
+        if not _fetched.get():
+            raise _not_here(EMBEDDED)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with folder.with_suffix(".lock").open("w") as guard:
+            fcntl.flock(guard, fcntl.LOCK_EX)
+            if not (folder / "config.json").exists():
+                _convert(embedded_source(), folder)
     return folder
+
+
+def _not_here(name: str) -> PrerequisiteError:
+    return PrerequisiteError(f"model {name} is not on this machine yet", "any stage that needs it gets it")
 
 
 def embedded_source() -> Path:

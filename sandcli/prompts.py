@@ -21,7 +21,7 @@ def load(name: str) -> str:
     for folder in (_PACKAGED, _CHECKOUT):
         path = folder / f"{name}.md"
         if path.exists():
-            return path.read_text().strip()
+            return path.read_text(encoding="utf-8").strip()
     raise PrerequisiteError(f"prompt {name}.md is not installed", "reinstall sandcli")
 
 

@@ -4,7 +4,6 @@ A setting is named by table and key: `sample.n` is `n` under `[sample]`. `sandcl
 """
 
 import os
-import re
 from enum import Enum
 from typing import Annotated, Literal
 
@@ -27,6 +26,9 @@ class Effect(Enum):
 
 SCOPE, REFERENCE, COMPUTE = Effect.SCOPE, Effect.REFERENCE, Effect.COMPUTE
 
+LONGEST = 1_000_000
+"""Seconds that anything may be waited for, 11 days: the system's own clocks and calls end at some larger number."""
+
 
 class Table(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One table of sand.toml."""
@@ -45,9 +47,9 @@ class RunSettings(Table, frozen=True, kw_only=True):
         Meta(ge=0, description="units in progress at once; 0: enough to keep engine and environments busy"),
         COMPUTE,
     ] = 0
-    timeout: Annotated[float, Meta(gt=0, description="seconds that one call to an environment may take"), COMPUTE] = (
-        120.0
-    )
+    timeout: Annotated[
+        float, Meta(gt=0, le=LONGEST, description="seconds that one call to an environment may take"), COMPUTE
+    ] = 120.0
     retries: Annotated[
         int, Meta(ge=0, description="further attempts at a unit after the engine or environment failed"), COMPUTE
     ] = 2
@@ -249,7 +251,9 @@ class EngineSettings(Table, frozen=True, kw_only=True):
         COMPUTE,
     ] = "auto"
     cache_gib: Annotated[
-        float, Meta(ge=0, description="memory for reusable prefixes: transformers, and vllm on a CPU"), COMPUTE
+        float,
+        Meta(ge=0, le=2**20, description="memory for reusable prefixes: transformers, and vllm on a CPU"),
+        COMPUTE,
     ] = 2.0
     gpu_memory: Annotated[float, Meta(gt=0, le=1, description="vllm: share of each GPU's memory"), COMPUTE] = 0.9
     tensor_parallel: Annotated[int, Meta(ge=1, description="vllm: GPUs that one model is spread over"), COMPUTE] = 1
@@ -259,9 +263,11 @@ class EngineSettings(Table, frozen=True, kw_only=True):
         Meta(description="server: OpenAI-compatible URLs; the key is read from OPENAI_API_KEY only"),
         COMPUTE,
     ] = msgspec.field(default_factory=list)
-    timeout: Annotated[float, Meta(gt=0, description="server: seconds that one request may take"), COMPUTE] = 600.0
+    timeout: Annotated[
+        float, Meta(gt=0, le=LONGEST, description="server: seconds that one request may take"), COMPUTE
+    ] = 600.0
     patience: Annotated[
-        float, Meta(ge=0, description="server: seconds to wait for URLs that do not answer"), COMPUTE
+        float, Meta(ge=0, le=LONGEST, description="server: seconds to wait for URLs that do not answer"), COMPUTE
     ] = 60.0
     script: Annotated[str, Meta(description="scripted: the rules, a JSON file, for tests"), REFERENCE] = ""
 
@@ -284,11 +290,6 @@ class Settings(Table, frozen=True, kw_only=True):
     trainer: ComputeSettings = ComputeSettings()
     eval: EvalSettings = EvalSettings()
     engine: EngineSettings = EngineSettings()
-
-
-def without_password(url: str) -> str:
-    """A URL that is safe to show."""
-    return re.sub(r"//[^/@]*@", "//***@", url)
 
 
 def worker_count(settings: Settings) -> int:

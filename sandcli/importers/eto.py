@@ -64,9 +64,8 @@ def read_trajectories(path: Path) -> list[RecordedTrajectory]:
 
 def _load(path: Path) -> list[Any]:
     try:
-        text = path.read_text()
-        content = json.loads(text)
-        said, replaced = storable(json.dumps(content, ensure_ascii=False)) if r"\u" in text else ("", 0)
+        content = json.loads(path.read_bytes())  # in any form of Unicode, with or without a byte order mark
+        said, replaced = storable(json.dumps(content, ensure_ascii=False))
         if replaced:
             notice(f"{path}: {replaced} characters that UTF-8 cannot hold were replaced")
             content = json.loads(said)

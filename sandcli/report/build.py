@@ -20,6 +20,7 @@ from sandcli.report.rows import agent_rows
 from sandcli.report.scores import AgentRow
 from sandcli.report.sheets import Sheet, grid, plain
 from sandcli.report.tables import table2, table3, table4
+from sandcli.terminal import visible
 
 
 @dataclass(frozen=True)
@@ -88,7 +89,7 @@ def write_files(report: Report, folder: Path) -> list[Path]:
     for figure in report.figures:
         contents[f"{figure.name}.svg"] = figure.svg.encode()
         contents[f"{figure.name}.png"] = figure.png
-    contents["warnings.txt"] = "".join(f"{line}\n" for line in (*report.warnings, *report.missing)).encode()
+    contents["warnings.txt"] = "".join(f"{visible(line)}\n" for line in (*report.warnings, *report.missing)).encode()
     for name, content in contents.items():
         write_atomic(folder / name, [content])
     return [folder / name for name in contents]

@@ -9,7 +9,8 @@ from sandcli.core.artifact import StageName
 from sandcli.core.context import model_fingerprint
 from sandcli.core.run import Run
 from sandcli.core.stage import digest_of, unit_name
-from sandcli.errors import PrerequisiteError, UsageError
+from sandcli.errors import PrerequisiteError, SandError, UsageError
+from sandcli.models import nothing_fetched
 from sandcli.records import Episode, Key
 from sandcli.report.scores import Evaluation, Score
 from sandcli.settings import Settings
@@ -54,7 +55,7 @@ def _scores(run: Run) -> tuple[dict[str, list[Score]], set[Key]]:
         seen.add(episode.key)
         scores.setdefault(episode.model, []).append(_score(episode))
     if not scores:
-        raise PrerequisiteError(f"{path} contains no episodes", f"sand eval --run {run.root}")
+        raise PrerequisiteError(f"{path} contains no episodes", run.artifact("eval").command)
     return scores, seen
 
 
@@ -98,8 +99,15 @@ def _retrained(run: Run, settings: Settings, evaluated: set[Key]) -> tuple[str, 
     paths = {name: run.artifact(stage).path for name, stage in made.items()}
     models = {str(key[-1]) for key in evaluated}
     folders = {name: path for name, path in paths.items() if name in models and path.exists()}
-    current = {name: digest_of(model_fingerprint(folder)) for name, folder in folders.items()}
+    current = {name: content for name, folder in folders.items() if (content := _content(folder))}
     before = run.artifact("eval").digests()
     names = {unit_name(key): str(key[-1]) for key in evaluated}
     changed = {name for unit, name in names.items() if before.get(unit, current.get(name)) != current.get(name)}
     return tuple(name for name in current if name in changed)
+
+
+def _content(folder: Path) -> str | None:
+    """What the digests of a model's episodes are today; None if it is an adapter whose base is not on this machine."""
+    with contextlib.suppress(SandError), nothing_fetched():
+        return digest_of(model_fingerprint(folder))
+    return None

@@ -6,6 +6,7 @@ from pathlib import PurePath
 from typing import NamedTuple
 
 from sandcli.report.scores import AgentRow, Evaluation, Kind, Score, Suite
+from sandcli.terminal import visible
 
 _ORDER: tuple[Kind, ...] = ("base", "sft", "sand", "ablation", "other")
 
@@ -34,12 +35,12 @@ def agent_rows(evaluations: Sequence[Evaluation]) -> list[AgentRow]:
 
 
 def short_names(paths: Sequence[str]) -> dict[str, str]:
-    """The shortest ends of the paths that are all different."""
+    """The shortest ends of the paths that are all different, with control characters spelled out."""
     names, length = {path: PurePath(path).name or path for path in paths}, 1
     while len(set(names.values())) < len(names) and length < max(len(PurePath(path).parts) for path in names):
         length += 1
         names = {path: str(PurePath(*PurePath(path).parts[-length:])) for path in names}
-    return names
+    return {path: visible(name) for path, name in names.items()}
 
 
 def _part(group: str, evaluation: Evaluation, model: str) -> _Part:
@@ -54,7 +55,7 @@ def _part(group: str, evaluation: Evaluation, model: str) -> _Part:
         case "model":
             return _Part(group, f"SAND, iteration {evaluation.iteration}", "sand", evaluation, model)
     path = model if len(PurePath(model).parts) > 1 else f"./{model}"  # a folder may be called "SFT"
-    return _Part(group, path, "other", evaluation, model)
+    return _Part(group, visible(path), "other", evaluation, model)
 
 
 def _labelled(parts: Sequence[_Part], evaluations: Sequence[Evaluation]) -> dict[tuple[str, str], list[_Part]]:

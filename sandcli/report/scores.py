@@ -1,5 +1,6 @@
 """The data of a report: scores of episodes, the evaluations they come from, and the agents that earned them."""
 
+import shlex
 from collections.abc import Iterable, Mapping
 from typing import Literal, NamedTuple
 
@@ -85,6 +86,11 @@ class AgentRow(NamedTuple):
             if suite.world == world and suite.split != "train"
             for score in self.scores[suite]
         ]
+
+
+def eval_command(run: str, *options: str) -> str:
+    """The command that evaluates models of a run, as a shell takes it."""
+    return shlex.join(["sand", "eval", "--run", run, *options])
 
 
 def suites_of(rows: Iterable[AgentRow]) -> list[Suite]:
