@@ -1,5 +1,6 @@
 """Reads evaluated runs."""
 
+import contextlib
 import os.path
 from pathlib import Path
 from typing import Any, Literal
