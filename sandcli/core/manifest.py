@@ -2,6 +2,7 @@
 
 import contextlib
 import sys
+from collections import Counter
 from importlib import metadata
 
 import msgspec
@@ -32,7 +33,8 @@ class Spent(msgspec.Struct, frozen=True, kw_only=True):
     """What making an artifact took, over all processes that worked on it and were not killed; times in seconds.
 
     `prompt` tokens, `cached` ones among them, `generated` tokens; `batch` is the mean number of sequences decoded
-    together. The waits are summed over all units; `empty` counts completions without text.
+    together. The waits are summed over all units; `empty` counts completions without text; `replaced` counts the worker
+    processes of the environment that were replaced, by reason.
     """
 
     engine: str = ""
@@ -45,6 +47,7 @@ class Spent(msgspec.Struct, frozen=True, kw_only=True):
     engine_wait: float = 0.0
     environment_wait: float = 0.0
     empty: int = 0
+    replaced: dict[str, int] = {}
 
     def __add__(self, other: "Spent") -> "Spent":
         """Both together; mean batches are weighted by generated tokens."""
@@ -53,9 +56,10 @@ class Spent(msgspec.Struct, frozen=True, kw_only=True):
         sums = {
             name: getattr(self, name) + getattr(other, name)
             for name in self.__struct_fields__
-            if name not in ("engine", "batch")
+            if name not in ("engine", "batch", "replaced")
         }
-        return Spent(engine=other.engine or self.engine, batch=batch, **sums)
+        replaced = Counter(self.replaced) + Counter(other.replaced)
+        return Spent(engine=other.engine or self.engine, batch=batch, replaced=replaced, **sums)
 
     def rates(self) -> dict[str, float]:
         """Rates and shares for people; only those that are known."""
@@ -69,6 +73,8 @@ class Spent(msgspec.Struct, frozen=True, kw_only=True):
             found["share of time waiting for environments"] = round(self.environment_wait / waits, 3)
         if self.empty:
             found["empty completions"] = self.empty
+        for why, count in self.replaced.items():
+            found[f"environment workers replaced: {why}"] = count
         return found
 
 

@@ -25,6 +25,10 @@ _FLAGS = [
     "-XX:+UseSerialGC",
     "-XX:+UnlockExperimentalVMOptions",
     "-XX:hashCode=2",  # the same iteration order in every run
+    "-XX:+DisplayVMOutputToStderr",  # py4j expects its port on stdout
+    "-Duser.language=en",  # numbers have Western digits and a decimal point everywhere
+    "-Duser.country=US",
+    "-Dfile.encoding=UTF-8",
     # our classes read and copy the private fields of java.util's
     "--add-opens=java.base/java.util=ALL-UNNAMED",
     "--add-opens=java.base/java.util.concurrent.atomic=ALL-UNNAMED",
