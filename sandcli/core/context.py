@@ -161,9 +161,9 @@ class Context:
             try:
                 yield pool
             finally:
-                self.spent += Spent(environment_wait=pool.waited, replaced=pool.replaced)
-                for why, count in pool.replaced.items():
-                    notice(f"environment: {count} worker processes were replaced: {why}")
+                self.spent += Spent(environment_wait=pool.waited, restarts=pool.restarts)
+                for why, count in pool.restarts.items():
+                    notice(f"environment workers replaced: {count} ({why})")
 
     def in_flight(self, sequences: int) -> int:
         """Units to work on at once if each asks the engine for so many sequences.

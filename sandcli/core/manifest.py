@@ -33,7 +33,7 @@ class Spent(msgspec.Struct, frozen=True, kw_only=True):
     """What making an artifact took, over all processes that worked on it and were not killed; times in seconds.
 
     `prompt` tokens, `cached` ones among them, `generated` tokens; `batch` is the mean number of sequences decoded
-    together. The waits are summed over all units; `empty` counts completions without text; `replaced` counts the worker
+    together. The waits are summed over all units; `empty` counts completions without text; `restarts` counts the worker
     processes of the environment that were replaced, by reason.
     """
 
@@ -47,7 +47,7 @@ class Spent(msgspec.Struct, frozen=True, kw_only=True):
     engine_wait: float = 0.0
     environment_wait: float = 0.0
     empty: int = 0
-    replaced: dict[str, int] = {}
+    restarts: dict[str, int] = {}
 
     def __add__(self, other: "Spent") -> "Spent":
         """Both together; mean batches are weighted by generated tokens."""
@@ -56,10 +56,10 @@ class Spent(msgspec.Struct, frozen=True, kw_only=True):
         sums = {
             name: getattr(self, name) + getattr(other, name)
             for name in self.__struct_fields__
-            if name not in ("engine", "batch", "replaced")
+            if name not in ("engine", "batch", "restarts")
         }
-        replaced = Counter(self.replaced) + Counter(other.replaced)
-        return Spent(engine=other.engine or self.engine, batch=batch, replaced=replaced, **sums)
+        restarts = Counter(self.restarts) + Counter(other.restarts)
+        return Spent(engine=other.engine or self.engine, batch=batch, restarts=restarts, **sums)
 
     def rates(self) -> dict[str, float]:
         """Rates and shares for people; only those that are known."""
@@ -73,7 +73,7 @@ class Spent(msgspec.Struct, frozen=True, kw_only=True):
             found["share of time waiting for environments"] = round(self.environment_wait / waits, 3)
         if self.empty:
             found["empty completions"] = self.empty
-        for why, count in self.replaced.items():
+        for why, count in self.restarts.items():
             found[f"environment workers replaced: {why}"] = count
         return found
 

@@ -62,9 +62,9 @@ class Pool:
         return sum(worker.waited for worker in self._workers)
 
     @property
-    def replaced(self) -> Counter[str]:
+    def restarts(self) -> Counter[str]:
         """How many worker processes were replaced, by reason."""
-        return sum((worker.replaced for worker in self._workers), Counter())
+        return sum((worker.restarts for worker in self._workers), Counter())
 
     async def __aenter__(self) -> "Pool":
         self._make_log()

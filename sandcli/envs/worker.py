@@ -55,7 +55,7 @@ class Worker:
     """The parent's side of one worker process.
 
     `generation` changes whenever the process starts or ends, so an episode can tell that its process is gone.
-    `replaced` counts the processes that were replaced, by reason.
+    `restarts` counts the processes that were replaced, by reason.
     """
 
     def __init__(self, build: Callable[[], World], timeout: float, log: Path) -> None:
@@ -69,7 +69,7 @@ class Worker:
         self.generation = 0
         self.sessions = 0
         self.waited = 0.0
-        self.replaced: Counter[str] = Counter()
+        self.restarts: Counter[str] = Counter()
 
     async def call(self, operation: str, *arguments: Any, generation: int | None = None) -> tuple[int, Any]:
         """Send one request, starting the process if needed; the generation that answered, and its answer.
@@ -137,7 +137,7 @@ class Worker:
         except psutil.Error:  # the process is gone; the call that follows will notice
             return
         if size > _MAX_MEMORY:
-            self.replaced[f"used more than {_MAX_MEMORY / 2**30:g} GiB of memory"] += 1
+            self.restarts[f"used more than {_MAX_MEMORY / 2**30:g} GiB of memory"] += 1
             self._stop_process()
 
     def _start(self) -> None:
@@ -159,7 +159,7 @@ class Worker:
     def _died(self, reason: str, detail: str) -> WorkerDied:
         self._forget_process()
         self.generation += 1  # no episode may mistake the next process for its own
-        self.replaced[detail] += 1
+        self.restarts[detail] += 1
         return WorkerDied(reason, detail)
 
     def _forget_process(self) -> None:

@@ -24,7 +24,7 @@ from sandcli.records import Task
 
 T = TypeVar("T")
 
-_GRACE_SECONDS = 10.0
+_GRACE_SECONDS = 5.0
 """The time that a worker gets to stop its simulator after its parent is gone."""
 
 
@@ -109,8 +109,9 @@ def _answer(worker: "WorkerProcess", operation: str, arguments: tuple[Any, ...])
 
 def checked(what: str, answer: Any, kind: type[T]) -> T:
     """What a world answered, if it is of the right type. Raises `MachineryError`, which fails this episode only."""
+    plain = tuple(answer) if isinstance(answer, tuple) else answer  # msgspec would trust a named tuple
     try:
-        return msgspec.convert(answer, kind)
+        return msgspec.convert(plain, kind)
     except msgspec.ValidationError as error:
         raise MachineryError("environment", f"{what} gave {reprlib.repr(answer)}: {error}") from None
 

@@ -11,7 +11,7 @@ import pytest
 
 from sandcli.envs import worker as worker_module
 from sandcli.envs.base import Outcome, World
-from sandcli.envs.pool import Pool
+from sandcli.envs.pool import NO_LOG, Pool
 from sandcli.envs.worker import PROCESS_NAME, WorkerDied, WorkerReplaced
 from sandcli.errors import MachineryError, PrerequisiteError
 from sandcli.records import Step, Task
@@ -48,12 +48,13 @@ def run_in_pool(
     workers: int = 1,
     timeout: float = 30.0,
     kind: Callable[..., World] = ToyWorld,
+    log: Path = NO_LOG,
 ) -> None:
     """Run a test in a pool on the toy world; no worker may be left."""
 
     async def opened() -> None:
         settings = EnvSettings(simplifications=f"faults={faults}" if faults else "")
-        async with Pool(partial(kind, settings), workers, timeout) as pool:
+        async with Pool(partial(kind, settings), workers, timeout, log) as pool:
             await task(pool)
 
     asyncio.run(opened())

@@ -15,7 +15,7 @@ _MIN_VERSION = 17
 
 
 _OPTION_VARIABLES = ("JAVA_TOOL_OPTIONS", "_JAVA_OPTIONS", "JDK_JAVA_OPTIONS", "IBM_JAVA_OPTIONS", "CLASSPATH")
-"""Options that others meant for other programs: an agent, a heap size, a locale or classes would change the simulator."""
+"""Options for all JVMs of a user. An agent, a heap size, a locale or other classes would change the simulator."""
 
 
 class Java(NamedTuple):
