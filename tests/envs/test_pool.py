@@ -299,6 +299,7 @@ def test_pool_replaces_a_worker_that_grows_too_big_and_its_episodes_continue(mon
         before = pool._workers[0]._process.pid
         second = await pool.restore(KITCHEN, prefix(2))
         assert pool._workers[0]._process.pid != before
+        assert list(pool.restarts.values()) == [1]
         assert await first.step(PATH[1]) == OUTCOMES[1]
         assert [await session.step(PATH[2]) for session in (first, second)] == [OUTCOMES[2]] * 2
 

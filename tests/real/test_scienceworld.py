@@ -182,10 +182,17 @@ def test_jvm_frees_episodes_without_the_cycle_collector(monkeypatch: pytest.Monk
             worker.step(slot, "inventory")
             worker.release(slot)
         assert len(set(ThreadSafeFinalizer.finalizers) - handles) == 2  # one snapshot of each of the last two tasks
-        assert _heap_used(simulator) < 80 * 2**20  # 25 episodes would take 260 MB
     finally:
         gc.enable()
         worker.close()
+
+
+def test_jvm_holds_many_episodes_at_once(simulator: ScienceWorldSimulator) -> None:
+    before = _heap_used(simulator)
+    episodes = [simulator.open(task) for task in ScienceWorld().tasks("train")[:25]]
+    assert _heap_used(simulator) - before < 80 * 2**20  # with what only loading needs it would be 250 MB
+    for episode in episodes:
+        episode.close()
 
 
 def _heap_used(simulator: ScienceWorldSimulator) -> int:

@@ -116,8 +116,8 @@ class ScienceWorldEpisode:
     def close(self) -> None:
         """Drop the JVM's reference to the episode.
 
-        An episode takes 10 MB of the JVM's heap. py4j's handle is part of a reference cycle, so without this call
-        the JVM would keep the episode until Python's cycle collector happens to run.
+        py4j's handle is part of a reference cycle, so without this call the JVM would keep the episode, half a megabyte,
+        until Python's cycle collector happens to run.
         """
         self._episode._detach()
 
