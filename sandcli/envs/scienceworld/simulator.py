@@ -116,7 +116,7 @@ class ScienceWorldEpisode:
     def close(self) -> None:
         """Drop the JVM's reference to the episode.
 
-        py4j's handle is part of a reference cycle, so without this call the JVM would keep the episode, half a megabyte,
+        It takes half a megabyte. py4j's handle is part of a reference cycle, so without this call the JVM would keep it
         until Python's cycle collector happens to run.
         """
         self._episode._detach()
