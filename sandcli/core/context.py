@@ -17,7 +17,7 @@ from sandcli.engines.base import Engine, Model
 from sandcli.engines.metered import Clock, Metered
 from sandcli.envs import world_builder as builder_of
 from sandcli.envs.base import World
-from sandcli.envs.pool import Pool
+from sandcli.envs.pool import NO_LOG, Pool
 from sandcli.errors import PrerequisiteError, UsageError
 from sandcli.models import architecture, fingerprint, locate
 from sandcli.progress import notice
@@ -168,15 +168,17 @@ class Context:
         return choose(self.settings.engine).kind
 
     @asynccontextmanager
-    async def pool(self) -> AsyncIterator[Pool]:
-        """Worker processes that hold the world. The time that episodes waited for them is added to `spent`."""
+    async def pool(self, log: Path = NO_LOG) -> AsyncIterator[Pool]:
+        """Worker processes that hold the world; what it prints goes to `log`. What they took is added to `spent`."""
         workers = worker_count(self.settings)
         notice(f"environment: {self.world.name} in {workers} worker processes, on {self.world.check_available()}")
-        async with Pool(self.world_builder, workers, self.settings.run.timeout) as pool:
+        async with Pool(self.world_builder, workers, self.settings.run.timeout, log) as pool:
             try:
                 yield pool
             finally:
-                self.spent += Spent(environment_wait=pool.waited, replaced=pool.replaced)
+                self.spent += Spent(environment_wait=pool.waited, replaced=pool.replaced, restarts=pool.restarts)
+                for why, count in pool.restarts.items():
+                    notice(f"environment workers replaced: {count} ({why})")
 
     def in_flight(self, sequences: int) -> int:
         """Units to work on at once if each asks the engine for so many sequences.
