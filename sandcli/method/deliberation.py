@@ -19,7 +19,8 @@ CONCLUSION = "So I will"
 """How the last sentence of a deliberation begins; prompts/deliberate.md asks for it."""
 
 _HINDSIGHT = re.compile(r"\b(expert|rollouts?|critiques?|reward|feedback|hindsight)\b", re.IGNORECASE)
-_CONCLUDED = re.compile(rf"^.*?\b{CONCLUSION}\b[^.!?]*[.!?]", re.DOTALL)
+_CONCLUSION = re.compile(rf"\b{CONCLUSION}\b")
+_SENTENCE_END = re.compile("[.!?]")
 _LINKS = "because|since|as|so|to|in order|which|after|before|while|first|next|now|then|again|instead"
 _DECISION_ENDS = rf"(?=$|[^\w\s]|\s(?:{_LINKS})\b)"
 """What may follow the action in a conclusion: `pick up seed in jar` does not decide for `pick up seed`."""
@@ -85,8 +86,10 @@ def concluded(text: str) -> str | None:
 
     What a model writes after it has decided is not part of the deliberation.
     """
-    match = _CONCLUDED.search(on_one_line(text))
-    return f" {match[0].strip()}" if match else None
+    flat = on_one_line(text)
+    begin = _CONCLUSION.search(flat)
+    end = _SENTENCE_END.search(flat, begin.end()) if begin else None
+    return f" {flat[: end.end()]}" if end else None
 
 
 def rejection(flagged: FlaggedStep, thought: str, written: str, finish: str) -> str | None:
