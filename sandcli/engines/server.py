@@ -15,6 +15,7 @@ from collections.abc import Callable, Hashable, Sequence
 import msgspec
 
 from sandcli.engines.base import Completion, Model, Sampling, Usage
+from sandcli.engines.configs import longest, stop_ids
 from sandcli.engines.server_client import (
     FIRST_PAUSE,
     LONGEST_PAUSE,
@@ -28,7 +29,7 @@ from sandcli.engines.server_client import (
 )
 from sandcli.engines.server_pool import ServerPool
 from sandcli.engines.server_protocol import Answer, Body, Failed, Tokens, completion_of
-from sandcli.engines.tokens import Prompts, load_tokenizer, longest, stop_ids
+from sandcli.engines.tokens import Prompts, load_tokenizer
 from sandcli.errors import ContextOverflow, MachineryError, PrerequisiteError
 from sandcli.messages import Message
 from sandcli.settings import EngineSettings

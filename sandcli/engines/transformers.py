@@ -17,10 +17,11 @@ import torch
 from torch import Tensor
 
 from sandcli.engines.base import Completion, Model, Sampling, Usage, stop_at
+from sandcli.engines.configs import context_length, stop_ids
 from sandcli.engines.kvcache import PrefixCache, common_prefix
 from sandcli.engines.loading import load_model
 from sandcli.engines.ragged import KeyValues, Ragged
-from sandcli.engines.tokens import Prompts, context_length, load_tokenizer, stop_ids
+from sandcli.engines.tokens import Prompts, load_tokenizer
 from sandcli.errors import MachineryError
 from sandcli.messages import Message
 from sandcli.models import fingerprint

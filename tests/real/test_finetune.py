@@ -17,7 +17,8 @@ from msgspec.structs import replace
 
 from sandcli.agent.conversation import conversation
 from sandcli.engines.loading import load_model
-from sandcli.engines.tokens import load_tokenizer, prompt_ids, render
+from sandcli.engines.templates import render
+from sandcli.engines.tokens import load_tokenizer, prompt_ids
 from sandcli.errors import PrerequisiteError, SandError, UsageError
 from sandcli.records import Step, Task, Trajectory
 from sandcli.settings import ComputeSettings, TrainingSettings
