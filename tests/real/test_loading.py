@@ -96,7 +96,7 @@ def test_weights_that_are_there_twice_are_counted_once(
 
 def test_model_that_is_no_text_model_is_refused(tiny: Path, tmp_path: Path) -> None:
     base = copied(tiny, tmp_path / "base", model_type="clip")
-    with pytest.raises(UsageError, match="transformers cannot load the model in .*: Unrecognized configuration class"):
+    with pytest.raises(UsageError, match=r"transformers cannot load the model in .*: Unrecognized configuration class"):
         load_model(base)
 
 
@@ -114,7 +114,7 @@ def test_model_whose_language_part_is_nested_is_loaded(tmp_path: Path) -> None:
 
 def test_folder_without_weights_is_refused(tiny: Path, tmp_path: Path) -> None:
     shutil.copy(tiny / "config.json", tmp_path)
-    with pytest.raises(UsageError, match="transformers cannot load the model in .*model.safetensors"):
+    with pytest.raises(UsageError, match=r"transformers cannot load the model in .*model\.safetensors"):
         load_model(tmp_path)
 
 
