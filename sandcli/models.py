@@ -12,6 +12,7 @@ from pathlib import Path
 
 from sandcli.cache import cache_folder
 from sandcli.errors import PrerequisiteError
+from sandcli.files import follow_umask
 from sandcli.install import install_command
 
 EMBEDDED = "smollm2-135m-instruct"
@@ -177,4 +178,5 @@ def _convert(gguf: Path, folder: Path) -> None:
     tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
     tokenizer.model_max_length = config.max_position_embeddings
     tokenizer.save_pretrained(temporary)
+    follow_umask(temporary)
     temporary.rename(folder)

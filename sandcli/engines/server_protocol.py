@@ -2,7 +2,7 @@
 
 import msgspec
 
-from sandcli.engines.base import Completion, Sampling, stop_at
+from sandcli.engines.base import Completion, Sampling, stop_at, without_thought
 
 
 class Body(msgspec.Struct, frozen=True, kw_only=True):
@@ -72,7 +72,7 @@ def completion_of(answer: Answer, prompt: int, sampling: Sampling) -> Completion
         raise Failed(f"broke a completion off ({choice.finish_reason})")
     cut = stop_at(choice.text, sampling.stop)
     if choice.finish_reason == "stop" or cut is not None:
-        return Completion(choice.text[:cut], tokens, "stop")
+        return Completion(without_thought(choice.text[:cut]), tokens, "stop")
     if tokens < sampling.max_tokens:
         raise LessContext(prompt + tokens)
-    return Completion(choice.text, tokens, "length")
+    return Completion(without_thought(choice.text), tokens, "length")

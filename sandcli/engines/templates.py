@@ -33,7 +33,7 @@ def render(tokenizer: Any, messages: Sequence[Message], answer: bool) -> str:
 
     Raises `UsageError` if the template refuses the conversation, as Gemma's refuses a system message.
     """
-    openings = _openings(tokenizer, tokenizer.chat_template)
+    openings = _openings(tokenizer, str(tokenizer.chat_template))
     return openings.rendered(tokenizer, messages, answer) if openings else _filled(tokenizer, messages, answer)
 
 

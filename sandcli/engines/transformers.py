@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sandcli.engines.base import Completion, Model, Sampling, Usage, stop_at
+from sandcli.engines.base import Completion, Model, Sampling, Usage, stop_at, without_thought
 from sandcli.engines.configs import context_length, stop_ids
 from sandcli.engines.kvcache import PrefixCache, common_prefix
 from sandcli.engines.loading import load_model
@@ -74,6 +74,10 @@ class _Sequence:
         self.text = ""
         self.finish: Any = None
         self.generator = torch.Generator().manual_seed(request.sampling.seed + number)
+
+    def completion(self) -> Completion:
+        """Return it as the answer to its request."""
+        return Completion(without_thought(self.text), len(self.generated), self.finish)
 
     @property
     def missing(self) -> int:
@@ -232,7 +236,7 @@ class TransformersEngine:
             self._count(generated=len(row.generated))
             values, row.values = row.values, self._model.empty()  # others of its request may run for long
             if request.sequences and all(sequence.finish for sequence in request.sequences):
-                request.resolve([Completion(s.text, len(s.generated), s.finish) for s in request.sequences])
+                request.resolve([sequence.completion() for sequence in request.sequences])
             if request.sampling.n == 1:
                 self._cache.add(row.ids, values)  # the episode continues from here
 

@@ -83,6 +83,11 @@ def test_text_is_cut_at_a_stop_string_and_then_counts_as_complete(words: Model, 
     assert completions == [Completion("go on", 9, "stop")]
 
 
+def test_a_thought_before_the_answer_is_passed_over(words: Model, serve: Serve) -> None:
+    server = serve(says("<think>\nI look first.\n</think>\n\nAction: look", tokens=9))
+    assert answered(words, server)[0] == [Completion("Action: look", 9, "stop")]
+
+
 @pytest.mark.parametrize(
     ("text", "finish", "expected"),
     [("", "stop", Completion("", 1, "stop")), ("on", "length", Completion("on", 1, "length"))],
