@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoConfig
 
 from sandcli.engines.adapters import weights_of
@@ -18,7 +19,7 @@ def load_config(folder: Path) -> Any:
     source = weights_of(folder)
     try:
         return AutoConfig.from_pretrained(source, trust_remote_code=False)
-    except (ValueError, OSError, KeyError) as error:
+    except (ValueError, OSError, KeyError, StrictDataclassError) as error:
         refuse_own_code(source)
         raise UsageError(
             f"transformers cannot read the config of the model in {source}: {first_line(error)}",

@@ -93,8 +93,8 @@ class TransformersEngine:
         self.capacity = settings.batch or _BATCH
         self._identity = model.folder.resolve(), fingerprint(model.folder)
         self._tokenizer = load_tokenizer(model.folder)
-        loaded = load_model(model.folder, settings.dtype).eval()
         self._stops = stop_ids(model.folder, self._tokenizer)
+        loaded = load_model(model.folder, settings.dtype).eval()
         self._model = Ragged(loaded)
         self._prompts = Prompts(self._tokenizer, context_length(loaded.config, settings.max_length))
         self._cache = PrefixCache(int(settings.cache_gib * 2**30))
