@@ -94,7 +94,12 @@ def test_damaged_generation_config_is_reported(tmp_path: Path, content: bytes) -
 def test_adapter_of_a_hub_model_has_its_end_tokens_and_context(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     base = publish(LLAMA, written(tmp_path / "snapshot", model_type="llama", max_position_embeddings=640))
     asked: list[tuple[str, str | None]] = []
-    monkeypatch.setattr(models, "_from_hub", lambda *name: asked.append(name) or base)
+
+    def downloaded(name: str, revision: str | None) -> Path:
+        asked.append((name, revision))
+        return base
+
+    monkeypatch.setattr(models, "_from_hub", downloaded)
     policy = adapter(tmp_path / "policy", "meta/llama", revision="abc")
     tokenizer = load_tokenizer(base)
     assert stop_ids(policy, tokenizer) == stop_ids(base, tokenizer) and len(stop_ids(base, tokenizer)) == 3
