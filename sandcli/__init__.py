@@ -5,11 +5,11 @@ what they make. Start reading at `sandcli.pipeline`, which holds the paper's Alg
 `sandcli.stages`, the paper's own steps are pure functions in `sandcli.method`, `sandcli.core.runner` runs any stage.
 """
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
-from sandcli.api import collect, critique, evaluate, init, iterate, rollout, sample, sft, synthesize, train
-
 if TYPE_CHECKING:
+    from sandcli.api import collect, critique, evaluate, init, iterate, rollout, sample, sft, synthesize, train
     from sandcli.core.run import Run
 
 __version__ = "0.2.0"
@@ -30,9 +30,12 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """`Run`, imported when it is first used."""
-    if name != "Run":
+    """What the package offers, imported when it is first used."""
+    if name not in __all__:
         raise AttributeError(f"module 'sandcli' has no attribute {name!r}")
-    from sandcli.core.run import Run
+    return getattr(importlib.import_module("sandcli.core.run" if name == "Run" else "sandcli.api"), name)
 
-    return Run
+
+def __dir__() -> list[str]:
+    """What completion offers, imported or not."""
+    return sorted({*globals(), *__all__})

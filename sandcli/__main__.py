@@ -1,5 +1,19 @@
-"""`python -m sandcli` is `sand`: what launchers such as torchrun are given."""
+"""The `sand` command, and `python -m sandcli`: what launchers such as torchrun are given."""
 
-from sandcli.cli import main
+import signal
 
-main()
+
+def main() -> None:
+    """Run the command. Ctrl-C while it is still being imported ends the process at once, without a traceback."""
+    usual = signal.getsignal(signal.SIGINT) is signal.default_int_handler  # a background process may ignore Ctrl-C
+    if usual:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+    from sandcli.cli import main as command
+
+    if usual:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    command()
+
+
+if __name__ == "__main__":
+    main()

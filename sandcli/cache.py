@@ -1,25 +1,62 @@
 """The user's cache: files that are costly to make and can be made again."""
 
+import contextlib
 import os
-import tempfile
+import secrets
+import time
+from collections.abc import Iterator
 from pathlib import Path
+
+from sandcli.errors import PrerequisiteError
+
+_NO_HOME = Path("/dev/null")
+"""The home of a user without one: nothing is there, and nothing can be written there."""
+
+_OLD = 24 * 3600
+"""Seconds after which a temporary file belongs to a process that was killed."""
 
 
 def cache_folder() -> Path:
     """The folder of converted models, fingerprints and translated games: $XDG_CACHE_HOME/sand or ~/.cache/sand."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sand"
+    given = os.environ.get("XDG_CACHE_HOME")
+    try:
+        home = Path.home()
+    except RuntimeError:
+        home = _NO_HOME
+    return (Path(given) if given else home / ".cache") / "sand"
 
 
-def keep(path: Path, content: bytes, mode: int = 0o600) -> None:
-    """Write a file atomically. By default, only this user can read it."""
+@contextlib.contextmanager
+def needed() -> Iterator[None]:
+    """Around work that cannot do without the cache: turns `OSError` into an error with a fix."""
+    try:
+        yield
+    except OSError as error:
+        raise PrerequisiteError(
+            f"the cache cannot be used: {error}", "set XDG_CACHE_HOME to a folder that you can write to"
+        ) from error
+
+
+def keep(path: Path, content: bytes, private: bool = True) -> None:
+    """Write a file atomically, also if others write it at the same time. Only this user can read a `private` one."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
-        try:
+    remove_old(path.parent, "*.tmp", _OLD)
+    temporary = path.with_name(f"{path.name}.{secrets.token_hex(8)}.tmp")
+    opened = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600 if private else 0o666)
+    try:
+        with os.fdopen(opened, "wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-            os.fchmod(file.fileno(), mode)
-            Path(file.name).replace(path)
-        except BaseException:
-            Path(file.name).unlink(missing_ok=True)
-            raise
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def remove_old(folder: Path, pattern: str, seconds: float) -> None:
+    """Delete the files that processes left behind when they were killed, so many seconds ago or more."""
+    for path in folder.glob(pattern):
+        with contextlib.suppress(OSError):
+            if path.is_file() and time.time() - path.stat().st_mtime >= seconds:
+                path.unlink()

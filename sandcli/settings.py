@@ -4,7 +4,6 @@ A setting is named by table and key: `sample.n` is `n` under `[sample]`. `sandcl
 """
 
 import os
-import re
 from enum import Enum
 from typing import Annotated, Literal
 
@@ -27,6 +26,9 @@ class Effect(Enum):
 
 SCOPE, REFERENCE, COMPUTE = Effect.SCOPE, Effect.REFERENCE, Effect.COMPUTE
 
+LONGEST = 1_000_000
+"""Seconds that anything may be waited for, 11 days: the system's own clocks and calls end at some larger number."""
+
 
 class Table(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One table of sand.toml."""
@@ -45,9 +47,9 @@ class RunSettings(Table, frozen=True, kw_only=True):
         Meta(ge=0, description="units in progress at once; 0: enough to keep engine and environments busy"),
         COMPUTE,
     ] = 0
-    timeout: Annotated[float, Meta(gt=0, description="seconds that one call to an environment may take"), COMPUTE] = (
-        120.0
-    )
+    timeout: Annotated[
+        float, Meta(gt=0, le=LONGEST, description="seconds that one call to an environment may take"), COMPUTE
+    ] = 120.0
     retries: Annotated[
         int, Meta(ge=0, description="further attempts at a unit after the engine or environment failed"), COMPUTE
     ] = 2
@@ -101,8 +103,8 @@ class MethodSettings(Table, frozen=True, kw_only=True):
     switch: Annotated[
         Literal["never", "better", "shorter"],
         Meta(
-            description="when a candidate's rollout replaces the rest of the expert trajectory: if it earned more "
-            "(the paper, on ALFWorld), or also if it earned as much in fewer steps"
+            description="when a candidate's rollout replaces the rest of the expert trajectory: never, if it earned "
+            "more than the expert (better), or also if it earned as much in fewer steps (shorter)"
         ),
     ] = "never"
 
@@ -143,14 +145,31 @@ class RolloutSettings(Table, frozen=True, kw_only=True):
     temperature: Annotated[float, Meta(ge=0, description="paper: 1.0")] = 1.0
 
 
+class PromptSettings(Table, frozen=True, kw_only=True):
+    """What the base model is asked, in `sand collect`, `critique` and `synthesize`."""
+
+    set: Annotated[
+        str,
+        Meta(
+            description="standard (for instruction models of 7B and more), compact (for much smaller ones), or a "
+            "folder with texts of your own"
+        ),
+        REFERENCE,
+    ] = "standard"
+    history_tokens: Annotated[
+        int,
+        Meta(
+            ge=0,
+            description="older observations shown, in tokens of 4 characters, of the history and of a rollout each; "
+            "the newest one is always shown whole",
+        ),
+    ] = 1500
+
+
 class CritiqueSettings(Table, frozen=True, kw_only=True):
     """`sand critique`, Eq. 5."""
 
-    max_tokens: Annotated[int, Meta(ge=1, description="longest critique, in tokens")] = 160
-    shown_steps: Annotated[
-        int,
-        Meta(ge=2, description="steps of history and of rollout shown; longer ones lose their middle, marked"),
-    ] = 20
+    max_tokens: Annotated[int, Meta(ge=1, description="longest critique, in tokens")] = 200
     verdict: Annotated[
         Literal["model", "reward"],
         Meta(
@@ -163,7 +182,9 @@ class CritiqueSettings(Table, frozen=True, kw_only=True):
 class SynthesizeSettings(Table, frozen=True, kw_only=True):
     """`sand synthesize`, Eq. 6."""
 
-    max_tokens: Annotated[int, Meta(ge=1, description="longest deliberation, in tokens")] = 384
+    max_tokens: Annotated[
+        int, Meta(ge=1, description="longest deliberation in tokens; with its action it must fit into agent.max_tokens")
+    ] = 400
     attempts: Annotated[int, Meta(ge=1, description="attempts before a step keeps its original thought")] = 3
     form: Annotated[
         Literal["free", "guided"],
@@ -227,6 +248,14 @@ class EvalSettings(Table, frozen=True, kw_only=True):
     models: Annotated[list[str], Meta(description="model (of this iteration), sft, base, or folders"), SCOPE] = (
         msgspec.field(default_factory=lambda: ["model"])
     )
+    deliberation: Annotated[
+        list[str],
+        Meta(
+            description="whether a turn deliberates: free (as the agent chooses), never (it begins with its action), "
+            "always (it begins as a deliberation does); with several, each model plays once with each"
+        ),
+        SCOPE,
+    ] = msgspec.field(default_factory=lambda: ["free"])
 
 
 class EngineSettings(Table, frozen=True, kw_only=True):
@@ -249,7 +278,9 @@ class EngineSettings(Table, frozen=True, kw_only=True):
         COMPUTE,
     ] = "auto"
     cache_gib: Annotated[
-        float, Meta(ge=0, description="memory for reusable prefixes: transformers, and vllm on a CPU"), COMPUTE
+        float,
+        Meta(ge=0, le=2**20, description="memory for reusable prefixes: transformers, and vllm on a CPU"),
+        COMPUTE,
     ] = 2.0
     gpu_memory: Annotated[float, Meta(gt=0, le=1, description="vllm: share of each GPU's memory"), COMPUTE] = 0.9
     tensor_parallel: Annotated[int, Meta(ge=1, description="vllm: GPUs that one model is spread over"), COMPUTE] = 1
@@ -259,9 +290,11 @@ class EngineSettings(Table, frozen=True, kw_only=True):
         Meta(description="server: OpenAI-compatible URLs; the key is read from OPENAI_API_KEY only"),
         COMPUTE,
     ] = msgspec.field(default_factory=list)
-    timeout: Annotated[float, Meta(gt=0, description="server: seconds that one request may take"), COMPUTE] = 600.0
+    timeout: Annotated[
+        float, Meta(gt=0, le=LONGEST, description="server: seconds that one request may take"), COMPUTE
+    ] = 600.0
     patience: Annotated[
-        float, Meta(ge=0, description="server: seconds to wait for URLs that do not answer"), COMPUTE
+        float, Meta(ge=0, le=LONGEST, description="server: seconds to wait for URLs that do not answer"), COMPUTE
     ] = 60.0
     script: Annotated[str, Meta(description="scripted: the rules, a JSON file, for tests"), REFERENCE] = ""
 
@@ -277,6 +310,7 @@ class Settings(Table, frozen=True, kw_only=True):
     agent: AgentSettings = AgentSettings()
     sample: SampleSettings = SampleSettings()
     rollout: RolloutSettings = RolloutSettings()
+    prompts: PromptSettings = PromptSettings()
     critique: CritiqueSettings = CritiqueSettings()
     synthesize: SynthesizeSettings = SynthesizeSettings()
     sft: TrainingSettings = TrainingSettings()
@@ -284,11 +318,6 @@ class Settings(Table, frozen=True, kw_only=True):
     trainer: ComputeSettings = ComputeSettings()
     eval: EvalSettings = EvalSettings()
     engine: EngineSettings = EngineSettings()
-
-
-def without_password(url: str) -> str:
-    """A URL that is safe to show."""
-    return re.sub(r"//[^/@]*@", "//***@", url)
 
 
 def worker_count(settings: Settings) -> int:

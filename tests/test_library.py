@@ -190,6 +190,18 @@ def test_importing_loads_nothing_heavy() -> None:
 # Event loops
 
 
+def test_completion_offers_what_is_imported_later() -> None:
+    code = "import sandcli; assert set(sandcli.__all__) <= set(dir(sandcli)); from sandcli import Run, sample, iterate"
+    subprocess.run([sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": str(REPO)}, check=True)
+
+
+def test_an_error_has_no_cause_but_its_own(tmp_path: Path) -> None:
+    run = sandcli.Run(make_run(tmp_path / "run"))
+    with pytest.raises(PrerequisiteError) as caught:
+        sandcli.rollout(run)
+    assert caught.value.__cause__ is caught.value.__context__ is None
+
+
 def test_a_call_inside_a_running_loop_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = collected(tmp_path / "it1")
     threads: list[threading.Thread] = []
@@ -320,6 +332,7 @@ CritiqueStage.step = step
 """
 
 
+@pytest.mark.slow
 def test_a_notebook_runs_the_stages(tmp_path: Path) -> None:
     root = tmp_path / "it1"
     cells = {

@@ -1,5 +1,6 @@
 """`sand init`: how a run starts, alone or as the iteration after another."""
 
+import os
 import shutil
 from pathlib import Path
 
@@ -41,6 +42,42 @@ def test_guided_deliberations_need_samples(tmp_path: Path) -> None:
         start_run(tmp_path / "run", None, assigned(["method.without=sampling", "synthesize.form=guided"]))
 
 
+@pytest.mark.parametrize(
+    "assignments",
+    [
+        ["engine.urls=http://u:hidden@a", "engine.urls=http://u:hidden@b"],
+        ["engine.urls:http://u:hidden@a"],
+        ["engine.url=http://u:hidden@a"],
+        ["model.base=\udcff", "engine.urls=http://u:hidden@a"],
+    ],
+)
+def test_error_about_assignments_holds_no_password(assignments: list[str]) -> None:
+    with pytest.raises(UsageError) as caught:
+        assigned(assignments)
+    assert "hidden" not in caught.value.what + caught.value.fix
+
+
+def test_settings_with_a_password_are_private(tmp_path: Path) -> None:
+    umask = os.umask(0o022)
+    try:
+        start_run(tmp_path / "open", None, assigned(["engine.urls=http://a"]))
+        start_run(tmp_path / "private", None, assigned(["engine.urls=http://a,http://u:hidden@b"]))
+    finally:
+        os.umask(umask)
+    modes = {name: (tmp_path / name / "sand.toml").stat().st_mode & 0o777 for name in ("open", "private")}
+    assert modes == {"open": 0o644, "private": 0o600}
+    assert resolve(tmp_path / "private", {}, {}).settings.engine.urls == ["http://a", "http://u:hidden@b"]
+
+
+@pytest.mark.parametrize(
+    "value", ["sample.temperature=inf", "run.timeout=1e10", "model.base=\udcff", "run.seed=" + "9" * 5000]
+)
+def test_value_that_could_not_be_read_again_starts_no_run(tmp_path: Path, value: str) -> None:
+    with pytest.raises(UsageError):
+        start_run(tmp_path / "run", None, assigned([value]))
+    assert not (tmp_path / "run").exists()
+
+
 def test_switch_needs_rollouts(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="compares rollouts"):
         start_run(tmp_path / "run", None, assigned(["method.without=critique", "method.switch=better"]))
@@ -48,7 +85,7 @@ def test_switch_needs_rollouts(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("preset", [None, "alfworld-llama3.1-8b"])
-@pytest.mark.parametrize(("settings", "switch"), [([], "better"), (["method.without=critique"], "never")])
+@pytest.mark.parametrize(("settings", "switch"), [([], "shorter"), (["method.without=critique"], "never")])
 def test_alfworld_switches_as_the_paper_does(
     tmp_path: Path, preset: str | None, settings: list[str], switch: str
 ) -> None:

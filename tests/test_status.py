@@ -96,3 +96,22 @@ def test_a_limited_stage_is_done_within_its_limit(tmp_path: Path) -> None:
     perform("collect", root, limit=1)
     collect = json.loads(sand("status", "--run", root, "--json").stdout)[0]
     assert (collect["state"], collect["todo"], collect["note"]) == ("done", 0, "with --limit 1")
+
+
+def test_status_neither_converts_nor_downloads_a_model(tmp_path: Path) -> None:
+    root = make_run(tmp_path / "run")
+    perform("collect", root)
+    settings = {
+        "SAND_ENGINE_KIND": "transformers",
+        "SAND_COLLECT_THOUGHTS": "base",
+        "SAND_MODEL_POLICY": "no-such-organisation/no-such-model",
+        "XDG_CACHE_HOME": str(tmp_path / "cache"),
+        "HF_HOME": str(tmp_path / "hub"),
+        "HF_ENDPOINT": "http://127.0.0.1:9",
+    }
+    ran = sand("status", "--run", root, "--json", extra=settings)
+    assert ran.returncode == 0, ran.stderr
+    notes = {item["stage"]: item["note"] for item in json.loads(ran.stdout)}
+    assert notes["collect"] == "model smollm2-135m-instruct is not on this machine yet"
+    assert not (tmp_path / "cache" / "sand" / "models").exists()
+    assert not list((tmp_path / "hub").rglob("*model*"))

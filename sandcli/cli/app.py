@@ -1,6 +1,8 @@
 """The application that all commands belong to. An error ends it with one line on what went wrong and one on the fix."""
 
+import io
 import sys
+import traceback
 from typing import Annotated
 
 import typer
@@ -37,8 +39,12 @@ def every_command(
 
 def main() -> None:
     """The `sand` command. Errors are printed as one line on what went wrong and one on how to fix it."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a terminal may not have every character
     try:
         app()
+    except KeyboardInterrupt:
+        sys.exit(Exit.INTERRUPTED)
     except SandError as error:
         _exit_with(str(error.what), error.fix, error.exit)
     except MachineryError as error:
@@ -56,9 +62,9 @@ def main() -> None:
 
 
 def _exit_with(what: str, fix: str, code: Exit) -> None:
-    if getattr(app, "debug", False):
-        raise
-    from sandcli.terminal import visible
+    from sandcli.progress import notice
 
-    print(visible(f"error: {what}\n  fix: {fix}"), file=sys.stderr)
+    if getattr(app, "debug", False):
+        notice(traceback.format_exc())
+    notice(f"error: {what}\n  fix: {fix}")
     sys.exit(code)

@@ -9,7 +9,7 @@ import typer
 
 from sandcli.cli.app import app
 from sandcli.cli.options import Json, RunDir
-from sandcli.cli.output import context_of, print_data
+from sandcli.cli.output import context_of, print_data, print_json, print_text
 from sandcli.errors import Exit
 
 if TYPE_CHECKING:
@@ -57,11 +57,11 @@ def _print(made: "Report", form: Form, as_json: bool) -> None:
     from sandcli.report.build import tables_as, tables_for_terminal
 
     if as_json:
-        print(json.dumps(made.plain()))
+        print_json(made.plain())
     elif form == "terminal":
         print_data(tables_for_terminal(made))
     else:
-        print(tables_as(made, form), end="")
+        print_text(tables_as(made, form).removesuffix("\n"))
 
 
 @app.command()
@@ -71,7 +71,7 @@ def status(run: RunDir, as_json: Json = False) -> None:
 
     stages = status_of(context_of(run, {}, None))
     if as_json:
-        print(json.dumps([stage._asdict() for stage in stages]))
+        print_json([stage._asdict() for stage in stages])
     else:
         print_data(status_view(stages))
 
@@ -101,20 +101,15 @@ def config(run: RunDir, as_json: Json = False) -> None:
     """Show every setting: its value, where the value comes from, and what the setting means."""
     from rich.table import Column, Table
 
-    from sandcli.config import resolve
+    from sandcli.config import resolve, showable
     from sandcli.core.run import Run
-    from sandcli.settings import without_password
     from sandcli.terminal import visible
 
     Run(run).must_exist()
-    settings = [
-        setting._replace(value=[without_password(url) for url in setting.value])
-        if isinstance(setting.value, list)
-        else setting
-        for setting in resolve(run, os.environ, {}).listing()
-    ]
+    listed = resolve(run, os.environ, {}).listing()
+    settings = [setting._replace(value=showable(setting.name, setting.value)) for setting in listed]
     if as_json:
-        print(json.dumps([setting._asdict() for setting in settings]))
+        print_json([setting._asdict() for setting in settings])
         return
     names = [Column(name, overflow="fold") for name in ("value", "from", "meaning")]
     table = Table(Column("setting", no_wrap=True), *names)
@@ -130,7 +125,7 @@ def doctor(as_json: Json = False) -> None:
 
     checks = examine()
     if as_json:
-        print(json.dumps([check._asdict() for check in checks]))
+        print_json([check._asdict() for check in checks])
     else:
         print_data([table(checks)])
     if not all(check.ok for check in checks):

@@ -1,10 +1,14 @@
 """How commands print: data to stdout, everything else to stderr. And the run they work on."""
 
+import contextlib
+import json
+import os
 import shlex
+import signal
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -33,7 +37,7 @@ def print_summary(summary: "Summary", root: Path, as_json: bool) -> None:
     if as_json:
         import msgspec
 
-        print(msgspec.json.encode(summary._asdict()).decode())
+        print_json(msgspec.to_builtins(summary._asdict()))
     _print_details(summary)
     from sandcli.core.run import Run
 
@@ -72,9 +76,37 @@ def print_data(parts: "Iterable[RenderableType]") -> None:
     """Print data to stdout. Strings are literal: square brackets are no markup."""
     from rich.console import Console
 
-    console = Console(highlight=False, markup=False, emoji=False)
-    for part in parts:
-        console.print(part, crop=False)
+    class Stdout(Console):
+        def on_broken_pipe(self) -> None:
+            raise BrokenPipeError
+
+    console = Stdout(highlight=False, markup=False, emoji=False)
+    with _reader():
+        for part in parts:
+            console.print(part, crop=False)
+
+
+def print_text(text: str) -> None:
+    """Print lines that a terminal may get, and so without control characters."""
+    from sandcli.terminal import visible
+
+    with _reader():
+        print(visible(text), flush=True)
+
+
+def print_json(value: Any) -> None:
+    """Print one JSON value, in ASCII."""
+    print_text(json.dumps(value))
+
+
+@contextlib.contextmanager
+def _reader() -> Iterator[None]:
+    """End as other programs do if the reader of the output ends, such as `| head`."""
+    try:
+        yield
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is still in the buffer
+        raise typer.Exit(128 + signal.SIGPIPE) from None
 
 
 def print_next(message: str, command: str) -> None:

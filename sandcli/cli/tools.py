@@ -1,6 +1,6 @@
 """`sand games`, which makes small ALFWorld games, and `sand bench`, the benchmarks."""
 
-import json
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -8,7 +8,7 @@ import typer
 
 from sandcli.cli.app import app
 from sandcli.cli.options import EngineKind, Json, RunDir
-from sandcli.cli.output import context_of, print_data, print_next
+from sandcli.cli.output import context_of, print_data, print_json, print_next, print_text
 
 games = typer.Typer(help="Make games for ALFWorld.", no_args_is_help=True)
 bench = typer.Typer(
@@ -32,8 +32,9 @@ def games_make(
     from sandcli.envs.alfworld.making import make_games
 
     for game in make_games(out, per_type, seed):
-        print(f"{game.game}: won in {len(game.walkthrough)} steps")
-    print_next(f"made games in {out}", f"sand init --run runs/alf1 --set env.name=alfworld --set env.games={out}")
+        print_text(f"{game.game}: won in {len(game.walkthrough)} steps")
+    command = ["sand", "init", "--run", "runs/alf1", "--set", "env.name=alfworld", "--set", f"env.games={out}"]
+    print_next(f"made games in {out}", shlex.join(command))
 
 
 @bench.command("env")
@@ -50,7 +51,7 @@ def bench_env(
         ratios[ratio.name] = ratio.ratio
         table.add_row(ratio.name, f"{ratio.ratio:,.1f}", f"{ratio.slow:,.2f}", f"{ratio.fast:,.3f}", ratio.meaning)
     if as_json:
-        print(json.dumps(ratios))
+        print_json(ratios)
     else:
         print_data([table])
 
@@ -73,7 +74,7 @@ def bench_rollout(
         variants = list(bench_rollouts(context, model, episodes))
     found = ratios(variants)._asdict()
     if as_json:
-        print(json.dumps(found))
+        print_json(found)
         return
     table = Table("variant", "tokens", "seconds", "tokens/s", "mean batch", "cache hits")
     for variant in variants:
@@ -96,6 +97,6 @@ def bench_train(
 
     found = bench_training(context_of(run, {}, None), steps)._asdict()
     if as_json:
-        print(json.dumps(found))
+        print_json(found)
     else:
         print_data(f"{name.replace('_', ' ')}: {value}" for name, value in found.items())

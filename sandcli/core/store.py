@@ -6,6 +6,7 @@ not decode is corruption and stops the program with file and line. Sealing sorts
 puts the file in place atomically: the same records give the same bytes, whatever order they came in.
 """
 
+import codecs
 import contextlib
 import errno
 import fcntl
@@ -72,7 +73,7 @@ class Records(Generic[R]):
     def __init__(self, path: Path, kind: type[R]) -> None:
         self.path = path
         self._in_progress = path.suffix == JOURNAL
-        self._decode = msgspec.json.Decoder(kind).decode
+        self._decoder = msgspec.json.Decoder(kind)
         self._file = self._open()
         self._end = 0
         self._torn = 0
@@ -89,6 +90,10 @@ class Records(Generic[R]):
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def _decode(self, line: bytes) -> R:
+        """The record of a line. Editors put a byte order mark at the beginning of a file."""
+        return self._decoder.decode(line.removeprefix(codecs.BOM_UTF8))
 
     def _lines(self) -> Iterator[tuple[bytes, R]]:
         with self.path.open("rb") as file:
@@ -187,7 +192,7 @@ class Journal(Records[R]):
 
     def _open(self) -> int:
         with disk_space(self.path):
-            file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
+            file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
             fsync_path(self.path.parent)
             return file
 
@@ -217,7 +222,8 @@ class Journal(Records[R]):
         only if its manifest describes it.
         """
         index = self._index
-        lines = (os.pread(self._file, length, at) for _, (at, length) in sorted(index.items()))
+        read = (os.pread(self._file, length, at) for _, (at, length) in sorted(index.items()))
+        lines = (line.removeprefix(codecs.BOM_UTF8) for line in read)
         temporary = write_temporary(path, lines)
         note(temporary)
         temporary.replace(path)

@@ -20,6 +20,7 @@ from sandcli.engines.tokens import load_tokenizer
 from sandcli.engines.vllm_options import RANKS, adapter_rank, batch, command, environment, rank_limit
 from sandcli.engines.vllm_server import VllmServer
 from sandcli.errors import MachineryError, PrerequisiteError
+from sandcli.install import install_command
 from sandcli.messages import Message
 from sandcli.models import fingerprint
 from sandcli.settings import EngineSettings
@@ -116,9 +117,8 @@ class VllmEngine:
         or refuses the model, `UsageError` if the model has no chat template.
         """
         if importlib.util.find_spec("vllm") is None:
-            raise PrerequisiteError(
-                "vllm is not installed", "run `make setup-vllm` for a CPU, or `pip install vllm` with a GPU"
-            )
+            fix = f"run `{install_command('vllm')}` for a CPU, or `pip install vllm` with a GPU"
+            raise PrerequisiteError("vllm is not installed", fix)
         await asyncio.to_thread(load_tokenizer, model.folder)  # fail now, not after minutes of loading
         servers = VllmServers(model, settings, lora_rank)
         try:

@@ -35,7 +35,7 @@ class ScriptedEngine:
     def load(cls, path: Path) -> "ScriptedEngine":
         """Read the rules. Raises `UsageError` for a missing or malformed file."""
         try:
-            return cls(msgspec.convert(json.loads(path.read_text()), list[Rule]))
+            return cls(msgspec.convert(json.loads(path.read_bytes()), list[Rule]))
         except (OSError, ValueError, msgspec.ValidationError) as error:
             raise UsageError(
                 f"engine.script {str(path)!r}: {error}", "give a JSON list of when/replies rules"

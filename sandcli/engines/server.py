@@ -14,12 +14,12 @@ from collections.abc import Callable, Hashable, Sequence
 
 import msgspec
 
+from sandcli.engines.addresses import Address
 from sandcli.engines.base import Completion, Model, Sampling, Usage
 from sandcli.engines.configs import longest, stop_ids
 from sandcli.engines.server_client import (
     FIRST_PAUSE,
     LONGEST_PAUSE,
-    Address,
     Identity,
     NoConnection,
     Refusal,

@@ -7,18 +7,16 @@ import asyncio
 import errno
 import os
 import re
-from base64 import b64encode
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
-from urllib.parse import unquote, urlsplit
-from urllib.request import getproxies, proxy_bypass
+from urllib.parse import quote
 
 import aiohttp
 import msgspec
 
+from sandcli.engines.addresses import Address, key_of_environment
 from sandcli.engines.base import Model
-from sandcli.errors import UsageError
 from sandcli.models import fingerprint
 
 T = TypeVar("T")
@@ -42,6 +40,9 @@ _IDLE_SECONDS = 4.0
 
 _QUOTED = 300
 """How many characters of a server's message are quoted."""
+
+_KEY_REFUSED = (401, 403)
+"""HTTP statuses of a server that wants another key."""
 
 _FINGERPRINT = re.compile(r"[0-9a-f]{16}")
 
@@ -114,41 +115,6 @@ class _Listing(msgspec.Struct, frozen=True):
     data: list[Card]
 
 
-class Address(NamedTuple):
-    """The URL of a server as it may be shown, without `/v1`, and the user and password for it."""
-
-    url: str
-    user: str = ""
-    password: str = ""
-
-    @classmethod
-    def read(cls, given: str) -> "Address":
-        """Parse a URL, with or without `/v1` or a slash at its end. Raises `UsageError` if it is malformed."""
-        try:
-            parts = urlsplit(given.strip())
-            if parts.scheme not in ("http", "https") or not parts.hostname or parts.port == 0:
-                raise ValueError
-        except ValueError:
-            shown = given.rpartition("@")[2]
-            raise UsageError(f"engine.urls: {shown!r} is no URL", "give one such as http://127.0.0.1:8000/v1") from None
-        path = parts.path.rstrip("/").removesuffix("/v1").rstrip("/")
-        url = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{path}"
-        return cls(url, unquote(parts.username or ""), unquote(parts.password or ""))
-
-    def authorization(self, key: str) -> str:
-        """The Authorization header: the URL's user and password if it has any, else the key."""
-        if not self.user and not self.password:
-            return f"Bearer {key}"
-        return f"Basic {b64encode(f'{self.user}:{self.password}'.encode()).decode()}"
-
-    @property
-    def proxy(self) -> str | None:
-        """The proxy that the environment sets for this server, unless it is on this machine."""
-        parts = urlsplit(self.url)
-        local = parts.hostname == "localhost" or (parts.hostname or "").startswith(("127.", "::1"))
-        return None if local or proxy_bypass(parts.netloc) else getproxies().get(parts.scheme)
-
-
 class Server:
     """A server and its health.
 
@@ -159,12 +125,15 @@ class Server:
     def __init__(
         self, address: Address, timeout: float, key: str | None = None, ended: Callable[[], str] = lambda: ""
     ) -> None:
-        key = key or os.environ.get("OPENAI_API_KEY")
+        key = key or key_of_environment()
         self.url = address.url
         self.ended = ended
         authorization = address.authorization(key or "none")
-        secrets = (key, address.password, authorization.partition(" ")[2])
-        self._secrets = [secret for secret in secrets if secret and secret != "none"]
+        secrets = [key, address.password, authorization.partition(" ")[2]]
+        known = {secret for secret in secrets if secret and secret != "none"}
+        self._secrets = sorted(
+            known | {quote(secret, "") for secret in known}, key=len, reverse=True
+        )  # one may be part of another
         self._timeout = aiohttp.ClientTimeout(timeout, sock_connect=min(_PROBE_SECONDS, timeout))
         self._probe_timeout = aiohttp.ClientTimeout(min(_PROBE_SECONDS, timeout))
         self._session = aiohttp.ClientSession(
@@ -239,7 +208,9 @@ class Server:
         except TimeoutError:
             raise
         except (aiohttp.ClientError, OSError) as error:
-            raise NoConnection(reason(error)) from error
+            raise NoConnection(self.clean(reason(error))) from error
+        if answer.status in _KEY_REFUSED:  # many servers repeat a part of the key
+            raise Refusal(answer.status, "the API key is refused")
         if answer.status >= 400:
             raise Refusal(answer.status, self.clean(_message(content) or answer.reason or ""))
         return content
@@ -268,7 +239,7 @@ async def together(work: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
 
 
 def _unusable(refusal: Refusal) -> Unusable:
-    if refusal.status in (401, 403):
+    if refusal.status in _KEY_REFUSED:
         return Unusable(f"refuses the API key ({refusal.status})", _KEY, final=True)
     if refusal.is_temporary:
         return Unusable(f"answers with {refusal}")

@@ -11,12 +11,16 @@ from pathlib import Path
 
 import msgspec
 
-from sandcli.cache import cache_folder
+from sandcli.cache import cache_folder, needed, remove_old
 from sandcli.engines import supervisor
-from sandcli.engines.server_client import Address, Identity, NoConnection, Refusal, Server, Unusable
+from sandcli.engines.addresses import Address
+from sandcli.engines.server_client import Identity, NoConnection, Refusal, Server, Unusable
 
 _PROBE_PAUSE = 0.2
 """Seconds between two looks at whether a starting server is ready."""
+
+_OLD_LOG = 30 * 24 * 3600
+"""Seconds after which a log is deleted: of a server that failed, or whose `sand` was killed."""
 
 _ERROR = re.compile(r"^(?:\(\w+ pid=\d+\) )?(?:.*\] )?\s*(?:[a-z_]\w*\.)*(\w*(?:Error|Exception)): (.+)")
 """The last line of a traceback, with or without the prefixes of a process and a logger."""
@@ -42,8 +46,10 @@ class VllmServer:
         self, command: Sequence[str], environment: Mapping[str, str], port: int, key: str, timeout: float
     ) -> None:
         """Start it. It is reached with `key`; `timeout` is in seconds, for one request."""
-        folder = cache_folder() / "vllm"
-        folder.mkdir(parents=True, exist_ok=True)
+        with needed():
+            folder = cache_folder() / "vllm"
+            folder.mkdir(parents=True, exist_ok=True)
+        remove_old(folder, "server-*.log", _OLD_LOG)
         with tempfile.NamedTemporaryFile(dir=folder, prefix="server-", suffix=".log", delete=False) as log:
             self.log = Path(log.name)
             self._process = subprocess.Popen(

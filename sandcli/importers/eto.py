@@ -62,7 +62,7 @@ def read_trajectories(path: Path) -> list[RecordedTrajectory]:
 
 def _load(path: Path) -> list[Any]:
     try:
-        content = json.loads(path.read_text())
+        content = json.loads(path.read_bytes())  # in any form of Unicode, with or without a byte order mark
     except OSError as error:
         raise UsageError(f"{path}: {error.strerror}", "use the path of a JSON file in ETO's form") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:

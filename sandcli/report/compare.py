@@ -6,7 +6,16 @@ from pathlib import Path
 
 from sandcli.report import paper
 from sandcli.report.estimates import Difference, bootstrap
-from sandcli.report.scores import AgentRow, Evaluation, Score, Suite, suites_of
+from sandcli.report.scores import (
+    AgentRow,
+    Evaluation,
+    Score,
+    Suite,
+    eval_command,
+    eval_flags,
+    split_agent,
+    suites_of,
+)
 
 _SETTINGS = {
     "agent.max_tokens": "the token limit of a turn (agent.max_tokens)",
@@ -71,7 +80,7 @@ def _setting_differs(world: str, key: str, runs: Mapping[str, list[str]]) -> str
     name = _SETTINGS.get(key, f"the version of {key.removeprefix('env.')}")
     values = "; ".join(f"{value} in {', '.join(found)}" for value, found in runs.items())
     last = list(runs.values())[-1][0]
-    return f"{world}: {name} differs: {values}. Set it to the same value, then run: sand eval --run {last} --force"
+    return f"{world}: {name} differs: {values}. Set it to the same value, then run: {eval_command(last, '--force')}"
 
 
 def _different_tasks(rows: Sequence[AgentRow]) -> Iterator[str]:
@@ -94,7 +103,7 @@ def _tasks_differ(suite: Suite, row: AgentRow, own: set[str], fullest: AgentRow,
     return (
         f"{suite}: {row.group}, {row.label} ({run}) has {count}, {fullest.group}, {fullest.label} ({other}) has "
         f"{len(tasks)}{common}. Use the same env.tasks and --limit in both, then run: "
-        f"sand eval --run {run} --splits {suite.split} --models {model}"
+        f"{eval_command(run, '--splits', suite.split, *eval_flags([model]))}"
     )
 
 
@@ -103,7 +112,7 @@ def _run_warnings(evaluation: Evaluation) -> Iterator[str]:
     if evaluation.failed:
         yield (
             f"{evaluation.run}: {evaluation.failed} episodes failed and are left out. "
-            f"To try them again, run: sand eval --run {evaluation.run}"
+            f"To try them again, run: {eval_command(evaluation.run)}"
         )
     if evaluation.accepted:
         yield (
@@ -126,12 +135,12 @@ def _run_warnings(evaluation: Evaluation) -> Iterator[str]:
 
 def _redo_command(evaluation: Evaluation) -> str:
     """The command that evaluates all models of a run again."""
-    limit = f" --limit {evaluation.limit}" if evaluation.limit else ""
-    return f"sand eval --run {evaluation.run} --models {','.join(evaluation.scores)}{limit} --force"
+    limit = ["--limit", str(evaluation.limit)] if evaluation.limit else []
+    return eval_command(evaluation.run, *eval_flags(evaluation.scores), *limit, "--force")
 
 
 def _leaks(evaluation: Evaluation) -> Iterator[str]:
-    trained = [scores for model, scores in evaluation.scores.items() if model != "base"]
+    trained = [scores for model, scores in evaluation.scores.items() if split_agent(model)[0] != "base"]
     tasks = dict.fromkeys((score.split, score.task) for scores in trained for score in scores)
     for split in dict.fromkeys(split for split, _ in tasks if split != "train"):
         evaluated = [task for own, task in tasks if own == split]

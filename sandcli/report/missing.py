@@ -3,12 +3,12 @@
 from collections.abc import Iterator, Mapping, Sequence
 
 from sandcli.report.bands import banded_scores
-from sandcli.report.scores import AgentRow, Evaluation, by_group, worlds_of
+from sandcli.report.scores import AgentRow, Evaluation, by_group, eval_command, worlds_of
 
 
 def missing_parts(evaluations: Sequence[Evaluation], rows: Sequence[AgentRow]) -> list[str]:
     """A line for every table, figure or test set that is missing."""
-    commands = {e.run: f"sand eval --run {e.run}" + (f" --limit {e.limit}" if e.limit else "") for e in evaluations}
+    commands = {e.run: eval_command(e.run, *(["--limit", str(e.limit)] if e.limit else [])) for e in evaluations}
     found = list(_bands(rows, commands))
     if not any(row.kind in ("base", "sft", "sand") for row in rows):
         found.append("no Figure 3, which needs a run of the full method: sand init --run NEW")

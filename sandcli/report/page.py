@@ -18,6 +18,7 @@ import msgspec
 from sandcli.records import Critique, Episode, Rollout, Sample, Thought, Trajectory
 from sandcli.report.formats import numeric
 from sandcli.report.parts import Figure, Grid
+from sandcli.terminal import visible
 
 _EPISODES, _TRAINING = 50, 4
 """Episodes and training trajectories in a block."""
@@ -129,7 +130,7 @@ def _blocks(kind: str, pairs: Iterable[tuple[Any, Any]], size: int, entries: lis
 
 
 def _filled(page: Page) -> list[tuple[str, str]]:
-    warnings = "".join(f"<li>{html.escape(text)}</li>" for text in page.warnings)
+    warnings = "".join(f"<li>{html.escape(visible(text))}</li>" for text in page.warnings)
     return [
         ("title", html.escape(page.title)),
         ("style", _asset("page.css")),

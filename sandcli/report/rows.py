@@ -3,15 +3,17 @@
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import PurePath
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
-from sandcli.report.scores import AgentRow, Evaluation, Kind, Score, Suite
+from sandcli.records import Deliberation, agent_name
+from sandcli.report.scores import AgentRow, Evaluation, Kind, Score, Suite, split_agent
+from sandcli.terminal import visible
 
 _ORDER: tuple[Kind, ...] = ("base", "sft", "sand", "ablation", "other")
 
 
 class _Part(NamedTuple):
-    """One model of one run: a whole row, or the part of a row for one world."""
+    """One agent of one run: a whole row, or the part of a row for one world."""
 
     group: str
     label: str
@@ -34,15 +36,23 @@ def agent_rows(evaluations: Sequence[Evaluation]) -> list[AgentRow]:
 
 
 def short_names(paths: Sequence[str]) -> dict[str, str]:
-    """The shortest ends of the paths that are all different."""
+    """The shortest ends of the paths that are all different, with control characters spelled out."""
     names, length = {path: PurePath(path).name or path for path in paths}, 1
     while len(set(names.values())) < len(names) and length < max(len(PurePath(path).parts) for path in names):
         length += 1
         names = {path: str(PurePath(*PurePath(path).parts[-length:])) for path in names}
-    return names
+    return {path: visible(name) for path, name in names.items()}
 
 
-def _part(group: str, evaluation: Evaluation, model: str) -> _Part:
+def _part(group: str, evaluation: Evaluation, agent: str) -> _Part:
+    model, mode = split_agent(agent)
+    part = _free_part(group, evaluation, model)
+    if mode == "free":
+        return part
+    return part._replace(label=agent_name(part.label, cast(Deliberation, mode)), kind="other", model=agent)
+
+
+def _free_part(group: str, evaluation: Evaluation, model: str) -> _Part:
     match model:
         case "base":
             return _Part(group, "base", "base", evaluation, model)
@@ -54,7 +64,7 @@ def _part(group: str, evaluation: Evaluation, model: str) -> _Part:
         case "model":
             return _Part(group, f"SAND, iteration {evaluation.iteration}", "sand", evaluation, model)
     path = model if len(PurePath(model).parts) > 1 else f"./{model}"  # a folder may be called "SFT"
-    return _Part(group, path, "other", evaluation, model)
+    return _Part(group, visible(path), "other", evaluation, model)
 
 
 def _labelled(parts: Sequence[_Part], evaluations: Sequence[Evaluation]) -> dict[tuple[str, str], list[_Part]]:

@@ -4,6 +4,7 @@ Under a launcher every process runs `sand` itself. The first one leads: it alone
 writes. The others follow: they wait for its training job, take part in it, and end with it.
 """
 
+import codecs
 import logging
 import multiprocessing
 import multiprocessing.connection
@@ -47,7 +48,8 @@ class TrainingJob(NamedTuple):
 
     def trajectories(self) -> list[Trajectory]:
         """The training data."""
-        return msgspec.json.Decoder(Trajectory).decode_lines(self.data.read_bytes())[: self.limit]
+        lines = self.data.read_bytes().removeprefix(codecs.BOM_UTF8)
+        return msgspec.json.Decoder(Trajectory).decode_lines(lines)[: self.limit]
 
     def run(self, stop: Callable[[], bool]) -> TrainingResult:
         """Train in this process, together with the others if there are any. `stop` is asked after each step."""

@@ -1,5 +1,6 @@
 """Crash-safe JSONL: complete records survive any damage to the file, and nothing else is read as a record."""
 
+import os
 import re
 import subprocess
 import sys
@@ -246,3 +247,29 @@ def test_full_disk_is_one_clear_error_and_loses_nothing(tmp_path: Path, stage: S
     assert set(kept.splitlines()) < set(expected.read_bytes().splitlines())
     perform(stage, tmp_path / "cut")
     assert (tmp_path / "cut" / expected.name).read_bytes() == expected.read_bytes()
+
+
+def test_a_byte_order_mark_is_skipped_and_gone_after_sealing(tmp_path: Path) -> None:
+    first = sealed(tmp_path, [critique("a", 0), critique("b", 1)])
+    path = tmp_path / "c.jsonl"
+    path.write_bytes(b"\xef\xbb\xbf" + first)
+    with Records(path, Critique) as records:
+        assert [list(records), records.get(("a", 0, 0)), records.get(("b", 1, 0))] == [
+            [critique("a", 0), critique("b", 1)],
+            critique("a", 0),
+            critique("b", 1),
+        ]
+    path.rename(tmp_path / "c.jsonl.part")
+    assert sealed(tmp_path, [critique("A", 0)]).startswith(b'{"id":"A"')
+    assert path.read_bytes().count(b"\xef\xbb\xbf") == 0
+
+
+@pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o002, 0o664), (0o077, 0o600)])
+def test_modes_of_a_journal_and_a_sealed_file_follow_the_umask(tmp_path: Path, umask: int, mode: int) -> None:
+    before = os.umask(umask)
+    try:
+        journalled(tmp_path / "j.part", [critique("a", 0)])
+        sealed(tmp_path, [critique("a", 0)])
+    finally:
+        os.umask(before)
+    assert [(tmp_path / name).stat().st_mode & 0o777 for name in ("j.part", "c.jsonl")] == [mode, mode]

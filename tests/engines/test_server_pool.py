@@ -1,7 +1,6 @@
 """The server pool: servers start late, die and come back, and share the conversations."""
 
 import asyncio
-import os
 import shutil
 import threading
 import time
@@ -11,7 +10,6 @@ import pytest
 
 from sandcli.engines.base import Model, Sampling
 from sandcli.engines.server import ServerEngine
-from sandcli.engines.server_client import Address
 from sandcli.engines.server_pool import _SLACK
 from sandcli.errors import ContextOverflow, MachineryError, PrerequisiteError, UsageError
 from sandcli.messages import Message
@@ -242,16 +240,6 @@ def test_a_url_may_end_with_or_without_v1_and_a_slash(words: Model, serve: Serve
 def test_a_malformed_url_is_refused(words: Model, url: str) -> None:
     with pytest.raises(UsageError, match="is no URL"):
         answered(words, url)
-
-
-def test_the_proxy_of_the_environment_is_used_but_not_for_this_machine(
-    words: Model, serve: Serve, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("http_proxy", closed_port())
-    monkeypatch.setenv("no_proxy", "near.example")
-    assert answered(words, serve())[0] == [HELLO]
-    assert Address.read("http://far.example:8000/v1").proxy == os.environ["http_proxy"]
-    assert Address.read("http://near.example:8000").proxy is None
 
 
 def test_conversations_with_the_same_beginning_go_to_one_server(words: Model, serve: Serve) -> None:

@@ -55,6 +55,13 @@ def test_reader_accepts_sharegpt_messages(tmp_path: Path) -> None:
     assert read_trajectories(file(tmp_path, [row(MESSAGES)])) == [READ]
 
 
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_reader_accepts_a_byte_order_mark(tmp_path: Path, encoding: str) -> None:
+    path = tmp_path / "rows.json"
+    path.write_text(json.dumps([row(MESSAGES)]), encoding=encoding)
+    assert read_trajectories(path) == [READ]
+
+
 @pytest.mark.parametrize("field", ["messages", "conversations"])
 def test_reader_accepts_role_and_content_messages(tmp_path: Path, field: str) -> None:
     roles = {"human": "user", "gpt": "assistant"}

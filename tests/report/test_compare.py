@@ -1,8 +1,11 @@
 """Paired differences, and a warning for everything that makes numbers incomparable."""
 
+import shlex
+
 import pytest
 
 from sandcli.report.compare import difference, warnings
+from sandcli.report.missing import missing_parts
 from sandcli.report.rows import agent_rows
 from sandcli.report.scores import Evaluation
 from tests.report.made_up import evaluation, score, scores
@@ -90,3 +93,16 @@ def test_test_tasks_in_the_training_data_cause_a_warning() -> None:
     (line,) = warned(evaluation("a", trained_tasks=trained, model=model, sft=model))
     assert line.startswith("a: 2 of the 3 ScienceWorld seen tasks are in its expert.jsonl")
     assert not warned(evaluation("a", trained_tasks=trained, base_model=model))
+
+
+def test_commands_quote_the_names_of_runs() -> None:
+    run = "my runs/it 1"
+    first = evaluation(
+        run, settings={"env.x": "1"}, failed=1, accepted=("x",), retrained=("sft",), sft=scores([0.5]), limit=3
+    )
+    second = evaluation(run.replace("1", "2"), settings={"env.x": "2"}, iteration=2, model=scores([0.5, 1.0]))
+    rows = agent_rows([first, second])
+    lines = [*warnings([second, first], rows), *missing_parts([first, second], rows)]
+    commands = [shlex.split(line[line.index("sand ") :]) for line in lines if "sand eval" in line]
+    assert len(commands) >= 5
+    assert {command[3] for command in commands} <= {run, run.replace("1", "2")}

@@ -84,7 +84,8 @@ class _Index(msgspec.Struct, frozen=True):
 
 def data_folder(setting: str) -> Path:
     """The folder of games: the setting, else $ALFWORLD_DATA, else ALFWorld's own default."""
-    return Path(setting or os.environ.get("ALFWORLD_DATA") or "~/.cache/alfworld").expanduser()
+    given = setting or os.environ.get("ALFWORLD_DATA") or "~/.cache/alfworld"
+    return Path(os.path.expanduser(given))  # noqa: PTH111  (Path.expanduser raises if there is no such home)
 
 
 def read_game(path: Path) -> GameFile:
@@ -110,7 +111,7 @@ def goal_of(game: str) -> Goal:
 
 def index(root: Path) -> list[GameEntry]:
     """Every game in a data folder, sorted. Raises `PrerequisiteError` if there are none."""
-    cache = cache_folder() / "alfworld" / f"index-{hashlib.sha256(str(root.resolve()).encode()).hexdigest()[:16]}.json"
+    cache = cache_folder() / "alfworld" / f"index-{hashlib.sha256(os.fsencode(root.resolve())).hexdigest()[:16]}.json"
     known = {entry.game: entry for entry in _cached(cache)}
     found = sorted(_scan(root / FOLDER))
     if not found:

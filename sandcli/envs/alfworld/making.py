@@ -22,7 +22,6 @@ from sandcli.envs.alfworld.rooms import LAMP, LAMP_PLACES, ROOMS, Chore, Room, c
 from sandcli.errors import MachineryError
 
 _ABILITIES = {"cleanable": "Cleanable", "heatable": "Heatable", "coolable": "Coolable", "sliceable": "Sliceable"}
-_READABLE = 0o644
 _DISTRACTORS = 6
 """Objects in a room that the task does not need."""
 
@@ -62,7 +61,7 @@ def _make(root: Path, split: str, kind: str, draw: random.Random, library: Any) 
     trial = f"trial_T{draw.randrange(10**8):08}_{draw.randrange(10**6):06}_{draw.randrange(10**6):06}"
     folder = f"{kind}-{chore.thing}-None-{chore.goal.receptacle}-{draw.choice(room.scenes)}"
     file = GameFile(
-        pddl_domain=Path(ALFRED_PDDL_PATH).read_text(),
+        pddl_domain=Path(ALFRED_PDDL_PATH).read_text(encoding="utf-8"),
         grammar=_grammar(chore, draw),
         pddl_problem=_problem(trial, chore, room, draw),
     )
@@ -77,8 +76,8 @@ def _make(root: Path, split: str, kind: str, draw: random.Random, library: Any) 
     folder_of_trial = root / FOLDER / made.game
     about = {"task_id": trial, "task_type": kind, "pddl_params": chore.goal.parameters}
     # ALFWorld's own environment also needs this file.
-    keep(folder_of_trial / "traj_data.json", json.dumps(about).encode(), _READABLE)
-    keep(folder_of_trial / FILE, json.dumps(content).encode(), _READABLE)
+    keep(folder_of_trial / "traj_data.json", json.dumps(about).encode(), private=False)
+    keep(folder_of_trial / FILE, json.dumps(content).encode(), private=False)
     return made
 
 
@@ -100,7 +99,7 @@ def _grammar(chore: Chore, draw: random.Random) -> str:
         sentence = get_templated_task_desc({"task_type": chore.type, "pddl_params": chore.goal.parameters})
     finally:
         random.setstate(state)
-    return Path(ALFRED_TWL2_PATH).read_text().replace("UNKNOWN GOAL", sentence)
+    return Path(ALFRED_TWL2_PATH).read_text(encoding="utf-8").replace("UNKNOWN GOAL", sentence)
 
 
 def _problem(trial: str, chore: Chore, room: Room, draw: random.Random) -> str:
