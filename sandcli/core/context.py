@@ -19,7 +19,7 @@ from sandcli.envs import world_builder as builder_of
 from sandcli.envs.base import World
 from sandcli.envs.pool import NO_LOG, Pool
 from sandcli.errors import PrerequisiteError, UsageError
-from sandcli.models import architecture, fingerprint, locate
+from sandcli.models import differences, fingerprint, locate
 from sandcli.progress import notice
 from sandcli.prompts import SETS, Prompts
 from sandcli.settings import Settings, worker_count
@@ -89,9 +89,7 @@ class Context:
     def _must_descend(self, model: Model) -> None:
         """Raise `UsageError` if a model, or an adapter's base, is built unlike pi_base: it was not trained from it."""
         base = self.base_model()
-        built, wanted = architecture(locate(weights_of(model.folder))), architecture(base.folder)
-        unlike = [f"{part} {built[part]}, not {wanted[part]}" for part in wanted if built[part] != wanted[part]]
-        if unlike:
+        if unlike := differences(weights_of(model.folder), base.folder):
             raise UsageError(
                 f"{model.folder} was not trained from {base.name}: it has {', '.join(unlike)}",
                 "set model.base to the model that it was trained from, or choose another policy",
