@@ -3,15 +3,37 @@
 import contextlib
 import errno
 import os
+import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from sandcli.errors import PrerequisiteError
 
+_NO_FSYNC = (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS)
+"""How a file system says that it cannot fsync a folder; its renames are durable in its own way, or not at all."""
+
 
 def write_atomic(path: Path, chunks: Iterable[bytes]) -> None:
     """Replace a file atomically: write a temporary file next to it, fsync, rename, fsync the folder."""
-    write_temporary(path, chunks).replace(path)
+    rename_durably(write_temporary(path, chunks), path)
+
+
+def rename_durably(temporary: Path, path: Path) -> None:
+    """Put a file in place of another, or of none, so that a power failure leaves one of the two."""
+    with disk_space(path):
+        temporary.replace(path)
+    fsync_path(path.parent)
+
+
+def move_durably(path: Path, to: Path, below: Path) -> None:
+    """Move a file or folder, making folders on the way from `below`, so that a power failure leaves it in one place."""
+    with disk_space(to):
+        to.parent.mkdir(parents=True, exist_ok=True)
+        path.rename(to)
+    for folder in (to.parent, *to.parent.parents):  # the new place is durable before the old one is gone
+        fsync_path(folder)
+        if folder == below:
+            break
     fsync_path(path.parent)
 
 
@@ -35,13 +57,28 @@ def end_with_newline(path: Path) -> None:
             os.fsync(file.fileno())
 
 
+def follow_umask(folder: Path) -> None:
+    """Give the files in a folder the mode that new files have: libraries write some for their owner alone."""
+    with tempfile.TemporaryDirectory(dir=folder) as inside:
+        new = Path(inside) / "new"
+        new.touch()
+        mode = new.stat().st_mode & 0o777
+    for path in folder.rglob("*"):
+        if path.is_file():
+            path.chmod(mode)
+
+
 def fsync_path(path: Path) -> None:
     """Make the content of a file, or a rename in a folder, survive a power failure."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    with disk_space(path):
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        except OSError as error:
+            if not (path.is_dir() and error.errno in _NO_FSYNC):
+                raise
+        finally:
+            os.close(descriptor)
 
 
 @contextlib.contextmanager
@@ -50,7 +87,21 @@ def disk_space(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        what = f"{path}: cannot write: {os.strerror(error.errno or 0)}"
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-        fix = "free some space there, then run the same command again" if full else "check the path and its permissions"
-        raise PrerequisiteError(what, fix) from error
+        raise PrerequisiteError(f"{path}: cannot write: {os.strerror(error.errno or 0)}", _fix(error)) from error
+
+
+@contextlib.contextmanager
+def readable(path: Path) -> Iterator[None]:
+    """Turn a failed read into an error with a fix."""
+    try:
+        yield
+    except OSError as error:
+        raise PrerequisiteError(f"{path}: cannot read: {os.strerror(error.errno or 0)}", _fix(error)) from error
+
+
+def _fix(error: OSError) -> str:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return "free some space there, then run the same command again"
+    if error.errno in (errno.EISDIR, errno.ENOTDIR):
+        return "move what is there out of the way, then run the same command again"
+    return "check the path and its permissions"

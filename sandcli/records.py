@@ -4,6 +4,8 @@ Fields are written in the order of their declaration, and text is written as tex
 Every record has a `key`: the unit of work it belongs to, and its place in the artifact's canonical order.
 """
 
+import json
+import re
 from typing import Annotated, Literal
 
 import msgspec
@@ -12,9 +14,27 @@ from msgspec import Meta
 Share = Annotated[float, Meta(ge=0, le=1)]
 """A score or reward."""
 
+Count = Annotated[int, Meta(ge=0)]
+"""A number of things, or a place in a list."""
+
 Key = tuple[str | int, ...]
 End = Literal["done", "max_steps", "invalid_actions", "context"]
 """Why an episode ended: the task is over, the step limit, too many invalid actions in a row, or a full context."""
+
+_UNPAIRED = re.compile(r"[\ud800-\udfff]")
+
+
+def storable(text: str) -> tuple[str, int]:
+    """The text with U+FFFD for every character that UTF-8 cannot hold (half of a surrogate pair), and their number."""
+    return _UNPAIRED.subn("\ufffd", text)
+
+
+def encoded(value: object) -> bytes:
+    """The value as JSON, with U+FFFD for every character that UTF-8 cannot hold."""
+    try:
+        return msgspec.json.encode(value)
+    except UnicodeEncodeError:
+        return storable(json.dumps(msgspec.to_builtins(value), ensure_ascii=False))[0].encode()
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -81,14 +101,14 @@ class Draw(Record, frozen=True, kw_only=True):
 
     thought: str
     action: str
-    tokens: int
+    tokens: Count
 
 
 class Candidate(Record, frozen=True, kw_only=True):
     """A unique normalised action of one step, and how many of the samples chose it."""
 
     action: str
-    count: int
+    count: Count
 
 
 class Sample(Record, frozen=True, kw_only=True):
@@ -100,12 +120,12 @@ class Sample(Record, frozen=True, kw_only=True):
     """
 
     id: str
-    step: int
+    step: Count
     expert_action: str
     samples: list[Draw]
-    drawn: int
-    unparsable: int
-    candidates: list[Candidate]
+    drawn: Count
+    unparsable: Count
+    candidates: Annotated[list[Candidate], Meta(min_length=1)]
     deliberate: bool
 
     @property
@@ -121,17 +141,17 @@ class Rollout(Record, frozen=True, kw_only=True):
     """
 
     id: str
-    step: int
-    candidate: int
+    step: Count
+    candidate: Count
     action: str
     thought: str
     expert: bool
-    count: int
+    count: Count
     steps: list[Step]
     reward: Share
     success: bool
     end: End
-    tokens: int
+    tokens: Count
 
     @property
     def key(self) -> Key:
@@ -142,12 +162,12 @@ class Critique(Record, frozen=True, kw_only=True):
     """A line of critiques.jsonl: the base model's critique of one candidate, from what its rollout led to."""
 
     id: str
-    step: int
-    candidate: int
+    step: Count
+    candidate: Count
     action: str
     reward: Share
     critique: str
-    tokens: int
+    tokens: Count
 
     @property
     def key(self) -> Key:
@@ -163,12 +183,12 @@ class Thought(Record, frozen=True, kw_only=True):
     """
 
     id: str
-    step: int
+    step: Count
     thought: str
-    attempts: int
+    attempts: Count
     rejected: list[str]
-    tokens: int
-    candidate: int = 0
+    tokens: Count
+    candidate: Count = 0
 
     @property
     def key(self) -> Key:
@@ -190,8 +210,8 @@ class Episode(Record, frozen=True, kw_only=True):
     reward: Share
     success: bool
     end: End
-    deliberated: int
-    tokens: int
+    deliberated: Count
+    tokens: Count
     deliberation: Deliberation = "free"
 
     @property
@@ -210,7 +230,7 @@ class Failure(Record, frozen=True, kw_only=True):
     unit: list[str | int]
     reason: str
     detail: str
-    attempts: int
+    attempts: Count
 
     @property
     def key(self) -> Key:

@@ -52,13 +52,17 @@ def _status(stage: StageName, context: Context) -> StageStatus:
         failures = dict(Counter(failure.reason for failure in artifact.failures()))
         limit = _limit(stage, context)
         state = inspect(row(stage).stage(Context(context.run, context.settings, limit)))
-    except SandError as error:  # a stage that cannot be inspected does not hide the others
+    except (SandError, OSError) as error:  # a stage that cannot be inspected does not hide the others
         exists = artifact.path.exists() or artifact.journal.exists()
-        return StageStatus(stage, name, "unclear" if exists else "missing", 0, 0, failures, error.what)
-    return StageStatus(stage, name, state.kind, state.recorded, state.todo, failures, _note(state, limit))
+        why = error.what if isinstance(error, SandError) else str(error)
+        return StageStatus(stage, name, "unclear" if exists else "missing", 0, 0, failures, why)
+    kind, note = "stale" if state.edited else state.kind, _note(state, limit)
+    return StageStatus(stage, name, kind, state.recorded, state.todo, failures, note)
 
 
 def _note(state: State, limit: int | None) -> str:
+    if state.edited and not state.reasons:
+        return "changed after the stage finished; run the stage again to check it"
     if state.kind == "wider":
         return f"the settings ask for {state.todo} more units"
     if state.reasons:

@@ -2,8 +2,8 @@
 
 Tests configure it through the `simplifications` setting, as `name=value,...`: `pause` (seconds per step), `rules` (the
 version of the world) and `faults`, a folder of fault files. Each fault happens once. Its file is named after what
-happens (`exit-1`, `hang-1`, `raise-1`, `unplayable-1`, `differ-1`) and contains the task and action that trigger it,
-such as `fetch_0 take lamp`.
+happens (`exit-1`, `hang-1`, `raise-1`, `unplayable-1`, `differ-1`, `surrogate-1`, `nan-1`, `high-1`, `low-1`) and
+contains the task and action that trigger it, such as `fetch_0 take lamp`.
 """
 
 import os
@@ -23,6 +23,9 @@ Action: the action"""
 
 VARIATIONS = {"fetch": 12, "carry": 6, "riddle": 2}
 """`carry` starts in the lamp's room; the expert for `riddle` does not solve it."""
+
+BAD_SCORES = {"nan": float("nan"), "high": 7.5, "low": -1.0}
+"""What some faults give as the score."""
 
 SPLITS = {"train": slice(0, 6), "seen": slice(6, 9), "unseen": slice(9, 12)}
 
@@ -127,7 +130,8 @@ class ToyEpisode:
             return Outcome("You eat the lamp. That is the end of it.", 0.0, True, True)
         text = self._go(what.removeprefix("to ")) if verb == "go" else self._handle(verb, what)
         valid = text is not None
-        return Outcome((text or "I do not understand.") + fault, self._score, self._score == 1.0, valid)
+        score = BAD_SCORES.get(fault, self._score)
+        return Outcome((text or "I do not understand.") + fault, score, self._score == 1.0, valid)
 
     def _go(self, room: str) -> str | None:
         if room not in ("hall", "kitchen", "garden"):
@@ -186,6 +190,10 @@ def _trigger(kind: str) -> str:
             raise MachineryError("environment", "there is no such lamp")
         case "raise":
             raise RuntimeError("a fault in the toy world")
+        case "surrogate":
+            return " \ud800 and \udfff"
+        case "nan" | "high" | "low":
+            return kind
     return " It flickers."
 
 

@@ -6,105 +6,34 @@ and a manifest with the same suffix.
 """
 
 import contextlib
+import os
 import shlex
-import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Generic, Literal, Protocol, TypeVar
+from typing import Any, Generic, Literal, TypeVar
 
-import msgspec
-
-from sandcli.core.manifest import NOTHING_SPENT, Identity, Manifest, Spent, versions
+from sandcli.core.manifest import (
+    NOTHING_SPENT,
+    Identity,
+    Manifest,
+    Spent,
+    read_manifest,
+    read_note,
+    versions,
+    write_manifest,
+)
 from sandcli.core.store import JOURNAL, Journal, Keyed, Records, lock
-from sandcli.errors import PrerequisiteError, UsageError
-from sandcli.files import end_with_newline, fsync_path, write_atomic
+from sandcli.core.work import FolderJournal, Work, discard
+from sandcli.errors import PrerequisiteError, SandError, UsageError
+from sandcli.files import end_with_newline, fsync_path, move_durably, write_atomic
 from sandcli.models import fingerprint
-from sandcli.records import Failure, Key
+from sandcli.progress import notice
+from sandcli.records import Failure, encoded
 
 StageName = Literal["collect", "sft", "sample", "rollout", "critique", "synthesize", "train", "eval"]
 
 R = TypeVar("R", bound=Keyed)
-
-
-class Work(Protocol[R]):
-    """A journal as the runner sees it: which units are done, and how to add and seal more."""
-
-    def __contains__(self, key: Key) -> bool: ...
-
-    def __len__(self) -> int: ...
-
-    def __iter__(self) -> Iterator[R]: ...
-
-    def ordered_keys(self) -> list[Key]:
-        """The units that are done."""
-
-    def get(self, key: Key) -> R:
-        """The record of one of them."""
-
-    def append(self, *records: R) -> None:
-        """Add records that survive a crash from now on."""
-
-    def seal(self, path: Path, note: Callable[[Path], None]) -> None:
-        """Put everything in place as the artifact; `note` writes the manifest just before."""
-
-    def close(self) -> None:
-        """Close the files."""
-
-
-class FolderJournal(Generic[R]):
-    """The journal of an artifact that is a folder made by one unit: that unit writes `result` into it.
-
-    It counts as done only when it is sealed. What it was about stays in memory, for the manifest.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._made: dict[Key, R] = {}
-        path.mkdir(parents=True, exist_ok=True)
-
-    def __contains__(self, key: Key) -> bool:
-        return key in self._made
-
-    def __len__(self) -> int:
-        return len(self._made)
-
-    def __iter__(self) -> Iterator[R]:
-        return iter(self._made.values())
-
-    def ordered_keys(self) -> list[Key]:
-        """See `Work`."""
-        return list(self._made)
-
-    def get(self, key: Key) -> R:
-        """See `Work`."""
-        return self._made[key]
-
-    def append(self, *records: R) -> None:
-        """See `Work`."""
-        self._made.update((record.key, record) for record in records)
-
-    def seal(self, path: Path, note: Callable[[Path], None]) -> None:
-        """See `Work`."""
-        result = self._path / "result"
-        note(result)
-        if path.exists():  # only if someone edited it after a kill came between this rename and `finish`
-            path.rename(path.with_name(f"{path.name}.replaced-{time.monotonic_ns()}"))
-        result.rename(path)
-        fsync_path(path.parent)
-        discard(self._path)
-
-    def close(self) -> None:
-        """See `Work`."""
-
-
-def discard(folder: Path) -> None:
-    """Delete a folder so that a kill leaves it either as it was or gone, apart from a remainder with another name."""
-    if folder.exists():
-        remainder = folder.with_name(f"{folder.name}.discarded-{time.monotonic_ns()}")
-        folder.rename(remainder)
-    for remainder in folder.parent.glob(f"{folder.name}.discarded-*"):
-        shutil.rmtree(remainder, ignore_errors=True)
 
 
 class Artifact(Generic[R]):
@@ -119,6 +48,7 @@ class Artifact(Generic[R]):
         self.journal = root / (name + JOURNAL)
         self.derived = {name: root / name for name in derived}
         self.log = root / "logs" / f"{stage}.jsonl"
+        self.world_log = root / "logs" / f"{stage}.world.log"
 
     @property
     def command(self) -> str:
@@ -132,7 +62,7 @@ class Artifact(Generic[R]):
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
         """One writer at a time."""
-        with lock(self.note("lock"), self.command):
+        with lock(self.note("lock"), self.command, notice):
             yield
 
     # What is there
@@ -165,29 +95,32 @@ class Artifact(Generic[R]):
         return Records(path, self.record) if path.exists() else None
 
     def _check(self, path: Path, hash_of: Callable[[Manifest], str]) -> None:
-        made = self.manifest()
+        made, note = self.manifest(), self.note("json")
+        if made is None and note.exists():
+            raise PrerequisiteError(
+                f"{path} cannot be checked: {note} is damaged",
+                f"{self.command} --accept-stale keeps it as it is, --force makes it again",
+            )
         known = hash_of(made) if made else ""
-        if not known or known == fingerprint(path):
+        if known and known == fingerprint(path):
             return
         if self.record is not None and path == self.path:
             Records(path, self.record).find_damage()  # if a line is damaged, its number says more
+        if not known:  # it was put there by hand: what its lines say is all there is to check
+            return
+        accept = f"{self.command} checks it, redoes units that are missing, and accepts it (--accept-stale: as it is)"
+        if self.record is None:
+            accept = f"{self.command} --accept-stale accepts it"
         raise PrerequisiteError(
             f"{path} was changed after `sand {self.stage}` finished",
-            f"if you edited it on purpose: {self.command} checks it, redoes units that are missing, and accepts it "
-            "(--accept-stale: as it is); otherwise redo it with --force",
+            f"if you edited it on purpose: {accept}; otherwise redo it with --force",
         )
 
     # What is noted about it
 
     def manifest(self, part: bool = False) -> Manifest | None:
-        """The manifest of the finished artifact, or (`part`) of work in progress."""
-        path = self.note("json.part" if part else "json")
-        try:
-            return msgspec.json.decode(path.read_bytes(), type=Manifest)
-        except FileNotFoundError:
-            return None
-        except msgspec.DecodeError as error:
-            raise UsageError(f"{path}: not a manifest: {error}", f"redo it: {self.command} --force") from None
+        """The manifest of the finished artifact, or (`part`) of work in progress; None if it is missing or damaged."""
+        return read_manifest(self.note("json.part" if part else "json"))
 
     def newest_manifest(self) -> Manifest | None:
         """The manifest of work in progress, else of the finished artifact."""
@@ -198,47 +131,55 @@ class Artifact(Generic[R]):
     ) -> None:
         """Note what is being made before any of it is, and again what it took if it is left unfinished."""
         manifest = Manifest(stage=self.stage, identity=identity, accepted=list(accepted), spent=spent, forced=forced)
-        write_atomic(self.note("json.part"), [_encode(manifest)])
+        write_manifest(self.note("json.part"), manifest)
 
     def write_manifest(self, manifest: Manifest) -> None:
         """Note what was made."""
         manifest.finished = time.strftime("%Y-%m-%dT%H:%M:%S%z")
         manifest.versions = versions()
-        write_atomic(self.note("json"), [_encode(manifest)])
+        write_manifest(self.note("json"), manifest)
 
     def finish(self) -> None:
         """Remove the manifest of work in progress, and what a kill may have left of a folder's journal."""
         if self.record is None:
             discard(self.journal)
-        self.note("json.part").unlink(missing_ok=True)
+        if self.note("json.part").exists():  # where nothing can be written, not even this can be tried
+            self.note("json.part").unlink()
 
     def digests(self) -> dict[str, str]:
-        """The digest of every planned unit's input, by the unit's name, as of the last run that did any work."""
-        path = self.note("units.json")
-        with contextlib.suppress(FileNotFoundError, msgspec.DecodeError):
-            return msgspec.json.decode(path.read_bytes(), type=dict[str, str])
-        return {}
+        """The digest of every planned unit's input, by the unit's name, as of the last run that did any work.
+
+        Empty if the note is missing or damaged.
+        """
+        return read_note(self.note("units.json"), dict[str, str]) or {}
 
     def add_digests(self, digests: dict[str, str]) -> None:
         """Note the digests of more units."""
-        write_atomic(self.note("units.json"), [msgspec.json.encode(self.digests() | digests)])
+        write_atomic(self.note("units.json"), [encoded(self.digests() | digests)])
 
     def failures(self) -> list[Failure]:
-        """The units that failed for technical reasons in the last run."""
-        path = self.note("failures.jsonl")
-        return list(Records(path, Failure)) if path.exists() else []
+        """The units that failed for technical reasons in the last run. Raises `UsageError` if the list is damaged."""
+        path, what = self.note("failures.jsonl"), "some of the failed units that the manifest counts are not in it"
+        try:
+            found = list(iter(Records(path, Failure))) if path.exists() else []
+            made = None if self.note("json.part").exists() else self.manifest()
+            if made is None or len(found) >= made.counts.get("failed", 0):
+                return found
+        except SandError as error:
+            what = error.what
+        raise UsageError(f"{path} is damaged: {what}", f"{self.command} tries these units again")
 
     def set_failures(self, failures: Sequence[Failure]) -> None:
         """Replace the list of failed units."""
         path = self.note("failures.jsonl")
         if failures:
-            write_atomic(path, (msgspec.json.encode(failure) + b"\n" for failure in failures))
+            write_atomic(path, (encoded(failure) + b"\n" for failure in failures))
         else:
             path.unlink(missing_ok=True)
 
     # Work on it
 
-    def open_journal(self, resume: bool, notice: Callable[[str], None]) -> Work[Any]:
+    def open_journal(self, resume: bool) -> Work[Any]:
         """The journal, begun with the records of the finished artifact if there is one.
 
         Without `resume`, the remains of work that came to nothing are removed first.
@@ -263,11 +204,21 @@ class Artifact(Generic[R]):
         for path in made:
             if path.exists():
                 aside = folder / path.relative_to(self.root)
-                aside.parent.mkdir(parents=True, exist_ok=True)
-                path.rename(aside)
+                move_durably(path, aside, self.root)
                 moved.append(str(aside))
         return moved
 
-
-def _encode(manifest: Manifest) -> bytes:
-    return msgspec.json.format(msgspec.json.encode(manifest)) + b"\n"
+    def put_back(self, moved: Sequence[str]) -> None:
+        """Undo `set_aside`, and remove what was begun since: nothing came of it."""
+        for begun in (self.journal, self.note("failures.jsonl"), self.note("json.part")):
+            if begun.is_dir():
+                discard(begun)
+            else:
+                begun.unlink(missing_ok=True)
+        for aside in map(Path, reversed(moved)):  # the artifact comes last, after everything about it
+            back = self.root.joinpath(*aside.relative_to(self.root / "aside").parts[1:])
+            if back.is_dir():
+                discard(back)
+            move_durably(aside, back, self.root)
+            with contextlib.suppress(OSError):  # not empty yet
+                os.removedirs(aside.parent)

@@ -77,15 +77,19 @@ def _kind(stage: Stage[P, R]) -> Kind:
 
 
 def _size(model: Model) -> int:
-    return sum(file.stat().st_size for file in Path(weights_of(model.folder)).glob("*.safetensors"))
+    return sum(file.stat().st_size for file in weights_of(model.folder).glob("*.safetensors"))
 
 
 def _past_runs() -> list[PastRun]:
-    """What is known; lines of another version of this program are skipped."""
+    """What is known; damaged lines, and those of another version of this program, are skipped."""
+    lines: list[bytes] = []
     found = []
-    for line in _file().read_bytes().splitlines() if _file().exists() else []:
-        with contextlib.suppress(msgspec.MsgspecError):
-            found.append(msgspec.json.decode(line, type=PastRun))
+    with contextlib.suppress(OSError):
+        lines = _file().read_bytes().splitlines()
+    for line in lines:
+        with contextlib.suppress(msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+            past = msgspec.json.decode(line, type=PastRun)
+            found += [past] if past.spent.units > 0 else []
     return found
 
 

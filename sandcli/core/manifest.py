@@ -1,10 +1,19 @@
 """What a run notes about an artifact: what it was made from, what is in it, and what making it took."""
 
 import contextlib
+import hashlib
 import sys
+from collections import Counter
 from importlib import metadata
+from pathlib import Path
+from typing import TypeVar
 
 import msgspec
+
+from sandcli.files import write_atomic
+from sandcli.records import encoded
+
+T = TypeVar("T")
 
 SCHEMA = "3"
 """Version of the record types and of what identities hold; part of every identity."""
@@ -32,7 +41,9 @@ class Spent(msgspec.Struct, frozen=True, kw_only=True):
     """What making an artifact took, over all processes that worked on it and were not killed; times in seconds.
 
     `prompt` tokens, `cached` ones among them, `generated` tokens; `batch` is the mean number of sequences decoded
-    together. The waits are summed over all units; `empty` counts completions without text.
+    together. The waits are summed over all units; `empty` counts completions without text, `replaced` the characters of
+    models and worlds that UTF-8 cannot hold, `restarts` the worker processes of the environment that were replaced, by
+    reason.
     """
 
     engine: str = ""
@@ -45,6 +56,8 @@ class Spent(msgspec.Struct, frozen=True, kw_only=True):
     engine_wait: float = 0.0
     environment_wait: float = 0.0
     empty: int = 0
+    replaced: int = 0
+    restarts: dict[str, int] = {}
 
     def __add__(self, other: "Spent") -> "Spent":
         """Both together; mean batches are weighted by generated tokens."""
@@ -53,9 +66,10 @@ class Spent(msgspec.Struct, frozen=True, kw_only=True):
         sums = {
             name: getattr(self, name) + getattr(other, name)
             for name in self.__struct_fields__
-            if name not in ("engine", "batch")
+            if name not in ("engine", "batch", "restarts")
         }
-        return Spent(engine=other.engine or self.engine, batch=batch, **sums)
+        restarts = Counter(self.restarts) + Counter(other.restarts)
+        return Spent(engine=other.engine or self.engine, batch=batch, restarts=restarts, **sums)
 
     def rates(self) -> dict[str, float]:
         """Rates and shares for people; only those that are known."""
@@ -69,6 +83,10 @@ class Spent(msgspec.Struct, frozen=True, kw_only=True):
             found["share of time waiting for environments"] = round(self.environment_wait / waits, 3)
         if self.empty:
             found["empty completions"] = self.empty
+        if self.replaced:
+            found["characters replaced"] = self.replaced
+        for why, count in self.restarts.items():
+            found[f"environment workers replaced: {why}"] = count
         return found
 
 
@@ -82,6 +100,7 @@ class Manifest(msgspec.Struct, kw_only=True):
     files are read. `accepted` lists the reasons why it was stale and kept anyway; `left_out` gives the reason for every
     unit that makes no record, as `kind: detail`; `differences` counts units whose record differs from what it was made
     from, by kind, and gives the first of each; `forced`: the work began with `--force`.
+    `checksum` is that of the file, without itself.
     """
 
     stage: str
@@ -100,6 +119,38 @@ class Manifest(msgspec.Struct, kw_only=True):
     finished: str = ""
     versions: dict[str, str] = {}
     loss: list[tuple[int, float]] = []
+    checksum: str = ""
+
+
+def read_manifest(path: Path) -> Manifest | None:
+    """A manifest; None if it is missing, damaged or edited."""
+    made = read_note(path, Manifest)
+    if made is None or (made.checksum and made.checksum != _checksum(path.read_bytes(), made.checksum)):
+        return None
+    return made
+
+
+def write_manifest(path: Path, manifest: Manifest) -> None:
+    """Write it with its checksum."""
+    manifest.checksum = ""
+    manifest.checksum = _checksum(_encode(manifest), "")
+    write_atomic(path, [_encode(manifest)])
+
+
+def _encode(manifest: Manifest) -> bytes:
+    return msgspec.json.format(encoded(manifest)) + b"\n"
+
+
+def _checksum(content: bytes, known: str) -> str:
+    """Of the file's text, so that it holds whatever fields later versions add."""
+    return hashlib.sha256(content.replace(f'"checksum": "{known}"'.encode(), b"")).hexdigest()[:16]
+
+
+def read_note(path: Path, kind: type[T]) -> T | None:
+    """What a JSON file holds; None if it is missing or damaged."""
+    with contextlib.suppress(OSError, msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return msgspec.json.decode(path.read_bytes(), type=kind)
+    return None
 
 
 def versions() -> dict[str, str]:

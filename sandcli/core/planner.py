@@ -2,12 +2,12 @@
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Generic, Protocol
 
 from sandcli.core.artifact import Artifact
 from sandcli.core.manifest import Identity, Manifest
 from sandcli.core.stage import P, R, Stage, State, Unit, unit_name
+from sandcli.errors import UsageError
 from sandcli.models import fingerprint
 from sandcli.records import Key
 
@@ -40,7 +40,7 @@ class _Walk(Generic[P, R]):
 
     stage: Stage[P, R]
     recorded: Recorded
-    before: dict[str, str]
+    before: dict[str, str] | None
     digests: dict[str, str] = field(default_factory=dict)
     changed: list[Key] = field(default_factory=list)
     known: set[Key] = field(default_factory=set)
@@ -54,7 +54,7 @@ class _Walk(Generic[P, R]):
             self.digests[unit.name] = digest = unit.digest
             if unit.key in self.recorded:
                 self.known.add(unit.key)
-                if self.before.get(unit.name) != digest:
+                if self.before is not None and self.before.get(unit.name) != digest:
                     self.changed.append(unit.key)
             if _within_limit(self.stage, ids) and _is_open(self.stage, unit, self.recorded):
                 self.todo += 1
@@ -63,7 +63,9 @@ class _Walk(Generic[P, R]):
 
     def reasons(self) -> Iterator[str]:
         """Why recorded units no longer hold."""
-        if self.changed:
+        if self.changed and not self.before:
+            yield f"what its units were made from is not known: {self.stage.artifact.note('units.json')} is lost"
+        elif self.changed:
             yield f"{len(self.changed)} units made from other input, first {unit_name(self.changed[0])}"
         gone = [] if self.stage.allow_extra else [key for key in self.recorded.ordered_keys() if key not in self.known]
         if gone:
@@ -78,7 +80,7 @@ def inspect(stage: Stage[P, R]) -> State:
 def from_scratch(stage: Stage[P, R]) -> tuple[State, dict[str, str]]:
     """What there would be to do if nothing was recorded, and the digest of every unit's input by its name."""
     stage.check_redo()
-    walk: _Walk[P, R] = _Walk(stage, _FinishedFolder(), {}).through(stage.units())
+    walk: _Walk[P, R] = _Walk(stage, _FinishedFolder(), None).through(stage.units())
     return State("missing", 0, walk.todo, [], walk.first), walk.digests
 
 
@@ -89,18 +91,24 @@ def compare(stage: Stage[P, R]) -> tuple[State, dict[str, str]]:
     if recorded is None:
         return from_scratch(stage)
     made, identity = artifact.newest_manifest(), stage.identity()
-    complete = is_sealed(artifact) and made is not None
-    if complete and made is not None and made.identity == identity and _describes(made, identity, artifact):
+    sealed, before = is_sealed(artifact), artifact.digests()
+    edited = sealed and (made is None or _edited(made, artifact))
+    described = made is not None and not edited and _same_inputs(made, identity) and _lists_failures(artifact)
+    if sealed and before and described and made is not None and made.identity == identity:
         return State("done", made.counts.get("units", 1), 0, []), {}
-    walk: _Walk[P, R] = _Walk(stage, recorded, artifact.digests()).through(stage.units())
-    edited = complete and made is not None and bool(made.artifact) and made.artifact != fingerprint(artifact.path)
-    reasons = [*_changed_settings(artifact.path, made, identity), *(walk.reasons() if made else ())]
-    count = len(recorded) if artifact.record is not None else int(complete)
+    lost = not before and made is not None and _same_inputs(made, identity)  # today's digests are those of then
+    walk: _Walk[P, R] = _Walk(stage, recorded, None if lost else before).through(stage.units())
+    reasons = [*_changed_settings(artifact, made, identity), *(walk.reasons() if made else ())]
+    count = len(recorded) if artifact.record is not None else int(sealed)
     if reasons:
         return State("stale", count, walk.todo, reasons, walk.first, edited=edited), walk.digests
-    kind: Any = "partial" if not complete else "wider" if walk.todo else "done"
-    refresh = kind == "done" and made is not None and not _describes(made, identity, artifact)
-    return State(kind, count, walk.todo, [], walk.first, refresh, edited), walk.digests
+    kind: Any = "partial" if not sealed else "wider" if walk.todo else "done"
+    return State(kind, count, walk.todo, [], walk.first, kind == "done" and not described, edited), walk.digests
+
+
+def came_to_nothing(stage: Stage[P, R]) -> bool:
+    """Whether nothing is recorded, finished or in progress."""
+    return _recorded(stage) is None
 
 
 def _recorded(stage: Stage[P, R]) -> Recorded | None:
@@ -112,7 +120,7 @@ def _recorded(stage: Stage[P, R]) -> Recorded | None:
         return None if empty else records
     if is_sealed(artifact):
         return _FinishedFolder((unit.key, None) for unit in stage.units())
-    return _FinishedFolder() if artifact.manifest(part=True) and stage.binds() else None
+    return _FinishedFolder() if stage.binds() else None
 
 
 def is_sealed(artifact: Artifact[Any]) -> bool:
@@ -126,19 +134,33 @@ def is_sealed(artifact: Artifact[Any]) -> bool:
     return artifact.record is None and made is not None and made.artifact == fingerprint(artifact.path)
 
 
-def _describes(made: Manifest, identity: Identity, artifact: Artifact[Any]) -> bool:
-    """Whether a manifest describes today's inputs, the artifact, and what is derived from it."""
+def _same_inputs(made: Manifest, identity: Identity) -> bool:
     known = made.identity.inputs
-    if any(known.get(name, value) != value for name, value in identity.inputs.items()):
-        return False
+    return all(known.get(name, value) == value for name, value in identity.inputs.items())
+
+
+def _edited(made: Manifest, artifact: Artifact[Any]) -> bool:
+    """Whether the finished artifact, or what is derived from it, is not what the manifest says."""
     if made.artifact and made.artifact != fingerprint(artifact.path):
+        return True
+    files = artifact.derived.items()
+    return any(not path.exists() or made.derived.get(name) != fingerprint(path) for name, path in files)
+
+
+def _lists_failures(artifact: Artifact[Any]) -> bool:
+    """Whether the list of failed units is there; if it is lost, they are tried again."""
+    try:
+        artifact.failures()
+    except UsageError:
         return False
-    return all(path.exists() and made.derived.get(name) == fingerprint(path) for name, path in artifact.derived.items())
+    return True
 
 
-def _changed_settings(path: Path, made: Manifest | None, identity: Identity) -> list[str]:
+def _changed_settings(artifact: Artifact[Any], made: Manifest | None, identity: Identity) -> list[str]:
+    if made is None and artifact.note("json").exists():
+        return [f"{artifact.note('json')} is damaged"]
     if made is None:
-        return [f"{path} has no manifest"]
+        return [f"{artifact.path} has no manifest"]
     old, new = made.identity.settings, identity.settings
     return [
         f"{key}: was {old.get(key)}, is {new.get(key)}" for key in sorted(old | new) if old.get(key) != new.get(key)

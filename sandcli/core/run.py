@@ -57,7 +57,6 @@ class Run:
         if not (self.root / FILE).exists():
             fix = f"sand init --run {shlex.quote(str(self.root))}"
             raise PrerequisiteError(f"there is no run directory {self.root}", fix)
-        (self.root / "manifests").mkdir(exist_ok=True)
 
     def artifact(self, stage: StageName) -> Artifact[Any]:
         """What a stage makes, and everything noted about it."""

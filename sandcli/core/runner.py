@@ -1,15 +1,16 @@
 """Runs any stage: compares its plan with what is recorded, does what is missing, seals the artifact."""
 
+import contextlib
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 from sandcli.core import estimates
-from sandcli.core.artifact import Work
 from sandcli.core.manifest import Identity, Manifest, Spent
-from sandcli.core.planner import compare, from_scratch, is_sealed, open_units
+from sandcli.core.planner import came_to_nothing, compare, from_scratch, is_sealed, open_units
 from sandcli.core.stage import Options, P, R, Stage, State, Summary, unit_name
 from sandcli.core.units import Units
+from sandcli.core.work import Work
 from sandcli.errors import Exit, Interrupted, PrerequisiteError, UsageError
 from sandcli.files import write_atomic
 from sandcli.interrupts import never
@@ -28,6 +29,8 @@ async def run_stage(stage: Stage[P, R], options: Options, stop: Callable[[], boo
     with stage.process_group(stop) as follows:
         if follows:
             return Summary(stage.name, Exit.DONE, "", None, [])
+        if options.dry_run:
+            return _forecast(stage, _planned(stage, options)[0])
         with stage.artifact.locked():
             if options.force and not _resumes_forced(stage):
                 return await _redo(stage, options, stop)
@@ -36,28 +39,43 @@ async def run_stage(stage: Stage[P, R], options: Options, stop: Callable[[], boo
             return await _update(stage, options, stop)
 
 
+def _planned(stage: Stage[P, R], options: Options) -> tuple[State, dict[str, str]]:
+    """What is to be done, and the digests of the planned units. Raises `PrerequisiteError` for a stale artifact."""
+    if options.force and not _resumes_forced(stage):
+        return from_scratch(stage)
+    state, digests = compare(stage)
+    if state.kind == "stale" and not (options.accept_stale and _can_be_kept(stage, state)):
+        raise _refusal(stage, state)
+    if state.edited and stage.artifact.record is None and not options.accept_stale:
+        stage.artifact.require()  # says that it was changed: the stage cannot check what is in a model
+    if state.edited and options.accept_stale:
+        state = state._replace(todo=0)  # keep it as it is, even if units are missing
+    return state, digests
+
+
 async def _redo(stage: Stage[P, R], options: Options, stop: Callable[[], bool]) -> Summary:
     planned, digests = from_scratch(stage)
-    if options.dry_run:
-        return _forecast(stage, planned)
     stage.identity()  # a missing input or model shows before anything is moved
     stage.check(planned)
-    for path in stage.artifact.set_aside():
+    moved = stage.artifact.set_aside()
+    for path in moved:
         notice(f"moved aside: {path}")
-    return await _produce(stage, planned, digests, options, stop)
+    try:
+        return await _produce(stage, planned, digests, options, stop)
+    except BaseException:
+        if moved and came_to_nothing(stage):  # for example because the model does not load
+            stage.artifact.put_back(moved)
+            notice(f"nothing new was made: {stage.artifact.path} is what it was before --force")
+        raise
 
 
 async def _update(stage: Stage[P, R], options: Options, stop: Callable[[], bool]) -> Summary:
     artifact = stage.artifact
-    state, digests = compare(stage)
-    if state.kind == "stale" and not (options.accept_stale and _can_be_kept(stage, state)):
-        raise _refusal(stage, state)
-    if state.edited and options.accept_stale:
-        state = state._replace(todo=0)  # keep it as it is, even if units are missing
-    if options.dry_run:
-        return _forecast(stage, state)
+    state, digests = _planned(stage, options)
     if state.kind == "done" and not state.refresh:
         artifact.finish()
+        if digests and not artifact.digests():
+            artifact.add_digests(digests)  # the note was lost
         return _nothing_to_do(stage, artifact.manifest())
     if artifact.record is None and is_sealed(artifact):
         return _nothing_to_do(stage, _accept(stage, state))
@@ -68,10 +86,7 @@ async def _update(stage: Stage[P, R], options: Options, stop: Callable[[], bool]
 
 def _resumes_forced(stage: Stage[P, R]) -> bool:
     """Whether `--force` began this very work, which the same command then resumes."""
-    try:
-        part = stage.artifact.manifest(part=True)
-    except UsageError:  # damaged: it is moved aside with everything else
-        return False
+    part = stage.artifact.manifest(part=True)
     return part is not None and part.forced and part.identity == stage.identity()
 
 
@@ -108,14 +123,14 @@ def _nothing_to_do(stage: Stage[P, R], manifest: Manifest | None) -> Summary:
     return Summary(stage.name, Exit.DONE, f"{stage.artifact.path} is complete: nothing to do", manifest, [])
 
 
-def _accept(stage: Stage[P, R], state: State) -> Manifest | None:
+def _accept(stage: Stage[P, R], state: State) -> Manifest:
     """Note that a finished folder is kept although it is stale, and why."""
-    manifest = stage.artifact.manifest()
-    if manifest is not None:
-        manifest.accepted, manifest.identity = _accepted(manifest, state), stage.identity()
-        manifest.artifact = fingerprint(stage.artifact.path)
-        stage.artifact.write_manifest(manifest)
-        stage.artifact.finish()
+    identity = stage.identity()
+    manifest = stage.artifact.manifest() or Manifest(stage=stage.name, identity=identity)
+    manifest.accepted, manifest.identity = _accepted(manifest, state), identity
+    manifest.artifact = fingerprint(stage.artifact.path)
+    stage.artifact.write_manifest(manifest)
+    stage.artifact.finish()
     return manifest
 
 
@@ -135,7 +150,7 @@ async def _produce(
     forced = options.force or bool(earlier and earlier.forced)
     artifact.begin(identity, accepted, spent, forced)
     artifact.add_digests(digests)
-    journal = artifact.open_journal(state.kind != "missing", notice)
+    journal = artifact.open_journal(state.kind != "missing")
     try:
         done = await _do_units(stage, journal, state, options, stop, digests)
         spent += stage.context.spent
@@ -171,7 +186,10 @@ async def _do_units(
 
 def _failures_elsewhere(stage: Stage[P, R], digests: dict[str, str]) -> list[Failure]:
     """Earlier failures of units outside today's plan, such as those of a model that is not asked for."""
-    known = stage.artifact.failures() if stage.allow_extra else []
+    known: list[Failure] = []
+    if stage.allow_extra:
+        with contextlib.suppress(UsageError):  # a damaged list: who asks for these units again tries them again
+            known = stage.artifact.failures()
     return [failure for failure in known if unit_name(failure.key) not in digests]
 
 

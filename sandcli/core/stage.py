@@ -11,10 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Literal, NamedTuple, TypeVar, cast
 
-import msgspec
-
 from sandcli.core.artifact import Artifact, StageName
-from sandcli.core.context import Context
+from sandcli.core.context import Context, model_fingerprint
 from sandcli.core.manifest import SCHEMA, Identity, Manifest
 from sandcli.core.store import Keyed
 from sandcli.engines.base import Engine, Model
@@ -23,7 +21,7 @@ from sandcli.errors import Exit
 from sandcli.fields import values_with
 from sandcli.models import fingerprint
 from sandcli.prompts import digest as text_digest
-from sandcli.records import Failure, Key
+from sandcli.records import Failure, Key, encoded
 from sandcli.settings import SCOPE, Effect, Settings
 
 P = TypeVar("P")
@@ -46,12 +44,17 @@ class Unit(Generic[P]):
     @property
     def digest(self) -> str:
         """A short hash of `depends_on`."""
-        return hashlib.sha256(repr(self.depends_on).encode()).hexdigest()[:12]
+        return digest_of(*self.depends_on)
+
+
+def digest_of(*depends_on: object) -> str:
+    """A short hash of what a unit's result depends on."""
+    return hashlib.sha256(repr(depends_on).encode()).hexdigest()[:12]
 
 
 def unit_name(key: Key) -> str:
     """A unit's key as text."""
-    return msgspec.json.encode(key).decode()
+    return encoded(key).decode()
 
 
 class Skipped(NamedTuple):
@@ -210,7 +213,7 @@ class Stage(ABC, Generic[P, R]):
     def identity(self) -> Identity:
         """What the artifact's content depends on: everything it could depend on, except what settings.py marks."""
         settings = values_with(self.context.settings, self.tables, Effect.CONTENT)
-        settings |= {role: fingerprint(model.folder) for role, model in self.models().items()}
+        settings |= {role: model_fingerprint(model.folder) for role, model in self.models().items()}
         settings |= {f"prompt.{name}": text_digest(self._prompt(name)) for name in self.prompts}
         settings |= {"schema": SCHEMA, **self.depends_on()}
         if self.plays:
@@ -241,7 +244,7 @@ class Stage(ABC, Generic[P, R]):
             if model := self.model():
                 self.engine = await stack.enter_async_context(self.context.engine(model))
             if self.plays:
-                self.pool = await stack.enter_async_context(self.context.pool())
+                self.pool = await stack.enter_async_context(self.context.pool(self.artifact.world_log))
             yield
 
 

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 import msgspec
 
-from sandcli.errors import PrerequisiteError, UsageError
-from sandcli.files import disk_space, fsync_path, write_temporary
+from sandcli.errors import MachineryError, PrerequisiteError, UsageError
+from sandcli.files import disk_space, fsync_path, readable, rename_durably, write_temporary
 from sandcli.models import require_package
 from sandcli.records import Key
 
@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 
 JOURNAL = ".part"
 """The suffix of an artifact that a stage is working on."""
+
+_READ_ONLY = (errno.EACCES, errno.EPERM, errno.EROFS)
+_NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS)
 
 
 class Keyed(Protocol):
@@ -43,22 +46,59 @@ R = TypeVar("R", bound=Keyed)
 
 
 @contextlib.contextmanager
-def lock(path: Path, what: str) -> Iterator[None]:
-    """Hold a lock that the kernel releases when this process ends, however it ends."""
-    with path.open("a+") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.seek(0)
-            holder = file.read().strip() or "unknown"
-            raise PrerequisiteError(
-                f"{what} is running in another process (pid {holder})",
-                "wait for it to finish, or stop it, then run the command again",
-            ) from None
-        file.truncate(0)
-        file.write(str(os.getpid()))
-        file.flush()
+def lock(path: Path, what: str, notice: Callable[[str], None] = lambda _: None) -> Iterator[None]:
+    """Hold a lock that the kernel releases when this process ends, however it ends.
+
+    There is none in a folder that cannot be written, where nothing can be changed either, and none on a file system
+    without locks, which `notice` says.
+    """
+    with _lock_file(path) as file:
+        if file >= 0:
+            _acquire(file, path, what, notice)
         yield
+
+
+@contextlib.contextmanager
+def _lock_file(path: Path) -> Iterator[int]:
+    """The file, for reading only if it cannot be written; -1 if it can be neither made nor read."""
+    file = -1
+    try:
+        try:
+            path.parent.mkdir(exist_ok=True)
+            file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        except OSError as error:
+            if error.errno not in _READ_ONLY:
+                raise _cannot_lock(path, error) from error
+            with contextlib.suppress(OSError):
+                file = os.open(path, os.O_RDONLY)
+        yield file
+    finally:
+        if file >= 0:
+            os.close(file)
+
+
+def _acquire(file: int, path: Path, what: str, notice: Callable[[str], None]) -> None:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        holder = os.pread(file, 20, 0).decode(errors="replace").strip() or "unknown"
+        raise PrerequisiteError(
+            f"{what} is running in another process (pid {holder})",
+            "wait for it to finish, or stop it, then run the command again",
+        ) from None
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:
+            raise _cannot_lock(path, error) from error
+        notice(f"{path}: this file system has no locks: do not start this stage twice at the same time")
+    with contextlib.suppress(OSError):  # the number only serves the message above
+        os.ftruncate(file, 0)
+        os.pwrite(file, str(os.getpid()).encode(), 0)
+
+
+def _cannot_lock(path: Path, error: OSError) -> PrerequisiteError:
+    return PrerequisiteError(
+        f"{path}: cannot lock: {os.strerror(error.errno or 0)}", "check the path, its permissions and its file system"
+    )
 
 
 class Records(Generic[R]):
@@ -80,7 +120,8 @@ class Records(Generic[R]):
         self._indexed: dict[Key, tuple[int, int]] | None = None
 
     def _open(self) -> int:
-        return os.open(self.path, os.O_RDONLY)
+        with readable(self.path):
+            return os.open(self.path, os.O_RDONLY)
 
     def __del__(self) -> None:
         self.close()
@@ -96,14 +137,14 @@ class Records(Generic[R]):
         return self._decoder.decode(line.removeprefix(codecs.BOM_UTF8))
 
     def _lines(self) -> Iterator[tuple[bytes, R]]:
-        with self.path.open("rb") as file:
+        with readable(self.path), self.path.open("rb") as file:
             for number, line in enumerate(file, 1):
                 if self._in_progress and not line.endswith(b"\n"):
                     self._torn = number
                     return
                 try:
                     yield line, self._decode(line)
-                except (msgspec.DecodeError, UnicodeDecodeError) as error:
+                except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
                     raise _corrupt(self.path, number, str(error)) from None
 
     @property
@@ -196,6 +237,16 @@ class Journal(Records[R]):
             fsync_path(self.path.parent)
             return file
 
+    def check(self, record: R) -> None:
+        """Raise `MachineryError` if the record could not be read back as it is: it must not be written."""
+        try:
+            if self._decode(self._encode(record)) == record:
+                return
+            why = "it would be read back as something else"
+        except (msgspec.MsgspecError, UnicodeError) as error:
+            why = str(error)
+        raise MachineryError("record", f"cannot be written so that it can be read again: {why}")
+
     def append(self, *records: R) -> None:
         """Record some units. When this returns, they survive a crash; if it raises, only the first few may."""
         lines = [self._encode(record) + b"\n" for record in records]
@@ -226,8 +277,7 @@ class Journal(Records[R]):
         lines = (line.removeprefix(codecs.BOM_UTF8) for line in read)
         temporary = write_temporary(path, lines)
         note(temporary)
-        temporary.replace(path)
-        fsync_path(path.parent)
+        rename_durably(temporary, path)
         self.path.unlink()
 
 

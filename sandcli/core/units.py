@@ -5,8 +5,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from typing import Any, Generic
 
-from sandcli.core.artifact import Work
 from sandcli.core.stage import P, R, Skipped, Stage, Unit
+from sandcli.core.work import Work
 from sandcli.errors import Interrupted, MachineryError
 from sandcli.progress import Bar
 from sandcli.records import Failure
@@ -108,7 +108,7 @@ class Units(Generic[P, R]):
         attempts = 1 + self._stage.context.settings.run.retries
         for attempt in range(1, attempts + 1):
             try:
-                result = await self._stage.step(unit, earlier)
+                result = await self._step(unit, earlier)
             except MachineryError as error:
                 if attempt == attempts or error.reason in _NOT_RETRIED:
                     self._failed(unit, error, attempt)
@@ -119,6 +119,19 @@ class Units(Generic[P, R]):
         if isinstance(result, Skipped):
             self.skipped[unit.name] = result.reason
         self._results.put_nowait(result)
+
+    async def _step(self, unit: Unit[P], earlier: R | None) -> R | Skipped:
+        """One attempt. Raises `MachineryError` for a cancelled request or a record that could not be read back."""
+        try:
+            result = await self._stage.step(unit, earlier)
+            if not isinstance(result, Skipped):
+                self._journal.check(result)
+            return result
+        except asyncio.CancelledError as error:
+            task = asyncio.current_task()
+            if task is None or task.cancelling():  # the stage ends
+                raise
+            raise MachineryError("engine", "the request was cancelled") from error
 
     def _failed(self, unit: Unit[P], error: MachineryError, attempts: int) -> None:
         self._failed_in_a_row += error.reason not in _NOT_RETRIED

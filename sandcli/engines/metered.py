@@ -1,4 +1,7 @@
-"""Measures an engine: how long its callers waited, and how many completions were blank."""
+"""Measures an engine: how long its callers waited, and how many completions were blank.
+
+It replaces characters that UTF-8 cannot hold, so that every completion can be recorded and shown to a model again.
+"""
 
 import time
 from collections.abc import Sequence
@@ -6,14 +9,16 @@ from dataclasses import dataclass
 
 from sandcli.engines.base import Completion, Engine, Model, Sampling, Usage
 from sandcli.messages import Message
+from sandcli.records import storable
 
 
 @dataclass
 class Clock:
-    """`waited` is in seconds, summed over all callers; `empty` counts blank completions."""
+    """`waited` is in seconds, summed over all callers; `empty` counts blank completions, `replaced` characters."""
 
     waited: float = 0.0
     empty: int = 0
+    replaced: int = 0
 
 
 class Metered:
@@ -32,7 +37,12 @@ class Metered:
         finally:
             self.clock.waited += time.monotonic() - started
         self.clock.empty += sum(not completion.text.strip() for completion in completions)
-        return completions
+        return [self._storable(completion) for completion in completions]
+
+    def _storable(self, completion: Completion) -> Completion:
+        text, replaced = storable(completion.text)
+        self.clock.replaced += replaced
+        return completion._replace(text=text)
 
     async def for_model(self, model: Model) -> "Metered | None":
         """See `Engine.for_model`."""

@@ -16,6 +16,8 @@ from typing import Any, NamedTuple
 
 from sandcli.errors import PrerequisiteError, UsageError
 from sandcli.models import may_fetch, require_package
+from sandcli.progress import notice
+from sandcli.records import storable
 
 CONVERSATIONS = ("conversations", "messages")
 """The names under which a row may hold its messages."""
@@ -121,7 +123,16 @@ def _json(path: Path) -> list[Row]:
         raise UsageError(f"{path}{line}: not JSON: {error}", _FORMS) from None
     if not any(isinstance(row.content, dict) for row in rows):
         raise UsageError(f"{path}: not a list of rows", _FORMS)
-    return rows
+    return _storable(path, rows)
+
+
+def _storable(path: Path, rows: list[Row]) -> list[Row]:
+    """The rows without characters that UTF-8 cannot hold; says how many were replaced."""
+    text, replaced = storable(json.dumps([row.content for row in rows], ensure_ascii=False))
+    if not replaced:
+        return rows
+    notice(f"{path}: {replaced} characters that UTF-8 cannot hold were replaced")
+    return [row._replace(content=content) for row, content in zip(rows, json.loads(text), strict=True)]
 
 
 def _json_lines(text: str) -> list[Row]:

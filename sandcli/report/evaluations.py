@@ -1,5 +1,6 @@
 """Reads evaluated runs."""
 
+import contextlib
 import os.path
 from collections.abc import Mapping
 from pathlib import Path
@@ -7,10 +8,11 @@ from typing import Any, Literal
 
 from sandcli.config import FILE, resolve
 from sandcli.core.artifact import StageName
+from sandcli.core.context import model_fingerprint
 from sandcli.core.run import Run
-from sandcli.core.stage import unit_name
-from sandcli.errors import PrerequisiteError, UsageError
-from sandcli.models import fingerprint
+from sandcli.core.stage import digest_of, unit_name
+from sandcli.errors import PrerequisiteError, SandError, UsageError
+from sandcli.models import nothing_fetched
 from sandcli.records import Episode, Key, agent_name
 from sandcli.report.scores import Evaluation, Score
 from sandcli.settings import Settings
@@ -98,7 +100,18 @@ def _retrained(run: Run, settings: Settings, evaluated: Mapping[Key, str]) -> tu
     made: dict[str, StageName] = {"model": "train", "sft": "sft"}
     paths = {name: run.artifact(stage).path for name, stage in made.items()}
     folders = {name: path for name, path in paths.items() if name in evaluated.values() and path.exists()}
-    current = {name: fingerprint(folder) for name, folder in folders.items()}
+    current = {name: content for name, folder in folders.items() if (content := _content(folder))}
     before = run.artifact("eval").digests()
-    changed = {model for key, model in evaluated.items() if before.get(unit_name(key)) != current.get(model)}
+    changed = {
+        model
+        for key, model in evaluated.items()
+        if before.get(unit_name(key), current.get(model)) != current.get(model)
+    }
     return tuple(name for name in current if name in changed)
+
+
+def _content(folder: Path) -> str | None:
+    """What the digests of a model's episodes are today; None if it is an adapter whose base is not on this machine."""
+    with contextlib.suppress(SandError), nothing_fetched():
+        return digest_of(model_fingerprint(folder))
+    return None

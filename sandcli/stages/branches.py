@@ -11,7 +11,7 @@ from sandcli.core.context import Context
 from sandcli.engines.base import Engine, Sampling
 from sandcli.envs.base import World
 from sandcli.envs.pool import Pool, Session
-from sandcli.errors import MachineryError
+from sandcli.errors import MachineryError, UsageError
 from sandcli.messages import Message
 from sandcli.method.inconsistency import ExpertStep
 from sandcli.records import End, Key, Rollout, Sample, Step, Trajectory
@@ -31,8 +31,9 @@ class Branch(NamedTuple):
     def depends_on(self) -> tuple[object, ...]:
         """What its rollout depends on."""
         trajectory = self.at.trajectory
-        steps = trajectory.steps if self.candidate == 0 else self.at.prefix
-        return trajectory.task, trajectory.instruction, steps, self.action, self.thought
+        expert = (trajectory.steps, trajectory.reward)  # its rollout is the rest of the trajectory
+        known = expert if self.candidate == 0 else (self.at.prefix,)
+        return trajectory.task, trajectory.instruction, *known, self.action, self.thought
 
 
 def branches(at: ExpertStep, sample: Sample) -> list[Branch]:
@@ -40,6 +41,11 @@ def branches(at: ExpertStep, sample: Sample) -> list[Branch]:
     thoughts: dict[str, str] = {}
     for draw in sample.samples:
         thoughts.setdefault(normalise(draw.action), draw.thought)
+    if unknown := [c.action for c in sample.candidates[1:] if c.action not in thoughts]:
+        raise UsageError(
+            f"samples.jsonl: {sample.id}, step {sample.step}: no sample has the candidate {unknown[0]!r}",
+            "correct that line, then run sand sample again; or redo it with --force",
+        )
     expert = Branch(at, 0, at.expert.action, at.expert.thought, sample.candidates[0].count)
     others = enumerate(sample.candidates[1:], 1)
     return [expert, *(Branch(at, n, c.action, thoughts[c.action], c.count) for n, c in others)]

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from sandcli.core.context import Context
 from sandcli.core.manifest import Identity
-from sandcli.core.stage import Metrics, Skipped, Stage, Unit
+from sandcli.core.stage import Metrics, Skipped, Stage, State, Unit
 from sandcli.engines.base import Model
 from sandcli.errors import UsageError
 from sandcli.importers.replays import differences
@@ -23,6 +23,7 @@ from sandcli.importers.rows import locate_data, read_rows
 from sandcli.models import fingerprint
 from sandcli.records import Trajectory
 from sandcli.stages.demonstrations import Demonstrator
+from sandcli.stages.inputs import must_hold_trajectories
 from sandcli.stages.recorded import Wanted, wanted_rows
 
 PREVIOUS = "D_delib of "
@@ -107,6 +108,11 @@ class CollectStage(Stage[Wanted, Trajectory]):
                 f"{self.artifact.path} came from elsewhere ({made.settings['source']}); this run cannot make it again",
                 "name the file again with --from, or make another run with sand init --from",
             )
+
+    def check(self, state: State) -> None:
+        """Raise `UsageError` if the trajectories came from elsewhere and were all deleted since."""
+        if self._made_elsewhere():
+            must_hold_trajectories(self.artifact.path, "put the file back, or make another run with sand init --from")
 
     def units(self) -> list[Unit[Wanted]]:
         """The rows of the data, or the world's training tasks; none if the trajectories came from elsewhere."""

@@ -31,7 +31,8 @@ class CritiqueStage(Stage[Case, Critique]):
         for case in rollout_cases(self.run):
             trajectory, rollout = case.at.trajectory, case.rollout
             seen = (trajectory.instruction, case.at.prefix, trajectory.reward)
-            yield Unit(rollout.key, case, (*seen, rollout.action, rollout.steps, rollout.reward, rollout.end))
+            led_to = (rollout.steps, rollout.reward, rollout.success, rollout.end)
+            yield Unit(rollout.key, case, (*seen, rollout.action, *led_to))
 
     async def step(self, unit: Unit[Case], earlier: Critique | None) -> Critique:
         """Ask the base model, at temperature 0."""

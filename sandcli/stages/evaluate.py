@@ -10,12 +10,12 @@ from typing import NamedTuple, cast, get_args
 from sandcli.agent.conversation import STOP, conversation
 from sandcli.agent.episode import EpisodeLimits, play
 from sandcli.agent.form import TURN_OPENINGS
+from sandcli.core.context import model_fingerprint
 from sandcli.core.engine_holder import EngineHolder
 from sandcli.core.planner import open_units
-from sandcli.core.stage import Metrics, Stage, Unit
+from sandcli.core.stage import Metrics, Stage, State, Unit
 from sandcli.engines.base import Engine, Model, Sampling
 from sandcli.errors import UsageError
-from sandcli.models import fingerprint
 from sandcli.records import Deliberation, Episode, Task, agent_name
 
 
@@ -62,7 +62,7 @@ class EvalStage(Stage[Trial, Episode]):
 
     def input_hashes(self) -> dict[str, str]:
         """The evaluated models: if one was trained again, its episodes are stale."""
-        return {name: fingerprint(model.folder) for name, model in self._evaluated.items()}
+        return {name: model_fingerprint(model.folder) for name, model in self._evaluated.items()}
 
     def units(self) -> list[Unit[Trial]]:
         """The first tasks of every split, once for each model; `--limit` counts the tasks of a split."""
@@ -81,6 +81,15 @@ class EvalStage(Stage[Trial, Episode]):
             if mode not in get_args(Deliberation):
                 raise UsageError(f"eval.deliberation: {mode!r} is unknown", f"use {', '.join(get_args(Deliberation))}")
         return cast(list[Deliberation], self.settings.eval.deliberation)
+
+    def check(self, state: State) -> None:
+        """Raise `UsageError` if there is no task to evaluate on."""
+        splits = ", ".join(self.settings.eval.splits)
+        if not self.units():
+            raise UsageError(
+                f"there is no task to evaluate on in the splits {splits} of {self.context.world.name}",
+                "name other splits in eval.splits, or other tasks in env.tasks",
+            )
 
     @asynccontextmanager
     async def opened(self) -> AsyncIterator[None]:

@@ -1,15 +1,20 @@
 """What several stages read: samples and rollouts, each with the expert step that it belongs to."""
 
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 
 from sandcli.agent.turns import normalise
 from sandcli.core.artifact import StageName
 from sandcli.core.run import Run
-from sandcli.errors import PrerequisiteError
+from sandcli.core.store import Records
+from sandcli.errors import PrerequisiteError, UsageError
 from sandcli.method.critique import Case
 from sandcli.method.expert_switch import Rule, switches
 from sandcli.method.inconsistency import ExpertStep
 from sandcli.records import Rollout, Sample, Trajectory
+
+COLLECT_MORE = "collect some: other tasks, a larger --limit"
+"""What to do about an empty D_exp."""
 
 
 def flagged_samples(run: Run) -> Iterator[tuple[Sample, ExpertStep]]:
@@ -31,6 +36,12 @@ def rollout_cases(run: Run) -> Iterator[Case]:
             if rollout.expert:
                 _refuse_unlike(run, trajectory, rollout.step, rollout.action, "rollout")
             yield Case(ExpertStep(trajectory, rollout.step), rollout)
+
+
+def must_hold_trajectories(path: Path, fix: str) -> None:
+    """Raise `UsageError` for a file without a trajectory: nothing would come of it."""
+    if not any(True for _ in Records(path, Trajectory)):
+        raise UsageError(f"{path} holds no trajectory", fix)
 
 
 def replacements(run: Run, rule: Rule) -> Mapping[str, Rollout]:

@@ -9,11 +9,12 @@ from pathlib import Path
 
 from sandcli.agent.conversation import STOP, conversation
 from sandcli.agent.turns import parse
-from sandcli.core.stage import Metrics, Stage, Unit
+from sandcli.core.stage import Metrics, Stage, State, Unit
 from sandcli.engines.base import Model, Sampling
 from sandcli.errors import ContextOverflow
 from sandcli.method.inconsistency import ExpertStep, sample_record
 from sandcli.records import Draw, Sample
+from sandcli.stages.inputs import COLLECT_MORE, must_hold_trajectories
 
 
 class SampleStage(Stage[ExpertStep, Sample]):
@@ -37,6 +38,10 @@ class SampleStage(Stage[ExpertStep, Sample]):
             for t, step in enumerate(trajectory.steps):
                 depends_on = (trajectory.instruction, trajectory.steps[:t], step.action)
                 yield Unit((trajectory.id, t), ExpertStep(trajectory, t), depends_on)
+
+    def check(self, state: State) -> None:
+        """Raise `UsageError` for an empty D_exp: every later stage would be done without having done anything."""
+        must_hold_trajectories(self.run.artifact("collect").require(), COLLECT_MORE)
 
     def satisfied(self, unit: Unit[ExpertStep], record: Sample) -> bool:
         """Enough turns were sampled, or none can be."""

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from sandcli.engines.base import Model
 from sandcli.settings import TrainingSettings
+from sandcli.stages.inputs import COLLECT_MORE
 from sandcli.stages.training import TrainingStage
 
 
@@ -28,4 +29,4 @@ class SftStage(TrainingStage):
 
     def fix_empty(self) -> str:
         """Collect more."""
-        return "collect some: other tasks, a larger --limit"
+        return COLLECT_MORE

@@ -11,7 +11,7 @@ import msgspec
 
 from sandcli.core.artifact import StageName
 from sandcli.core.run import D_DELIB
-from sandcli.core.stage import Metrics, Stage, Unit
+from sandcli.core.stage import Metrics, Stage, State, Unit
 from sandcli.engines.base import Model, Sampling
 from sandcli.errors import ContextOverflow
 from sandcli.method.ablations import PROMPTS, after_switches, every_step, judged, unjudged
@@ -69,6 +69,12 @@ class SynthesizeStage(Stage[FlaggedStep, Thought]):
             case "critique":
                 return unjudged(flagged_samples(self.run))
         return judged(flagged_samples(self.run), self.run.critiques())
+
+    def check(self, state: State) -> None:
+        """Raise `UsageError` if the failed units of an earlier stage are not known: D_delib depends on them."""
+        for stage in _LOOKS:
+            if stage != self.name:
+                self.run.artifact(stage).failures()
 
     async def step(self, unit: Unit[FlaggedStep], earlier: Thought | None) -> Thought:
         """Ask the base model until a thought passes the checks, or the attempts are used up."""

@@ -8,13 +8,13 @@ from statistics import median
 from typing import NamedTuple
 
 from sandcli.core.stage import Metrics, Stage, State, Unit
-from sandcli.core.store import Records
 from sandcli.engines.base import Model
 from sandcli.errors import Interrupted, UsageError
 from sandcli.models import fingerprint, require_package
 from sandcli.progress import notice
-from sandcli.records import Key, Trajectory
+from sandcli.records import Key
 from sandcli.settings import TrainingSettings
+from sandcli.stages.inputs import must_hold_trajectories
 from sandcli.training.checkpoints import complete_checkpoints
 from sandcli.training.config import TrainingConfig, TrainingResult
 from sandcli.training.distributed import ProcessGroup, TrainingJob, describe
@@ -89,8 +89,7 @@ class TrainingStage(Stage[Path, Trained]):
         """
         for package in ("torch", "trl", "peft"):
             require_package(package, "training")
-        if not any(True for _ in Records(self.data(), Trajectory)):
-            raise UsageError(f"{self.data()} holds no trajectory", self.fix_empty())
+        must_hold_trajectories(self.data(), self.fix_empty())
         processes = self._group.size if self._group.size > 1 else self.context.settings.trainer.nproc
         if processes > self.aims.batch_size:
             raise UsageError(

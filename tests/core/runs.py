@@ -18,11 +18,16 @@ LIMIT = 3
 
 
 def edit(path: Path, line: int, **changes: Any) -> None:
+    """Change fields of one record of expert.jsonl, and accept the edit."""
+    rewrite(path, line, **changes)
+    accept_edit("collect", path.parent, limit=LIMIT)
+
+
+def rewrite(path: Path, line: int, **changes: Any) -> None:
     """Change fields of one record of a file."""
     records = lines(path)
     records[line].update(changes)
     path.write_text("".join(json.dumps(record, separators=(",", ":"), ensure_ascii=False) + "\n" for record in records))
-    accept_edit("collect", path.parent, limit=LIMIT)
 
 
 @contextmanager

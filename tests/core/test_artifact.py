@@ -1,7 +1,6 @@
 """Artifacts: sealed ones are checked before they are read, hand edits are accepted, and old ones are set aside."""
 
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -13,32 +12,9 @@ from sandcli.core.stage import Options
 from sandcli.errors import Exit, Interrupted, PrerequisiteError, UsageError
 from sandcli.records import Failure
 from sandcli.report.build import build_report
+from tests.core.damage import Damage, cut, delete_a_line, double_a_line, empty, zeros
 from tests.core.runs import LIMIT
 from tests.helpers import artifact, contents, lines, perform, state
-
-Damage = Callable[[Path], None]
-
-
-def cut(path: Path) -> None:
-    path.write_bytes(path.read_bytes()[:-40])
-
-
-def empty(path: Path) -> None:
-    path.write_bytes(b"")
-
-
-def zeros(path: Path) -> None:
-    content = path.read_bytes()
-    path.write_bytes(content[: len(content) // 2] + b"\0" * 40 + content[len(content) // 2 + 40 :])
-
-
-def delete_a_line(path: Path) -> None:
-    path.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[1:]))
-
-
-def double_a_line(path: Path) -> None:
-    whole = path.read_bytes()
-    path.write_bytes(whole + whole.splitlines(keepends=True)[0])
 
 
 @pytest.mark.parametrize("damage", [cut, empty, zeros, delete_a_line, double_a_line])
@@ -154,9 +130,8 @@ def manifest(**settings: str) -> Manifest:
 
 def empty_run(folder: Path) -> Run:
     (folder / "sand.toml").touch()
-    run = Run(folder)
-    run.must_exist()
-    return run
+    (folder / "manifests").mkdir()
+    return Run(folder)
 
 
 def test_manifest_is_read_back(tmp_path: Path) -> None:
@@ -174,14 +149,6 @@ def test_manifest_is_read_back(tmp_path: Path) -> None:
     assert made.versions["sandcli"]
     assert made.finished.startswith(time.strftime("%Y-"))
     assert run.artifact("sample").manifest(part=True) is None
-
-
-def test_broken_manifest_is_named(tmp_path: Path) -> None:
-    run = empty_run(tmp_path)
-    run.artifact("sample").note("json").write_text('{"stage": ')
-    with pytest.raises(UsageError) as caught:
-        run.artifact("sample").manifest()
-    assert caught.value.what.startswith(f"{run.artifact('sample').note('json')}: not a manifest")
 
 
 def test_failures_are_replaced_as_a_whole(tmp_path: Path) -> None:
@@ -260,3 +227,71 @@ def test_damaged_manifest_does_not_stop_force(run: Path) -> None:
     for kind in ("json", "json.part", "units.json"):
         artifact(run, "sample").note(kind).write_text('{"stage": ')
     assert perform("sample", run, limit=2, options=Options(force=True)).exit is Exit.DONE
+
+
+def test_emptied_expert_data_is_refused_by_every_reader_and_made_again(run: Path) -> None:
+    path = run / "expert.jsonl"
+    whole = path.read_bytes()
+    empty(path)
+    for stage in ("sample", "rollout", "critique", "synthesize"):
+        with pytest.raises(PrerequisiteError, match=r"expert\.jsonl was changed"):
+            perform(stage, run, limit=LIMIT)
+    perform("collect", run, limit=LIMIT)
+    assert path.read_bytes() == whole
+
+
+def test_emptied_expert_data_from_elsewhere_is_not_accepted(run: Path) -> None:
+    made = artifact(run, "collect").manifest()
+    assert made is not None
+    made.identity.settings["source"] = "D_delib of ../it0"
+    artifact(run, "collect").write_manifest(made)
+    empty(run / "expert.jsonl")
+    with pytest.raises(UsageError, match=r"expert\.jsonl holds no trajectory"):
+        perform("collect", run, limit=LIMIT)
+    assert (run / "expert.jsonl").exists()
+
+
+def test_empty_expert_data_is_never_sampled_from(run: Path) -> None:
+    empty(run / "expert.jsonl")
+    perform("collect", run, limit=LIMIT, options=Options(accept_stale=True))
+    with pytest.raises(UsageError, match=r"expert\.jsonl holds no trajectory"):
+        perform("sample", run, limit=LIMIT, options=Options(force=True))
+
+
+def test_artifact_set_aside_is_in_its_new_place_before_it_leaves_the_old(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[Path] = []
+    monkeypatch.setattr("sandcli.files.fsync_path", synced.append)
+    (first, *_) = artifact(run, "sample").set_aside()
+    aside = Path(first).parent
+    assert synced[:4] == [aside, run / "aside", run, run]
+
+
+def no_model(*_: object) -> None:
+    raise PrerequisiteError("the model does not load", "copy it again")
+
+
+def test_artifact_stays_in_place_if_the_model_does_not_load(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    artifact(run, "sample").set_failures([Failure(unit=["a"], reason="timeout", detail="x", attempts=3)])
+    before = contents(run)
+    monkeypatch.setattr("sandcli.core.context.open_engine", no_model)
+    with pytest.raises(PrerequisiteError, match="does not load"):
+        perform("sample", run, limit=LIMIT, options=Options(force=True), run__seed=1)
+    assert contents(run) == before
+    assert not (run / "aside").exists()
+
+
+def test_folder_and_its_checkpoints_are_put_back(tmp_path: Path) -> None:
+    made = empty_run(tmp_path).artifact("train")
+    for path in (made.path, made.journal / "checkpoints", made.log.parent):
+        path.mkdir(parents=True)
+        (path / "file").write_text(path.name)
+    made.log.write_text("{}\n")
+    made.write_manifest(manifest())
+    before = contents(tmp_path)
+    moved = made.set_aside()
+    made.begin(manifest(n="3").identity, forced=True)
+    made.open_journal(resume=False)
+    made.put_back(moved)
+    assert contents(tmp_path) == before

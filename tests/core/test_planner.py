@@ -7,7 +7,8 @@ import pytest
 
 from sandcli.core.artifact import StageName
 from sandcli.core.stage import Options
-from tests.core.runs import LIMIT, STAGES, edit
+from sandcli.errors import UsageError
+from tests.core.runs import LIMIT, STAGES, edit, rewrite
 from tests.helpers import accept_edit, artifact, lines, perform, state
 from tests.toyworld import ToyWorld
 
@@ -26,7 +27,7 @@ def test_workers_batches_and_retries_make_no_stage_stale(finished: Path, stage: 
         ("rollout", {"rollout__temperature": 0.5}, "rollout.temperature: was 1.0, is 0.5"),
         ("rollout", {"agent__max_invalid": 3}, "agent.max_invalid: was 5, is 3"),
         ("rollout", {"env__simplifications": "rules=2"}, "env.toyworld: was 1, is 2"),
-        ("critique", {"critique__max_tokens": 9}, "critique.max_tokens: was 160, is 9"),
+        ("critique", {"critique__max_tokens": 9}, "critique.max_tokens: was 200, is 9"),
         ("synthesize", {"synthesize__attempts": 1}, "synthesize.attempts: was 3, is 1"),
         ("eval", {"agent__max_tokens": 9}, "agent.max_tokens: was 512, is 9"),
         ("eval", {"env__step_limit": 9}, "env.step_limit: was 0, is 9"),
@@ -108,3 +109,40 @@ def test_fewer_trajectories_make_every_later_stage_stale(run: Path) -> None:
     perform("collect", run, limit=1, options=Options(force=True))
     for stage in ("sample", "rollout", "critique", "synthesize"):
         assert state(stage, run, limit=1).kind == "stale"
+
+
+@pytest.mark.parametrize("change", [{"end": "max_steps"}, {"success": False}, {"reward": 0.25}])
+def test_changed_outcome_of_a_rollout_makes_its_critique_stale(run: Path, change: dict[str, Any]) -> None:
+    path = artifact(run, "rollout").path
+    number = next(n for n, line in enumerate(lines(path)) if line["success"] and line["end"] == "done")
+    rewrite(path, number, **change)
+    accept_edit("rollout", run, limit=LIMIT)
+    (reason,) = state("critique", run, limit=LIMIT).reasons
+    assert reason.startswith("1 units made from other input")
+
+
+def test_changed_reward_of_the_expert_makes_rollouts_and_critiques_stale(run: Path) -> None:
+    edit(artifact(run, "collect").path, 0, reward=0.75, success=False)
+    for stage in ("rollout", "critique"):
+        (reason,) = state(stage, run, limit=LIMIT).reasons
+        assert reason.endswith('units made from other input, first ["fetch_0",0,0]')
+
+
+def test_changed_observation_of_the_last_step_reaches_d_delib_without_force(run: Path) -> None:
+    path = artifact(run, "collect").path
+    edited = next(n for n, line in enumerate(lines(path)) if line["id"] == "fetch_0")
+    steps = lines(path)[edited]["steps"]
+    steps[-1]["observation"] = "You put down the lamp."
+    edit(path, edited, steps=steps)
+    assert state("sample", run, limit=LIMIT).refresh and state("synthesize", run, limit=LIMIT).refresh
+    perform("synthesize", run, limit=LIMIT)
+    assert lines(run / "deliberations.jsonl")[edited]["steps"][-1]["observation"] == "You put down the lamp."
+
+
+def test_candidate_that_no_sample_has_is_named(run: Path) -> None:
+    path = artifact(run, "sample").path
+    number, line = next((n, line) for n, line in enumerate(lines(path)) if line["deliberate"])
+    rewrite(path, number, candidates=[*line["candidates"], {"action": "fly", "count": 1}])
+    accept_edit("sample", run, limit=LIMIT)
+    with pytest.raises(UsageError, match=rf"{line['id']}, step {line['step']}: no sample has the candidate 'fly'"):
+        perform("rollout", run, limit=LIMIT)

@@ -1,5 +1,8 @@
 """A stage does nothing, the rest, or all of its work; what is stale is refused, redone or accepted."""
 
+import errno
+import io
+import os
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +10,7 @@ import pytest
 
 from sandcli.core.artifact import Artifact
 from sandcli.core.stage import Options
-from sandcli.errors import Exit, Interrupted, PrerequisiteError
+from sandcli.errors import Exit, Interrupted, PrerequisiteError, UsageError
 from tests.core.runs import LIMIT, STAGES, edit, failing
 from tests.helpers import artifact, artifacts, contents, lines, make_run, perform, state
 
@@ -142,3 +145,51 @@ def test_manifests_count_what_was_made(finished: Path) -> None:
     assert thoughts.counts["deliberated"] + thoughts.counts["kept_original"] == flagged
     assert 0 < thoughts.counts["kept_original"] < flagged
     assert sum(count for name, count in thoughts.counts.items() if name.startswith("rejected: ")) > 0
+
+
+@pytest.fixture
+def read_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file system on which nothing can be written. (Permissions would not stop a test that runs as root.)"""
+    os_open, io_open = os.open, io.open
+
+    def refuse(path: Any, *_: Any, **__: Any) -> Any:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))
+
+    def open_descriptor(path: Any, flags: int, *more: Any, **named: Any) -> int:
+        allowed = not flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)
+        return int((os_open if allowed else refuse)(path, flags, *more, **named))
+
+    def open_file(path: Any, mode: str = "r", *more: Any, **named: Any) -> Any:
+        return (refuse if set(mode) & set("wax+") else io_open)(path, mode, *more, **named)
+
+    monkeypatch.setattr(os, "open", open_descriptor)
+    monkeypatch.setattr(io, "open", open_file)
+    for name in ("mkdir", "rename", "replace", "unlink"):
+        monkeypatch.setattr(os, name, refuse)
+
+
+@pytest.mark.usefixtures("read_only")
+def test_nothing_to_do_and_dry_run_write_nothing(finished: Path) -> None:
+    for stage in STAGES:
+        assert perform(stage, finished, limit=LIMIT).message.endswith("nothing to do")
+    told = perform("sample", finished, limit=LIMIT, options=Options(dry_run=True), sample__n=3).message
+    assert told.startswith("sample: wider; 12 units recorded, 12 to do")
+    assert "missing" in perform("collect", finished, options=Options(force=True, dry_run=True)).message
+
+
+@pytest.mark.usefixtures("read_only")
+def test_work_that_cannot_be_written_is_refused_with_the_path(finished: Path) -> None:
+    with pytest.raises(PrerequisiteError, match=f"^{finished}/.*: cannot write: Read-only file system$"):
+        perform("sample", finished, limit=LIMIT, sample__n=3)
+
+
+def test_dry_run_needs_no_lock(run: Path) -> None:
+    with artifact(run, "sample").locked():
+        assert perform("sample", run, limit=LIMIT, options=Options(dry_run=True)).message.startswith("sample: done")
+
+
+def test_evaluation_without_a_task_is_refused(tmp_path: Path) -> None:
+    root = make_run(tmp_path / "run", env__tasks="riddle")
+    with pytest.raises(UsageError, match="no task to evaluate on in the splits seen, unseen of toyworld"):
+        perform("eval", root)
+    assert not (root / "eval.jsonl").exists()

@@ -1,10 +1,13 @@
 """Crash-safe JSONL: complete records survive any damage to the file, and nothing else is read as a record."""
 
+import errno
+import json
 import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
@@ -12,10 +15,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from sandcli.core.artifact import StageName
+from sandcli.core.stage import Options
 from sandcli.core.store import Journal, Records, lock
 from sandcli.errors import PrerequisiteError, UsageError
 from sandcli.files import write_atomic
 from sandcli.records import Critique
+from tests.core.damage import folder
+from tests.core.runs import LIMIT
 from tests.helpers import artifact, environment, lines, make_run, perform
 
 
@@ -131,6 +137,15 @@ def test_bad_line_in_the_middle_is_named_by_file_and_line(tmp_path: Path, bad: b
     assert path.read_bytes() == before
 
 
+@pytest.mark.parametrize("change", [{"reward": 7.5}, {"reward": -1.0}, {"step": -1}, {"tokens": -3}])
+def test_value_out_of_range_is_named_by_file_and_line(tmp_path: Path, change: dict[str, float]) -> None:
+    path = tmp_path / "c.jsonl"
+    good = {"id": "a", "step": 0, "candidate": 0, "action": "look", "reward": 0.5, "critique": "", "tokens": 3}
+    path.write_text("".join(json.dumps(line) + "\n" for line in (good, {**good, "id": "b", **change})))
+    with pytest.raises(UsageError, match=rf"^{path}:2: not a valid record: Expected .*`\$\.{next(iter(change))}`$"):
+        list(Records(path, Critique))
+
+
 def test_missing_field_is_named(tmp_path: Path) -> None:
     path = tmp_path / "j.part"
     path.write_text('{"id":"b","step":0}\n')
@@ -211,6 +226,46 @@ def test_lock_is_held_once_and_names_its_holder(tmp_path: Path) -> None:
             pass
     with lock(tmp_path / "l", "sand x"):
         pass
+
+
+def test_lock_that_fails_names_its_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sandcli.core.store.fcntl.flock", failing_with(errno.EIO))
+    with pytest.raises(PrerequisiteError, match=f"^{tmp_path}/l: cannot lock: Input/output error$"), lock_of(tmp_path):
+        pass
+
+
+def test_file_system_without_locks_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sandcli.core.store.fcntl.flock", failing_with(errno.ENOLCK))
+    said: list[str] = []
+    with lock(tmp_path / "l", "sand x", said.append):
+        assert said == [f"{tmp_path}/l: this file system has no locks: do not start this stage twice at the same time"]
+
+
+def failing_with(number: int) -> Callable[..., None]:
+    def fail(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    return fail
+
+
+def lock_of(folder: Path) -> AbstractContextManager[None]:
+    return lock(folder / "l", "sand x")
+
+
+@pytest.mark.parametrize("stage", ["sample", "eval"])
+def test_folder_in_place_of_an_artifact_is_named(run: Path, stage: StageName) -> None:
+    made = artifact(run, stage)
+    folder(made.path)
+    with pytest.raises(PrerequisiteError, match=f"{made.path}: cannot read: Is a directory"):
+        perform(stage, run, limit=LIMIT)
+    perform(stage, run, limit=LIMIT, options=Options(force=True))
+    assert made.path.is_file()
+
+
+def test_folder_in_place_of_d_delib_is_named(run: Path) -> None:
+    folder(run / "deliberations.jsonl")
+    with pytest.raises(PrerequisiteError, match=r"deliberations\.jsonl: cannot write: Is a directory"):
+        perform("synthesize", run, limit=LIMIT)
 
 
 LIMITED = """

@@ -54,6 +54,15 @@ def test_file_of_any_form_gives_its_rows(tmp_path: Path, name: str) -> None:
     assert contents(tmp_path / name) == ROWS
 
 
+def test_characters_that_utf8_cannot_hold_are_replaced_and_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "rows.json"
+    path.write_text(json.dumps([{"id": "You \udc80 go \U0001f4a1."}]))
+    assert contents(path) == [{"id": "You \ufffd go \U0001f4a1."}]
+    assert capsys.readouterr().err == f"{path}: 1 characters that UTF-8 cannot hold were replaced\n"
+
+
 def test_row_says_where_it_stands(tmp_path: Path) -> None:
     for name, where in (("rows.json", "row 2"), ("rows.jsonl", "line 2")):
         (tmp_path / name).write_bytes(FORMS[name])
@@ -98,6 +107,7 @@ def test_damaged_parquet_is_an_error(tmp_path: Path) -> None:
         (b'{\n  "id": "a"\n}', ":1"),
         (b'["\xff"]', ""),
         (b"[" * 100_000, ""),
+        (b"[" + b"1" * 5000 + b"]", ""),
     ],
 )
 def test_invalid_json_is_an_error_with_its_line(tmp_path: Path, content: bytes, where: str) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from sandcli.core.stage import Options
+from sandcli.core.stage import Options, digest_of
 from sandcli.errors import PrerequisiteError, UsageError
 from sandcli.models import fingerprint
 from sandcli.report.build import build_report, write_files
@@ -173,7 +173,7 @@ def test_a_model_trained_again_after_its_evaluation_is_reported(tmp_path: Path) 
         (root / name).mkdir()
     units = root / "manifests" / "eval.units.json"
     folders = {name: root / str(json.loads(name)[-1]) for name in artifact(root, "eval").digests()}
-    made = {name: fingerprint(folder) for name, folder in folders.items() if folder.exists()}
+    made = {name: digest_of(fingerprint(folder)) for name, folder in folders.items() if folder.exists()}
     units.write_text(json.dumps(made))
     assert not build_report([root]).warnings
     (root / "model" / "model.safetensors").write_bytes(b"other weights")

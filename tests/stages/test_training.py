@@ -17,7 +17,7 @@ from sandcli.stages.training import TrainingStage
 from sandcli.training.checkpoints import COMPLETE
 from sandcli.training.config import LoggedStep, Size, TrainingResult
 from sandcli.training.distributed import ProcessGroup
-from tests.helpers import accept_edit, artifact, context, make_run, perform
+from tests.helpers import accept_edit, artifact, contents, context, make_run, perform
 
 STEP = LoggedStep(
     step=1, epoch=1.0, loss=0.5, learning_rate=1e-5, gradient_norm=1.0, tokens_a_second=10.0, memory_gib=1.0
@@ -144,7 +144,7 @@ def test_kill_after_the_model_is_in_place_keeps_it(
 
     with monkeypatch.context() as patch:
         patch.setattr(Artifact, "finish", killed)
-        patch.setattr("sandcli.core.artifact.discard", lambda folder: None)
+        patch.setattr("sandcli.core.work.discard", lambda folder: None)
         with pytest.raises(Interrupted):
             sft(run)
     assert (run / "sft.part").exists() and artifact(run, "sft").manifest(part=True) is not None
@@ -154,10 +154,47 @@ def test_kill_after_the_model_is_in_place_keeps_it(
     assert not (run / "sft.part").exists() and artifact(run, "sft").manifest(part=True) is None
 
 
-def test_edited_model_is_accepted_by_its_stage(run: Path, trainer: Trainer) -> None:
+def test_edited_model_is_accepted_by_its_stage_if_asked_to(run: Path, trainer: Trainer) -> None:
     sft(run)
     (run / "sft" / "model.safetensors").write_bytes(b"other weights")
     with pytest.raises(PrerequisiteError, match="was changed after `sand sft` finished"):
         artifact(run, "sft").require()
-    sft(run)
+    with pytest.raises(PrerequisiteError, match="was changed after `sand sft` finished") as caught:
+        sft(run)  # it cannot tell new weights from damaged ones
+    assert caught.value.fix.startswith(f"if you edited it on purpose: sand sft --run {run} --accept-stale accepts it;")
+    sft(run, Options(accept_stale=True))
     assert artifact(run, "sft").require() == run / "sft"
+
+
+def test_finished_model_survives_a_lost_manifest(run: Path, trainer: Trainer) -> None:
+    sft(run)
+    artifact(run, "sft").note("json").unlink()
+    with pytest.raises(PrerequisiteError, match="sft has no manifest"):
+        sft(run)
+    sft(run, Options(accept_stale=True))
+    assert accepted(run) == [f"{run}/sft has no manifest"]
+    assert sft(run).message.endswith("nothing to do")
+
+
+def test_checkpoints_are_not_dropped_because_their_manifest_is_damaged(run: Path, trainer: Trainer) -> None:
+    trainer.stopped = True
+    with pytest.raises(Interrupted):
+        sft(run)
+    artifact(run, "sft").note("json.part").write_text("{")
+    with pytest.raises(PrerequisiteError, match="sft has no manifest"):
+        sft(run)
+    assert (run / "sft.part" / "checkpoints" / "checkpoint-1").exists()
+
+
+def test_model_is_put_back_if_its_successor_cannot_be_trained(
+    run: Path, trainer: Trainer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_weights(*_: object) -> None:
+        raise PrerequisiteError("the weights are damaged", "copy them again")
+
+    sft(run)
+    before = contents(run)
+    monkeypatch.setattr(TrainingStage, "_fit", no_weights)
+    with pytest.raises(PrerequisiteError, match="damaged"):
+        sft(run, Options(force=True))
+    assert contents(run) == before
