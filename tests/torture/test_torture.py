@@ -3,6 +3,8 @@
 import subprocess
 import sys
 
+import pytest
+
 from tests.helpers import REPO, environment
 
 CASES = 260
@@ -14,6 +16,7 @@ def torture(*arguments: str) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(command, cwd=REPO, env=environment(), capture_output=True, text=True)
 
 
+@pytest.mark.slow
 def test_short_torture_finds_no_fault() -> None:
     ran = torture("--short", "--cases", str(CASES), "--minutes", "30")
     assert ran.returncode == 0, ran.stdout + ran.stderr
