@@ -13,8 +13,12 @@ VLLM   := .venv/.vllm
 # Without a C++ compiler the tests of ALFWorld are skipped, and say so.
 COMPILED := $(if $(shell command -v c++),$(ALFWORLD))
 
+# Two tests at a time: more would compete for the cores of a small machine. A file's tests stay together.
+PARALLEL := -n 2 --dist loadfile
+
 # What makes an iteration small enough for a bare CPU.
-SMALL := --set sample.n=3 --set agent.max_tokens=160 --set critique.max_tokens=80 --set synthesize.max_tokens=160 \
+SMALL := --set prompts.set=compact --set prompts.history_tokens=100 \
+  --set sample.n=3 --set agent.max_tokens=160 --set critique.max_tokens=80 --set synthesize.max_tokens=160 \
   --set sft.epochs=3 --set sft.batch_size=2 --set sft.learning_rate=1e-4 \
   --set train.epochs=2 --set train.batch_size=2 --set train.learning_rate=5e-5 \
   --set eval.models=sft,model
@@ -113,10 +117,10 @@ experiment-small:  ## SFT, one iteration and longer SFT of SmolLM2-135M, 120 hel
 	$(SAND) eval --run runs/small/it1 --models sft,model,base,runs/small/more-sft/sft --limit 60
 
 test: $(READY) $(COMPILED)  ## every test, the real simulator and the real small model included
-	.venv/bin/python -m pytest
+	.venv/bin/python -m pytest $(PARALLEL)
 
 test-fast: $(READY)  ## the tests without a real simulator or model, and without the slow ones
-	.venv/bin/python -m pytest -m "not real and not slow" --ignore tests/real
+	.venv/bin/python -m pytest $(PARALLEL) -m "not real and not slow" --ignore tests/real
 
 torture: $(READY)  ## kills, I/O errors, damage and malformed input for MINUTES (10); repeat a fault: make torture CASE=NAME
 	.venv/bin/python -m tests.torture --minutes $(MINUTES) --seed $(SEED) $(if $(CASE),--case '$(CASE)')

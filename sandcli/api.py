@@ -264,6 +264,7 @@ async def evaluate(
     *,
     splits: Annotated[str | None, Meta(description="Comma list of train, seen, unseen.")] = None,
     models: Annotated[str | None, Meta(description="Comma list of model, sft, base, or folders.")] = None,
+    deliberation: Annotated[str | None, Meta(description="Comma list of free, never, always.")] = None,
     limit: Limit = None,
     engine: EngineKind = None,
     workers: Workers = None,
@@ -273,7 +274,8 @@ async def evaluate(
     dry_run: DryRun = False,
 ) -> "Summary":
     """Run greedy episodes on held-out tasks: reward, success, deliberation rate, tokens."""
-    flags = {"eval.splits": _listed(splits), "eval.models": _listed(models), **_common(engine, workers, None)}
+    chosen = {"eval.splits": splits, "eval.models": models, "eval.deliberation": deliberation}
+    flags = {**{name: _listed(text) for name, text in chosen.items()}, **_common(engine, workers, None)}
     return await _do("eval", run, flags, limit, _options(force, accept_stale, accept_failures, dry_run))
 
 

@@ -33,6 +33,8 @@ _SMALL: dict[str, Scalar] = {
     "env.tasks": ["find-animal", "find-living-thing", "find-plant"],
     "collect.thoughts": "none",
     "agent.max_tokens": 256,
+    "prompts.set": "compact",
+    "prompts.history_tokens": 200,
     "critique.max_tokens": 80,
     "synthesize.max_tokens": 256,
     "sft.batch_size": 4,

@@ -195,6 +195,10 @@ class Thought(Record, frozen=True, kw_only=True):
         return (self.id, self.step)
 
 
+Deliberation = Literal["free", "never", "always"]
+"""Whether an agent deliberates: as it chooses, or kept from it or made to at every turn."""
+
+
 class Episode(Record, frozen=True, kw_only=True):
     """A line of eval.jsonl: one greedy episode of one model on one task of a split."""
 
@@ -208,10 +212,16 @@ class Episode(Record, frozen=True, kw_only=True):
     end: End
     deliberated: Count
     tokens: Count
+    deliberation: Deliberation = "free"
 
     @property
     def key(self) -> Key:
-        return (self.split, *self.task.key, self.model)
+        return (self.split, *self.task.key, agent_name(self.model, self.deliberation))
+
+
+def agent_name(model: str, deliberation: Deliberation) -> str:
+    """A model as an agent: `model`, or `model, never deliberating`."""
+    return model if deliberation == "free" else f"{model}, {deliberation} deliberating"
 
 
 class Failure(Record, frozen=True, kw_only=True):

@@ -103,8 +103,8 @@ class MethodSettings(Table, frozen=True, kw_only=True):
     switch: Annotated[
         Literal["never", "better", "shorter"],
         Meta(
-            description="when a candidate's rollout replaces the rest of the expert trajectory: if it earned more "
-            "(the paper, on ALFWorld), or also if it earned as much in fewer steps"
+            description="when a candidate's rollout replaces the rest of the expert trajectory: never, if it earned "
+            "more than the expert (better), or also if it earned as much in fewer steps (shorter)"
         ),
     ] = "never"
 
@@ -145,14 +145,31 @@ class RolloutSettings(Table, frozen=True, kw_only=True):
     temperature: Annotated[float, Meta(ge=0, description="paper: 1.0")] = 1.0
 
 
+class PromptSettings(Table, frozen=True, kw_only=True):
+    """What the base model is asked, in `sand collect`, `critique` and `synthesize`."""
+
+    set: Annotated[
+        str,
+        Meta(
+            description="standard (for instruction models of 7B and more), compact (for much smaller ones), or a "
+            "folder with texts of your own"
+        ),
+        REFERENCE,
+    ] = "standard"
+    history_tokens: Annotated[
+        int,
+        Meta(
+            ge=0,
+            description="older observations shown, in tokens of 4 characters, of the history and of a rollout each; "
+            "the newest one is always shown whole",
+        ),
+    ] = 1500
+
+
 class CritiqueSettings(Table, frozen=True, kw_only=True):
     """`sand critique`, Eq. 5."""
 
-    max_tokens: Annotated[int, Meta(ge=1, description="longest critique, in tokens")] = 160
-    shown_steps: Annotated[
-        int,
-        Meta(ge=2, description="steps of history and of rollout shown; longer ones lose their middle, marked"),
-    ] = 20
+    max_tokens: Annotated[int, Meta(ge=1, description="longest critique, in tokens")] = 200
     verdict: Annotated[
         Literal["model", "reward"],
         Meta(
@@ -165,7 +182,9 @@ class CritiqueSettings(Table, frozen=True, kw_only=True):
 class SynthesizeSettings(Table, frozen=True, kw_only=True):
     """`sand synthesize`, Eq. 6."""
 
-    max_tokens: Annotated[int, Meta(ge=1, description="longest deliberation, in tokens")] = 384
+    max_tokens: Annotated[
+        int, Meta(ge=1, description="longest deliberation in tokens; with its action it must fit into agent.max_tokens")
+    ] = 400
     attempts: Annotated[int, Meta(ge=1, description="attempts before a step keeps its original thought")] = 3
     form: Annotated[
         Literal["free", "guided"],
@@ -229,6 +248,14 @@ class EvalSettings(Table, frozen=True, kw_only=True):
     models: Annotated[list[str], Meta(description="model (of this iteration), sft, base, or folders"), SCOPE] = (
         msgspec.field(default_factory=lambda: ["model"])
     )
+    deliberation: Annotated[
+        list[str],
+        Meta(
+            description="whether a turn deliberates: free (as the agent chooses), never (it begins with its action), "
+            "always (it begins as a deliberation does); with several, each model plays once with each"
+        ),
+        SCOPE,
+    ] = msgspec.field(default_factory=lambda: ["free"])
 
 
 class EngineSettings(Table, frozen=True, kw_only=True):
@@ -283,6 +310,7 @@ class Settings(Table, frozen=True, kw_only=True):
     agent: AgentSettings = AgentSettings()
     sample: SampleSettings = SampleSettings()
     rollout: RolloutSettings = RolloutSettings()
+    prompts: PromptSettings = PromptSettings()
     critique: CritiqueSettings = CritiqueSettings()
     synthesize: SynthesizeSettings = SynthesizeSettings()
     sft: TrainingSettings = TrainingSettings()

@@ -40,8 +40,8 @@ def turn(thought: str, action: str) -> str:
 
 
 def asked(name: str) -> str:
-    """The system turn of prompts/NAME.md, which occurs in no other conversation."""
-    return load(name).partition("# user")[0].removeprefix("# system").strip()
+    """The system turn of prompts/compact/NAME.md, which occurs in no other conversation."""
+    return load(f"compact/{name}").partition("# user")[0].removeprefix("# system").strip()
 
 
 def rules() -> Rules:
@@ -98,7 +98,8 @@ def rules() -> Rules:
 
 def _deliberations(action: str) -> list[str]:
     """Half of them pass the checks, and none of those for `go to hall`."""
-    good = f" would take longer, and the other way is short. So I will {action}."
+    weighed = ", ".join(f"({number}) costs so much time" for number in range(1, 7))
+    good = f" would take longer, and another way is short: {weighed}. So I will {action}."
     bad = [
         f" asked the expert. So I will {action}.",
         " do not know.",
@@ -125,6 +126,7 @@ def make_run(folder: Path, **settings: Scalar) -> Path:
         "engine.kind": "scripted",
         "engine.script": str(script),
         "collect.thoughts": "none",
+        "prompts.set": "compact",
         "run.workers": 1,
         **{name.replace("__", "."): value for name, value in settings.items()},
     }

@@ -23,12 +23,12 @@ from tests.toyworld import SYSTEM
 INSTRUCTION = "Bring the lamp from the kitchen to the hall. (House 0.)"
 
 RULES: Rules = [
-    {"when": "The lamp is what I need. So I will", "replies": [" take lamp. Then I rest."] * 2},
+    {"when": "I have what I need. So I will", "replies": [" take lamp. Then I rest."] * 2},
     {
         "when": "So I will take lamp.",
         "replies": [
             " saw what the expert saw. So I will take lamp.",
-            " would see the room, which can wait. The lamp is what I need.",
+            " would see the room, which can wait. With (2) I have what I need.",
         ],
     },
     {
@@ -207,7 +207,7 @@ CRITIQUES = [
 
 DELIBERATION = (
     'My options: (1) look; (2) take lamp. With "look" I would see the room, which can wait. '
-    "The lamp is what I need. So I will take lamp."
+    "With (2) I have what I need. So I will take lamp."
 )
 
 THOUGHTS = [
@@ -217,7 +217,7 @@ THOUGHTS = [
         "thought": DELIBERATION,
         "attempts": 2,
         "rejected": ["speaks of what the agent cannot know"],
-        "tokens": 10 + 13 + 5,
+        "tokens": 10 + 14 + 5,
         "candidate": 0,
     },
     {
@@ -227,7 +227,7 @@ THOUGHTS = [
         "attempts": 3,
         "rejected": [
             "does not end in the expert's action",
-            "never mentions the expert's action",
+            "does not end in the expert's action",
             "contains an action line",
         ],
         "tokens": 9 + 7 + 11,

@@ -332,6 +332,7 @@ CritiqueStage.step = step
 """
 
 
+@pytest.mark.slow
 def test_a_notebook_runs_the_stages(tmp_path: Path) -> None:
     root = tmp_path / "it1"
     cells = {

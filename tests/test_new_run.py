@@ -85,7 +85,7 @@ def test_switch_needs_rollouts(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("preset", [None, "alfworld-llama3.1-8b"])
-@pytest.mark.parametrize(("settings", "switch"), [([], "better"), (["method.without=critique"], "never")])
+@pytest.mark.parametrize(("settings", "switch"), [([], "shorter"), (["method.without=critique"], "never")])
 def test_alfworld_switches_as_the_paper_does(
     tmp_path: Path, preset: str | None, settings: list[str], switch: str
 ) -> None:

@@ -18,7 +18,7 @@ def test_presets_are_the_papers_settings(tmp_path: Path, name: str) -> None:
     for training in (settings.sft, settings.train):
         assert (training.method, training.learning_rate, training.epochs, training.batch_size) == ("full", 1e-5, 3, 64)
     assert settings.env.name == name.partition("-")[0]
-    assert settings.method.switch == ("better" if settings.env.name == "alfworld" else "never")
+    assert settings.method.switch == ("shorter" if settings.env.name == "alfworld" else "never")
     assert settings.model.base in ("meta-llama/Llama-3.1-8B-Instruct", "Qwen/Qwen2.5-7B-Instruct")
 
 

@@ -42,24 +42,27 @@ async def play(
     history: list[Message],
     sampling: Callable[[int], Sampling],
     limits: EpisodeLimits,
+    opening: str = "",
 ) -> Played:
     """Let the agent act until the episode ends.
 
-    `history` ends where the agent's next turn begins; `sampling(t)` says how turn t is generated. A turn without an
-    action costs a step and does not touch the world. A full context ends the episode and is recorded as such.
+    `history` ends where the agent's next turn begins; `sampling(t)` says how turn t is generated, and every turn begins
+    with `opening`. A turn without an action costs a step and does not touch the world. A full context ends the episode
+    and is recorded as such.
     """
     messages = list(history)
+    begun = [Message("assistant", opening)] if opening else []
     steps: list[Step] = []
     tokens = invalid = 0
     end: End = "max_steps"
     while len(steps) < limits.steps:
         try:
-            (completion,) = await engine.generate(messages, sampling(len(steps)))
+            (completion,) = await engine.generate([*messages, *begun], sampling(len(steps)))
         except ContextOverflow:
             end = "context"
             break
         tokens += completion.tokens
-        step, done, valid = await take(session, completion.text)
+        step, done, valid = await take(session, f"{opening}{completion.text}")
         steps.append(step)
         messages += turn_messages(step)
         invalid = 0 if valid else invalid + 1

@@ -20,6 +20,10 @@ def opening(actions: Sequence[str]) -> str:
     return f"{_OPENING} {options}."
 
 
+TURN_OPENINGS = {"free": "", "never": "Action:", "always": f"Thought: {opening(())}"}
+"""How every turn of an agent begins that deliberates as it chooses, never, or always."""
+
+
 def listed_options(thought: str) -> list[str]:
     """The actions that a deliberation lists at its start."""
     listed = thought.lstrip().removeprefix(_OPENING).partition(".")[0]

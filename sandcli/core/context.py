@@ -21,6 +21,7 @@ from sandcli.envs.pool import Pool
 from sandcli.errors import PrerequisiteError, UsageError
 from sandcli.models import architecture, fingerprint, locate
 from sandcli.progress import notice
+from sandcli.prompts import SETS, Prompts
 from sandcli.settings import Settings, worker_count
 
 
@@ -51,6 +52,12 @@ class Context:
         env = self.settings.env
         games = self._path(env.games) if env.games else ""
         return builder_of(replace(env, games=games))
+
+    @cached_property
+    def prompts(self) -> Prompts:
+        """The questions to the base model."""
+        chosen = self.settings.prompts.set
+        return Prompts(chosen if chosen in SETS else self._path(chosen))
 
     # Models
 

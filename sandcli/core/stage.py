@@ -21,7 +21,6 @@ from sandcli.errors import Exit
 from sandcli.fields import values_with
 from sandcli.models import fingerprint
 from sandcli.prompts import digest as text_digest
-from sandcli.prompts import load
 from sandcli.records import Failure, Key, encoded
 from sandcli.settings import SCOPE, Effect, Settings
 
@@ -116,8 +115,8 @@ class Stage(ABC, Generic[P, R]):
     """One stage on one run.
 
     `tables` names the settings tables that the stage may read: `self.settings` holds no others, so that a setting the
-    result depends on cannot be forgotten in its identity. `prompts` are files in prompts/. A stage that `plays` uses
-    the world; one that only reads the world's instruction names the prompt `instruction`.
+    result depends on cannot be forgotten in its identity. `prompts` are questions of the chosen set. A stage that
+    `plays` uses the world; one that only reads the world's instruction names the prompt `instruction`.
     """
 
     name: ClassVar[StageName]
@@ -226,7 +225,7 @@ class Stage(ABC, Generic[P, R]):
         return {path.name: fingerprint(path) for path in self.reads()}
 
     def _prompt(self, name: str) -> str:
-        return self.context.world.system if name == "instruction" else load(name)
+        return self.context.world.system if name == "instruction" else self.context.prompts.load(name)
 
     def model(self) -> Model | None:
         """The model that does the work."""

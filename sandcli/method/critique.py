@@ -5,13 +5,19 @@ from typing import NamedTuple
 
 from sandcli.messages import Message
 from sandcli.method.inconsistency import ExpertStep
-from sandcli.method.texts import first_sentences, format_steps
-from sandcli.prompts import fill
-from sandcli.records import Rollout
-from sandcli.settings import CritiqueSettings
+from sandcli.method.texts import first_sentences, format_steps, on_one_line
+from sandcli.prompts import Prompts
+from sandcli.records import End, Rollout
 
 _SENTENCES = 3
 _VERDICT = re.compile(r"\b(advanced|hindered|did not affect)(?= the task)")
+
+_ENDS: dict[End, str] = {
+    "done": "the episode ended before the task was completed",
+    "max_steps": "the step limit was reached before the task was completed",
+    "invalid_actions": "the episode was stopped after too many invalid actions in a row",
+    "context": "the episode was stopped because its text became too long",
+}
 
 
 class Case(NamedTuple):
@@ -21,25 +27,29 @@ class Case(NamedTuple):
     rollout: Rollout
 
 
-def critique_prompt(case: Case, settings: CritiqueSettings) -> list[Message]:
-    """Ask the base model about one candidate: c = pi_base(a, e^, r). It ends in words for the model to continue."""
+def critique_prompt(case: Case, prompts: Prompts, history_tokens: int, by_reward: bool) -> list[Message]:
+    """Ask the base model about one candidate: c = pi_base(a, e^, r).
+
+    `history_tokens` is the budget for older observations, of the history and of the rollout each. `by_reward`: the
+    rewards give the verdict, and the model the reason.
+    """
     at, rollout = case
-    shown, verdict = settings.shown_steps, f" {_verdict(case)}, because" if settings.verdict == "reward" else ""
-    asked = fill(
+    return prompts.fill(
         "critique",
         instruction=at.trajectory.instruction,
-        history=format_steps(at.prefix, shown),
+        history=format_steps(at.prefix, history_tokens),
         action=rollout.action,
-        observation=format_steps(rollout.steps[:1], shown),
-        rollout=format_steps(rollout.steps[1:], shown),
+        observation=on_one_line(rollout.steps[0].observation),
+        rollout=format_steps(rollout.steps[1:], history_tokens),
         ending=_ending(case),
+        verdict=f" {_verdict(case)}, because" if by_reward else "",
     )
-    return [*asked, Message("assistant", f'With "{rollout.action}" I{verdict}')]
 
 
 def critique_text(prompt: list[Message], written: str) -> str:
     """What the prompt began and the model finished, at most three sentences; empty if the model wrote nothing."""
-    return first_sentences(f"{prompt[-1].content}{written}", _SENTENCES) if written else ""
+    begun = prompt[-1].content if prompt[-1].role == "assistant" else ""  # a prompt of the user's own may begin nothing
+    return first_sentences(f"{begun}{written}", _SENTENCES) if written.strip() else ""
 
 
 def verdict_of(critique: str) -> str:
@@ -59,10 +69,8 @@ def _ending(case: Case) -> str:
     rollout = case.rollout
     if rollout.success:
         return "the task was completed."
-    if rollout.end == "done":
-        return f"the task failed (score {rollout.reward:.2f})."
     gained = "some progress was made" if _gained(case) else "no progress was made"
-    return f"the task was not completed, and {gained} (score {rollout.reward:.2f})."
+    return f"{_ENDS[rollout.end]}, and {gained} (score {rollout.reward:.2f})."
 
 
 def _gained(case: Case) -> bool:

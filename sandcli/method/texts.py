@@ -1,4 +1,4 @@
-"""Texts for and from the base model: steps as one paragraph, whole sentences, repetition. Pure."""
+"""Texts for and from the base model: steps as a list, whole sentences, repetition. Pure."""
 
 import re
 from collections.abc import Sequence
@@ -11,26 +11,37 @@ _SENTENCE = re.compile(r".*?[.!?]+[\"')]*(?=\s|$)", re.DOTALL)
 _RUN_LENGTH, _RUN_LIMIT = 6, 3
 """A text repeats itself if the same six words occur three times."""
 
-_LONGEST = 160
-"""Characters of one observation that are shown."""
+_CHARACTERS = 4
+"""Characters that count as one token. An estimate, so that a text is the same whichever model reads it."""
 
 
-def format_steps(steps: Sequence[Step], most: int) -> str:
-    """Steps as text, each action with its observation. Of more than `most` steps the middle is left out, marked."""
+def format_steps(steps: Sequence[Step], budget: int) -> str:
+    """Steps as text, one a line: the action and the observation that followed.
+
+    The newest step is always whole. Older ones fill `budget` tokens, from the newest backwards. An observation that
+    does not fit is left out, marked; once an action does not fit either, so are all steps before it.
+    """
     if not steps:
         return "(nothing)"
-    lines = [
-        f"{n}. {step.action or '(no valid action)'} -> {_short(step.observation)}" for n, step in enumerate(steps, 1)
-    ]
-    if len(lines) > most:
-        half = most // 2
-        lines[half : len(lines) - (most - half)] = [f"[{len(lines) - most} steps left out here]"]
-    return " ".join(lines)
+    newest, *older = reversed(list(enumerate(steps, 1)))
+    shown, left = [_line(*newest)], budget * _CHARACTERS
+    for number, step in older:
+        whole = _line(number, step)
+        line = whole if len(whole) <= left else f"{number}. {_action(step)} -> [observation left out]"
+        if len(line) > left:
+            shown.append(f"[{number} earlier steps left out]")
+            break
+        shown.append(line)
+        left -= len(line)
+    return "\n".join(reversed(shown))
 
 
-def _short(observation: str) -> str:
-    flat = on_one_line(observation)
-    return flat if len(flat) <= _LONGEST else f"{flat[:_LONGEST]} [...]"
+def _line(number: int, step: Step) -> str:
+    return f"{number}. {_action(step)} -> {on_one_line(step.observation)}"
+
+
+def _action(step: Step) -> str:
+    return step.action or "(no valid action)"
 
 
 def first_sentences(text: str, most: int) -> str:
@@ -53,3 +64,9 @@ def repeats(text: str) -> bool:
 def on_one_line(text: str) -> str:
     """The text with single spaces for all white space."""
     return " ".join(text.split())
+
+
+def paragraphs(text: str) -> str:
+    """The text with one line a paragraph or list item: single spaces, no empty lines."""
+    lines = map(on_one_line, text.splitlines())
+    return "\n".join(line for line in lines if line)

@@ -2,10 +2,12 @@
 
 from typing import NamedTuple
 
+from sandcli.agent.form import is_deliberation, listed_options, opening
 from sandcli.engines.base import Completion, Engine, Sampling
 from sandcli.messages import Message
+from sandcli.method.acceptance import CONCLUSION, conclusion, deliberated, rejection_reason
 from sandcli.method.critique import verdict_of
-from sandcli.method.deliberation import CONCLUSION, FlaggedStep, Question, concluded, rejection
+from sandcli.method.deliberation import FlaggedStep, Question
 
 _FORESEEN = {"advanced": "advance", "hindered": "hinder", "did not affect": "not affect"}
 
@@ -24,28 +26,34 @@ async def attempt(
     """Ask once. Raises `ContextOverflow` if the question alone is too long."""
     write = write_guided(engine, question, sampling) if guided else _write(engine, question.messages, sampling)
     written = await write
-    thought = question.messages[-1].content + (concluded(written.text) or "")
-    why = rejection(flagged, thought, written.text, written.finish)
+    whole = f"{question.messages[-1].content}{written.text}"
+    candidates = [option.action for option in question.order] or listed_options(whole)
+    head = opening(candidates) if question.order else f"{whole.partition('.')[0]}."
+    text = whole.removeprefix(head)
+    thought = f"{head} {deliberated(text, candidates)}"
+    why = rejection_reason(text, written.finish, flagged.action, candidates)
+    why = why or (None if is_deliberation(thought) else "lists no alternatives")
     return Attempt("" if why else thought, why, written.tokens)
 
 
 async def _write(engine: Engine, messages: list[Message], sampling: Sampling) -> Completion:
     """What the base model writes after the opening. If it stops without a conclusion, it is asked to conclude."""
     (first,) = await engine.generate(messages, sampling)
-    if first.finish == "length" or CONCLUSION in first.text:
+    if first.finish == "length" or conclusion(first.text, ()):
         return first
     said = f"{first.text.rstrip()} {CONCLUSION}"
     (second,) = await engine.generate(_continued(messages, said), sampling)
-    decided = second.text.rstrip().rstrip(".") + "." * (second.finish == "stop")
-    return Completion(f"{said}{decided}", first.tokens + second.tokens, second.finish)
+    return Completion(f"{said}{second.text}", first.tokens + second.tokens, second.finish)
 
 
 async def write_guided(engine: Engine, question: Question, sampling: Sampling) -> Completion:
     """The same, after one sentence on each option, which starts with the verdict of its critique."""
     said, tokens = "", 0
-    one_sentence = sampling._replace(stop=(*sampling.stop, ". "))
-    for number, option in enumerate(question.order):
-        said += (f' With "{option.action}" I' if number else "") + _foreseen(option.critique)
+    one_sentence = sampling._replace(stop=(*sampling.stop, ". ", "\n"))
+    for option in question.order:
+        with_it = f' With "{option.action}" I'
+        begun = not said and question.messages[-1].content.endswith(with_it)
+        said += ("" if begun else with_it) + _foreseen(option.critique)
         (part,) = await engine.generate(_continued(question.messages, said), one_sentence)
         tokens += part.tokens
         if part.finish == "length" or not part.text.strip(" ."):

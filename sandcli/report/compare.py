@@ -6,7 +6,16 @@ from pathlib import Path
 
 from sandcli.report import paper
 from sandcli.report.estimates import Difference, bootstrap
-from sandcli.report.scores import AgentRow, Evaluation, Score, Suite, eval_command, suites_of
+from sandcli.report.scores import (
+    AgentRow,
+    Evaluation,
+    Score,
+    Suite,
+    eval_command,
+    eval_flags,
+    split_agent,
+    suites_of,
+)
 
 _SETTINGS = {
     "agent.max_tokens": "the token limit of a turn (agent.max_tokens)",
@@ -94,7 +103,7 @@ def _tasks_differ(suite: Suite, row: AgentRow, own: set[str], fullest: AgentRow,
     return (
         f"{suite}: {row.group}, {row.label} ({run}) has {count}, {fullest.group}, {fullest.label} ({other}) has "
         f"{len(tasks)}{common}. Use the same env.tasks and --limit in both, then run: "
-        f"{eval_command(run, '--splits', suite.split, '--models', model)}"
+        f"{eval_command(run, '--splits', suite.split, *eval_flags([model]))}"
     )
 
 
@@ -127,11 +136,11 @@ def _run_warnings(evaluation: Evaluation) -> Iterator[str]:
 def _redo_command(evaluation: Evaluation) -> str:
     """The command that evaluates all models of a run again."""
     limit = ["--limit", str(evaluation.limit)] if evaluation.limit else []
-    return eval_command(evaluation.run, "--models", ",".join(evaluation.scores), *limit, "--force")
+    return eval_command(evaluation.run, *eval_flags(evaluation.scores), *limit, "--force")
 
 
 def _leaks(evaluation: Evaluation) -> Iterator[str]:
-    trained = [scores for model, scores in evaluation.scores.items() if model != "base"]
+    trained = [scores for model, scores in evaluation.scores.items() if split_agent(model)[0] != "base"]
     tasks = dict.fromkeys((score.split, score.task) for scores in trained for score in scores)
     for split in dict.fromkeys(split for split, _ in tasks if split != "train"):
         evaluated = [task for own, task in tasks if own == split]

@@ -6,7 +6,7 @@ from statistics import fmean, median
 from sandcli.report.bands import BANDS, banded_scores
 from sandcli.report.compare import difference, reference
 from sandcli.report.estimates import wilson
-from sandcli.report.scores import AgentRow, Score, by_group, held_out, suites_of, worlds_of
+from sandcli.report.scores import AgentRow, Score, by_group, held_out, split_agent, suites_of, worlds_of
 from sandcli.report.sheets import Cell, Sheet, SheetRow
 from sandcli.report.tables import INTERVALS, reward, tasks_note
 
@@ -63,6 +63,31 @@ def difficulty(rows: Sequence[AgentRow]) -> Sheet | None:
     title = "Average reward x100 and median deliberation rate by difficulty"
     columns = ["world", "band", "tasks", "reward", "rate, %"]
     return Sheet("difficulty", title, "agent", columns, found, list(dict.fromkeys(notes))) if found else None
+
+
+def deliberation(rows: Sequence[AgentRow]) -> Sheet | None:
+    """What deliberating causes: the same weights, kept from it or made to, against free. None without such rows."""
+    found: list[SheetRow] = []
+    banded = banded_scores(rows)
+    for row in rows:
+        for world, (run, agent) in row.sources.items():
+            model, mode = split_agent(agent)
+            free = next((other for other in rows if other.sources.get(world) == (run, model)), None)
+            if mode != "free" and free is not None:
+                bands = {"all": row.held_out(world)}
+                bands |= {band: s for own in banded if own[:2] == (row, world) for band, s in own.scores.items()}
+                found += [
+                    SheetRow(row.group, row.label, [world, band, len(scores), *_against(scores, free.held_out(world))])
+                    for band, scores in bands.items()
+                ]
+    notes = ["Difference in average reward x100 from the same weights that choose for themselves.", INTERVALS]
+    columns = ["world", "band", "tasks", "difference", "rate, %"]
+    return Sheet("deliberation", "What deliberating causes", "agent", columns, found, notes) if found else None
+
+
+def _against(scores: Sequence[Score], free: Sequence[Score]) -> list[Cell]:
+    rate = 100 * fmean(score.deliberation_rate for score in scores) if scores else None
+    return [difference(scores, free), rate]
 
 
 def steps(rows: Sequence[AgentRow]) -> Sheet:

@@ -1,6 +1,8 @@
 """Reads evaluated runs."""
 
+import contextlib
 import os.path
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,7 +13,7 @@ from sandcli.core.run import Run
 from sandcli.core.stage import digest_of, unit_name
 from sandcli.errors import PrerequisiteError, SandError, UsageError
 from sandcli.models import nothing_fetched
-from sandcli.records import Episode, Key
+from sandcli.records import Episode, Key, agent_name
 from sandcli.report.scores import Evaluation, Score
 from sandcli.settings import Settings
 
@@ -44,16 +46,16 @@ def read_run(root: Path) -> Evaluation:
     )
 
 
-def _scores(run: Run) -> tuple[dict[str, list[Score]], set[Key]]:
-    """The scores of each model, and the keys of all episodes."""
+def _scores(run: Run) -> tuple[dict[str, list[Score]], dict[Key, str]]:
+    """The scores of each agent, and the model of each episode."""
     scores: dict[str, list[Score]] = {}
-    seen: set[Key] = set()
+    seen: dict[Key, str] = {}
     path = run.artifact("eval").path
     for number, episode in enumerate(run.episodes(), 1):
         if episode.key in seen:
             raise UsageError(f"{path}: record {number} repeats an earlier episode", "delete one of the two lines")
-        seen.add(episode.key)
-        scores.setdefault(episode.model, []).append(_score(episode))
+        seen[episode.key] = episode.model
+        scores.setdefault(agent_name(episode.model, episode.deliberation), []).append(_score(episode))
     if not scores:
         raise PrerequisiteError(f"{path} contains no episodes", run.artifact("eval").command)
     return scores, seen
@@ -91,18 +93,20 @@ def _without(run: Run, settings: Settings) -> Literal["none", "sampling", "criti
     return made or settings.method.without
 
 
-def _retrained(run: Run, settings: Settings, evaluated: set[Key]) -> tuple[str, ...]:
+def _retrained(run: Run, settings: Settings, evaluated: Mapping[Key, str]) -> tuple[str, ...]:
     """Models of the run that were trained again after some of their episodes."""
     if settings.engine.kind == "scripted":
         return ()
     made: dict[str, StageName] = {"model": "train", "sft": "sft"}
     paths = {name: run.artifact(stage).path for name, stage in made.items()}
-    models = {str(key[-1]) for key in evaluated}
-    folders = {name: path for name, path in paths.items() if name in models and path.exists()}
+    folders = {name: path for name, path in paths.items() if name in evaluated.values() and path.exists()}
     current = {name: content for name, folder in folders.items() if (content := _content(folder))}
     before = run.artifact("eval").digests()
-    names = {unit_name(key): str(key[-1]) for key in evaluated}
-    changed = {name for unit, name in names.items() if before.get(unit, current.get(name)) != current.get(name)}
+    changed = {
+        model
+        for key, model in evaluated.items()
+        if before.get(unit_name(key), current.get(model)) != current.get(model)
+    }
     return tuple(name for name in current if name in changed)
 
 

@@ -3,16 +3,17 @@
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import PurePath
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
-from sandcli.report.scores import AgentRow, Evaluation, Kind, Score, Suite
+from sandcli.records import Deliberation, agent_name
+from sandcli.report.scores import AgentRow, Evaluation, Kind, Score, Suite, split_agent
 from sandcli.terminal import visible
 
 _ORDER: tuple[Kind, ...] = ("base", "sft", "sand", "ablation", "other")
 
 
 class _Part(NamedTuple):
-    """One model of one run: a whole row, or the part of a row for one world."""
+    """One agent of one run: a whole row, or the part of a row for one world."""
 
     group: str
     label: str
@@ -43,7 +44,15 @@ def short_names(paths: Sequence[str]) -> dict[str, str]:
     return {path: visible(name) for path, name in names.items()}
 
 
-def _part(group: str, evaluation: Evaluation, model: str) -> _Part:
+def _part(group: str, evaluation: Evaluation, agent: str) -> _Part:
+    model, mode = split_agent(agent)
+    part = _free_part(group, evaluation, model)
+    if mode == "free":
+        return part
+    return part._replace(label=agent_name(part.label, cast(Deliberation, mode)), kind="other", model=agent)
+
+
+def _free_part(group: str, evaluation: Evaluation, model: str) -> _Part:
     match model:
         case "base":
             return _Part(group, "base", "base", evaluation, model)

@@ -1,11 +1,15 @@
 """The data of a report: scores of episodes, the evaluations they come from, and the agents that earned them."""
 
+import re
 import shlex
 from collections.abc import Iterable, Mapping
 from typing import Literal, NamedTuple
 
 Kind = Literal["base", "sft", "sand", "ablation", "other"]
 """A model: pi_base, after SFT, after a SAND iteration, after an ablated iteration, or any other folder."""
+
+
+_FORCED = re.compile(r"(.*), (never|always) deliberating")
 
 
 class Score(NamedTuple):
@@ -45,10 +49,10 @@ class Evaluation(NamedTuple):
     """The result of `sand eval` in one run.
 
     `run` is the run directory as the user gave it, `base` identifies the base model. `scores` are by the name of the
-    model in the run. `settings` are those that the episodes depend on. `failed` counts episodes that the engine or the
-    environment failed. `accepted` lists how the settings of episodes that were kept differ from today's.
-    `trained_tasks` are the tasks of D_exp. `retrained` names models that were trained again after some of their
-    episodes. `limit` is the `--limit` of the evaluation.
+    agent (see `records.agent_name`) in the run. `settings` are those that the episodes depend on. `failed` counts
+    episodes that the engine or the environment failed. `accepted` lists how the settings of episodes that were kept
+    differ from today's. `trained_tasks` are the tasks of D_exp. `retrained` names models that were trained again after
+    some of their episodes. `limit` is the `--limit` of the evaluation.
     """
 
     run: str
@@ -68,7 +72,7 @@ class Evaluation(NamedTuple):
 class AgentRow(NamedTuple):
     """A row of the paper's tables: one agent on the test sets of all worlds.
 
-    `group` is the name of the base model. `sources` gives, by world, the run and the name of the model in that run.
+    `group` is the name of the base model. `sources` gives, by world, the run and the name of the agent in that run.
     """
 
     group: str
@@ -91,6 +95,19 @@ class AgentRow(NamedTuple):
 def eval_command(run: str, *options: str) -> str:
     """The command that evaluates models of a run, as a shell takes it."""
     return shlex.join(["sand", "eval", "--run", run, *options])
+
+
+def split_agent(agent: str) -> tuple[str, str]:
+    """The model of an agent, and `free`, `never` or `always`."""
+    found = _FORCED.fullmatch(agent)
+    return (found[1], found[2]) if found else (agent, "free")
+
+
+def eval_flags(agents: Iterable[str]) -> list[str]:
+    """The options of `sand eval` that evaluate these agents."""
+    parts = [split_agent(agent) for agent in agents]
+    models, modes = (",".join(dict.fromkeys(names)) for names in zip(*parts, strict=True))
+    return ["--models", models, *(["--deliberation", modes] if modes != "free" else [])]
 
 
 def suites_of(rows: Iterable[AgentRow]) -> list[Suite]:

@@ -17,11 +17,10 @@ def table2(rows: Sequence[AgentRow]) -> Sheet:
     """Average reward x100 on every test set, and the average over the paper's four if all of them were evaluated."""
     suites = columns_of(rows)
     ours = [_reward_row(row, suites) for row in rows]
-    known = paper.TABLE2 if set(paper.SUITES) <= set(suites) else ()
-    theirs = [SheetRow(row.base, row.label, [*_printed(row.rewards, suites), row.average], paper=True) for row in known]
+    theirs = _papers_rows(paper.TABLE2 if set(paper.SUITES) <= set(suites) else (), suites)
     notes = [INTERVALS, tasks_note(rows)]
     if theirs:
-        notes += [paper.TABLE2_NOTE, *_partial(rows)]
+        notes += [*paper.TABLE2_NOTES, *_partial(rows)]
     columns = [*map(str, suites), "average"]
     return Sheet("table2", "Table 2: average reward x100", "agent", columns, [*ours, *theirs], notes)
 
@@ -69,8 +68,9 @@ def table3(rows: Sequence[AgentRow]) -> Sheet | None:
     if not iterations:
         return None
     suites = suites_of(compared)
-    found = [_reward_row(row, suites) for row in compared]
-    notes = [INTERVALS, tasks_note(compared), "The paper's numbers for this table are not available here."]
+    theirs = _papers_rows(paper.TABLE3 if set(suites) & set(paper.SUITES) else (), suites)
+    found = [*(_reward_row(row, suites) for row in compared), *theirs]
+    notes = [INTERVALS, tasks_note(compared), *(_partial(compared) if theirs else ())]
     title = "Table 3: ablations, average reward x100"
     return Sheet("table3", title, "agent", [*map(str, suites), "average"], found, notes)
 
@@ -100,6 +100,10 @@ def _reward_row(row: AgentRow, suites: Sequence[Suite]) -> SheetRow:
 def _average(row: AgentRow) -> Estimate | None:
     groups = [[score.reward for score in row.scores.get(suite, [])] for suite in paper.SUITES]
     return bootstrap(*groups).times(100) if all(groups) else None
+
+
+def _papers_rows(known: Sequence[paper.Rewards], suites: Sequence[Suite]) -> list[SheetRow]:
+    return [SheetRow(row.base, row.label, [*_printed(row.rewards, suites), row.average], paper=True) for row in known]
 
 
 def _printed(rewards: Sequence[float], suites: Sequence[Suite]) -> list[Cell]:

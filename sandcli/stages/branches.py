@@ -9,6 +9,7 @@ from sandcli.agent.episode import EpisodeLimits, Played, Taken, execute, play
 from sandcli.agent.turns import normalise
 from sandcli.core.context import Context
 from sandcli.engines.base import Engine, Sampling
+from sandcli.envs.base import World
 from sandcli.envs.pool import Pool, Session
 from sandcli.errors import MachineryError, UsageError
 from sandcli.messages import Message
@@ -48,6 +49,14 @@ def branches(at: ExpertStep, sample: Sample) -> list[Branch]:
     expert = Branch(at, 0, at.expert.action, at.expert.thought, sample.candidates[0].count)
     others = enumerate(sample.candidates[1:], 1)
     return [expert, *(Branch(at, n, c.action, thoughts[c.action], c.count) for n, c in others)]
+
+
+def step_limit(world: World, trajectory: Trajectory) -> int:
+    """Steps in the episodes that branch from a trajectory: the task's limit, or the expert's length if that is more.
+
+    The expert keeps the reward of all its steps, so an alternative gets as many.
+    """
+    return max(world.step_limit(trajectory.task), len(trajectory.steps))
 
 
 class BranchRunner:
@@ -113,7 +122,7 @@ class BranchRunner:
 
     def limits(self, at: ExpertStep) -> EpisodeLimits:
         """What is left of an episode after the candidate."""
-        steps = self._context.world.step_limit(at.trajectory.task) - at.t - 1
+        steps = step_limit(self._context.world, at.trajectory) - at.t - 1
         return EpisodeLimits(steps, self._settings.agent.max_invalid)
 
 

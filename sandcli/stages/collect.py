@@ -39,7 +39,7 @@ class CollectStage(Stage[Wanted, Trajectory]):
     """Units are trajectories."""
 
     name = "collect"
-    tables = ("run", "collect", "env", "engine")
+    tables = ("run", "prompts", "collect", "env", "engine")
     plays = True
     allow_extra = True
 

@@ -15,7 +15,7 @@ class CritiqueStage(Stage[Case, Critique]):
     """Units are (trajectory, step, candidate)."""
 
     name = "critique"
-    tables = ("critique", "engine")
+    tables = ("prompts", "critique", "engine")
     prompts = ("critique",)
 
     def reads(self) -> tuple[Path, ...]:
@@ -36,9 +36,10 @@ class CritiqueStage(Stage[Case, Critique]):
 
     async def step(self, unit: Unit[Case], earlier: Critique | None) -> Critique:
         """Ask the base model, at temperature 0."""
-        rollout = unit.payload.rollout
-        prompt = critique_prompt(unit.payload, self.settings.critique)
-        sampling = Sampling(max_tokens=self.settings.critique.max_tokens, stop=("\n",))
+        rollout, settings = unit.payload.rollout, self.settings
+        shown, by_reward = settings.prompts.history_tokens, settings.critique.verdict == "reward"
+        prompt = critique_prompt(unit.payload, self.context.prompts, shown, by_reward)
+        sampling = Sampling(max_tokens=settings.critique.max_tokens)
         try:
             (completion,) = await self.engine.generate(prompt, sampling)
         except ContextOverflow:  # the candidate is weighed without a critique

@@ -14,11 +14,7 @@ from sandcli.errors import ContextOverflow
 from sandcli.importers.eto import RecordedTrajectory
 from sandcli.method.texts import first_sentences, format_steps, repeats
 from sandcli.progress import notice
-from sandcli.prompts import fill
 from sandcli.records import Step, Task, Trajectory
-
-_SHOWN_STEPS = 8
-"""Steps of history that the base model is shown when it writes a thought."""
 
 
 class Demonstrator:
@@ -80,8 +76,12 @@ class Demonstrator:
         """The same with the base model's reason before every action; a step stays without if it writes none."""
         steps: list[Step] = []
         for step in trajectory.steps:
-            history = format_steps(steps, _SHOWN_STEPS)
-            prompt = fill("think", instruction=trajectory.instruction, history=history, action=step.action)
+            prompt = self._context.prompts.fill(
+                "think",
+                instruction=trajectory.instruction,
+                history=format_steps(steps, self._context.settings.prompts.history_tokens),
+                action=step.action,
+            )
             sampling = Sampling(max_tokens=max_tokens, stop=("\n",))
             try:
                 (completion,) = await engine.generate(prompt, sampling)

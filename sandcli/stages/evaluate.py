@@ -5,17 +5,18 @@ from contextlib import asynccontextmanager
 from functools import cached_property
 from pathlib import Path
 from statistics import fmean
-from typing import NamedTuple
+from typing import NamedTuple, cast, get_args
 
 from sandcli.agent.conversation import STOP, conversation
 from sandcli.agent.episode import EpisodeLimits, play
+from sandcli.agent.form import TURN_OPENINGS
 from sandcli.core.context import model_fingerprint
 from sandcli.core.engine_holder import EngineHolder
 from sandcli.core.planner import open_units
 from sandcli.core.stage import Metrics, Stage, State, Unit
 from sandcli.engines.base import Engine, Model, Sampling
 from sandcli.errors import UsageError
-from sandcli.records import Episode, Task
+from sandcli.records import Deliberation, Episode, Task, agent_name
 
 
 class Trial(NamedTuple):
@@ -24,6 +25,7 @@ class Trial(NamedTuple):
     split: str
     task: Task
     model: str
+    deliberation: Deliberation
 
 
 class EvalStage(Stage[Trial, Episode]):
@@ -67,11 +69,18 @@ class EvalStage(Stage[Trial, Episode]):
         prints = self.input_hashes()
         tasks = {split: self.context.world.tasks(split)[: self.limit] for split in self.settings.eval.splits}
         return [
-            Unit((split, *task.key, model), Trial(split, task, model), (prints[model],))
+            Unit((split, *task.key, agent_name(model, mode)), Trial(split, task, model, mode), (prints[model],))
             for model in self.settings.eval.models
+            for mode in self._modes()
             for split in self.settings.eval.splits
             for task in tasks[split]
         ]
+
+    def _modes(self) -> list[Deliberation]:
+        for mode in self.settings.eval.deliberation:
+            if mode not in get_args(Deliberation):
+                raise UsageError(f"eval.deliberation: {mode!r} is unknown", f"use {', '.join(get_args(Deliberation))}")
+        return cast(list[Deliberation], self.settings.eval.deliberation)
 
     def check(self, state: State) -> None:
         """Raise `UsageError` if there is no task to evaluate on."""
@@ -103,7 +112,7 @@ class EvalStage(Stage[Trial, Episode]):
             sampling = Sampling(max_tokens=settings.max_tokens, stop=STOP)
             limits = EpisodeLimits(world.step_limit(trial.task), settings.max_invalid)
             history = conversation(world.system, session.reset.instruction, [])
-            played = await play(engine, session, history, lambda _: sampling, limits)
+            played = await play(engine, session, history, lambda _: sampling, limits, TURN_OPENINGS[trial.deliberation])
         finally:
             await session.close()
         return Episode(
@@ -117,6 +126,7 @@ class EvalStage(Stage[Trial, Episode]):
             end=played.end,
             deliberated=sum(step.deliberated for step in played.steps),
             tokens=played.tokens,
+            deliberation=trial.deliberation,
         )
 
     def metrics(self, records: Iterable[Episode]) -> Metrics:
@@ -124,6 +134,7 @@ class EvalStage(Stage[Trial, Episode]):
         rewards: dict[str, list[float]] = {}
         tokens = 0
         for episode in records:
-            rewards.setdefault(f"reward {episode.model} {episode.split}", []).append(episode.reward)
+            agent = agent_name(episode.model, episode.deliberation)
+            rewards.setdefault(f"reward {agent} {episode.split}", []).append(episode.reward)
             tokens += episode.tokens
         return Metrics(figures={name: round(fmean(found), 4) for name, found in rewards.items()}, tokens=tokens)

@@ -11,8 +11,8 @@ from msgspec.structs import replace
 
 from sandcli.core.stage import Metrics, Stage, Unit
 from sandcli.engines.base import Model
-from sandcli.records import Rollout
-from sandcli.stages.branches import Branch, BranchRunner, branches
+from sandcli.records import Key, Rollout
+from sandcli.stages.branches import Branch, BranchRunner, branches, step_limit
 from sandcli.stages.inputs import flagged_samples
 
 
@@ -36,7 +36,8 @@ class RolloutStage(Stage[Branch, Rollout]):
         """Every candidate of every flagged step."""
         for sample, at in flagged_samples(self.run):
             for branch in branches(at, sample):
-                yield Unit((sample.id, sample.step, branch.candidate), branch, branch.depends_on)
+                limit = step_limit(self.context.world, at.trajectory)
+                yield Unit((sample.id, sample.step, branch.candidate), branch, (*branch.depends_on, limit))
 
     def satisfied(self, unit: Unit[Branch], record: Rollout) -> bool:
         """No more samples have chosen the same action since."""
@@ -60,14 +61,14 @@ class RolloutStage(Stage[Branch, Rollout]):
         """How the rollouts compare with the expert's."""
         metrics = Metrics(counts={"flagged": 0, "better_than_expert": 0})
         rewards: list[float] = []
-        expert = 0.0
+        experts: dict[Key, float] = {}
         for record in records:
             metrics.tokens += record.tokens
             if record.expert:
-                expert = record.reward
+                experts[record.key[:2]] = record.reward
                 metrics.counts["flagged"] += 1
             else:
                 rewards.append(record.reward)
-                metrics.counts["better_than_expert"] += record.reward > expert
+                metrics.counts["better_than_expert"] += record.reward > experts.get(record.key[:2], 1.0)
         metrics.figures["mean_reward"] = round(sum(rewards) / len(rewards), 4) if rewards else 0.0
         return metrics

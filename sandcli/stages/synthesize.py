@@ -16,7 +16,7 @@ from sandcli.engines.base import Model, Sampling
 from sandcli.errors import ContextOverflow
 from sandcli.method.ablations import PROMPTS, after_switches, every_step, judged, unjudged
 from sandcli.method.d_delib import d_delib
-from sandcli.method.deliberation import FlaggedStep, deliberation_prompt
+from sandcli.method.deliberation import Asking, FlaggedStep, deliberation_prompt
 from sandcli.method.writing import attempt
 from sandcli.records import Thought
 from sandcli.stages.inputs import flagged_samples, replacements
@@ -32,7 +32,7 @@ class SynthesizeStage(Stage[FlaggedStep, Thought]):
     """Units are (trajectory, flagged step)."""
 
     name = "synthesize"
-    tables = ("run", "method", "critique", "synthesize", "engine")
+    tables = ("run", "method", "prompts", "synthesize", "engine")
 
     @property
     def prompts(self) -> tuple[str, ...]:  # type: ignore[override]
@@ -79,8 +79,9 @@ class SynthesizeStage(Stage[FlaggedStep, Thought]):
     async def step(self, unit: Unit[FlaggedStep], earlier: Thought | None) -> Thought:
         """Ask the base model until a thought passes the checks, or the attempts are used up."""
         flagged, settings = unit.payload, self.settings.synthesize
-        shown, others = self.settings.critique.shown_steps, self.context.settings.sample.n
-        question = deliberation_prompt(flagged, self.prompts[0], shown, others, self.seed("options", *unit.key))
+        shown, others = self.settings.prompts.history_tokens, self.context.settings.sample.n
+        asking = Asking(self.context.prompts, self.prompts[0], shown, others)
+        question = deliberation_prompt(flagged, asking, self.seed("options", *unit.key))
         rejected: list[str] = []
         thought, tokens = "", 0
         try:
@@ -104,7 +105,7 @@ class SynthesizeStage(Stage[FlaggedStep, Thought]):
     def _sampling(self, unit: Unit[FlaggedStep], attempts: int) -> Sampling:
         seed = self.seed("synthesize", *unit.key, attempts)
         temperature = _RETRY_TEMPERATURE if attempts else 0.0
-        return Sampling(1, temperature, self.settings.synthesize.max_tokens, seed, stop=("\n",))
+        return Sampling(1, temperature, self.settings.synthesize.max_tokens, seed)
 
     def derive(self, records: Iterable[Thought]) -> dict[str, Iterable[bytes]]:
         """D_delib."""

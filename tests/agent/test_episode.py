@@ -182,3 +182,12 @@ def test_reward_of_an_episode_is_its_best_score(tmp_path: Path) -> None:
     (episode,) = lines(root / "eval.jsonl")
     assert [step["score"] for step in episode["steps"]] == [0.25, 0.5, 0.0]
     assert (episode["reward"], episode["success"], episode["end"]) == (0.5, False, "done")
+
+
+def test_every_turn_begins_with_the_opening() -> None:
+    engine, hall = Parrot(" look", " win"), Hall()
+    limits = EpisodeLimits(9, 3)
+    done = play(cast(Any, engine), cast(Session, hall), HISTORY, lambda turn: Sampling(seed=turn), limits, "Action:")
+    assert [step.action for step in asyncio.run(done).steps] == ["look", "win"]
+    assert [prompt[-1] for prompt in engine.prompts] == [Message("assistant", "Action:")] * 2
+    assert engine.prompts[1][2:4] == [Message("assistant", "Action: look"), Message("user", "Observation: You look.")]

@@ -172,6 +172,7 @@ def test_without_a_run_directory_every_command_exits_with_3(tmp_path: Path, comm
     assert not (tmp_path / "none").exists()
 
 
+@pytest.mark.slow
 def test_an_iteration_by_hand(tmp_path: Path) -> None:
     root = make_run(tmp_path / "run", env__tasks="carry")
     following = {

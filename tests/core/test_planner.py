@@ -27,7 +27,7 @@ def test_workers_batches_and_retries_make_no_stage_stale(finished: Path, stage: 
         ("rollout", {"rollout__temperature": 0.5}, "rollout.temperature: was 1.0, is 0.5"),
         ("rollout", {"agent__max_invalid": 3}, "agent.max_invalid: was 5, is 3"),
         ("rollout", {"env__simplifications": "rules=2"}, "env.toyworld: was 1, is 2"),
-        ("critique", {"critique__max_tokens": 9}, "critique.max_tokens: was 160, is 9"),
+        ("critique", {"critique__max_tokens": 9}, "critique.max_tokens: was 200, is 9"),
         ("synthesize", {"synthesize__attempts": 1}, "synthesize.attempts: was 3, is 1"),
         ("eval", {"agent__max_tokens": 9}, "agent.max_tokens: was 512, is 9"),
         ("eval", {"env__step_limit": 9}, "env.step_limit: was 0, is 9"),

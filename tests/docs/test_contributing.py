@@ -9,6 +9,8 @@ import pytest
 
 from tests.helpers import REPO, lines, make_run, sand
 
+pytestmark = pytest.mark.slow
+
 TEXT = (REPO / "CONTRIBUTING.md").read_text()
 
 

@@ -27,7 +27,7 @@ from tests import fake_vllm
 from tests.helpers import REPO, wait_until
 from tests.servers import PROMPT, SIMPLE, until
 
-pytestmark = pytest.mark.filterwarnings("error")
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("error")]
 
 FATAL = [Message("user", "find the lamp"), Message("assistant", "unheard-of")]
 """A prompt at which the fake server exits."""

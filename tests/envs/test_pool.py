@@ -117,6 +117,7 @@ def test_restore_rejects_a_prefix_longer_than_the_episode() -> None:
     run_in_pool(task)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "timeout"), [("exit", 30.0), ("raise", 30.0), ("hang", 10.0)])
 def test_episode_survives_worker_death(tmp_path: Path, kind: str, timeout: float) -> None:
     faults = tmp_path / "faults"
@@ -141,6 +142,7 @@ def test_restore_survives_worker_death(tmp_path: Path) -> None:
     run_in_pool(task, tmp_path / "faults")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "reason", "detail"),
     [

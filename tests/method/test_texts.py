@@ -2,7 +2,7 @@
 
 import pytest
 
-from sandcli.method.texts import first_sentences, format_steps, repeats
+from sandcli.method.texts import first_sentences, format_steps, paragraphs, repeats
 from sandcli.records import Step
 
 
@@ -11,33 +11,39 @@ def steps(count: int) -> list[Step]:
 
 
 def test_steps_are_numbered_with_their_observations() -> None:
-    assert " ".join(format_steps(steps(2), 4).split()) == "1. act 1 -> seen 1 2. act 2 -> seen 2"
+    assert format_steps(steps(2), 100) == "1. act 1 -> seen 1\n2. act 2 -> seen 2"
 
 
 def test_no_steps_are_written_as_nothing() -> None:
-    assert format_steps([], 4).startswith("(nothing")
+    assert format_steps([], 100).startswith("(nothing")
 
 
 def test_step_without_an_action_is_marked() -> None:
     step = Step(thought="Hm.", action="", observation="Invalid.", score=0.0)
-    assert format_steps([step], 4) == "1. (no valid action) -> Invalid."
+    assert format_steps([step], 100) == "1. (no valid action) -> Invalid."
 
 
-@pytest.mark.parametrize(("most", "shown"), [(4, [1, 2, 9, 10]), (5, [1, 2, 8, 9, 10]), (2, [1, 10])])
-def test_middle_of_a_long_list_is_left_out_with_a_mark(most: int, shown: list[int]) -> None:
-    text = format_steps(steps(10), most)
-    assert [n for n in range(1, 11) if f" {n}. act {n} -> seen {n}" in f" {text}"] == shown
-    assert f"[{10 - most} steps left out here]" in text
+def long(number: int, words: int) -> Step:
+    return Step(thought="", action=f"act {number}", observation=f"seen {number} " * words, score=0.0)
 
 
-def test_list_that_fits_is_written_whole() -> None:
-    assert "left out" not in format_steps(steps(4), 4)
+def test_newest_observation_is_whole_whatever_its_length() -> None:
+    newest = long(3, 400)
+    shown = format_steps([*steps(2), newest], 0)
+    assert shown == f"[2 earlier steps left out]\n3. act 3 -> {newest.observation.strip()}"
 
 
-def test_long_observation_is_cut_with_a_mark() -> None:
-    step = Step(thought="", action="look", observation="word " * 400, score=0.0)
-    assert format_steps([step], 4).endswith("[...]")
-    assert len(format_steps([step], 4)) < 400
+def test_budget_is_filled_from_the_newest_step_backwards() -> None:
+    trajectory = [*steps(2), long(3, 50), *steps(5)[3:]]
+    assert format_steps(trajectory, 200).splitlines()[:2] == ["1. act 1 -> seen 1", "2. act 2 -> seen 2"]
+    assert "left out" not in format_steps(trajectory, 200)
+    assert format_steps(trajectory, 30) == (
+        "1. act 1 -> seen 1\n2. act 2 -> seen 2\n3. act 3 -> [observation left out]\n"
+        "4. act 4 -> seen 4\n5. act 5 -> seen 5"
+    )
+    assert format_steps(trajectory, 17) == (
+        "[2 earlier steps left out]\n3. act 3 -> [observation left out]\n4. act 4 -> seen 4\n5. act 5 -> seen 5"
+    )
 
 
 @pytest.mark.parametrize(
@@ -69,3 +75,7 @@ def test_first_whole_sentences_are_kept(text: str, most: int, kept: str) -> None
 )
 def test_repetition_is_a_sentence_or_six_words_again_and_again(text: str, circles: bool) -> None:
     assert repeats(text) is circles
+
+
+def test_paragraphs_keep_their_lines() -> None:
+    assert paragraphs(" One  two.\n\n\t- three\n \n") == "One two.\n- three"

@@ -8,7 +8,8 @@ import pytest
 from sandcli.engines.base import Completion, Sampling
 from sandcli.engines.scripted import ScriptedEngine
 from sandcli.messages import Message
-from sandcli.method.deliberation import Option, Question, rejection_reason
+from sandcli.method.acceptance import rejection_reason
+from sandcli.method.deliberation import Option, Question
 from sandcli.method.writing import write_guided
 
 

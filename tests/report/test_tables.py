@@ -15,10 +15,15 @@ from sandcli.report.tables import table2, table3, table4
 from tests.report.made_up import evaluation, everywhere, score, scores
 
 LLAMA = """
+base 47.7 42.2 22.9 28.4 (None)
 SFT 75.6 65.1 79.3 71.6 (72.9)
 SAND, iteration 1 86.6 77.5 92.9 91.8 (86.0)
 SAND, iteration 2 88.7 78.2 94.3 94.0 (88.8)
 SAND, iteration 3 85.7 79.1 94.3 96.3 (88.9)
+ETO * 81.3 74.1 77.1 76.4 (77.2)
+KnowAgent * 81.7 69.6 80.0 74.9 (76.6)
+WKM * 82.1 76.5 77.1 78.2 (78.5)
+ETO & MPO * 83.4 80.8 85.0 79.1 (82.1)
 """
 QWEN = """
 SFT 69.2 60.8 72.1 75.4 (69.4)
@@ -86,9 +91,11 @@ def test_table_3_shows_ablations_with_their_iteration() -> None:
     ]
     sheet = table3(agent_rows(runs))
     assert sheet is not None
-    assert [line.label for line in sheet.rows] == ["SFT", "SAND, iteration 1", "without sampling", "without critique"]
+    ours = ["SFT", "SAND, iteration 1", "without sampling", "without critique"]
+    assert [line.label for line in sheet.rows if not line.paper] == ours
     assert cells(sheet, "without critique")["ScienceWorld seen"] == 30
-    assert any("not available here" in note for note in sheet.notes)
+    assert cells(sheet, "without critique", paper=True)["ScienceWorld seen"] == 78.6
+    assert {line.group for line in sheet.rows if line.paper} == {"Llama-3.1-8B", "Qwen2.5-7B"}
     assert table3(agent_rows(runs[:2])) is None
 
 

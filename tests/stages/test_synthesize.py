@@ -26,7 +26,11 @@ from tests.method.made_up import DETOUR, SHORT
 def straight() -> Rules:
     """A policy that takes the shortest way, and a base model whose texts pass every check."""
     decides = [
-        {"when": f"So I will {action}.", "replies": [f" would waste a turn. So I will {action}."]} for action in DETOUR
+        {
+            "when": f"So I will {action}.",
+            "replies": [f" would waste a turn, (1) or (2) as it may be. So I will {action}."],
+        }
+        for action in DETOUR
     ]
     return [
         *decides,
@@ -88,8 +92,8 @@ def test_without_critique_every_flagged_step_is_deliberated(tmp_path: Path) -> N
 
 def test_without_sampling_the_base_model_proposes_at_every_step(tmp_path: Path) -> None:
     replies = {
-        "take lamp": [" look; (2) take lamp. With the first I lose time. So I will take lamp."],
-        "go to hall": [" go to hall. There is only one way. So I will go to hall."],
+        "take lamp": [" look; (2) take lamp. With (1) I lose time, with (2) I get on. So I will take lamp."],
+        "go to hall": [" go to hall. There is only one way to go to hall. So I will go to hall."],
     }
     rules: Rules = [{"when": f"besides: {action}", "replies": said} for action, said in replies.items()]
     rules.append({"when": asked("propose"), "replies": [" I do not know."]})

@@ -1,0 +1,31 @@
+"""The rollout stage: how long an alternative may go on, and what beats the expert."""
+
+from pathlib import Path
+
+import msgspec
+
+from sandcli.records import Rollout
+from sandcli.stages.rollout import RolloutStage
+from tests.helpers import POLICY, context, lines, make_run, perform, rules, write_rules
+from tests.method.made_up import rollout
+
+
+def test_alternative_gets_as_many_steps_as_an_expert_beyond_the_limit(tmp_path: Path) -> None:
+    idle = [rule for rule in rules() if rule["when"] == POLICY]
+    idle[0]["replies"] = ["Action: look"]
+    write_rules(tmp_path / "rules.json", idle)
+    root = make_run(tmp_path / "run", env__step_limit=2)
+    for stage in ("collect", "sample", "rollout"):
+        perform(stage, root, limit=1)
+    (expert,) = lines(root / "expert.jsonl")
+    length = len(expert["steps"])
+    assert length > 2
+    for record in lines(root / "rollouts.jsonl"):
+        assert record["step"] + len(record["steps"]) == length
+
+
+def test_only_a_known_expert_is_beaten(tmp_path: Path) -> None:
+    stage = RolloutStage(context(make_run(tmp_path / "run")))
+    expert = msgspec.structs.replace(rollout(0.25, 1, "look", candidate=0), count=1)
+    records: list[Rollout] = [expert, rollout(0.5, 1, "take lamp"), rollout(0.5, 2, "take lamp")]
+    assert stage.metrics(records).counts["better_than_expert"] == 1
