@@ -2,7 +2,7 @@
 
 import time
 
-from hypothesis import given, settings
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from sandcli.agent.turns import Turn, has_action_line, normalise, parse, render
@@ -39,7 +39,7 @@ def test_text_without_an_action_line_is_no_turn(lines: list[str]) -> None:
     assert has_action_line(text) or parse(text) is None
 
 
-@settings(max_examples=40)
+@settings(max_examples=40, phases=[Phase.generate])
 @given(st.sampled_from(["Thought:", "Action:", ""]), PIECES, st.sampled_from(["", "x", "\nAction: x"]))
 def test_reading_four_times_the_text_takes_about_four_times_as_long(begin: str, piece: str, end: str) -> None:
     def seconds(length: int) -> float:
