@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import os
+import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -54,6 +55,17 @@ def end_with_newline(path: Path) -> None:
             file.write(b"\n")
             file.flush()
             os.fsync(file.fileno())
+
+
+def follow_umask(folder: Path) -> None:
+    """Give the files in a folder the mode that new files have: libraries write some for their owner alone."""
+    with tempfile.TemporaryDirectory(dir=folder) as inside:
+        new = Path(inside) / "new"
+        new.touch()
+        mode = new.stat().st_mode & 0o777
+    for path in folder.rglob("*"):
+        if path.is_file():
+            path.chmod(mode)
 
 
 def fsync_path(path: Path) -> None:

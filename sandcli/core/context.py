@@ -17,9 +17,9 @@ from sandcli.engines.base import Engine, Model
 from sandcli.engines.metered import Clock, Metered
 from sandcli.envs import world_builder as builder_of
 from sandcli.envs.base import World
-from sandcli.envs.pool import Pool
+from sandcli.envs.pool import NO_LOG, Pool
 from sandcli.errors import PrerequisiteError, UsageError
-from sandcli.models import architecture, fingerprint, locate
+from sandcli.models import differences, fingerprint, locate
 from sandcli.progress import notice
 from sandcli.prompts import SETS, Prompts
 from sandcli.settings import Settings, worker_count
@@ -89,9 +89,7 @@ class Context:
     def _must_descend(self, model: Model) -> None:
         """Raise `UsageError` if a model, or an adapter's base, is built unlike pi_base: it was not trained from it."""
         base = self.base_model()
-        built, wanted = architecture(locate(weights_of(model.folder))), architecture(base.folder)
-        unlike = [f"{part} {built[part]}, not {wanted[part]}" for part in wanted if built[part] != wanted[part]]
-        if unlike:
+        if unlike := differences(weights_of(model.folder), base.folder):
             raise UsageError(
                 f"{model.folder} was not trained from {base.name}: it has {', '.join(unlike)}",
                 "set model.base to the model that it was trained from, or choose another policy",
@@ -168,15 +166,17 @@ class Context:
         return choose(self.settings.engine).kind
 
     @asynccontextmanager
-    async def pool(self) -> AsyncIterator[Pool]:
-        """Worker processes that hold the world. The time that episodes waited for them is added to `spent`."""
+    async def pool(self, log: Path = NO_LOG) -> AsyncIterator[Pool]:
+        """Worker processes that hold the world; what it prints goes to `log`. What they took is added to `spent`."""
         workers = worker_count(self.settings)
         notice(f"environment: {self.world.name} in {workers} worker processes, on {self.world.check_available()}")
-        async with Pool(self.world_builder, workers, self.settings.run.timeout) as pool:
+        async with Pool(self.world_builder, workers, self.settings.run.timeout, log) as pool:
             try:
                 yield pool
             finally:
-                self.spent += Spent(environment_wait=pool.waited, replaced=pool.replaced)
+                self.spent += Spent(environment_wait=pool.waited, replaced=pool.replaced, restarts=pool.restarts)
+                for why, count in pool.restarts.items():
+                    notice(f"environment workers replaced: {count} ({why})")
 
     def in_flight(self, sequences: int) -> int:
         """Units to work on at once if each asks the engine for so many sequences.

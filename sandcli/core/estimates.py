@@ -77,7 +77,7 @@ def _kind(stage: Stage[P, R]) -> Kind:
 
 
 def _size(model: Model) -> int:
-    return sum(file.stat().st_size for file in Path(weights_of(model.folder)).glob("*.safetensors"))
+    return sum(file.stat().st_size for file in weights_of(model.folder).glob("*.safetensors"))
 
 
 def _past_runs() -> list[PastRun]:

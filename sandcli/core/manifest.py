@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import sys
+from collections import Counter
 from importlib import metadata
 from pathlib import Path
 from typing import TypeVar
@@ -41,7 +42,8 @@ class Spent(msgspec.Struct, frozen=True, kw_only=True):
 
     `prompt` tokens, `cached` ones among them, `generated` tokens; `batch` is the mean number of sequences decoded
     together. The waits are summed over all units; `empty` counts completions without text, `replaced` the characters of
-    models and worlds that UTF-8 cannot hold.
+    models and worlds that UTF-8 cannot hold, `restarts` the worker processes of the environment that were replaced, by
+    reason.
     """
 
     engine: str = ""
@@ -55,6 +57,7 @@ class Spent(msgspec.Struct, frozen=True, kw_only=True):
     environment_wait: float = 0.0
     empty: int = 0
     replaced: int = 0
+    restarts: dict[str, int] = {}
 
     def __add__(self, other: "Spent") -> "Spent":
         """Both together; mean batches are weighted by generated tokens."""
@@ -63,9 +66,10 @@ class Spent(msgspec.Struct, frozen=True, kw_only=True):
         sums = {
             name: getattr(self, name) + getattr(other, name)
             for name in self.__struct_fields__
-            if name not in ("engine", "batch")
+            if name not in ("engine", "batch", "restarts")
         }
-        return Spent(engine=other.engine or self.engine, batch=batch, **sums)
+        restarts = Counter(self.restarts) + Counter(other.restarts)
+        return Spent(engine=other.engine or self.engine, batch=batch, restarts=restarts, **sums)
 
     def rates(self) -> dict[str, float]:
         """Rates and shares for people; only those that are known."""
@@ -81,6 +85,8 @@ class Spent(msgspec.Struct, frozen=True, kw_only=True):
             found["empty completions"] = self.empty
         if self.replaced:
             found["characters replaced"] = self.replaced
+        for why, count in self.restarts.items():
+            found[f"environment workers replaced: {why}"] = count
         return found
 
 

@@ -243,7 +243,7 @@ class Stage(ABC, Generic[P, R]):
             if model := self.model():
                 self.engine = await stack.enter_async_context(self.context.engine(model))
             if self.plays:
-                self.pool = await stack.enter_async_context(self.context.pool())
+                self.pool = await stack.enter_async_context(self.context.pool(self.artifact.world_log))
             yield
 
 

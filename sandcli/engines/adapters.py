@@ -3,17 +3,38 @@
 import json
 from pathlib import Path
 
+from sandcli.errors import PrerequisiteError, UsageError
+from sandcli.models import locate
+
+_CONFIG = "adapter_config.json"
+
 
 def is_adapter(folder: Path) -> bool:
     """Whether a model folder holds an adapter."""
-    return (folder / "adapter_config.json").exists()
+    return (folder / _CONFIG).exists()
 
 
-def weights_of(folder: Path) -> str:
-    """Return where the weights of a model are: its folder, or the base of an adapter."""
-    return adapter_base(folder) if is_adapter(folder) else str(folder)
+def weights_of(folder: Path) -> Path:
+    """Return the folder with all weights of a model: its own, or that of an adapter's base.
+
+    A base may be a hub name. Raises `PrerequisiteError` if an adapter's base is not where it was.
+    """
+    if not is_adapter(folder):
+        return folder
+    name, revision = _base(folder / _CONFIG)
+    if Path(name).is_absolute() and not Path(name).exists():
+        raise PrerequisiteError(
+            f"{folder} is an adapter of {name}, which is not there",
+            f"put that model there, or a link to where it is now: ln -s FOLDER {name}",
+        )
+    return locate(name, revision)
 
 
-def adapter_base(folder: Path) -> str:
-    """Return the model that an adapter was trained on: a folder or a hub name."""
-    return str(json.loads((folder / "adapter_config.json").read_text())["base_model_name_or_path"])
+def _base(config: Path) -> tuple[str, str | None]:
+    try:
+        written = json.loads(config.read_text())
+        return str(written["base_model_name_or_path"]), written.get("revision")
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise UsageError(
+            f"{config} names no base_model_name_or_path, so it is not an adapter's config", "copy the adapter again"
+        ) from None

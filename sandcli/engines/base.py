@@ -26,8 +26,20 @@ def stop_at(text: str, stop: Sequence[str]) -> int | None:
     return min((at for at in map(text.find, stop) if at >= 0), default=None)
 
 
+def without_thought(text: str) -> str:
+    """Return a completion without the thought `<think>...</think>` at its start; empty if that was never ended.
+
+    Models are asked not to think (see `templates`), but some do so all the same.
+    """
+    begun = text.lstrip()
+    return begun.partition("</think>")[2].lstrip() if begun.startswith("<think>") else text
+
+
 class Completion(NamedTuple):
-    """A generated text. `tokens` counts all generated tokens; `finish` is `length` if `max_tokens` ended it."""
+    """A generated text, without a thought at its start. `tokens` counts all generated tokens.
+
+    `finish` is `length` if `max_tokens` ended it.
+    """
 
     text: str
     tokens: int

@@ -9,11 +9,10 @@ import re
 import secrets
 import socket
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 from msgspec.structs import replace
 
-from sandcli.engines.adapters import adapter_base, is_adapter, weights_of
+from sandcli.engines.adapters import is_adapter, weights_of
 from sandcli.engines.base import Completion, Model, Sampling, Usage
 from sandcli.engines.server import ServerEngine
 from sandcli.engines.server_client import Identity, Unusable, together
@@ -23,7 +22,7 @@ from sandcli.engines.vllm_server import VllmServer
 from sandcli.errors import MachineryError, PrerequisiteError
 from sandcli.install import install_command
 from sandcli.messages import Message
-from sandcli.models import fingerprint, locate
+from sandcli.models import fingerprint
 from sandcli.settings import EngineSettings
 
 _TRIAL = [Message("user", "Hello.")]
@@ -50,9 +49,8 @@ class VllmServers:
 
     def __init__(self, model: Model, settings: EngineSettings, rank: int) -> None:
         """Start servers for a model, or for an adapter and its base; `rank` is the largest of adapters to come."""
-        self._base = locate(weights_of(model.folder))
+        self._base = weights_of(model.folder)
         self._base_fingerprint = fingerprint(self._base)
-        self._names = _names(model)
         adapters = {fingerprint(model.folder): model.folder} if is_adapter(model.folder) else {}
         self._rank = rank_limit(max(rank, *map(adapter_rank, adapters.values()), 0))
         shared = command(self._base, self._base_fingerprint, settings, self._rank, adapters)
@@ -86,7 +84,8 @@ class VllmServers:
 
     async def load(self, adapter: Model) -> bool:
         """Load an adapter of the base; returns False if it cannot be served here."""
-        related = bool(self._names & _names(adapter)) and fingerprint(self._base) == self._base_fingerprint
+        related = weights_of(adapter.folder).resolve() == self._base.resolve()
+        related = related and fingerprint(self._base) == self._base_fingerprint
         if not related or adapter_rank(adapter.folder) > self._rank:
             return False
         name = fingerprint(adapter.folder)
@@ -170,12 +169,6 @@ def _free_ports(count: int) -> list[int]:
     finally:
         for each in sockets:
             each.close()
-
-
-def _names(model: Model) -> set[str]:
-    """Return all names of a model's base."""
-    names = [adapter_base(model.folder)] if is_adapter(model.folder) else [str(model.folder), model.name]
-    return {str(Path(name).resolve()) if Path(name).exists() else name for name in names}
 
 
 def _short(error: str) -> str:

@@ -1,7 +1,11 @@
 """Loads the weights of models."""
 
+import json
+import logging
 import math
 import os
+import warnings
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +16,14 @@ from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 from transformers.utils.logging import disable_progress_bar
 
 from sandcli.engines.adapters import is_adapter, weights_of
+from sandcli.engines.configs import first_line, load_config
 from sandcli.errors import PrerequisiteError, UsageError
 
 disable_progress_bar()  # a stage shows its own progress
+logging.getLogger("transformers.modeling_utils").setLevel(logging.ERROR)  # tables of weights, which are checked here
+
+_NAMED = 3
+"""Weights that an error names; a model may lack thousands."""
 
 
 def load_model(
@@ -29,26 +38,75 @@ def load_model(
 
     Weights to be trained stay in float32: in bfloat16 most updates would be rounded away at a learning rate of 1e-5.
     `quantised` weights have 4 bits, for training an adapter on them; `sharded` ones are distributed over GPUs later.
-    Raises `PrerequisiteError` if there is not enough memory.
+    Raises `UsageError` if the folder does not hold exactly the weights of the model, and `PrerequisiteError` if there
+    is not enough memory.
     """
     gpu = torch.cuda.is_available()
     if dtype == "auto":
         dtype = "bfloat16" if gpu and not training else "float32"
     source = weights_of(folder)
-    _must_fit(Path(source), "int4" if quantised else dtype, gpu and not sharded)
+    _refuse_quantised(source)
+    _must_fit(source, "int4" if quantised else dtype, gpu and not sharded)
     own = {"": int(os.environ.get("LOCAL_RANK", "0"))}  # in distributed training each process has one GPU
-    model = AutoModelForCausalLM.from_pretrained(
+    model = _loaded(
         source,
         dtype=getattr(torch, dtype),
         device_map=own if gpu and not sharded else None,
         attn_implementation=attention,
         quantization_config=_four_bits() if quantised else None,
     )
-    if not is_adapter(folder):
-        return model
+    return add_adapter(model, folder).merge_and_unload() if is_adapter(folder) else model
+
+
+def _loaded(folder: Path, **options: Any) -> Any:
+    """Load all weights, and check that they are all there. A file that lacks some would leave them random."""
+    try:
+        model, report = AutoModelForCausalLM.from_pretrained(
+            folder, trust_remote_code=False, ignore_mismatched_sizes=True, output_loading_info=True, **options
+        )
+    except torch.OutOfMemoryError:
+        raise
+    except (ValueError, OSError, KeyError, RuntimeError) as error:
+        raise UsageError(
+            f"transformers cannot load the model in {folder}: {first_line(error)}",
+            "use a text model with its weights as safetensors, or serve it: --engine vllm or server",
+        ) from None
+    unlike = [name for name, *_ in report["mismatched_keys"]]
+    unknown = [name for name in report["unexpected_keys"] if _belongs(model, name)]
+    _refuse_weights(folder, {"lack": report["missing_keys"], "have other sizes of": unlike, "also have": unknown})
+    return model
+
+
+def _belongs(model: Any, name: str) -> bool:
+    """Whether a weight that the model has no place for belongs to one of its layers, as a bias or a scale would."""
+    layer, _, weight = name.rpartition(".")
+    found = dict(model.named_modules()).get(layer)
+    return found is not None and getattr(found, weight, None) is None
+
+
+def _refuse_weights(folder: Path, wrong: Mapping[str, Sequence[str]]) -> None:
+    for what, names in wrong.items():
+        if names:
+            more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+            raise UsageError(
+                f"the weights in {folder} {what} {', '.join(sorted(names)[:_NAMED])}{more}",
+                "copy the model there again, or save it with the names and sizes that its config.json says",
+            )
+
+
+def add_adapter(model: Any, folder: Path, training: bool = False) -> Any:
+    """Put an adapter on a model. Raises `UsageError` if it lacks weights, or has other sizes than the model."""
     from peft import PeftModel
 
-    return PeftModel.from_pretrained(model, folder).merge_and_unload()
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("error", "Found missing adapter keys")
+            return PeftModel.from_pretrained(model, folder, is_trainable=training)
+    except (UserWarning, ValueError, OSError, RuntimeError) as error:
+        raise UsageError(
+            f"the adapter in {folder} does not fit its base: {first_line(error)}",
+            "copy the adapter there again, and check base_model_name_or_path in its adapter_config.json",
+        ) from None
 
 
 def _four_bits() -> BitsAndBytesConfig:
@@ -61,9 +119,21 @@ def _four_bits() -> BitsAndBytesConfig:
     )
 
 
+def _refuse_quantised(folder: Path) -> None:
+    """Refuse weights of 4 or 8 bits: they would be taken for plain ones."""
+    config = load_config(folder)
+    for part in (config, config.get_text_config(decoder=True)):
+        if found := getattr(part, "quantization_config", None):
+            kind = found.get("quant_method", "unknown") if isinstance(found, dict) else found.quant_method
+            raise UsageError(
+                f"the model in {folder} has quantised weights ({kind})",
+                "use the model with its full weights; --engine vllm or server can generate with quantised ones",
+            )
+
+
 def _must_fit(folder: Path, dtype: str, gpu: bool) -> None:
     """Refuse a model that does not fit into memory. Only safetensors files are counted."""
-    weights = sum(map(_weights, folder.glob("*.safetensors")))
+    weights = sum(map(_weights, _files(folder)))
     needed = weights * (0.5 if dtype == "int4" else getattr(torch, dtype).itemsize)
     if not gpu:
         needed *= int(os.environ.get("LOCAL_WORLD_SIZE", "1"))  # every process loads its own copy
@@ -75,7 +145,21 @@ def _must_fit(folder: Path, dtype: str, gpu: bool) -> None:
         )
 
 
+def _files(folder: Path) -> Sequence[Path]:
+    """The files that are loaded: a folder may hold the same weights once more, as `consolidated.safetensors`."""
+    whole, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
+    if whole.exists() or not index.exists():
+        return [whole] if whole.exists() else list(folder.glob("*.safetensors"))
+    try:
+        names = set(json.loads(index.read_text())["weight_map"].values())
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise UsageError(f"{index} is damaged", "copy the model there again") from None
+    return [folder / name for name in sorted(names)]
+
+
 def _weights(file: Path) -> int:
+    if not file.exists():
+        raise UsageError(f"{file} is missing", "copy the model there again")
     try:
         with safe_open(file, framework="pt") as tensors:
             return sum(math.prod(tensors.get_slice(name).get_shape()) for name in tensors.keys())  # noqa: SIM118

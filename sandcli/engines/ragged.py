@@ -23,6 +23,26 @@ _ROOM = 256
 memory that one sequence frees fits the next."""
 
 
+_OF_NO_EFFECT = {
+    "dropout",
+    "sliding_window",  # a window that matters is refused by the config
+    "position_ids",
+    "use_cache",
+    "output_attentions",
+    "output_router_logits",
+}
+"""What models pass to an attention function that changes nothing here."""
+
+_PROBE = 24, 8
+"""Lengths of the sequences on which this attention is compared with the model's own when a model is loaded."""
+
+_FINE, _COARSE = 1e-3, 0.2
+"""How far the logits may be apart, as a share of their spread: in float32, and in types that are rounded more coarsely.
+
+Models that attend in another way differ by a quarter and more.
+"""
+
+
 class KeyValues(NamedTuple):
     """Keys and values of one sequence: [layer, key or value, group, position, size]; `length` positions are filled.
 
@@ -84,12 +104,15 @@ def ragged_attention(
     *,
     segments: Sequence[Segment],
     scaling: float | None = None,
-    **_: Any,
+    **others: Any,
 ) -> tuple[Tensor, None]:
     """Compute attention for the tokens of all segments, one segment after the other.
 
-    `query` is [1, heads, tokens, size]; `key` and `value` are [1, groups, tokens, size].
+    `query` is [1, heads, tokens, size]; `key` and `value` are [1, groups, tokens, size]. Raises `TypeError` for what
+    would make it another attention, such as a soft cap.
     """
+    if changing := [name for name, given in others.items() if given is not None and name not in _OF_NO_EFFECT]:
+        raise TypeError(f"attention with {', '.join(changing)}")
     _, heads, tokens, size = query.shape
     output = query.new_empty(1, tokens, heads, size)
     at = 0
@@ -129,16 +152,35 @@ class Ragged:
     """A causal language model that computes segments."""
 
     def __init__(self, model: Any) -> None:
-        """Raise `PrerequisiteError` if some layers do not attend to all earlier tokens."""
-        config = model.config
+        """Raise `PrerequisiteError` for a model that this attention does not compute as the model itself does."""
+        config = model.config.get_text_config(decoder=True)
         if unlike := _unlike(config):
-            raise PrerequisiteError(f"{config.model_type} has {unlike}", "use --engine vllm or server")
-        model.set_attn_implementation(RAGGED)
+            raise _refusal(model, f"has {unlike}")
         self._model = model
-        groups = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
-        self._heads = config.num_attention_heads // groups
-        size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-        self._shape = (config.num_hidden_layers, 2, groups, 0, size)
+        try:
+            self._heads, self._shape = _sizes(config)
+            distance = self._distance(config.vocab_size)
+        except Exception as error:  # models of other kinds fail in many ways
+            raise _refusal(model, f"attends in its own way ({type(error).__name__}: {error})") from None
+        if not distance < (_FINE if model.dtype == torch.float32 else _COARSE):
+            raise _refusal(model, "attends in its own way")
+
+    @torch.inference_mode()  # type: ignore[untyped-decorator]
+    def _distance(self, vocabulary: int) -> float:
+        """Take over the model's attention; returns how much that changes its logits.
+
+        Some models ignore the new attention, and others need more than it gives them. Two sequences are computed side
+        by side, each in two pieces.
+        """
+        prompts = [[(7 * n + length) % vocabulary for n in range(length)] for length in _PROBE]
+        wanted = [self._model(input_ids=self._tensor([ids]), use_cache=False).logits[0, -1] for ids in prompts]
+        self._model.set_attn_implementation(RAGGED)
+        _, begun = self.forward([(self.empty(), ids[:-1][:10]) for ids in prompts])
+        found, _ = self.forward([(values, ids[values.length :]) for values, ids in zip(begun, prompts, strict=True)])
+        return max(_share(*pair) for pair in zip(found, wanted, strict=True))
+
+    def _tensor(self, values: Any) -> Tensor:
+        return torch.tensor(values, device=self._model.device)
 
     def empty(self) -> KeyValues:
         """Return keys and values of no tokens."""
@@ -147,13 +189,30 @@ class Ragged:
     def forward(self, parts: Sequence[tuple[KeyValues, Sequence[int]]]) -> tuple[Tensor, list[KeyValues]]:
         """Compute new tokens of every sequence; return the logits after the last of each, and its keys and values."""
         segments = [segment(values.grown(len(ids)), len(ids), self._heads) for values, ids in parts]
-        device = self._model.device
-        ends = torch.tensor([s.tokens for s in segments]).cumsum(0) - 1
+        ends = self._tensor([s.tokens for s in segments]).cumsum(0) - 1
         output = self._model(
-            input_ids=torch.tensor([[token for _, ids in parts for token in ids]], device=device),
-            position_ids=torch.cat([torch.arange(s.values.length, s.end) for s in segments])[None].to(device),
+            input_ids=self._tensor([[token for _, ids in parts for token in ids]]),
+            position_ids=self._tensor([[place for s in segments for place in range(s.values.length, s.end)]]),
             segments=segments,
             use_cache=False,
-            logits_to_keep=ends.to(device),
+            logits_to_keep=ends,
         )
         return output.logits[0].float().cpu(), [s.values._replace(length=s.end) for s in segments]
+
+
+def _sizes(config: Any) -> tuple[int, tuple[int, ...]]:
+    """Return how many query heads share a key head, and the shape of the keys and values of no tokens."""
+    groups = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+    size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    return config.num_attention_heads // groups, (config.num_hidden_layers, 2, groups, 0, size)
+
+
+def _share(found: Tensor, wanted: Tensor) -> float:
+    """How far logits are apart, as a share of their spread."""
+    wanted = wanted.float().cpu()
+    return float((found - wanted).norm() / (wanted - wanted.mean()).norm())
+
+
+def _refusal(model: Any, why: str) -> PrerequisiteError:
+    kind = model.config.model_type
+    return PrerequisiteError(f"the embedded engine cannot run {kind}: it {why}", "use --engine vllm or server")

@@ -16,6 +16,7 @@ import msgspec
 
 from sandcli.engines.addresses import Address
 from sandcli.engines.base import Completion, Model, Sampling, Usage
+from sandcli.engines.configs import longest, stop_ids
 from sandcli.engines.server_client import (
     FIRST_PAUSE,
     LONGEST_PAUSE,
@@ -27,9 +28,9 @@ from sandcli.engines.server_client import (
     together,
 )
 from sandcli.engines.server_pool import ServerPool
-from sandcli.engines.server_protocol import Answer, Body, Failed, Tokens, completion_of
-from sandcli.engines.tokens import Prompts, load_tokenizer, longest, stop_ids
-from sandcli.errors import ContextOverflow, MachineryError, PrerequisiteError
+from sandcli.engines.server_protocol import Answer, Body, Failed, LessContext, Tokens, completion_of
+from sandcli.engines.tokens import Prompts, load_tokenizer
+from sandcli.errors import MachineryError, PrerequisiteError
 from sandcli.messages import Message
 from sandcli.settings import EngineSettings
 
@@ -163,6 +164,8 @@ class ServerEngine:
             with self._pool.at_work(server):
                 answer = await self._send(server, ids, sampling)
             completion = completion_of(answer, len(ids), sampling)
+        except LessContext as error:
+            raise self._less_context(server, error.limit) from None
         except Failed as error:
             self._pool.failed(server, Unusable(str(error)), error.connection)
             raise
@@ -185,7 +188,7 @@ class ServerEngine:
         try:
             return msgspec.json.decode(await server.post("/completions", body), type=Answer)
         except Refusal as refusal:
-            raise self._error(server, refusal, len(ids) + sampling.max_tokens) from None
+            raise self._error(server, refusal) from None
         except TimeoutError:
             raise Failed(f"gave no answer within {self._settings.timeout:g} s") from None
         except NoConnection as error:
@@ -193,15 +196,24 @@ class ServerEngine:
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise Failed(f"gave a malformed answer: {server.clean(str(error))}") from None
 
-    def _error(self, server: Server, refusal: Refusal, tokens: int) -> Failed | MachineryError:
+    def _error(self, server: Server, refusal: Refusal) -> Failed | LessContext | MachineryError:
         if refusal.is_temporary:
             return Failed(f"answers with {refusal}")
         if refusal.status in (401, 403, 404):  # it was restarted as something else; a probe will find out
             return Failed(f"answers with {refusal}", connection=True)
         too_long = _TOO_LONG.search(str(refusal))
         if refusal.status == 400 and too_long:
-            return ContextOverflow(tokens, int(too_long[1] or self._limit))
+            return LessContext(int(too_long[1]) if too_long[1] else None)
         return MachineryError("engine", f"{server.url} refuses a request: {refusal}")
+
+    def _less_context(self, server: Server, limit: int | None) -> MachineryError:
+        """A prompt that does not fit the model is never sent, so this says nothing about the episode."""
+        tokens = f"{limit} tokens" if limit else "fewer tokens"
+        return MachineryError(
+            "engine",
+            f"{server.url} takes conversations of {tokens}, and the model of {self._limit}: start it with the model's "
+            f"context, or set engine.max_length = {limit or 'what it takes'} in sand.toml",
+        )
 
     def _count(self, prompt: int, tokens: Tokens) -> None:
         details = tokens.prompt_tokens_details

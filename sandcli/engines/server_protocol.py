@@ -2,8 +2,7 @@
 
 import msgspec
 
-from sandcli.engines.base import Completion, Sampling, stop_at
-from sandcli.errors import ContextOverflow
+from sandcli.engines.base import Completion, Sampling, stop_at, without_thought
 
 
 class Body(msgspec.Struct, frozen=True, kw_only=True):
@@ -45,6 +44,14 @@ class Answer(msgspec.Struct, frozen=True):
     usage: Tokens
 
 
+class LessContext(Exception):
+    """The server takes shorter conversations than the model. `limit` is in tokens, None if it does not say."""
+
+    def __init__(self, limit: int | None) -> None:
+        super().__init__(limit)
+        self.limit = limit
+
+
 class Failed(Exception):
     """A request that is worth another try; `connection`: the server was not there, or went away."""
 
@@ -56,7 +63,7 @@ class Failed(Exception):
 def completion_of(answer: Answer, prompt: int, sampling: Sampling) -> Completion:
     """Return the text up to the first stop string, which some servers include. Raises `Failed` for no completion.
 
-    A server that runs out of context shortens the completion silently: that is a `ContextOverflow`.
+    A server that runs out of context shortens the completion silently: that is `LessContext`.
     """
     if not answer.choices:
         raise Failed("gave an answer without a completion")
@@ -65,7 +72,7 @@ def completion_of(answer: Answer, prompt: int, sampling: Sampling) -> Completion
         raise Failed(f"broke a completion off ({choice.finish_reason})")
     cut = stop_at(choice.text, sampling.stop)
     if choice.finish_reason == "stop" or cut is not None:
-        return Completion(choice.text[:cut], tokens, "stop")
+        return Completion(without_thought(choice.text[:cut]), tokens, "stop")
     if tokens < sampling.max_tokens:
-        raise ContextOverflow(prompt + sampling.max_tokens, prompt + tokens)
-    return Completion(choice.text, tokens, "length")
+        raise LessContext(prompt + tokens)
+    return Completion(without_thought(choice.text), tokens, "length")

@@ -1,33 +1,19 @@
-"""Conversations as tokens, and the tokens that end a turn.
+"""Conversations as tokens."""
 
-Training and inference both render through this module, so the policy reads at inference what it was trained on.
-"""
-
-import json
 import re
 from array import array
 from collections.abc import Iterator, Sequence
-from datetime import datetime
 from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from jinja2 import TemplateError
-from transformers import AutoConfig, AutoTokenizer
+from transformers import AutoTokenizer
 
-from sandcli.engines.adapters import weights_of
+from sandcli.engines.configs import first_line, refuse_own_code
+from sandcli.engines.templates import refuse_template, render
 from sandcli.errors import ContextOverflow, UsageError
 from sandcli.messages import Message
-
-_TODAY = datetime(2024, 7, 26)
-"""The date that templates see. Llama's write one into the system turn; a fixed date keeps every prompt the same.
-
-Llama-3.1's template falls back on this date.
-"""
-
-_SHAPE = [Message("system", "s"), Message("user", "u"), Message("assistant", "a"), Message("user", "u")]
-"""A conversation that every model must accept."""
 
 _PARTS_KEPT = 2**16
 """Parts of conversations whose tokens `Prompts` keeps; a part takes about 1 KiB."""
@@ -39,57 +25,19 @@ _PROBES = ("", "user\n", " You act.\n\n", "Thought: I look.\nAction: look", "\t1
 def load_tokenizer(folder: Path) -> Any:
     """Load the tokenizer of a model folder. Raises `UsageError` if it has none, or no usable chat template."""
     try:
-        tokenizer = AutoTokenizer.from_pretrained(folder)
-    except (ValueError, OSError) as error:
-        why = str(error).strip().splitlines()[0]
-        raise UsageError(f"the model in {folder} has no tokenizer: {why}", "copy its tokenizer files there") from None
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    except (ValueError, OSError, KeyError) as error:
+        refuse_own_code(folder)
+        raise UsageError(
+            f"the model in {folder} has no tokenizer: {first_line(error)}", "copy its tokenizer files there"
+        ) from None
     if not tokenizer.chat_template:
         raise UsageError(
             f"the model in {folder} has no chat template",
             "use an instruction-tuned model, or add chat_template.jinja",
         )
-    render(tokenizer, _SHAPE, answer=True)  # find out now, before the weights are loaded, if it refuses a role
+    refuse_template(tokenizer)  # now, before the weights are loaded
     return tokenizer
-
-
-def context_length(config: Any, bound: int = 0) -> int:
-    """Return how many tokens one conversation may have: the model's limit, or `bound` if that is smaller and not 0."""
-    limit = int(config.max_position_embeddings)
-    return min(limit, bound) if bound else limit
-
-
-def longest(folder: Path, bound: int) -> int:
-    """The context length in a model's own config, within a bound; an adapter has its base's."""
-    return context_length(AutoConfig.from_pretrained(weights_of(folder)), bound)
-
-
-def stop_ids(folder: Path, tokenizer: Any) -> set[int]:
-    """Return every token that ends a turn: the tokenizer's, and those in generation_config.json."""
-    file = Path(weights_of(folder)) / "generation_config.json"
-    published = json.loads(file.read_text()).get("eos_token_id") if file.exists() else None
-    published = published if isinstance(published, list) else [published]
-    return {token for token in [tokenizer.eos_token_id, *published] if token is not None}
-
-
-def render(tokenizer: Any, messages: Sequence[Message], answer: bool) -> str:
-    """Write a conversation as the model's own text; `answer` opens the assistant's next turn.
-
-    Raises `UsageError` if the template refuses the conversation, as Gemma's refuses a system message.
-    """
-    try:
-        text = tokenizer.apply_chat_template(
-            [message._asdict() for message in messages],
-            tokenize=False,
-            add_generation_prompt=answer,
-            date_string=_TODAY.strftime("%d %b %Y"),
-            strftime_now=_TODAY.strftime,  # replaces the function of that name in transformers
-        )
-    except TemplateError as error:
-        raise UsageError(
-            f"the chat template of {tokenizer.name_or_path} refuses a conversation: {error}",
-            "use a model whose template takes a system message, as those of Llama-3.1, Qwen2.5 and SmolLM2 do",
-        ) from None
-    return str(text)
 
 
 def encode(tokenizer: Any, text: str) -> list[int]:

@@ -16,11 +16,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sandcli.engines.base import Completion, Model, Sampling, Usage, stop_at
+from sandcli.engines.base import Completion, Model, Sampling, Usage, stop_at, without_thought
+from sandcli.engines.configs import context_length, stop_ids
 from sandcli.engines.kvcache import PrefixCache, common_prefix
 from sandcli.engines.loading import load_model
 from sandcli.engines.ragged import KeyValues, Ragged
-from sandcli.engines.tokens import Prompts, context_length, load_tokenizer, stop_ids
+from sandcli.engines.tokens import Prompts, load_tokenizer
 from sandcli.errors import MachineryError
 from sandcli.messages import Message
 from sandcli.models import fingerprint
@@ -74,6 +75,10 @@ class _Sequence:
         self.finish: Any = None
         self.generator = torch.Generator().manual_seed(request.sampling.seed + number)
 
+    def completion(self) -> Completion:
+        """Return it as the answer to its request."""
+        return Completion(without_thought(self.text), len(self.generated), self.finish)
+
     @property
     def missing(self) -> int:
         """The number of tokens to compute before the next one can be drawn."""
@@ -88,8 +93,8 @@ class TransformersEngine:
         self.capacity = settings.batch or _BATCH
         self._identity = model.folder.resolve(), fingerprint(model.folder)
         self._tokenizer = load_tokenizer(model.folder)
-        loaded = load_model(model.folder, settings.dtype).eval()
         self._stops = stop_ids(model.folder, self._tokenizer)
+        loaded = load_model(model.folder, settings.dtype).eval()
         self._model = Ragged(loaded)
         self._prompts = Prompts(self._tokenizer, context_length(loaded.config, settings.max_length))
         self._cache = PrefixCache(int(settings.cache_gib * 2**30))
@@ -231,7 +236,7 @@ class TransformersEngine:
             self._count(generated=len(row.generated))
             values, row.values = row.values, self._model.empty()  # others of its request may run for long
             if request.sequences and all(sequence.finish for sequence in request.sequences):
-                request.resolve([Completion(s.text, len(s.generated), s.finish) for s in request.sequences])
+                request.resolve([sequence.completion() for sequence in request.sequences])
             if request.sampling.n == 1:
                 self._cache.add(row.ids, values)  # the episode continues from here
 

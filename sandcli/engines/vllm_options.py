@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from sandcli.engines.tokens import longest
+from sandcli.engines.configs import longest
 from sandcli.errors import PrerequisiteError
 from sandcli.settings import EngineSettings
 

@@ -3,7 +3,9 @@
 Worlds are plug-ins: any installed package can add one under the entry-point group `sandcli.envs`.
 """
 
+import contextlib
 import importlib
+import sys
 from functools import partial
 from importlib.metadata import entry_points
 
@@ -19,8 +21,12 @@ def world_builder(settings: EnvSettings) -> "partial[World]":
     known = {point.name: point.value for point in entry_points(group=GROUP)}
     module, _, attribute = known.get(settings.name, settings.name).partition(":")
     try:
-        kind = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError, ValueError) as error:
+        with contextlib.redirect_stdout(sys.stderr):  # stdout is for data
+            kind = getattr(importlib.import_module(module), attribute)
+        return partial(kind, settings)
+    except (ImportError, AttributeError, ValueError, TypeError) as error:
         fix = f"use one of {', '.join(sorted(known))}, or module:Class of your own world"
         raise UsageError(f"unknown environment {settings.name!r}: {error}", fix) from None
-    return partial(kind, settings)
+    except Exception as error:
+        what = f"the module of the environment {settings.name!r} does not load: {type(error).__name__}: {error}"
+        raise UsageError(what, "correct the module; sand --debug with the same command shows where") from error

@@ -7,14 +7,17 @@ that the trajectory recorded.
 """
 
 import asyncio
-from collections import OrderedDict
+import os
+from collections import Counter, OrderedDict
 from collections.abc import AsyncIterator, Callable, Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple
 
 from sandcli.envs.base import Outcome, Reset, World
 from sandcli.envs.worker import MAX_DEATHS, Worker, WorkerDied, WorkerReplaced
 from sandcli.errors import MachineryError
+from sandcli.files import disk_space
 from sandcli.records import Step, Task, storable
 
 _MAX_IMBALANCE = 4
@@ -22,6 +25,10 @@ _MAX_IMBALANCE = 4
 
 _MAX_TASKS = 256
 """The pool remembers for this many tasks which workers hold their snapshots."""
+
+
+NO_LOG = Path(os.devnull)
+"""Where the output of a world goes if nobody wants it."""
 
 
 class Restored(NamedTuple):
@@ -39,12 +46,14 @@ class Restored(NamedTuple):
 class Pool:
     """Worker processes for one world; an asynchronous context manager.
 
-    `build` makes the world inside a worker process and must be picklable. `timeout` limits one call, in seconds.
+    `build` makes the world inside a worker process and must be picklable. `timeout` limits one call, in seconds. What
+    the world prints is appended to the file `log`, which is not kept if it is empty.
     """
 
-    def __init__(self, build: Callable[[], World], workers: int, timeout: float) -> None:
+    def __init__(self, build: Callable[[], World], workers: int, timeout: float, log: Path = NO_LOG) -> None:
         self._world = build()
-        self._workers = [Worker(build, timeout) for _ in range(workers)]
+        self._log = log
+        self._workers = [Worker(build, timeout, log) for _ in range(workers)]
         self._holders: OrderedDict[Task, list[Worker]] = OrderedDict()
 
     @property
@@ -57,13 +66,20 @@ class Pool:
         """Characters of observations and instructions that UTF-8 cannot hold, and that were replaced."""
         return sum(worker.replaced for worker in self._workers)
 
+    @property
+    def restarts(self) -> Counter[str]:
+        """How many worker processes were replaced, by reason."""
+        return sum((worker.restarts for worker in self._workers), Counter())
+
     async def __aenter__(self) -> "Pool":
+        self._make_log()
         try:
-            await asyncio.gather(*(worker.call("ping") for worker in self._workers))
+            await asyncio.gather(*(worker.call_with_restarts("ping") for worker in self._workers))
         except BaseException as error:
             await self.__aexit__(None, None, None)
-            if isinstance(error, WorkerDied):
-                raise MachineryError(error.reason, f"the environment does not start: {error}") from error
+            if isinstance(error, MachineryError):
+                detail = f"the environment does not start: {error.detail}"
+                raise MachineryError(error.reason, detail + self._see_log()) from error
             raise
         for worker in self._workers:
             worker.waited = 0.0  # do not count the start
@@ -73,6 +89,16 @@ class Pool:
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
         await asyncio.gather(*(worker.stop() for worker in self._workers))
+        if self._log.is_file() and not self._log.stat().st_size:
+            self._log.unlink()
+
+    def _make_log(self) -> None:
+        with disk_space(self._log):
+            self._log.parent.mkdir(exist_ok=True)
+            self._log.open("ab").close()
+
+    def _see_log(self) -> str:
+        return f" (see {self._log})" if self._log.is_file() else ""
 
     async def restore(self, task: Task, prefix: Sequence[Step] = ()) -> "Session":
         """A new episode in the state after the prefix.

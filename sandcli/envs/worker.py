@@ -1,18 +1,23 @@
 """One worker process as its parent sees it: start, request, memory check, replacement."""
 
 import asyncio
+import contextlib
 import multiprocessing
+import os
+import pickle
 import signal
 import time
+from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from multiprocessing import resource_tracker
-from typing import Any
+from pathlib import Path
+from typing import Any, TypeVar
 
 import psutil
 
 from sandcli.envs.base import World
-from sandcli.envs.worker_process import serve
+from sandcli.envs.worker_process import end_session, serve
 from sandcli.errors import MachineryError, PrerequisiteError
 
 PROCESS_NAME = "sand-environment"
@@ -26,6 +31,12 @@ _MAX_MEMORY = 3 * 2**30
 
 _MEMORY_CHECK_EVERY = 200
 """Restored episodes between two checks of a worker's memory."""
+
+
+_STOP_SECONDS = 20.0
+"""The time that a worker gets to stop its simulator."""
+
+T = TypeVar("T")
 
 
 class WorkerDied(Exception):
@@ -44,11 +55,13 @@ class Worker:
     """The parent's side of one worker process.
 
     `generation` changes whenever the process starts or ends, so an episode can tell that its process is gone.
+    `restarts` counts the processes that were replaced, by reason.
     """
 
-    def __init__(self, build: Callable[[], World], timeout: float) -> None:
-        self._build = build
+    def __init__(self, build: Callable[[], World], timeout: float, log: Path) -> None:
+        self._build = pickle.dumps(build)
         self._timeout = timeout
+        self._log = log
         self._thread = ThreadPoolExecutor(1)  # one call at a time
         self._process: Any = None
         self._stopped = False
@@ -57,6 +70,7 @@ class Worker:
         self.sessions = 0
         self.waited = 0.0
         self.replaced = 0
+        self.restarts: Counter[str] = Counter()
 
     async def call(self, operation: str, *arguments: Any, generation: int | None = None) -> tuple[int, Any]:
         """Send one request, starting the process if needed; the generation that answered, and its answer.
@@ -66,10 +80,16 @@ class Worker:
         """
         started = time.monotonic()
         try:
-            loop = asyncio.get_running_loop()
-            return await loop.run_in_executor(self._thread, self._call, operation, arguments, generation)
+            return await self._in_thread(self._call, operation, arguments, generation)
         finally:
             self.waited += time.monotonic() - started
+
+    async def _in_thread(self, function: Callable[..., T], *arguments: Any) -> T:
+        try:
+            future = asyncio.get_running_loop().run_in_executor(self._thread, function, *arguments)
+        except RuntimeError as error:  # the machine has too many threads
+            raise WorkerDied("environment", f"cannot use a worker process: {error}") from error
+        return await future
 
     async def call_with_restarts(self, operation: str, *arguments: Any) -> tuple[int, Any]:
         """`call`, repeated if the process dies; `MachineryError` after `MAX_DEATHS` deaths."""
@@ -118,35 +138,43 @@ class Worker:
         except psutil.Error:  # the process is gone; the call that follows will notice
             return
         if size > _MAX_MEMORY:
+            self.restarts[f"used more than {_MAX_MEMORY / 2**30:g} GiB of memory"] += 1
             self._stop_process()
 
     def _start(self) -> None:
         context = multiprocessing.get_context("spawn")
-        self._pipe, theirs = context.Pipe()
-        self._process = context.Process(target=serve, args=(theirs, self._build), daemon=True, name=PROCESS_NAME)
-        resource_tracker.ensure_running()  # start it first: its start unblocks signals
-        unblocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # the child inherits this: no Ctrl-C
+        pipe, theirs = context.Pipe()
+        arguments = (theirs, str(self._log), self._build)
+        process = context.Process(target=serve, args=arguments, daemon=True, name=PROCESS_NAME)
         try:
-            self._process.start()
+            _start_without_interrupts(process)
+        except OSError as error:  # the machine has too many processes, or too little memory
+            pipe.close()
+            why = os.strerror(error.errno or 0)
+            raise WorkerDied("environment", f"cannot start a worker process: {why}") from error
         finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, unblocked)
-        theirs.close()
+            theirs.close()
+        self._pipe, self._process = pipe, process
         self.generation += 1
 
     def _died(self, reason: str, detail: str) -> WorkerDied:
-        self._process.kill()
         self._forget_process()
         self.generation += 1  # no episode may mistake the next process for its own
+        self.restarts[detail] += 1
         return WorkerDied(reason, detail)
 
     def _forget_process(self) -> None:
+        """End the process with all that it started."""
+        end_session(self._process.pid)
+        self._process.kill()
         self._process.join()
         self._pipe.close()
         self._process = None
 
     async def stop(self) -> None:
         """Stop the process and its simulator."""
-        await asyncio.get_running_loop().run_in_executor(self._thread, self._stop)
+        with contextlib.suppress(WorkerDied):  # then it has no process
+            await self._in_thread(self._stop)
         self._thread.shutdown()
 
     def _stop(self) -> None:
@@ -157,10 +185,17 @@ class Worker:
         self.generation += 1
         if self._process is None:
             return
-        try:
+        with contextlib.suppress(OSError):
             self._pipe.send(("stop", ()))
-            self._process.join(timeout=20)
-        except OSError:
-            pass
-        self._process.kill()
+            self._pipe.poll(_STOP_SECONDS)
         self._forget_process()
+
+
+def _start_without_interrupts(process: Any) -> None:
+    """Start a process that Ctrl-C does not reach, not even before it can say so itself."""
+    resource_tracker.ensure_running()  # start it first: its start unblocks signals
+    unblocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # the child inherits this
+    try:
+        process.start()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, unblocked)

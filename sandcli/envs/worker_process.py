@@ -1,37 +1,102 @@
 """The inside of a worker process: one simulator, its episodes by slot, and the loop that answers the pool."""
 
+import contextlib
+import multiprocessing
 import os
+import pickle
+import reprlib
 import signal
 import sys
+import threading
+import time
+import traceback
 from collections.abc import Callable
-from multiprocessing.connection import Connection
-from typing import Any
+from multiprocessing import connection
+from typing import Any, TypeVar
+
+import msgspec
+import psutil
 
 from sandcli.envs.base import Environment, Outcome, Reset, Simulator, World
 from sandcli.envs.snapshots import Snapshot, Snapshots
 from sandcli.errors import MachineryError, SandError
 from sandcli.records import Task
 
+T = TypeVar("T")
 
-def serve(pipe: Connection, build: Callable[[], World]) -> None:
-    """The main loop of a worker process: answer requests until the parent says stop or is gone."""
+_GRACE_SECONDS = 5.0
+"""The time that a worker gets to stop its simulator after its parent is gone."""
+
+
+def serve(pipe: connection.Connection, log: str, build: bytes) -> None:
+    """The main loop of a worker process: answer requests until the parent says stop or is gone.
+
+    `build` is the pickled call that makes the world. What the world and its programs print goes to the file `log`.
+    """
     os.setsid()  # Ctrl-C is for the parent alone, which lets episodes finish
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    worker = WorkerProcess(build)
+    _print_to(log)
+    threading.Thread(target=_end_after_parent, daemon=True).start()
+    worker = WorkerProcess(lambda: pickle.loads(build)())
     try:
-        while True:
-            operation, arguments = pipe.recv()
-            if operation == "stop":
-                return
-            pipe.send(_answer(worker, operation, arguments))
-    except (EOFError, BrokenPipeError, ConnectionResetError):
-        return
-    except SandError as error:
-        pipe.send(("unavailable", (error.what, error.fix)))
-    except Exception as error:  # the simulator can no longer be trusted: the parent replaces this process
-        pipe.send(("broken", f"{type(error).__name__}: {error}".splitlines()[0]))
-    finally:
+        _answer_requests(pipe, worker)
+    except (EOFError, BrokenPipeError, ConnectionResetError):  # the parent is gone
+        _close(worker)
+        end_session(os.getpid())
+
+
+def _print_to(log: str) -> None:
+    """Send everything that is printed here to a file. Programs that the world starts inherit that, and no input."""
+    file = os.open(log, os.O_WRONLY | os.O_APPEND)
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    for source, target in ((nothing, 0), (file, 1), (file, 2)):
+        os.dup2(source, target)
+    sys.stdout = sys.stderr = open(2, "w", buffering=1, encoding="utf-8", errors="backslashreplace", closefd=False)  # noqa: SIM115
+
+
+def _end_after_parent() -> None:
+    """End this process and what it started if the parent is gone and this process, busy or stuck, does not notice."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        connection.wait([parent.sentinel])
+        time.sleep(_GRACE_SECONDS)
+        end_session(os.getpid())
+
+
+def end_session(leader: int) -> None:
+    """Kill a worker process and the programs that it, its world and its simulator started."""
+    started: list[psutil.Process] = []
+    with contextlib.suppress(psutil.Error):
+        started = psutil.Process(leader).children(recursive=True)  # some may have a session of their own
+    for process in started:
+        with contextlib.suppress(psutil.Error):
+            process.kill()
+    with contextlib.suppress(ProcessLookupError, PermissionError):  # it may not have made its session yet
+        os.killpg(leader, signal.SIGKILL)
+
+
+def _answer_requests(pipe: connection.Connection, worker: "WorkerProcess") -> None:
+    while True:
+        operation, arguments = pipe.recv()
+        if operation == "stop":
+            _close(worker)
+            pipe.send(("ok", None))
+            return
+        try:
+            answer = _answer(worker, operation, arguments)
+        except SandError as error:
+            answer = "unavailable", (error.what, error.fix)
+        except Exception as error:  # the simulator can no longer be trusted: the parent replaces this process
+            traceback.print_exc()
+            answer = "broken", f"{type(error).__name__}: {error}".splitlines()[0]
+        pipe.send(answer)
+
+
+def _close(worker: "WorkerProcess") -> None:
+    try:
         worker.close()
+    except Exception:  # it ends anyway
+        traceback.print_exc()
 
 
 def _answer(worker: "WorkerProcess", operation: str, arguments: tuple[Any, ...]) -> tuple[str, Any]:
@@ -40,6 +105,15 @@ def _answer(worker: "WorkerProcess", operation: str, arguments: tuple[Any, ...])
         return "ok", getattr(worker, operation)(*arguments)
     except MachineryError as error:
         return "failed", (error.reason, error.detail)
+
+
+def checked(what: str, answer: Any, kind: type[T]) -> T:
+    """What a world answered, if it is of the right type. Raises `MachineryError`, which fails this episode only."""
+    plain = tuple(answer) if isinstance(answer, tuple) else answer  # msgspec would trust a named tuple
+    try:
+        return msgspec.convert(plain, kind)
+    except msgspec.ValidationError as error:
+        raise MachineryError("environment", f"{what} gave {reprlib.repr(answer)}: {error}") from None
 
 
 class WorkerProcess:
@@ -66,16 +140,17 @@ class WorkerProcess:
     def restore(self, task: Task, actions: list[str]) -> tuple[int, Reset, list[Outcome]]:
         """A new episode in the state after some actions, or at its end if it ends before that."""
         environment, outcomes = self._reach(task, actions)
+        reset = reset_of(environment)
         self._last_slot += 1
         self._episodes[self._last_slot] = environment
-        return self._last_slot, environment.reset, outcomes
+        return self._last_slot, reset, outcomes
 
     def _reach(self, task: Task, actions: list[str]) -> tuple[Environment, list[Outcome]]:
         """Fork the nearest snapshot and replay the rest of the actions; snapshot the state that they reach."""
         nearest = self._snapshots.nearest(task, actions)
         environment = nearest.environment.fork() if nearest else None
         if nearest is None or environment is None:
-            nearest = Snapshot((), (), environment := self._running_simulator().open(task))
+            nearest = Snapshot((), (), environment := self._open(task))
         try:
             outcomes = _replay(environment, nearest.outcomes, actions)
             self._add_snapshot(task, Snapshot(tuple(actions[: len(outcomes)]), tuple(outcomes), environment))
@@ -83,6 +158,11 @@ class WorkerProcess:
             environment.close()
             raise
         return environment, outcomes
+
+    def _open(self, task: Task) -> Environment:
+        environment = self._running_simulator().open(task)
+        reset_of(environment)
+        return environment
 
     def _add_snapshot(self, task: Task, reached: Snapshot) -> None:
         if not self._can_fork or self._snapshots.holds(task, reached.actions):
@@ -96,11 +176,11 @@ class WorkerProcess:
 
     def step(self, slot: int, action: str) -> Outcome:
         """Execute one action."""
-        return self._episodes[slot].step(action)
+        return _step(self._episodes[slot], action)
 
     def expert(self, task: Task, kind: str, seed: int) -> list[str]:
         """The actions of one of the world's experts."""
-        return self._running_simulator().expert(task, kind, seed)
+        return checked("the world's expert", self._running_simulator().expert(task, kind, seed), list[str])
 
     def release(self, slot: int) -> None:
         """End an episode and free what it holds."""
@@ -112,11 +192,20 @@ class WorkerProcess:
             self._simulator.close()
 
 
+def reset_of(environment: Environment) -> Reset:
+    """How an episode began. Raises `MachineryError` if the world does not say so."""
+    return checked("the start of an episode", getattr(environment, "reset", None), Reset)
+
+
+def _step(environment: Environment, action: str) -> Outcome:
+    return checked(f"the step {action!r}", environment.step(action), Outcome)
+
+
 def _replay(environment: Environment, taken: tuple[Outcome, ...], actions: list[str]) -> list[Outcome]:
     """Take the actions that were not taken yet, until the episode ends; the outcomes of all of them."""
     outcomes = list(taken)
     for action in actions[len(outcomes) :]:
         if outcomes and outcomes[-1].done:
             break
-        outcomes.append(environment.step(action))
+        outcomes.append(_step(environment, action))
     return outcomes

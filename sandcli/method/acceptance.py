@@ -18,8 +18,11 @@ _CONCLUSION = re.compile(
     r"\b(?:so|therefore|thus|hence|consequently),? I(?:'ll| will| choose to| decide to)(?: now| therefore)?\b",
     re.IGNORECASE,
 )
-_END = re.compile(r"[.!?](?=\W*(?:\s|$))|$", re.MULTILINE)
+_END = re.compile(r"(?<![^\w\s])[^\w\s.!?]*+[.!?](?=[^\w\s]*+(?:\s|$))|$", re.MULTILINE)
 """Where a sentence ends: at its punctuation, or with the line."""
+
+_AFTER_ACTION = 100
+"""Characters after `So I will` and the longest action that are read to find the decision."""
 
 _LINKS = "because|since|as|so|to|in order|which|after|before|while|first|next|now|then|again|instead"
 _DECISION_ENDS = rf"(?=$|[^\w\s]|\s(?:{_LINKS})\b)"
@@ -60,15 +63,18 @@ def conclusion(text: str, candidates: Sequence[str]) -> Conclusion | None:
 
     What a model writes after it has decided is not part of the deliberation.
     """
-    first = None
+    first = end = None
+    longest = max(map(len, candidates), default=0) + _AFTER_ACTION
     for match in _CONCLUSION.finditer(text):
-        end = _END.search(text, match.end())
+        if end is None or end.start() < match.end():
+            end = _END.search(text, match.end())
         assert end is not None
-        decision = _decided(text[match.end() : end.start()], candidates)
-        found = Conclusion(text[: match.start()], text[match.start() : end.end()], decision)
+        decision = _decided(text[match.end() : min(end.start(), match.end() + longest)], candidates)
+        if decision is not None or first is None:
+            found = Conclusion(text[: match.start()], text[match.start() : end.end()], decision)
+            first = first or found
         if decision is not None:
             return found
-        first = first or found
     return first
 
 

@@ -1,12 +1,14 @@
 """Texts for and from the base model: steps as a list, whole sentences, repetition. Pure."""
 
 import re
+from collections import Counter
 from collections.abc import Sequence
+from itertools import pairwise
 
 from sandcli.agent.turns import normalise
 from sandcli.records import Step
 
-_SENTENCE = re.compile(r".*?[.!?]+[\"')]*(?=\s|$)", re.DOTALL)
+_SENTENCE_END = re.compile(r"(?<![.!?])[.!?]++[\"')]*+(?=\s|$)")
 
 _RUN_LENGTH, _RUN_LIMIT = 6, 3
 """A text repeats itself if the same six words occur three times."""
@@ -47,18 +49,24 @@ def _action(step: Step) -> str:
 def first_sentences(text: str, most: int) -> str:
     """The first whole sentences on one line; the whole text if no sentence is complete."""
     flat = on_one_line(text)
-    found = [match.strip() for match in _SENTENCE.findall(flat)]
+    found = [sentence.strip() for sentence in _sentences(flat)]
     return " ".join(found[:most]) if found else flat
 
 
 def repeats(text: str) -> bool:
     """Whether a sentence, or six words in a row, occur again and again."""
-    found = [normalise(match) for match in _SENTENCE.findall(text) if len(match.split()) > 2]
+    found = [normalise(sentence) for sentence in _sentences(text) if len(sentence.split()) > 2]
     if len(found) != len(set(found)):
         return True
     words = normalise(text).split()
     runs = [tuple(words[i : i + _RUN_LENGTH]) for i in range(len(words) - _RUN_LENGTH + 1)]
-    return any(runs.count(run) >= _RUN_LIMIT for run in set(runs))
+    return any(count >= _RUN_LIMIT for count in Counter(runs).values())
+
+
+def _sentences(text: str) -> list[str]:
+    """The complete sentences of a text, with the white space between them."""
+    ends = [0, *(match.end() for match in _SENTENCE_END.finditer(text))]
+    return [text[start:end] for start, end in pairwise(ends)]
 
 
 def on_one_line(text: str) -> str:

@@ -10,6 +10,7 @@ import multiprocessing
 import multiprocessing.connection
 import os
 import pickle
+import sys
 import tempfile
 import threading
 from collections.abc import Callable
@@ -70,19 +71,23 @@ class TrainingJob(NamedTuple):
         from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
         from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-        config = LaunchConfig(
-            min_nodes=1,
-            max_nodes=1,
-            nproc_per_node=processes,
-            run_id=self.label,
-            rdzv_backend="c10d",
-            rdzv_endpoint="127.0.0.1:0",
-            max_restarts=0,
-            shutdown_timeout=_LAST_STEP,
-        )
         os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // processes)))
+        if sys.platform == "linux":
+            os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # all processes are on this machine
         logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # we report it in one line
         with tempfile.TemporaryDirectory() as folder:
+            config = LaunchConfig(
+                min_nodes=1,
+                max_nodes=1,
+                nproc_per_node=processes,
+                run_id=self.label,
+                # The launcher unpickles what it finds here. Anybody could write to its TCP store, only we to this file.
+                rdzv_backend="c10d",
+                rdzv_configs={"store_type": "file"},
+                rdzv_endpoint=str(Path(folder) / "rendezvous"),
+                max_restarts=0,
+                shutdown_timeout=_LAST_STEP,
+            )
             try:
                 result: TrainingResult = elastic_launch(config, _process)(self, Path(folder))[0]
             except SignalException:

@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from sandcli.engines.tokens import load_tokenizer, longest
+from sandcli.engines.configs import longest
+from sandcli.engines.tokens import load_tokenizer
 from sandcli.records import Trajectory
 from sandcli.training.batches import Batches, make_batches
 from sandcli.training.config import Size, TrainingConfig

@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from sandcli.agent.conversation import conversation
-from sandcli.engines.tokens import encode, render, stop_ids
+from sandcli.engines.configs import stop_ids
+from sandcli.engines.templates import render
+from sandcli.engines.tokens import encode
 from sandcli.errors import UsageError
 from sandcli.messages import Message
 from sandcli.records import Trajectory

@@ -10,6 +10,7 @@ from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from trl import SFTTrainer
 
 from sandcli.errors import UsageError
+from sandcli.files import follow_umask
 from sandcli.records import Trajectory
 from sandcli.training.arguments import trl_config
 from sandcli.training.batches import Batches
@@ -63,7 +64,8 @@ def _trainer(config: TrainingConfig, plan: TrainingPlan, hooks: Hooks) -> Any:
                 logs |= meter.read(self.state.global_step)
             super().log(logs, start_time)
 
-    data = _dataset(plan.rows, plan.batches, plan.tokenizer)
+    data = _dataset(plan.rows, plan.batches)
+    _give_pad(plan.tokenizer, plan.rows[0])
     trainer = Trainer(model=model, args=arguments, processing_class=plan.tokenizer, train_dataset=data)
     in_full_precision(trainer.model)
     trainer.remove_callback(ProgressCallback)
@@ -73,9 +75,15 @@ def _trainer(config: TrainingConfig, plan: TrainingPlan, hooks: Hooks) -> Any:
     return trainer
 
 
-def _dataset(rows: Sequence[TrainingRow], batches: Batches, tokenizer: Any) -> Any:
+def _give_pad(tokenizer: Any, row: TrainingRow) -> None:
+    """Let a tokenizer without an end token pad with the token that ends a turn; TRL refuses it otherwise."""
+    if tokenizer.pad_token is None and tokenizer.eos_token is None:
+        tokenizer.pad_token = tokenizer.convert_ids_to_tokens(row.input_ids[-1])
+
+
+def _dataset(rows: Sequence[TrainingRow], batches: Batches) -> Any:
     """The rows in the order of training. The empty row has the index after the last."""
-    empty = TrainingRow([tokenizer.eos_token_id], [IGNORED])
+    empty = TrainingRow(rows[0].input_ids[-1:], [IGNORED])
     return Dataset.from_list([row._asdict() for row in [*rows, empty]]).select(batches.order)
 
 
@@ -99,4 +107,5 @@ def _save(trainer: Any, tokenizer: Any, result: Path) -> None:
         shutil.rmtree(result, ignore_errors=True)
         trainer.accelerator.unwrap_model(trainer.model).save_pretrained(result, state_dict=state)
         tokenizer.save_pretrained(result)
+        follow_umask(result)
         fsync_all(result)

@@ -4,9 +4,10 @@ import re
 from pathlib import Path
 from typing import Any
 
-from sandcli.engines.adapters import adapter_base, is_adapter
-from sandcli.engines.loading import load_model
+from sandcli.engines.adapters import is_adapter, weights_of
+from sandcli.engines.loading import add_adapter, load_model
 from sandcli.errors import PrerequisiteError, UsageError
+from sandcli.models import portable_name
 from sandcli.settings import TrainingSettings
 
 
@@ -21,18 +22,20 @@ def trainable(start: Path, aims: TrainingSettings, attention: str | None, sharde
         model = load_model(start, training=True, attention=attention, sharded=sharded)
         _refuse_unsavable(model, start)
         return model
-    from peft import LoraConfig, PeftConfig, PeftModel, get_peft_model
+    from peft import LoraConfig, PeftConfig, get_peft_model
 
     if is_adapter(start):
         rank = PeftConfig.from_pretrained(start).r
         if rank != aims.lora_rank:
             raise UsageError(f"{start} is an adapter of rank {rank}, not {aims.lora_rank}", f"set lora_rank = {rank}")
-        base = _frozen(Path(adapter_base(start)), aims, attention, sharded)
-        return PeftModel.from_pretrained(base, start, is_trainable=True)
+        return add_adapter(_frozen(weights_of(start), aims, attention, sharded), start, training=True)
     config = LoraConfig(
         r=aims.lora_rank, lora_alpha=2 * aims.lora_rank, target_modules="all-linear", task_type="CAUSAL_LM"
     )
-    return get_peft_model(_frozen(start.resolve(), aims, attention, sharded), config)
+    model = get_peft_model(_frozen(start, aims, attention, sharded), config)
+    written = model.peft_config["default"]
+    written.base_model_name_or_path, written.revision = portable_name(start)
+    return model
 
 
 def _refuse_unsavable(model: Any, folder: Path) -> None:

@@ -83,6 +83,11 @@ def test_text_is_cut_at_a_stop_string_and_then_counts_as_complete(words: Model, 
     assert completions == [Completion("go on", 9, "stop")]
 
 
+def test_a_thought_before_the_answer_is_passed_over(words: Model, serve: Serve) -> None:
+    server = serve(says("<think>\nI look first.\n</think>\n\nAction: look", tokens=9))
+    assert answered(words, server)[0] == [Completion("Action: look", 9, "stop")]
+
+
 @pytest.mark.parametrize(
     ("text", "finish", "expected"),
     [("", "stop", Completion("", 1, "stop")), ("on", "length", Completion("on", 1, "length"))],
@@ -93,9 +98,11 @@ def test_a_completion_says_how_it_ended(
     assert answered(words, serve(says(text, finish, tokens=1)), sampling=Sampling(max_tokens=1))[0] == [expected]
 
 
-def test_a_completion_that_the_server_shortened_is_a_context_overflow(words: Model, serve: Serve) -> None:
-    with pytest.raises(ContextOverflow, match="18 tokens do not fit into the model's 17"):
+def test_a_completion_that_the_server_shortened_fails_the_unit(words: Model, serve: Serve) -> None:
+    """The prompt fits into the model's context, so the server has less; the episode is not over."""
+    with pytest.raises(MachineryError, match="takes conversations of 17 tokens, and the model of 512") as caught:
         answered(words, serve(says("on and", "length", tokens=9)), sampling=Sampling(max_tokens=10))
+    assert caught.value.reason == "engine" and "engine.max_length = 17" in caught.value.detail
 
 
 @pytest.mark.parametrize(
@@ -183,13 +190,15 @@ def test_a_refused_request_is_not_retried(words: Model, serve: Serve) -> None:
     [
         ("This model's maximum context length is 40 tokens. However, you requested 41 tokens.", 40),
         ("The input (41 tokens) is longer than the model's context length (40 tokens).", 40),
-        ("the request exceeds the available context size, try increasing it", 512),
+        ("the request exceeds the available context size, try increasing it", None),
+        ("the request needs 41 tokens, and the available context size (40 tokens) is exceeded", 40),
     ],
 )
-def test_a_refusal_because_of_length_is_a_context_overflow(words: Model, serve: Serve, said: str, limit: int) -> None:
-    with pytest.raises(ContextOverflow) as caught:
+def test_a_refusal_because_of_length_fails_the_unit(words: Model, serve: Serve, said: str, limit: int | None) -> None:
+    takes = f"{limit} tokens" if limit else "fewer tokens"
+    with pytest.raises(MachineryError, match=f"takes conversations of {takes}, and the model of 512") as caught:
         answered(words, serve(fails(400, said)), sampling=Sampling(max_tokens=33))
-    assert caught.value.detail == f"41 tokens do not fit into the model's {limit}"
+    assert caught.value.reason == "engine"
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 
 from sandcli.agent.conversation import INVALID_TURN, conversation
-from sandcli.engines.tokens import encode, load_tokenizer, prompt_ids, render, stop_ids
+from sandcli.engines.configs import stop_ids
+from sandcli.engines.templates import render
+from sandcli.engines.tokens import encode, load_tokenizer, prompt_ids
 from sandcli.errors import UsageError
 from sandcli.messages import Message
 from sandcli.settings import ComputeSettings, TrainingSettings
@@ -190,10 +192,10 @@ def test_a_template_that_is_broken_is_refused(tmp_path: Path) -> None:
     ],
 )
 def test_a_template_that_drops_earlier_thoughts_is_refused(tmp_path: Path, content: str) -> None:
-    tokenizer = load_tokenizer(spoiled(tmp_path, CHATML.replace("{{ m.content }}", content) + OPEN))
+    folder = spoiled(tmp_path, CHATML.replace("{{ m.content }}", content) + OPEN)
     steps = [step("<think>Hm.</think>I look.", "look", "A hall."), step("", "look", "A hall.")]
     with pytest.raises(UsageError, match="rewrites earlier turns"):
-        tokenise(tokenizer, training_messages("You act.", trajectory(steps)))
+        tokenise(load_tokenizer(folder), training_messages("You act.", trajectory(steps)))
 
 
 def test_a_template_without_clear_borders_between_turns_is_refused(tmp_path: Path) -> None:

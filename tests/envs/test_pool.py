@@ -11,7 +11,7 @@ import pytest
 
 from sandcli.envs import worker as worker_module
 from sandcli.envs.base import Outcome, World
-from sandcli.envs.pool import Pool
+from sandcli.envs.pool import NO_LOG, Pool
 from sandcli.envs.worker import PROCESS_NAME, WorkerDied, WorkerReplaced
 from sandcli.errors import MachineryError, PrerequisiteError
 from sandcli.records import Step, Task
@@ -48,12 +48,13 @@ def run_in_pool(
     workers: int = 1,
     timeout: float = 30.0,
     kind: Callable[..., World] = ToyWorld,
+    log: Path = NO_LOG,
 ) -> None:
     """Run a test in a pool on the toy world; no worker may be left."""
 
     async def opened() -> None:
         settings = EnvSettings(simplifications=f"faults={faults}" if faults else "")
-        async with Pool(partial(kind, settings), workers, timeout) as pool:
+        async with Pool(partial(kind, settings), workers, timeout, log) as pool:
             await task(pool)
 
     asyncio.run(opened())
@@ -300,6 +301,7 @@ def test_pool_replaces_a_worker_that_grows_too_big_and_its_episodes_continue(mon
         before = pool._workers[0]._process.pid
         second = await pool.restore(KITCHEN, prefix(2))
         assert pool._workers[0]._process.pid != before
+        assert list(pool.restarts.values()) == [1]
         assert await first.step(PATH[1]) == OUTCOMES[1]
         assert [await session.step(PATH[2]) for session in (first, second)] == [OUTCOMES[2]] * 2
 

@@ -194,7 +194,7 @@ def test_a_model_with_sliding_windows_is_refused(tiny: Path, tmp_path: Path) -> 
     )
     Qwen2ForCausalLM(config).save_pretrained(tmp_path)
     load_tokenizer(tiny).save_pretrained(tmp_path)
-    with pytest.raises(PrerequisiteError, match="qwen2 has layers of another kind than full attention"):
+    with pytest.raises(PrerequisiteError, match="cannot run qwen2: it has layers of another kind than full attention"):
         TransformersEngine(Model(tmp_path, ""), EngineSettings())
 
 

@@ -17,8 +17,10 @@ from msgspec.structs import replace
 
 from sandcli.agent.conversation import conversation
 from sandcli.engines.loading import load_model
-from sandcli.engines.tokens import load_tokenizer, prompt_ids, render
+from sandcli.engines.templates import render
+from sandcli.engines.tokens import load_tokenizer, prompt_ids
 from sandcli.errors import PrerequisiteError, SandError, UsageError
+from sandcli.models import portable_name
 from sandcli.records import Step, Task, Trajectory
 from sandcli.settings import ComputeSettings, TrainingSettings
 from sandcli.training.checkpoints import last_checkpoint, refuse_other_sharding
@@ -302,6 +304,41 @@ def test_trajectory_without_thoughts_trains_actions_only(smollm: Path) -> None:
     row = tokenise(load_tokenizer(smollm), training_messages(SYSTEM, bare))
     trained = [label for label in row.labels if label != IGNORED]
     assert load_tokenizer(smollm).decode(trained) == "Action: push 0<|im_end|>"
+
+
+def test_saved_model_has_the_mode_of_other_new_files(tiny: Path, tmp_path: Path) -> None:
+    before = os.umask(0o027)
+    try:
+        train(tiny, [trajectory("a", 1)], replace(AIMS, epochs=1), tmp_path)
+    finally:
+        os.umask(before)
+    modes = {path.name: path.stat().st_mode & 0o777 for path in (tmp_path / "result").iterdir()}
+    assert "model.safetensors" in modes and set(modes.values()) == {0o640}
+
+
+@pytest.mark.parametrize("seed", [-1, 2**40])
+def test_seed_of_any_size_is_taken(tiny: Path, tmp_path: Path, seed: int) -> None:
+    config = configured(tiny, replace(AIMS, method="lora", epochs=1), tmp_path)._replace(seed=seed)
+    assert fit(config, [trajectory("a", 1)], HOOKS).finished
+
+
+def test_tokenizer_without_end_and_pad_is_trained(tiny: Path, tmp_path: Path) -> None:
+    base = Path(shutil.copytree(tiny, tmp_path / "base"))
+    config = json.loads((base / "tokenizer_config.json").read_text())
+    (base / "tokenizer_config.json").write_text(json.dumps(config | {"eos_token": None, "pad_token": None}))
+    trajectories = [trajectory("a", 1), trajectory("b", 2), trajectory("c", 1)]
+    result = train(base, trajectories, replace(AIMS, epochs=1, batch_size=2), tmp_path / "work")
+    assert result.finished
+    assert load_tokenizer(tmp_path / "work" / "result").eos_token is None
+
+
+def test_adapter_names_its_base_as_it_is_found_on_any_machine(smollm: Path, tiny: Path, tmp_path: Path) -> None:
+    train(tiny, [trajectory("a", 1)], replace(AIMS, method="lora", epochs=1), tmp_path / "own")
+    written = json.loads((tmp_path / "own" / "result" / "adapter_config.json").read_text())
+    assert written["base_model_name_or_path"] == str(tiny)
+    snapshot = tmp_path / "hub" / "models--sand--tiny-1b" / "snapshots" / "0123abcd"
+    assert portable_name(snapshot) == ("sand/tiny-1b", "0123abcd")
+    assert portable_name(smollm) == ("smollm2-135m-instruct", None)
 
 
 if __name__ == "__main__":

@@ -6,13 +6,17 @@ import json
 import multiprocessing
 import os
 import random
+import socket
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
 from py4j.finalizer import ThreadSafeFinalizer
+from py4j.java_gateway import GatewayParameters, JavaGateway
+from py4j.protocol import SHUTDOWN_GATEWAY_COMMAND_NAME, Py4JAuthenticationError, Py4JError
 
 from sandcli.envs import snapshots
 from sandcli.envs.base import Outcome, Reset
@@ -26,17 +30,73 @@ from sandcli.envs.worker_process import WorkerProcess
 from sandcli.errors import MachineryError, PrerequisiteError
 from sandcli.records import Step, Task
 from sandcli.settings import EnvSettings
+from tests.helpers import wait_until
 
 pytestmark = pytest.mark.real
 
 MIXED = ["find-non-living-thing", "lifespan-longest-lived", "power-component", "find-plant", "identify-life-stages-2"]
 
 
+FOREIGN_OPTIONS = {
+    "JAVA_TOOL_OPTIONS": "-Duser.language=ar -Dversion=1",
+    "_JAVA_OPTIONS": "-Duser.country=EG",
+    "JDK_JAVA_OPTIONS": "-Xmx64m",
+    "CLASSPATH": "/nowhere",
+}
+"""What other programs may have left in the environment."""
+
+
 @pytest.fixture(scope="module")
 def simulator() -> Iterator[ScienceWorldSimulator]:
-    live = ScienceWorld(EnvSettings(tasks=["all"])).start()
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in FOREIGN_OPTIONS.items():
+            patch.setenv(name, value)
+        live = ScienceWorld(EnvSettings(tasks=["all"])).start()
     yield live
     live.close()
+
+
+def test_jvm_ignores_options_and_locale_of_the_environment(simulator: ScienceWorldSimulator) -> None:
+    java_lang = simulator._gateway.jvm.java.lang
+    assert java_lang.String.format("%.1f", to_java_array(simulator, 1234.5)) == "1234.5"
+    assert simulator._gateway.jvm.java.util.Locale.getDefault().toString() == "en_US"
+    assert java_lang.Runtime.getRuntime().maxMemory() > 300 * 2**20
+
+
+def to_java_array(simulator: ScienceWorldSimulator, number: float) -> Any:
+    """The variable arguments of a method in Java."""
+    array = simulator._gateway.new_array(simulator._gateway.jvm.java.lang.Object, 1)
+    array[0] = number
+    return array
+
+
+def test_find_java_ignores_options_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("JAVA_TOOL_OPTIONS", "-Dversion=1")
+    assert "Dversion" not in java.find_java().version
+
+
+@pytest.mark.parametrize("token", [None, "guessed"])
+def test_jvm_refuses_a_client_without_its_token(simulator: ScienceWorldSimulator, token: str | None) -> None:
+    port = simulator._gateway.gateway_parameters.port
+    stranger = JavaGateway(gateway_parameters=GatewayParameters(port=port, auth_token=token))
+    with pytest.raises((Py4JAuthenticationError, Py4JError), match=r"[Aa]uthenticat"):
+        stranger.jvm.java.lang.System.getProperty("user.name")
+    with socket.create_connection(("127.0.0.1", port)) as stop:
+        stop.sendall(SHUTDOWN_GATEWAY_COMMAND_NAME.encode())
+        assert b"Authentication error" in stop.recv(1000)
+    assert simulator.open(Task(name="find-plant", variation=0)).step("look around").valid
+
+
+def test_token_of_the_jvm_is_on_no_command_line(simulator: ScienceWorldSimulator) -> None:
+    jvm = psutil.Process(simulator._process.pid)
+    token = simulator._gateway.gateway_parameters.auth_token
+    assert len(token) > 30
+    assert token not in " ".join([*jvm.cmdline(), *jvm.environ().values(), *psutil.Process().environ().values()])
+
+
+def test_jvm_listens_on_the_loopback_interface_only(simulator: ScienceWorldSimulator) -> None:
+    connections = psutil.Process(simulator._process.pid).net_connections("inet")
+    assert {c.laddr.ip for c in connections if c.status == psutil.CONN_LISTEN} <= {"127.0.0.1", "::ffff:127.0.0.1"}
 
 
 def test_task_table_matches_the_simulator(simulator: ScienceWorldSimulator) -> None:
@@ -122,10 +182,17 @@ def test_jvm_frees_episodes_without_the_cycle_collector(monkeypatch: pytest.Monk
             worker.step(slot, "inventory")
             worker.release(slot)
         assert len(set(ThreadSafeFinalizer.finalizers) - handles) == 2  # one snapshot of each of the last two tasks
-        assert _heap_used(simulator) < 80 * 2**20  # 25 episodes would take 260 MB
     finally:
         gc.enable()
         worker.close()
+
+
+def test_jvm_holds_many_episodes_at_once(simulator: ScienceWorldSimulator) -> None:
+    before = _heap_used(simulator)
+    episodes = [simulator.open(task) for task in ScienceWorld().tasks("train")[:25]]
+    assert _heap_used(simulator) - before < 80 * 2**20  # with what only loading needs it would be 250 MB
+    for episode in episodes:
+        episode.close()
 
 
 def _heap_used(simulator: ScienceWorldSimulator) -> int:
@@ -169,7 +236,7 @@ def _kill(victim: str) -> None:
     else:
         (jvm,) = _jvms()
         jvm.kill()
-        jvm.wait(timeout=10)
+        wait_until(lambda: not jvm.is_running() or jvm.status() == psutil.STATUS_ZOMBIE)
 
 
 def test_restore_reports_a_prefix_that_does_not_replay() -> None:

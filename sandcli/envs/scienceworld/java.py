@@ -14,12 +14,21 @@ _MIN_VERSION = 17
 """Our own classes are compiled for this version."""
 
 
+_OPTION_VARIABLES = ("JAVA_TOOL_OPTIONS", "_JAVA_OPTIONS", "JDK_JAVA_OPTIONS", "IBM_JAVA_OPTIONS", "CLASSPATH")
+"""Options for all JVMs of a user. An agent, a heap size, a locale or other classes would change the simulator."""
+
+
 class Java(NamedTuple):
     """A runtime that starts. `reason` says why it was chosen."""
 
     path: str
     version: str
     reason: str
+
+
+def environment() -> dict[str, str]:
+    """The environment variables for a JVM: those of this process, without options for JVMs."""
+    return {name: value for name, value in os.environ.items() if name not in _OPTION_VARIABLES}
 
 
 def find_java() -> Java:
@@ -55,7 +64,7 @@ def _candidates() -> list[tuple[str, str]]:
 def _version(path: str) -> str:
     """The version line of `java -version`, or an empty string if it does not run."""
     try:
-        done = subprocess.run([path, "-version"], capture_output=True, text=True, timeout=60)
+        done = subprocess.run([path, "-version"], capture_output=True, text=True, timeout=60, env=environment())
     except (OSError, subprocess.TimeoutExpired):
         return ""
     lines = [line for line in done.stderr.splitlines() if "version" in line]

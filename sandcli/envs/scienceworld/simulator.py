@@ -7,12 +7,14 @@ episodes of one JVM from each other and fork them by copying the simulator's obj
 
 import logging
 import os
+import subprocess
 from collections.abc import Callable, Sequence
 from importlib import util
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from sandcli.envs.base import Outcome, Reset
+from sandcli.envs.scienceworld.java import environment
 from sandcli.envs.scienceworld.navigation import fold_walks
 from sandcli.errors import MachineryError
 from sandcli.records import Task
@@ -25,6 +27,10 @@ _FLAGS = [
     "-XX:+UseSerialGC",
     "-XX:+UnlockExperimentalVMOptions",
     "-XX:hashCode=2",  # the same iteration order in every run
+    "-XX:+DisplayVMOutputToStderr",  # py4j expects its port on stdout
+    "-Duser.language=en",  # numbers have Western digits and a decimal point everywhere
+    "-Duser.country=US",
+    "-Dfile.encoding=UTF-8",
     # our classes read and copy the private fields of java.util's
     "--add-opens=java.base/java.util=ALL-UNNAMED",
     "--add-opens=java.base/java.util.concurrent.atomic=ALL-UNNAMED",
@@ -110,26 +116,36 @@ class ScienceWorldEpisode:
     def close(self) -> None:
         """Drop the JVM's reference to the episode.
 
-        An episode takes 10 MB of the JVM's heap. py4j's handle is part of a reference cycle, so without this call
-        the JVM would keep the episode until Python's cycle collector happens to run.
+        It takes half a megabyte. py4j's handle is part of a reference cycle, so without this call the JVM would keep it
+        until Python's cycle collector happens to run.
         """
         self._episode._detach()
 
 
-def _launch(java: str) -> tuple[Any, Any]:
-    from py4j.java_gateway import GatewayParameters, JavaGateway, launch_gateway
+def _launch(java: str) -> "tuple[Any, subprocess.Popen[str]]":
+    """Start a JVM and connect to it.
+
+    Any user of the machine can connect to py4j's port, and could run code through it as this user. So the JVM makes a
+    token, prints it on its stdout, which only we can read, and refuses a client that does not begin with it.
+    """
+    from py4j.java_gateway import GatewayParameters, JavaGateway, find_jar_path
 
     logging.getLogger("py4j").setLevel(logging.CRITICAL)  # its finalisers log errors once the JVM is gone
     jar = Path(util.find_spec("scienceworld").origin).with_name("scienceworld.jar")  # type: ignore[union-attr, arg-type]
-    try:
-        port, process = launch_gateway(
-            classpath=os.pathsep.join((str(jar), str(_CLASSES))),
-            die_on_exit=True,
-            cwd=str(jar.parent),
-            return_proc=True,
-            java_path=java,
-            javaopts=_FLAGS,
-        )
-    except ValueError as error:  # py4j takes the JVM's first line of output for the port
-        raise MachineryError("environment", f"{java} did not start ScienceWorld: it printed {error}") from error
-    return JavaGateway(gateway_parameters=GatewayParameters(auto_field=True, port=port)), cast(Any, process)
+    classes = os.pathsep.join((find_jar_path(), str(jar), str(_CLASSES)))
+    process = subprocess.Popen(
+        [java, *_FLAGS, "-classpath", classes, "py4j.GatewayServer", "--enable-auth", "--die-on-broken-pipe", "0"],
+        stdin=subprocess.PIPE,  # closed when this process ends, however it ends; then the JVM ends too
+        stdout=subprocess.PIPE,
+        cwd=jar.parent,
+        env=environment(),
+        text=True,
+    )
+    assert process.stdout is not None
+    port = process.stdout.readline().strip()
+    if not port.isdecimal():
+        process.kill()
+        process.wait()
+        raise MachineryError("environment", f"{java} did not start ScienceWorld: it printed {port!r}")
+    token = process.stdout.readline().strip()
+    return JavaGateway(gateway_parameters=GatewayParameters(auto_field=True, port=int(port), auth_token=token)), process

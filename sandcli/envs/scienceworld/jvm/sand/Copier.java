@@ -70,11 +70,6 @@ final class Copier {
         }
     }
 
-    /** Share this object instead of copying it. */
-    void share(Object object) throws ReflectiveOperationException {
-        remember(object, object, shape(object.getClass()));
-    }
-
     /** Copy an object and everything that it refers to. */
     Object copy(Object root) throws ReflectiveOperationException {
         try {

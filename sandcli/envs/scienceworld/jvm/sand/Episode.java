@@ -30,7 +30,6 @@ public final class Episode {
     private static final Field GAUSSIAN = field(Random.class, "nextNextGaussian");
     private static final Field HAS_GAUSSIAN = field(Random.class, "haveNextNextGaussian");
     private static final ArrayBuffer<Object> SIMPLIFICATIONS = simplifications();
-    private static final Field TASKS = field(PythonInterface.class, "taskMaker");
 
     private static Episode current;
 
@@ -50,6 +49,7 @@ public final class Episode {
         leave(); // first: the constructor already uses the random generator
         Episode episode = new Episode(new PythonInterface());
         episode.game.load(task, variation, simplifications, false);
+        episode.game.taskMaker_$eq(null); // 10 MB, which only loading needs
         current = episode;
         return episode;
     }
@@ -80,12 +80,7 @@ public final class Episode {
         if (current == this) {
             save();
         }
-        Copier copier = new Copier();
-        Object tasks = TASKS.get(game);
-        if (tasks != null) {
-            copier.share(tasks);
-        }
-        Episode episode = new Episode((PythonInterface) copier.copy(game));
+        Episode episode = new Episode((PythonInterface) new Copier().copy(game));
         episode.ids = ids;
         episode.seed = seed;
         episode.gaussian = gaussian;

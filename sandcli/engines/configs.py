@@ -1,0 +1,75 @@
+"""What the files beside a model's weights say: its type and sizes, its context length, the tokens that end a turn."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub.errors import StrictDataclassError
+from transformers import AutoConfig
+
+from sandcli.engines.adapters import weights_of
+from sandcli.errors import UsageError
+
+
+def load_config(folder: Path) -> Any:
+    """Load a model's config; an adapter has its base's. Code that comes with a model is never run.
+
+    Raises `UsageError` for a type that transformers does not know, and for a model that needs code of its own.
+    """
+    source = weights_of(folder)
+    try:
+        return AutoConfig.from_pretrained(source, trust_remote_code=False)
+    except (ValueError, OSError, KeyError, StrictDataclassError) as error:
+        refuse_own_code(source)
+        raise UsageError(
+            f"transformers cannot read the config of the model in {source}: {first_line(error)}",
+            "use a model of a type that the installed transformers knows, or install a newer one",
+        ) from None
+
+
+def refuse_own_code(folder: Path) -> None:
+    """Raise `UsageError` if a model that could not be loaded brings code of its own, which is never run."""
+    files = (folder / name for name in ("config.json", "tokenizer_config.json"))
+    if any(file.exists() and '"auto_map"' in file.read_text(errors="replace") for file in files):
+        raise UsageError(
+            f"the model in {folder} needs code that comes with it, and such code is never run",
+            "use a model of a type that the installed transformers knows",
+        )
+
+
+def first_line(error: Exception) -> str:
+    """Return the first line of a library's error, or its kind if it says nothing."""
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+
+
+def context_length(config: Any, bound: int = 0) -> int:
+    """Return how many tokens one conversation may have: the model's limit, or `bound` if that is smaller and not 0.
+
+    Raises `UsageError` if neither is known.
+    """
+    limit = getattr(config.get_text_config(decoder=True), "max_position_embeddings", None)
+    if not limit and not bound:
+        raise UsageError(
+            f"the config of a {config.model_type} model does not say how long a conversation may be",
+            "set max_length in sand.toml: in [engine] for generating, in [sft] and [train] for training",
+        )
+    return min(int(known) for known in (limit, bound) if known)
+
+
+def longest(folder: Path, bound: int) -> int:
+    """The context length in a model's own config, within a bound."""
+    return context_length(load_config(folder), bound)
+
+
+def stop_ids(folder: Path, tokenizer: Any) -> set[int]:
+    """Return every token that ends a turn: the tokenizer's, and those in generation_config.json.
+
+    Raises `UsageError` if that file cannot be read.
+    """
+    file = weights_of(folder) / "generation_config.json"
+    try:
+        published = json.loads(file.read_text()).get("eos_token_id") if file.exists() else None
+    except (ValueError, AttributeError):
+        raise UsageError(f"{file} is no JSON object", "copy it again, or remove it") from None
+    published = published if isinstance(published, list) else [published]
+    return {token for token in [tokenizer.eos_token_id, *published] if token is not None}

@@ -1,0 +1,41 @@
+"""Reading a model's text takes time in proportion to its length, whatever it holds."""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from sandcli.agent.form import is_deliberation, listed_options, opening
+from sandcli.agent.turns import has_action_line, normalise, parse
+from sandcli.method.acceptance import deliberated, rejection_reason
+from sandcli.method.critique import verdict_of
+from sandcli.method.texts import first_sentences, repeats
+
+LENGTH = 100_000
+
+_SECONDS = 5.0
+"""Of this process. In linear time it takes a hundredth; in quadratic time, ten times as long."""
+
+READERS: list[Callable[[str], Any]] = [
+    parse,
+    has_action_line,
+    normalise,
+    is_deliberation,
+    listed_options,
+    verdict_of,
+    lambda text: deliberated(text, ["look", "go"]),
+    repeats,
+    lambda text: first_sentences(text, 3),
+    lambda text: rejection_reason(text, "stop", "look", ["look", "go"]),
+]
+
+
+@pytest.mark.parametrize("piece", [" ", "\n", "\t\n", "!", ".'", '"', "(1", "(1) ", "So I will ", "look ", "x", "a. "])
+@pytest.mark.parametrize("begin", ["Thought:", "Action:", opening(["a", "b"])[:-1], "So I will look"])
+def test_long_texts_are_read_in_linear_time(begin: str, piece: str) -> None:
+    text = begin + piece * (LENGTH // len(piece)) + "x"
+    started = time.process_time()
+    for read in READERS:
+        read(text)
+    assert time.process_time() - started < _SECONDS
