@@ -95,7 +95,7 @@ def test_adapter_of_a_hub_model_has_its_end_tokens_and_context(tmp_path: Path, m
     base = publish(LLAMA, written(tmp_path / "snapshot", model_type="llama", max_position_embeddings=640))
     asked: list[tuple[str, str | None]] = []
 
-    def downloaded(name: str, revision: str | None) -> Path:
+    def downloaded(name: str, revision: str | None, fetch: bool) -> Path:
         asked.append((name, revision))
         return base
 
