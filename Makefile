@@ -3,6 +3,8 @@
 PYTHON ?= python3.11
 RUN    ?= runs/it1
 ITERATIONS ?= 3
+MINUTES ?= 10
+SEED   ?= 0
 DEMO   := runs/demo
 SAND   := .venv/bin/sand
 READY  := .venv/.ready
@@ -21,7 +23,7 @@ SMALL := --set prompts.set=compact --set prompts.history_tokens=100 \
   --set train.epochs=2 --set train.batch_size=2 --set train.learning_rate=5e-5 \
   --set eval.models=sft,model
 
-.PHONY: help setup setup-alfworld setup-vllm demo demo-alfworld iteration experiment experiment-small test test-fast check docs lint
+.PHONY: help setup setup-alfworld setup-vllm demo demo-alfworld iteration experiment experiment-small test test-fast torture check docs lint
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' Makefile | sed 's/:.*##/:/' | sort
@@ -119,6 +121,9 @@ test: $(READY) $(COMPILED)  ## every test, the real simulator and the real small
 
 test-fast: $(READY)  ## the tests without a real simulator or model, and without the slow ones
 	.venv/bin/python -m pytest $(PARALLEL) -m "not real and not slow" --ignore tests/real
+
+torture: $(READY)  ## kills, I/O errors, damage and malformed input for MINUTES (10); repeat a fault: make torture CASE=NAME
+	.venv/bin/python -m tests.torture --minutes $(MINUTES) --seed $(SEED) $(if $(CASE),--case '$(CASE)')
 
 docs: $(READY)  ## build the documentation site in site/
 	.venv/bin/python docs/make_reference.py

@@ -69,7 +69,7 @@ def locate(name: str, revision: str | None = None) -> Path:
 
 
 def _require_model_type(config: Path) -> None:
-    with contextlib.suppress(ValueError):
+    with contextlib.suppress(ValueError, TypeError, RecursionError):
         if "model_type" in json.loads(config.read_text()):
             return
     raise PrerequisiteError(

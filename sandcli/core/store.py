@@ -114,6 +114,7 @@ class Records(Generic[R]):
         self.path = path
         self._in_progress = path.suffix == JOURNAL
         self._decoder = msgspec.json.Decoder(kind)
+        self._file = -1  # for `close`, if the next line raises
         self._file = self._open()
         self._end = 0
         self._torn = 0

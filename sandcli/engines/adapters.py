@@ -34,7 +34,7 @@ def _base(config: Path) -> tuple[str, str | None]:
     try:
         written = json.loads(config.read_text())
         return str(written["base_model_name_or_path"]), written.get("revision")
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise UsageError(
             f"{config} names no base_model_name_or_path, so it is not an adapter's config", "copy the adapter again"
         ) from None

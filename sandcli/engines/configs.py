@@ -19,7 +19,7 @@ def load_config(folder: Path) -> Any:
     source = weights_of(folder)
     try:
         return AutoConfig.from_pretrained(source, trust_remote_code=False)
-    except (ValueError, OSError, KeyError, StrictDataclassError) as error:
+    except (ValueError, OSError, KeyError, StrictDataclassError, RecursionError) as error:
         refuse_own_code(source)
         raise UsageError(
             f"transformers cannot read the config of the model in {source}: {first_line(error)}",

@@ -36,7 +36,7 @@ class ScriptedEngine:
         """Read the rules. Raises `UsageError` for a missing or malformed file."""
         try:
             return cls(msgspec.convert(json.loads(path.read_bytes()), list[Rule]))
-        except (OSError, ValueError, msgspec.ValidationError) as error:
+        except (OSError, ValueError, RecursionError, msgspec.ValidationError) as error:
             raise UsageError(
                 f"engine.script {str(path)!r}: {error}", "give a JSON list of when/replies rules"
             ) from None

@@ -193,7 +193,7 @@ class ServerEngine:
             raise Failed(f"gave no answer within {self._settings.timeout:g} s") from None
         except NoConnection as error:
             raise Failed(f"does not answer ({error})", connection=True) from None
-        except msgspec.DecodeError as error:
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise Failed(f"gave a malformed answer: {server.clean(str(error))}") from None
 
     def _error(self, server: Server, refusal: Refusal) -> Failed | LessContext | MachineryError:

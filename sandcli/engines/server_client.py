@@ -190,7 +190,7 @@ class Server:
             raise Unusable(f"does not answer ({reason(error)})") from None
         try:
             return msgspec.json.decode(content, type=_Listing).data
-        except msgspec.DecodeError:
+        except (msgspec.DecodeError, UnicodeDecodeError):
             kind = "HTML" if content.lstrip().startswith(b"<") else "something else"
         raise Unusable(f"answers with {kind}, not with an OpenAI-compatible API", _ADDRESS, final=True)
 

@@ -95,7 +95,7 @@ def test_adapter_of_a_hub_model_has_its_end_tokens_and_context(tmp_path: Path, m
     base = publish(LLAMA, written(tmp_path / "snapshot", model_type="llama", max_position_embeddings=640))
     asked: list[tuple[str, str | None]] = []
 
-    def downloaded(name: str, revision: str | None) -> Path:
+    def downloaded(name: str, revision: str | None, fetch: bool) -> Path:
         asked.append((name, revision))
         return base
 
@@ -131,3 +131,16 @@ def test_policies_of_models_with_a_nested_language_part_are_compared_with_their_
     assert differences(written(tmp_path / "policy", model_type="gemma3", text_config=full), base) == []
     other = written(tmp_path / "other", model_type="gemma3", text_config=full | {"hidden_size": 32})
     assert differences(other, base) == ["hidden_size 32, not 64"]
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, "[]", "", '{"base_model_name_or_path": null'])
+def test_adapter_config_that_is_none_is_refused_in_one_line(tmp_path: Path, text: str) -> None:
+    (tmp_path / "adapter_config.json").write_text(text)
+    with pytest.raises(UsageError, match="not an adapter's config"):
+        weights_of(tmp_path)
+
+
+def test_config_that_is_nested_too_deep_is_refused_in_one_line(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("[" * 100_000)
+    with pytest.raises(UsageError, match="cannot read the config"):
+        load_config(tmp_path)

@@ -95,7 +95,7 @@ def read_game(path: Path) -> GameFile:
         game = msgspec.json.decode(path.read_bytes(), type=GameFile)
     except OSError as error:
         raise UsageError(f"{path}: {error.strerror}", fix) from None
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise UsageError(f"{path}: not an ALFWorld game: {error}", fix) from None
     if "(domain alfred)" not in game.pddl_domain or "(:domain alfred)" not in game.pddl_problem:
         raise UsageError(f"{path}: not an ALFWorld game: its PDDL domain is not alfred", fix)
@@ -129,7 +129,7 @@ def index(root: Path) -> list[GameEntry]:
 def _cached(cache: Path) -> list[GameEntry]:
     try:
         return msgspec.json.decode(cache.read_bytes(), type=_Index).entries
-    except (OSError, msgspec.DecodeError):
+    except (OSError, msgspec.DecodeError, UnicodeDecodeError):
         return []
 
 

@@ -58,7 +58,7 @@ def _cached(kind: str, domain: str, problem: str, form: type[Data], make: Callab
     path = _path(kind, domain, problem)
     try:
         return msgspec.json.decode(zlib.decompress(path.read_bytes()), type=form)
-    except (OSError, zlib.error, msgspec.DecodeError):  # missing or damaged
+    except (OSError, zlib.error, msgspec.DecodeError, UnicodeDecodeError):  # missing or damaged
         made = make(domain, problem)
         with suppress(OSError):  # without the cache, the next load translates again
             keep(path, zlib.compress(msgspec.json.encode(made), 1))

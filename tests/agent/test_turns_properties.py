@@ -1,0 +1,59 @@
+"""Any text: what is read from a turn is in it, and reading takes time in proportion to its length."""
+
+import time
+
+from hypothesis import Phase, given, settings
+from hypothesis import strategies as st
+
+from sandcli.agent.turns import Turn, has_action_line, normalise, parse, render
+
+PIECES = st.lists(st.sampled_from([*" \t\n\r.!?\"'`a:", "Thought:", "Action:"]), min_size=1, max_size=4).map("".join)
+TEXTS = st.lists(
+    st.sampled_from(["Thought:", "Action:", "\n", " ", "\t", "look", "\u2028", "\r"]) | st.text(max_size=3)
+)
+NOISE = 0.2
+"""Seconds of this process that a short measurement may be wrong by."""
+
+
+@given(TEXTS.map("".join))
+def test_turn_holds_only_what_the_text_holds(text: str) -> None:
+    turn = parse(text)
+    if turn is None:
+        return
+    assert turn.thought in text and turn.action in text
+    assert normalise(turn.action) and "\n" not in turn.action
+    assert not has_action_line(turn.thought)
+    assert parse(render(*turn)) == turn
+
+
+@given(TEXTS.map("".join), TEXTS.map("".join))
+def test_what_follows_the_action_line_changes_nothing(text: str, more: str) -> None:
+    turn = parse(text)
+    if turn is not None:
+        assert parse(f"{text}\n{more}") == turn
+
+
+@given(st.lists(st.text(), max_size=3))
+def test_text_without_an_action_line_is_no_turn(lines: list[str]) -> None:
+    text = "\n".join(lines)
+    assert has_action_line(text) or parse(text) is None
+
+
+@settings(max_examples=40, phases=[Phase.generate])
+@given(st.sampled_from(["Thought:", "Action:", ""]), PIECES, st.sampled_from(["", "x", "\nAction: x"]))
+def test_reading_four_times_the_text_takes_about_four_times_as_long(begin: str, piece: str, end: str) -> None:
+    def seconds(length: int) -> float:
+        text = begin + piece * (length // len(piece)) + end
+        started = time.process_time()
+        parse(text)
+        normalise(text)
+        return time.process_time() - started
+
+    took = seconds(400)
+    for length in (1_600, 6_400, 25_600, 102_400):
+        before, took = took, seconds(length)
+        assert took < 8 * before + NOISE
+
+
+def test_turn_is_a_pair() -> None:
+    assert parse("Action: look") == Turn("", "look")
