@@ -32,7 +32,7 @@ def wanted_rows(world: World, source: Path, rows: Iterable[Row]) -> dict[str, Wa
             unit = Wanted(None, why="an id occurs twice")
         wanted[name if unit.task else ", ".join(filter(None, (name, row.where)))] = unit
     if all(unit.task is None for unit in wanted.values()):
-        first = next(f"{name}: {unit.why}" for name, unit in wanted.items())
+        first = next(f"{name!r}: {unit.why}" for name, unit in wanted.items())
         raise UsageError(
             f"{source}: none of its {len(wanted)} rows can be used; {first}",
             f"choose trajectories of {world.name}, or set env.name and env.games to the data's world",

@@ -134,7 +134,7 @@ def test_import_that_accepts_nothing_fails_in_one_line(root: Path, tmp_path: Pat
 def test_data_of_another_world_are_refused_in_one_line_before_anything_is_started(root: Path, tmp_path: Path) -> None:
     source = write(tmp_path / "rows.json", row("9_412"), row("9_413"))
     with pytest.raises(
-        UsageError, match=r"none of its 2 rows can be used; 9_412, row 1: .*'9_412' names no toy task"
+        UsageError, match=r"none of its 2 rows can be used; '9_412, row 1': .*'9_412' names no toy task"
     ) as caught:
         collect(root, source)
     assert "set env.name and env.games to the data's world" in caught.value.fix

@@ -16,9 +16,11 @@ from sandcli.core.store import Journal, Records
 from sandcli.engines.scripted import ScriptedEngine
 from sandcli.envs.alfworld.files import read_game
 from sandcli.errors import SandError
-from sandcli.importers.eto import read_trajectories
+from sandcli.importers.rows import read_rows
 from sandcli.models import locate
 from sandcli.records import Critique, Failure, Trajectory
+from sandcli.stages.recorded import wanted_rows
+from tests.toyworld import ToyWorld
 
 WHOLE: dict[str, Any] = {
     "rows": [
@@ -59,7 +61,7 @@ class Reader(NamedTuple):
 
 
 READERS = [
-    Reader("rows.json", "rows", read_trajectories),
+    Reader("rows.json", "rows", lambda path: wanted_rows(ToyWorld(), path, read_rows(path))),
     Reader("rules.json", "rules", ScriptedEngine.load),
     Reader("manifests/critique.json", "manifest", lambda path: _artifact(path).manifest()),
     Reader("manifests/critique.json.part", "manifest", lambda path: _artifact(path).manifest(part=True)),

@@ -1,15 +1,16 @@
 """Any file: the importer reads it or refuses it in one line; what stands before the task changes nothing."""
 
 import json
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from sandcli.agent.turns import has_action_line, render
 from sandcli.errors import UsageError
-from sandcli.importers.eto import read_trajectories
+from sandcli.importers.conversations import RecordedTrajectory, UnusableRow, read_row, read_trajectory
+from sandcli.importers.rows import read_rows
 from tests.agent.texts import ACTIONS, THOUGHTS
 
 ONE_FILE = [HealthCheck.function_scoped_fixture]
@@ -25,12 +26,17 @@ MESSAGES = st.fixed_dictionaries(
 ROWS = st.fixed_dictionaries({}, optional={"id": JSON, "conversations": st.lists(MESSAGES, max_size=4) | JSON})
 
 
-def refused_or_read(path: Path) -> list[Any]:
+def read(path: Path) -> list[RecordedTrajectory]:
+    return [read_trajectory(read_row(row.content)) for row in read_rows(path)]
+
+
+def refused_or_read(path: Path) -> None:
     try:
-        return list(read_trajectories(path))
+        for row in read_rows(path):
+            with suppress(UnusableRow):
+                read_trajectory(read_row(row.content))
     except UsageError as error:
         assert str(path) in error.what and "\n" not in error.what and error.fix
-        return []
 
 
 @settings(max_examples=60, suppress_health_check=ONE_FILE)
@@ -57,10 +63,10 @@ def test_preamble_of_any_length_changes_nothing(
         said += [("gpt", render(thought, action)), ("human", observation)]
     before = [message for asked, answered in preamble for message in (("human", asked), ("gpt", answered))]
     path = tmp_path / "rows.json"
-    read = []
+    found = []
     for messages in (said, before + said):
         row = {"id": "a", "conversations": [{"from": who, "value": text} for who, text in messages]}
         path.write_text(json.dumps([row]))
-        read.append(read_trajectories(path))
-    assert read[0] == read[1]
-    assert [turn.action for turn in read[0][0].turns] == [action for _, action, _ in turns]
+        found.append(read(path))
+    assert found[0] == found[1]
+    assert [turn.action for turn in found[0][0].turns] == [action for _, action, _ in turns]
