@@ -4,24 +4,20 @@
 names, types, bounds and help of its options from these signatures. Nothing heavy is imported before a call.
 """
 
-import contextlib
-import functools
-import inspect
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Mapping
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Generic, ParamSpec, TypeAlias, TypeVar, Union
+from typing import TYPE_CHECKING, Annotated, TypeAlias, Union
 
 from msgspec import Meta
+
+from sandcli.verb import Verb
 
 if TYPE_CHECKING:
     from sandcli.config import Scalar
     from sandcli.core.artifact import StageName
     from sandcli.core.run import Run
     from sandcli.core.stage import Options, Summary
-
-Q = ParamSpec("Q")
-T = TypeVar("T")
 
 RunLike: TypeAlias = Union["Run", str, PathLike[str]]
 """A run, or the path of its directory."""
@@ -40,66 +36,6 @@ AcceptStale = Annotated[
 ]
 AcceptFailures = Annotated[bool, Meta(description="Finish without the units that failed for technical reasons.")]
 DryRun = Annotated[bool, Meta(description="Say what would be done, and do nothing.")]
-
-
-class Verb(Generic[Q, T]):
-    """A function that can be called, or awaited through `aio`."""
-
-    def __init__(self, function: Callable[Q, Coroutine[Any, Any, T]]) -> None:
-        self._function = function
-        functools.update_wrapper(self, function)
-
-    def __call__(self, *args: Q.args, **kwargs: Q.kwargs) -> T:
-        """Run to the end. In a notebook, whose event loop is busy with the call itself, a thread does the work."""
-        import asyncio
-
-        coroutine = self.aio(*args, **kwargs)
-        try:
-            asyncio.get_running_loop()
-        except RuntimeError:
-            busy = False
-        else:
-            busy = True
-        return _run_in_thread(coroutine) if busy else asyncio.run(coroutine)
-
-    def aio(self, *args: Q.args, **kwargs: Q.kwargs) -> Coroutine[Any, Any, T]:
-        """The same as a coroutine. Raises `UsageError` for an argument below its bound."""
-        _check_bounds(self._function, *args, **kwargs)
-        return self._function(*args, **kwargs)
-
-
-def _check_bounds(function: Callable[Q, object], *args: Q.args, **kwargs: Q.kwargs) -> None:
-    from sandcli.errors import UsageError
-
-    signature = inspect.signature(function)
-    for name, value in signature.bind(*args, **kwargs).arguments.items():
-        for meta in getattr(signature.parameters[name].annotation, "__metadata__", ()):
-            if meta.ge is not None and isinstance(value, int | float) and value < meta.ge:
-                raise UsageError(f"{name} is {value}", f"pass {name}={meta.ge} or more")
-
-
-def _run_in_thread(coroutine: Coroutine[Any, Any, T]) -> T:
-    """Run a coroutine in an event loop of its own. Ctrl-C in the calling thread cancels it, as `asyncio.run` does."""
-    import asyncio
-    from concurrent.futures import Future, ThreadPoolExecutor
-    from contextvars import copy_context
-
-    begun: Future[tuple[asyncio.AbstractEventLoop, asyncio.Task[T]]] = Future()
-
-    async def main() -> T:
-        task = asyncio.ensure_future(coroutine)
-        begun.set_result((asyncio.get_running_loop(), task))
-        return await task
-
-    with ThreadPoolExecutor(1) as thread:
-        result = thread.submit(copy_context().run, asyncio.run, main())
-        try:
-            return result.result()
-        except KeyboardInterrupt:
-            loop, task = begun.result()
-            with contextlib.suppress(RuntimeError):  # the loop is closed: the work has just ended
-                loop.call_soon_threadsafe(task.cancel)
-            raise
 
 
 def init(

@@ -6,7 +6,8 @@ from typing import Any, NamedTuple, get_type_hints
 
 from msgspec import Meta
 
-from sandcli.settings import Effect, Settings
+from sandcli.effects import Effect
+from sandcli.settings import Settings
 
 
 class Field(NamedTuple):

@@ -4,27 +4,12 @@ A setting is named by table and key: `sample.n` is `n` under `[sample]`. `sandcl
 """
 
 import os
-from enum import Enum
 from typing import Annotated, Literal
 
 import msgspec
 from msgspec import Meta
 
-
-class Effect(Enum):
-    """What changing a setting does to artifacts that exist already.
-
-    A setting without a mark has the effect `CONTENT`: every stage that names its table becomes stale. The other marks
-    are for settings that provably do not change what a stage records.
-    """
-
-    CONTENT = "changes what is recorded"
-    SCOPE = "asks for more or fewer units; those that are recorded stay valid"
-    REFERENCE = "names something that is identified by its content instead"
-    COMPUTE = "changes how things are computed, not what"
-
-
-SCOPE, REFERENCE, COMPUTE = Effect.SCOPE, Effect.REFERENCE, Effect.COMPUTE
+from sandcli.effects import COMPUTE, REFERENCE, SCOPE
 
 LONGEST = 1_000_000
 """Seconds that anything may be waited for, 11 days: the system's own clocks and calls end at some larger number."""

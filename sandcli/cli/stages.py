@@ -19,6 +19,7 @@ from sandcli.cli.output import context_of, print_next, print_summary
 if TYPE_CHECKING:
     from sandcli.core.artifact import StageName
     from sandcli.core.stage import Summary
+    from sandcli.verb import Verb
 
 
 @app.command()
@@ -45,7 +46,7 @@ def init(
     print_next(f"made {run}; settings are in {run / 'sand.toml'}", after)
 
 
-def _command(stage: "StageName", verb: "api.Verb[..., Summary]") -> Callable[..., None]:
+def _command(stage: "StageName", verb: "Verb[..., Summary]") -> Callable[..., None]:
     """The command of a verb: the same options, `--run`, `--if-needed` and `--json`."""
 
     def command(run: Path, if_needed: bool, as_json: bool, **options: Any) -> None:

@@ -15,6 +15,7 @@ from sandcli.core.artifact import Artifact, StageName
 from sandcli.core.context import Context, model_fingerprint
 from sandcli.core.manifest import SCHEMA, Identity, Manifest
 from sandcli.core.store import Keyed
+from sandcli.effects import SCOPE, Effect
 from sandcli.engines.base import Engine, Model
 from sandcli.envs.pool import Pool
 from sandcli.errors import Exit
@@ -22,7 +23,7 @@ from sandcli.fields import values_with
 from sandcli.models import fingerprint
 from sandcli.prompts import digest as text_digest
 from sandcli.records import Failure, Key, encoded
-from sandcli.settings import SCOPE, Effect, Settings
+from sandcli.settings import Settings
 
 P = TypeVar("P")
 R = TypeVar("R", bound=Keyed)

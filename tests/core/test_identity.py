@@ -14,9 +14,10 @@ from sandcli.core.planner import inspect
 from sandcli.core.run import Run
 from sandcli.core.runner import run_stage
 from sandcli.core.stage import Options
+from sandcli.effects import Effect
 from sandcli.fields import Field, fields
 from sandcli.pipeline import TABLE, row
-from sandcli.settings import Effect, Settings
+from sandcli.settings import Settings
 from tests.helpers import context, make_run
 
 JSONL: tuple[StageName, ...] = ("collect", "sample", "rollout", "critique", "synthesize", "eval")
