@@ -37,30 +37,36 @@ async def attempt(
 
 
 async def _write(engine: Engine, messages: list[Message], sampling: Sampling) -> Completion:
-    """What the base model writes after the opening. If it stops without a conclusion, it is asked to conclude."""
-    (first,) = await engine.generate(messages, sampling)
-    if first.finish == "length" or conclusion(first.text, ()):
+    """What the base model writes after the opening, in two parts: the body, and the sentence that concludes it.
+
+    So a model that does not conclude is asked to, and one that would write on after its conclusion stops there.
+    """
+    (first,) = await engine.generate(messages, sampling._replace(stop=(*sampling.stop, CONCLUSION)))
+    if first.finish == "length" or conclusion(first.text, ()):  # in other words, such as `Therefore, I will`
         return first
     said = f"{first.text.rstrip()} {CONCLUSION}"
-    (second,) = await engine.generate(_continued(messages, said), sampling)
+    (second,) = await engine.generate(_continued(messages, said), _one_sentence(sampling))
     return Completion(f"{said}{second.text}", first.tokens + second.tokens, second.finish)
 
 
 async def write_guided(engine: Engine, question: Question, sampling: Sampling) -> Completion:
     """The same, after one sentence on each option, which starts with the verdict of its critique."""
     said, tokens = "", 0
-    one_sentence = sampling._replace(stop=(*sampling.stop, ". ", "\n"))
     for option in question.order:
         with_it = f' With "{option.action}" I'
         begun = not said and question.messages[-1].content.endswith(with_it)
         said += ("" if begun else with_it) + _foreseen(option.critique)
-        (part,) = await engine.generate(_continued(question.messages, said), one_sentence)
+        (part,) = await engine.generate(_continued(question.messages, said), _one_sentence(sampling))
         tokens += part.tokens
         if part.finish == "length" or not part.text.strip(" ."):
             return Completion(said, tokens, "length")  # an empty or cut sentence is no analysis
         said += f" {part.text.strip().rstrip('.')}."
     rest = await _write(engine, _continued(question.messages, said), sampling)
     return Completion(f"{said}{rest.text}", tokens + rest.tokens, rest.finish)
+
+
+def _one_sentence(sampling: Sampling) -> Sampling:
+    return sampling._replace(stop=(*sampling.stop, ". ", "\n"))
 
 
 def _foreseen(critique: str) -> str:
