@@ -20,7 +20,8 @@ from sandcli.engines.configs import first_line, load_config
 from sandcli.errors import PrerequisiteError, UsageError
 
 disable_progress_bar()  # a stage shows its own progress
-logging.getLogger("transformers.modeling_utils").setLevel(logging.ERROR)  # tables of weights, which are checked here
+for _name in ("modeling_utils", "distributed.tensor_parallel"):  # tables of weights, which are checked here; and notes
+    logging.getLogger(f"transformers.{_name}").setLevel(logging.ERROR)  # on tensor parallelism, which is not used
 
 _NAMED = 3
 """Weights that an error names; a model may lack thousands."""

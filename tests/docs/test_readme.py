@@ -79,6 +79,7 @@ def toy_settings(tiny: Path, folder: Path) -> dict[str, str]:
         "SAND_ENGINE_SCRIPT": str(write_rules(folder / "rules.json")),
         "SAND_MODEL_BASE": str(tiny),
         "SAND_COLLECT_THOUGHTS": "none",
+        "SAND_PROMPTS_SET": "compact",
         "SAND_SFT_EPOCHS": "1",
         "SAND_TRAIN_EPOCHS": "1",
     }

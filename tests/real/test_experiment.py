@@ -12,7 +12,7 @@ pytestmark = pytest.mark.real
 
 SETTINGS = (
     "env.name=tests.toyworld:ToyWorld env.tasks=fetch env.simplifications=none engine.kind=scripted "
-    "collect.thoughts=none sft.epochs=1 train.epochs=1"
+    "collect.thoughts=none prompts.set=compact sft.epochs=1 train.epochs=1"
 )
 
 
