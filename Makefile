@@ -122,7 +122,7 @@ test: $(READY) $(COMPILED)  ## every test, the real simulator and the real small
 test-fast: $(READY)  ## the tests without a real simulator or model, and without the slow ones
 	.venv/bin/python -m pytest $(PARALLEL) -m "not real and not slow" --ignore tests/real
 
-torture: $(READY)  ## kills, I/O errors, damage and malformed input for MINUTES (10); repeat a fault: make torture CASE=NAME
+torture: $(READY)  ## inject kills, I/O errors, damage and malformed input for MINUTES (10); repeat a fault: make torture CASE=NAME
 	.venv/bin/python -m tests.torture --minutes $(MINUTES) --seed $(SEED) $(if $(CASE),--case '$(CASE)')
 
 docs: $(READY)  ## build the documentation site in site/
