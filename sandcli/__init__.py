@@ -37,5 +37,5 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    """What completion offers, imported or not."""
+    """The names that completion offers, whether imported yet or not."""
     return sorted({*globals(), *__all__})

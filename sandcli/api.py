@@ -71,7 +71,7 @@ async def collect(
     ] = None,
     strict: Annotated[bool, Meta(description="Accept a recorded trajectory only if it replays word for word.")] = False,
     as_recorded: Annotated[
-        bool, Meta(description="Keep the recorded texts instead of the replay's: only to train on.")
+        bool, Meta(description="Keep the recorded texts instead of the replay's; for training only.")
     ] = False,
     thoughts: Annotated[str | None, Meta(description="base: the base model writes them; none: no thoughts.")] = None,
     expert: Annotated[
@@ -208,7 +208,7 @@ async def evaluate(
     *,
     splits: Annotated[str | None, Meta(description="Comma list of train, seen, unseen.")] = None,
     models: Annotated[str | None, Meta(description="Comma list of model, sft, base, or folders.")] = None,
-    deliberation: Annotated[str | None, Meta(description="Comma list of free, never, always.")] = None,
+    deliberation: Annotated[str | None, Meta(description="Comma-separated list of free, never, always.")] = None,
     limit: Limit = None,
     engine: EngineKind = None,
     workers: Workers = None,
@@ -259,7 +259,7 @@ def as_run(run: RunLike) -> "Run":
 
 
 def _found(source: Path | None) -> str | None:
-    """A path of the caller's, or a name on the hub."""
+    """A path given by the caller, or a name on the hub."""
     if source is None:
         return None
     path = Path(source)

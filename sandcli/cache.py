@@ -10,7 +10,7 @@ from pathlib import Path
 from sandcli.errors import PrerequisiteError
 
 _NO_HOME = Path("/dev/null")
-"""The home of a user without one: nothing is there, and nothing can be written there."""
+"""Stands for the home folder of a user who has none: it is empty and cannot be written to."""
 
 _OLD = 24 * 3600
 """Seconds after which a temporary file belongs to a process that was killed."""
@@ -28,7 +28,7 @@ def cache_folder() -> Path:
 
 @contextlib.contextmanager
 def needed() -> Iterator[None]:
-    """Around work that cannot do without the cache: turns `OSError` into an error with a fix."""
+    """Turn an `OSError` in work that needs the cache into an error with a fix."""
     try:
         yield
     except OSError as error:
@@ -38,7 +38,7 @@ def needed() -> Iterator[None]:
 
 
 def keep(path: Path, content: bytes, private: bool = True) -> None:
-    """Write a file atomically, also if others write it at the same time. Only this user can read a `private` one."""
+    """Write a file atomically, even if others write it at the same time. Only this user can read a `private` file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     remove_old(path.parent, "*.tmp", _OLD)
     temporary = path.with_name(f"{path.name}.{secrets.token_hex(8)}.tmp")
@@ -55,7 +55,7 @@ def keep(path: Path, content: bytes, private: bool = True) -> None:
 
 
 def remove_old(folder: Path, pattern: str, seconds: float) -> None:
-    """Delete the files that processes left behind when they were killed, so many seconds ago or more."""
+    """Delete the files of killed processes that are at least this many seconds old."""
     for path in folder.glob(pattern):
         with contextlib.suppress(OSError):
             if path.is_file() and time.time() - path.stat().st_mtime >= seconds:

@@ -23,10 +23,10 @@ from sandcli.settings import Settings
 FILE = "sand.toml"
 
 _SHOWN = 80
-"""How many characters of a wrong value are quoted."""
+"""How many characters of an invalid value a message quotes."""
 
 _CLEAN = re.compile(r"[^\ud800-\udfff]*")
-"""Text without halves of surrogate pairs, which stand for bytes that are not UTF-8."""
+"""The text without lone surrogates, which stand for bytes that are not UTF-8."""
 
 Scalar = str | int | float | bool | list[str]
 
@@ -96,7 +96,7 @@ def template(values: Mapping[str, Scalar]) -> str:
 
 
 def _toml(value: Scalar) -> str:
-    """The JSON of a scalar or list is TOML too, except for one control character."""
+    """A scalar or list as TOML: its JSON is also TOML, except for one control character."""
     return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
@@ -176,12 +176,12 @@ def _refuse_unwritable(value: Scalar) -> None:
 
 
 def without_password(url: str) -> str:
-    """A URL, or what was meant as one or several, that is safe to show."""
+    """A text that was meant as one or several URLs, made safe to show."""
     return re.sub(r"^([^/@]*//)?.*@", r"\1***@", url, flags=re.DOTALL)
 
 
 def showable(name: str, value: Any) -> Any:
-    """A setting's value without the passwords of URLs."""
+    """A setting's value without passwords in URLs."""
     if name != "engine.urls":
         return value
     return [without_password(str(url)) for url in value] if isinstance(value, list) else without_password(str(value))
@@ -190,7 +190,9 @@ def showable(name: str, value: Any) -> Any:
 def shown(name: str, value: Any) -> str:
     """A setting's value for a message: without passwords, and short."""
     safe = showable(name, value)
-    text = hex(safe) if isinstance(safe, int) and safe.bit_length() > 64 else repr(safe)  # repr ends at 4,300 digits
+    text = (
+        hex(safe) if isinstance(safe, int) and safe.bit_length() > 64 else repr(safe)
+    )  # repr fails above 4,300 digits
     return text if len(text) <= _SHOWN else text[:_SHOWN] + "..."
 
 

@@ -23,7 +23,7 @@ from sandcli.terminal import literal
 
 _REQUIRED = ("aiohttp", "py4j", "scienceworld", "transformers")
 _LOCAL = ("torch", "trl", "peft")
-"""What loads and trains models on this machine. A base install has none of it: its models are on servers."""
+"""The packages that load and train models on this machine. A base install has none: its models are on servers."""
 
 _DISK_GIB = 5
 _OTHER_CACHE = "set XDG_CACHE_HOME to a folder that you can write to"

@@ -1,18 +1,18 @@
-"""What changing a setting does to artifacts that exist: the marks of the settings in `sandcli.settings`."""
+"""How a change of a setting affects existing artifacts: the marks of the settings in `sandcli.settings`."""
 
 from enum import Enum
 
 
 class Effect(Enum):
-    """What changing a setting does to artifacts that exist already.
+    """How a change of a setting affects existing artifacts.
 
     A setting without a mark has the effect `CONTENT`: every stage that names its table becomes stale. The other marks
     are for settings that provably do not change what a stage records.
     """
 
     CONTENT = "changes what is recorded"
-    SCOPE = "asks for more or fewer units; those that are recorded stay valid"
-    REFERENCE = "names something that is identified by its content instead"
+    SCOPE = "asks for more or fewer units; recorded ones stay valid"
+    REFERENCE = "names something that is identified by its content"
     COMPUTE = "changes how things are computed, not what"
 
 

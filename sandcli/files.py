@@ -10,7 +10,7 @@ from pathlib import Path
 from sandcli.errors import PrerequisiteError
 
 _NO_FSYNC = (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS)
-"""How a file system says that it cannot fsync a folder; its renames are durable in its own way, or not at all."""
+"""Errors of file systems that cannot fsync a folder: whether their renames are durable is up to them."""
 
 
 def write_atomic(path: Path, chunks: Iterable[bytes]) -> None:
@@ -19,14 +19,14 @@ def write_atomic(path: Path, chunks: Iterable[bytes]) -> None:
 
 
 def rename_durably(temporary: Path, path: Path) -> None:
-    """Put a file in place of another, or of none, so that a power failure leaves one of the two."""
+    """Replace or create a file so that a power failure leaves either the old state or the new one."""
     with disk_space(path):
         temporary.replace(path)
     fsync_path(path.parent)
 
 
 def move_durably(path: Path, to: Path, below: Path) -> None:
-    """Move a file or folder, making folders on the way from `below`, so that a power failure leaves it in one place."""
+    """Move a file or folder, making missing folders under `below`. A power failure leaves it in one place."""
     with disk_space(to):
         to.parent.mkdir(parents=True, exist_ok=True)
         path.rename(to)
@@ -58,7 +58,7 @@ def end_with_newline(path: Path) -> None:
 
 
 def follow_umask(folder: Path) -> None:
-    """Give the files in a folder the mode that new files have: libraries write some for their owner alone."""
+    """Give the files in a folder the mode of new files: libraries make some readable by their owner only."""
     with tempfile.TemporaryDirectory(dir=folder) as inside:
         new = Path(inside) / "new"
         new.touch()

@@ -18,6 +18,6 @@ _PIP: dict[Part, str] = {
 
 
 def install_command(part: Part) -> str:
-    """The one command that installs a part: a make target in a checkout, pip elsewhere. vLLM is the one for CPUs."""
+    """The command that installs a part: a make target in a checkout, pip elsewhere. For vLLM, its build for CPUs."""
     in_checkout = (Path(__file__).parents[1] / "Makefile").exists()
     return (_TARGETS if in_checkout else _PIP)[part]

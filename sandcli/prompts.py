@@ -1,4 +1,4 @@
-"""Loads and fills the texts in prompts/: the instruction of each world, and sets of questions to the base model."""
+"""Loads and fills the texts in prompts/: the instruction of each world, and the sets of questions to the base model."""
 
 import hashlib
 import re
@@ -10,7 +10,7 @@ from sandcli.errors import PrerequisiteError, UsageError
 from sandcli.messages import Message
 
 SETS = ("standard", "compact")
-"""The sets that come with the program: for instruction models of 7B and more, and for much smaller ones."""
+"""The built-in sets: for instruction-tuned models of 7B and more, and for much smaller ones."""
 
 _PACKAGED = Path(__file__).with_name("_prompts")
 _CHECKOUT = Path(__file__).parent.parent / "prompts"
@@ -45,9 +45,9 @@ def digest(text: str) -> str:
 
 
 class Prompts(NamedTuple):
-    """A set of questions to the base model: one of `SETS`, or a folder of the user's own.
+    """A set of questions to the base model: one of `SETS`, or the user's own folder.
 
-    A folder need not hold every file: the standard set has the rest.
+    Files that the folder lacks come from the standard set.
     """
 
     name: str = "standard"
@@ -68,8 +68,8 @@ class Prompts(NamedTuple):
         """The question as messages, every `{slot}` replaced.
 
         The file holds its messages under `# system`, `# user` and `# assistant` headings; earlier exchanges are worked
-        examples, and the model continues a last message of the assistant. Values may contain braces and headings.
-        Raises `UsageError` if the file is not of this form.
+        examples, and the model continues a final assistant message. Values may contain braces and headings.
+        Raises `UsageError` if the file does not have this form.
         """
         parts = _HEADING.split(self.load(name))[1:]
         roles, texts = parts[::2], parts[1::2]

@@ -15,7 +15,7 @@ Share = Annotated[float, Meta(ge=0, le=1)]
 """A score or reward."""
 
 Count = Annotated[int, Meta(ge=0)]
-"""A number of things, or a place in a list."""
+"""A count, or a place in a list."""
 
 Key = tuple[str | int, ...]
 End = Literal["done", "max_steps", "invalid_actions", "context"]
@@ -25,7 +25,7 @@ _UNPAIRED = re.compile(r"[\ud800-\udfff]")
 
 
 def storable(text: str) -> tuple[str, int]:
-    """The text with U+FFFD for every character that UTF-8 cannot hold (half of a surrogate pair), and their number."""
+    """The text with U+FFFD for every character that UTF-8 cannot hold (a lone surrogate), and how many there were."""
     return _UNPAIRED.subn("\ufffd", text)
 
 
@@ -196,7 +196,7 @@ class Thought(Record, frozen=True, kw_only=True):
 
 
 Deliberation = Literal["free", "never", "always"]
-"""Whether an agent deliberates: as it chooses, or kept from it or made to at every turn."""
+"""Whether an agent deliberates: as it chooses, never, or at every turn."""
 
 
 class Episode(Record, frozen=True, kw_only=True):

@@ -12,7 +12,7 @@ from msgspec import Meta
 from sandcli.effects import COMPUTE, REFERENCE, SCOPE
 
 LONGEST = 1_000_000
-"""Seconds that anything may be waited for, 11 days: the system's own clocks and calls end at some larger number."""
+"""The longest time to wait for anything, in seconds (11 days): calls of the system fail above some larger number."""
 
 
 class Table(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -106,7 +106,7 @@ class CollectSettings(Table, frozen=True, kw_only=True):
         Literal["replayed", "strict", "as-recorded"],
         Meta(
             description="recorded trajectories: replayed takes texts from the replay, strict only accepts what replays "
-            "word for word, as-recorded keeps the recorded texts (only to train on)"
+            "word for word, as-recorded keeps the recorded texts (for training only)"
         ),
     ] = "replayed"
     thoughts: Annotated[
@@ -148,8 +148,8 @@ class PromptSettings(Table, frozen=True, kw_only=True):
     set: Annotated[
         str,
         Meta(
-            description="standard (for instruction models of 7B and more), compact (for much smaller ones), or a "
-            "folder with texts of your own"
+            description="standard (for instruction-tuned models of 7B and more), compact (for much smaller ones), or a "
+            "folder with your own prompts"
         ),
         REFERENCE,
     ] = "standard"
@@ -157,8 +157,8 @@ class PromptSettings(Table, frozen=True, kw_only=True):
         int,
         Meta(
             ge=0,
-            description="older observations shown, in tokens of 4 characters, of the history and of a rollout each; "
-            "the newest one is always shown whole",
+            description="budget for older observations, in tokens of 4 characters, for the history and a rollout each; "
+            "the newest one is always shown in full",
         ),
     ] = 1500
 
@@ -249,7 +249,7 @@ class EvalSettings(Table, frozen=True, kw_only=True):
         list[str],
         Meta(
             description="whether a turn deliberates: free (as the agent chooses), never (it begins with its action), "
-            "always (it begins as a deliberation does); with several, each model plays once with each"
+            "always (it begins as a deliberation); if there are several, each model plays once with each"
         ),
         SCOPE,
     ] = msgspec.field(default_factory=lambda: ["free"])

@@ -22,9 +22,9 @@ from sandcli.terminal import entry, literal
 
 _COLOURS = {"done": "green", "wider": "green", "partial": "yellow", "stale": "red", "unclear": "red", "missing": "dim"}
 _FAILED = 10
-"""Failed units that are listed."""
+"""How many failed units are listed."""
 
-_DIFFERENT = "accepted, with other text than was recorded"
+_DIFFERENT = "accepted, with texts that differ from the recording"
 
 
 class StageStatus(NamedTuple):
@@ -93,7 +93,7 @@ def status_view(stages: Sequence[StageStatus]) -> Iterator[RenderableType]:
 
 
 def summary_view(manifest: Manifest) -> Iterator[RenderableType]:
-    """What a stage did: counts and rates in a table, then what it left out and what differs, by kind."""
+    """A stage's summary: counts and rates in a table, then what it left out and what differs, by kind."""
     table = Table(title=literal(manifest.stage), show_header=False)
     rows: dict[str, int | float] = {**manifest.counts, **manifest.figures}
     if manifest.tokens:
@@ -109,11 +109,11 @@ def summary_view(manifest: Manifest) -> Iterator[RenderableType]:
 
 
 _Kinds = Mapping[str, tuple[int, str]]
-"""How many units there are of each kind, and the first of them."""
+"""How many units of each kind there are, and the first of them."""
 
 
 def _by_kind(left_out: Mapping[str, str]) -> _Kinds:
-    """Units that were left out by the kind of their reason: what it says before the first colon."""
+    """Units that were left out, by the kind of their reason: the text before the first colon."""
     kinds: dict[str, tuple[int, str]] = {}
     for unit, reason in left_out.items():
         kind, _, detail = reason.partition(": ")

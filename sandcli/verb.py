@@ -1,4 +1,4 @@
-"""A function that works from a script, in a notebook and under an event loop: what every command of the library is."""
+"""Functions that work in scripts, in notebooks and under an event loop: the library has one for every command."""
 
 import contextlib
 import functools
@@ -11,14 +11,14 @@ T = TypeVar("T")
 
 
 class Verb(Generic[Q, T]):
-    """A function that can be called, or awaited through `aio`."""
+    """A function that can be called, or awaited as `aio`."""
 
     def __init__(self, function: Callable[Q, Coroutine[Any, Any, T]]) -> None:
         self._function = function
         functools.update_wrapper(self, function)
 
     def __call__(self, *args: Q.args, **kwargs: Q.kwargs) -> T:
-        """Run to the end. In a notebook, whose event loop is busy with the call itself, a thread does the work."""
+        """Run to the end. In a notebook, whose event loop is busy with this call, a thread does the work."""
         import asyncio
 
         coroutine = self.aio(*args, **kwargs)
@@ -31,7 +31,7 @@ class Verb(Generic[Q, T]):
         return _run_in_thread(coroutine) if busy else asyncio.run(coroutine)
 
     def aio(self, *args: Q.args, **kwargs: Q.kwargs) -> Coroutine[Any, Any, T]:
-        """The same as a coroutine. Raises `UsageError` for an argument below its bound."""
+        """The same as a coroutine. Raises `UsageError` for an argument below its lower bound."""
         _check_bounds(self._function, *args, **kwargs)
         return self._function(*args, **kwargs)
 
@@ -65,6 +65,6 @@ def _run_in_thread(coroutine: Coroutine[Any, Any, T]) -> T:
             return result.result()
         except KeyboardInterrupt:
             loop, task = begun.result()
-            with contextlib.suppress(RuntimeError):  # the loop is closed: the work has just ended
+            with contextlib.suppress(RuntimeError):  # the loop is closed: the work has already ended
                 loop.call_soon_threadsafe(task.cancel)
             raise

@@ -216,7 +216,7 @@ THOUGHTS = [
         "step": 0,
         "thought": DELIBERATION,
         "attempts": 2,
-        "rejected": ["speaks of what the agent cannot know"],
+        "rejected": ["mentions what the agent cannot know"],
         "tokens": 10 + 14 + 5,
         "candidate": 0,
     },

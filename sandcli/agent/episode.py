@@ -46,7 +46,7 @@ async def play(
 ) -> Played:
     """Let the agent act until the episode ends.
 
-    `history` ends where the agent's next turn begins; `sampling(t)` says how turn t is generated, and every turn begins
+    `history` ends where the agent's next turn begins; `sampling(t)` gives the sampling of turn t, and every turn begins
     with `opening`. A turn without an action costs a step and does not touch the world. A full context ends the episode
     and is recorded as such.
     """

@@ -21,7 +21,7 @@ def opening(actions: Sequence[str]) -> str:
 
 
 TURN_OPENINGS = {"free": "", "never": "Action:", "always": f"Thought: {opening(())}"}
-"""How every turn of an agent begins that deliberates as it chooses, never, or always."""
+"""What every turn of an agent starts with if it deliberates as it chooses, never, or always."""
 
 
 def listed_options(thought: str) -> list[str]:

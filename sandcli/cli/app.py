@@ -40,7 +40,7 @@ def every_command(
 def main() -> None:
     """The `sand` command. Errors are printed as one line on what went wrong and one on how to fix it."""
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # a terminal may not have every character
+        sys.stdout.reconfigure(errors="backslashreplace")  # the terminal may not support every character
     try:
         app()
     except KeyboardInterrupt:

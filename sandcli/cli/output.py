@@ -87,7 +87,7 @@ def print_data(parts: "Iterable[RenderableType]") -> None:
 
 
 def print_text(text: str) -> None:
-    """Print lines that a terminal may get, and so without control characters."""
+    """Print lines, with control characters made visible: they may reach a terminal."""
     from sandcli.terminal import visible
 
     with _reader():
@@ -101,11 +101,11 @@ def print_json(value: Any) -> None:
 
 @contextlib.contextmanager
 def _reader() -> Iterator[None]:
-    """End as other programs do if the reader of the output ends, such as `| head`."""
+    """End quietly, as other programs do, if the reader of the output (such as `| head`) has ended."""
     try:
         yield
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is still in the buffer
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # where the rest of the buffer goes
         raise typer.Exit(128 + signal.SIGPIPE) from None
 
 

@@ -99,16 +99,16 @@ class Artifact(Generic[R]):
         if made is None and note.exists():
             raise PrerequisiteError(
                 f"{path} cannot be checked: {note} is damaged",
-                f"{self.command} --accept-stale keeps it as it is, --force makes it again",
+                f"{self.command} --accept-stale keeps it as it is, --force redoes it",
             )
         known = hash_of(made) if made else ""
         if known and known == fingerprint(path):
             return
         if self.record is not None and path == self.path:
             Records(path, self.record).find_damage()  # if a line is damaged, its number says more
-        if not known:  # it was put there by hand: what its lines say is all there is to check
+        if not known:  # it was put there by hand: only its lines can be checked
             return
-        accept = f"{self.command} checks it, redoes units that are missing, and accepts it (--accept-stale: as it is)"
+        accept = f"{self.command} checks it, redoes missing units and accepts it (--accept-stale accepts it as it is)"
         if self.record is None:
             accept = f"{self.command} --accept-stale accepts it"
         raise PrerequisiteError(
@@ -143,7 +143,7 @@ class Artifact(Generic[R]):
         """Remove the manifest of work in progress, and what a kill may have left of a folder's journal."""
         if self.record is None:
             discard(self.journal)
-        if self.note("json.part").exists():  # where nothing can be written, not even this can be tried
+        if self.note("json.part").exists():  # on a read-only file system, unlinking always fails
             self.note("json.part").unlink()
 
     def digests(self) -> dict[str, str]:
@@ -159,7 +159,7 @@ class Artifact(Generic[R]):
 
     def failures(self) -> list[Failure]:
         """The units that failed for technical reasons in the last run. Raises `UsageError` if the list is damaged."""
-        path, what = self.note("failures.jsonl"), "some of the failed units that the manifest counts are not in it"
+        path, what = self.note("failures.jsonl"), "it lacks failed units that the manifest counts"
         try:
             found = list(iter(Records(path, Failure))) if path.exists() else []
             made = None if self.note("json.part").exists() else self.manifest()
@@ -209,13 +209,13 @@ class Artifact(Generic[R]):
         return moved
 
     def put_back(self, moved: Sequence[str]) -> None:
-        """Undo `set_aside`, and remove what was begun since: nothing came of it."""
+        """Undo `set_aside`, and remove what was begun since, because it was not finished."""
         for begun in (self.journal, self.note("failures.jsonl"), self.note("json.part")):
             if begun.is_dir():
                 discard(begun)
             else:
                 begun.unlink(missing_ok=True)
-        for aside in map(Path, reversed(moved)):  # the artifact comes last, after everything about it
+        for aside in map(Path, reversed(moved)):  # the artifact comes last, after its manifest and notes
             back = self.root.joinpath(*aside.relative_to(self.root / "aside").parts[1:])
             if back.is_dir():
                 discard(back)

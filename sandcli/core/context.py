@@ -26,7 +26,7 @@ from sandcli.settings import Settings, worker_count
 
 
 def model_fingerprint(folder: Path) -> str:
-    """A hash of a model's content; that of an adapter also holds its base's."""
+    """A hash of a model's content; an adapter's hash includes its base's."""
     own = fingerprint(folder)
     return f"{own}+{fingerprint(locate(str(weights_of(folder))))}" if is_adapter(folder) else own
 
@@ -167,7 +167,7 @@ class Context:
 
     @asynccontextmanager
     async def pool(self, log: Path = NO_LOG) -> AsyncIterator[Pool]:
-        """Worker processes that hold the world; what it prints goes to `log`. What they took is added to `spent`."""
+        """Worker processes that hold the world; its output goes to `log`. The time they took is added to `spent`."""
         workers = worker_count(self.settings)
         notice(f"environment: {self.world.name} in {workers} worker processes, on {self.world.check_available()}")
         async with Pool(self.world_builder, workers, self.settings.run.timeout, log) as pool:

@@ -81,7 +81,7 @@ def _size(model: Model) -> int:
 
 
 def _past_runs() -> list[PastRun]:
-    """What is known; damaged lines, and those of another version of this program, are skipped."""
+    """The recorded rates; damaged lines and those of other versions of `sand` are skipped."""
     lines: list[bytes] = []
     found = []
     with contextlib.suppress(OSError):

@@ -38,7 +38,7 @@ class Identity(msgspec.Struct, frozen=True):
 
 
 class Spent(msgspec.Struct, frozen=True, kw_only=True):
-    """What making an artifact took, over all processes that worked on it and were not killed; times in seconds.
+    """The cost of making an artifact, over all processes that worked on it and were not killed; times in seconds.
 
     `prompt` tokens, `cached` ones among them, `generated` tokens; `batch` is the mean number of sequences decoded
     together. The waits are summed over all units; `empty` counts completions without text, `replaced` the characters of
@@ -98,9 +98,9 @@ class Manifest(msgspec.Struct, kw_only=True):
 
     `artifact` is the artifact's hash and `derived` that of each file derived from it: both are checked before the
     files are read. `accepted` lists the reasons why it was stale and kept anyway; `left_out` gives the reason for every
-    unit that makes no record, as `kind: detail`; `differences` counts units whose record differs from what it was made
-    from, by kind, and gives the first of each; `forced`: the work began with `--force`.
-    `checksum` is that of the file, without itself.
+    unit without a record, as `kind: detail`; `differences` counts units whose record differs from what it was made
+    from, by kind, and gives the first of each; `forced` is true if the work began with `--force`.
+    `checksum` covers the rest of the file.
     """
 
     stage: str
@@ -142,7 +142,7 @@ def _encode(manifest: Manifest) -> bytes:
 
 
 def _checksum(content: bytes, known: str) -> str:
-    """Of the file's text, so that it holds whatever fields later versions add."""
+    """A checksum of the file's text, so that it also covers fields that later versions add."""
     return hashlib.sha256(content.replace(f'"checksum": "{known}"'.encode(), b"")).hexdigest()[:16]
 
 

@@ -64,7 +64,7 @@ class _Walk(Generic[P, R]):
     def reasons(self) -> Iterator[str]:
         """Why recorded units no longer hold."""
         if self.changed and not self.before:
-            yield f"what its units were made from is not known: {self.stage.artifact.note('units.json')} is lost"
+            yield f"the input of its units is unknown, because {self.stage.artifact.note('units.json')} is lost"
         elif self.changed:
             yield f"{len(self.changed)} units made from other input, first {unit_name(self.changed[0])}"
         gone = [] if self.stage.allow_extra else [key for key in self.recorded.ordered_keys() if key not in self.known]
@@ -96,7 +96,7 @@ def compare(stage: Stage[P, R]) -> tuple[State, dict[str, str]]:
     described = made is not None and not edited and _same_inputs(made, identity) and _lists_failures(artifact)
     if sealed and before and described and made is not None and made.identity == identity:
         return State("done", made.counts.get("units", 1), 0, []), {}
-    lost = not before and made is not None and _same_inputs(made, identity)  # today's digests are those of then
+    lost = not before and made is not None and _same_inputs(made, identity)  # the current digests are the lost ones
     walk: _Walk[P, R] = _Walk(stage, recorded, None if lost else before).through(stage.units())
     reasons = [*_changed_settings(artifact, made, identity), *(walk.reasons() if made else ())]
     count = len(recorded) if artifact.record is not None else int(sealed)
@@ -107,7 +107,7 @@ def compare(stage: Stage[P, R]) -> tuple[State, dict[str, str]]:
 
 
 def came_to_nothing(stage: Stage[P, R]) -> bool:
-    """Whether nothing is recorded, finished or in progress."""
+    """Whether nothing is recorded, neither in a finished artifact nor in progress."""
     return _recorded(stage) is None
 
 
@@ -140,7 +140,7 @@ def _same_inputs(made: Manifest, identity: Identity) -> bool:
 
 
 def _edited(made: Manifest, artifact: Artifact[Any]) -> bool:
-    """Whether the finished artifact, or what is derived from it, is not what the manifest says."""
+    """Whether the finished artifact, or a file derived from it, differs from what the manifest says."""
     if made.artifact and made.artifact != fingerprint(artifact.path):
         return True
     files = artifact.derived.items()

@@ -47,7 +47,7 @@ def _planned(stage: Stage[P, R], options: Options) -> tuple[State, dict[str, str
     if state.kind == "stale" and not (options.accept_stale and _can_be_kept(stage, state)):
         raise _refusal(stage, state)
     if state.edited and stage.artifact.record is None and not options.accept_stale:
-        stage.artifact.require()  # says that it was changed: the stage cannot check what is in a model
+        stage.artifact.require()  # raises that it was changed: the stage cannot check a model's content
     if state.edited and options.accept_stale:
         state = state._replace(todo=0)  # keep it as it is, even if units are missing
     return state, digests
@@ -65,7 +65,7 @@ async def _redo(stage: Stage[P, R], options: Options, stop: Callable[[], bool]) 
     except BaseException:
         if moved and came_to_nothing(stage):  # for example because the model does not load
             stage.artifact.put_back(moved)
-            notice(f"nothing new was made: {stage.artifact.path} is what it was before --force")
+            notice(f"nothing new was made: {stage.artifact.path} is as it was before --force")
         raise
 
 
@@ -188,7 +188,7 @@ def _failures_elsewhere(stage: Stage[P, R], digests: dict[str, str]) -> list[Fai
     """Earlier failures of units outside today's plan, such as those of a model that is not asked for."""
     known: list[Failure] = []
     if stage.allow_extra:
-        with contextlib.suppress(UsageError):  # a damaged list: who asks for these units again tries them again
+        with contextlib.suppress(UsageError):  # a damaged list: units that are asked for again are tried again
             known = stage.artifact.failures()
     return [failure for failure in known if unit_name(failure.key) not in digests]
 

@@ -116,8 +116,8 @@ class Summary(NamedTuple):
 class Stage(ABC, Generic[P, R]):
     """One stage on one run.
 
-    `tables` names the settings tables that the stage may read: `self.settings` holds no others, so that a setting the
-    result depends on cannot be forgotten in its identity. `prompts` are questions of the chosen set. A stage that
+    `tables` names the settings tables that the stage may read: `self.settings` holds no others, so the identity cannot
+    miss a setting that the result depends on. `prompts` are questions of the chosen set. A stage that
     `plays` uses the world; one that only reads the world's instruction names the prompt `instruction`.
     """
 

@@ -47,10 +47,10 @@ R = TypeVar("R", bound=Keyed)
 
 @contextlib.contextmanager
 def lock(path: Path, what: str, notice: Callable[[str], None] = lambda _: None) -> Iterator[None]:
-    """Hold a lock that the kernel releases when this process ends, however it ends.
+    """Hold a lock that the kernel releases when this process ends, for whatever reason.
 
-    There is none in a folder that cannot be written, where nothing can be changed either, and none on a file system
-    without locks, which `notice` says.
+    There is no lock in a folder that cannot be written, where nothing can change anyway. There is none on a file system
+    without locks either; a notice says so.
     """
     with _lock_file(path) as file:
         if file >= 0:
@@ -60,7 +60,7 @@ def lock(path: Path, what: str, notice: Callable[[str], None] = lambda _: None) 
 
 @contextlib.contextmanager
 def _lock_file(path: Path) -> Iterator[int]:
-    """The file, for reading only if it cannot be written; -1 if it can be neither made nor read."""
+    """A descriptor of the file, read-only if it cannot be written; -1 if it can be neither created nor read."""
     file = -1
     try:
         try:
@@ -90,7 +90,7 @@ def _acquire(file: int, path: Path, what: str, notice: Callable[[str], None]) ->
         if error.errno not in _NO_LOCKS:
             raise _cannot_lock(path, error) from error
         notice(f"{path}: this file system has no locks: do not start this stage twice at the same time")
-    with contextlib.suppress(OSError):  # the number only serves the message above
+    with contextlib.suppress(OSError):  # the pid is only for the message above
         os.ftruncate(file, 0)
         os.pwrite(file, str(os.getpid()).encode(), 0)
 
@@ -114,7 +114,7 @@ class Records(Generic[R]):
         self.path = path
         self._in_progress = path.suffix == JOURNAL
         self._decoder = msgspec.json.Decoder(kind)
-        self._file = -1  # for `close`, if the next line raises
+        self._file = -1  # so that `close` works if the next line raises
         self._file = self._open()
         self._end = 0
         self._torn = 0

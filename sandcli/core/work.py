@@ -23,7 +23,7 @@ class Work(Protocol[R]):
     def __iter__(self) -> Iterator[R]: ...
 
     def ordered_keys(self) -> list[Key]:
-        """The units that are done."""
+        """The names of the units that are done."""
 
     def get(self, key: Key) -> R:
         """The record of one of them."""
@@ -35,7 +35,7 @@ class Work(Protocol[R]):
         """Add records that survive a crash from now on."""
 
     def seal(self, path: Path, note: Callable[[Path], None]) -> None:
-        """Put everything in place as the artifact; `note` writes the manifest just before."""
+        """Move everything into place as the artifact; `note` writes the manifest just before that."""
 
     def close(self) -> None:
         """Close the files."""
@@ -44,7 +44,7 @@ class Work(Protocol[R]):
 class FolderJournal(Generic[R]):
     """The journal of an artifact that is a folder made by one unit: that unit writes `result` into it.
 
-    It counts as done only when it is sealed. What it was about stays in memory, for the manifest.
+    It counts as done only when it is sealed. Its record stays in memory, for the manifest.
     """
 
     def __init__(self, path: Path) -> None:
@@ -80,7 +80,7 @@ class FolderJournal(Generic[R]):
         """See `Work`."""
         result = self._path / "result"
         note(result)
-        if path.exists():  # only if someone edited it after a kill came between this rename and `finish`
+        if path.exists():  # exists only if it was edited after a kill between this rename and `finish`
             path.rename(path.with_name(f"{path.name}.replaced-{time.monotonic_ns()}"))
         rename_durably(result, path)
         discard(self._path)
@@ -90,7 +90,7 @@ class FolderJournal(Generic[R]):
 
 
 def discard(folder: Path) -> None:
-    """Delete a folder so that a kill leaves it either as it was or gone, apart from a remainder with another name."""
+    """Delete a folder so that a kill leaves it either untouched or gone; remains may be left under another name."""
     if folder.exists():
         remainder = folder.with_name(f"{folder.name}.discarded-{time.monotonic_ns()}")
         folder.rename(remainder)

@@ -17,7 +17,7 @@ def is_adapter(folder: Path) -> bool:
 def weights_of(folder: Path) -> Path:
     """Return the folder with all weights of a model: its own, or that of an adapter's base.
 
-    A base may be a hub name. Raises `PrerequisiteError` if an adapter's base is not where it was.
+    A base may be a hub name. Raises `PrerequisiteError` if an adapter's base is not in its place.
     """
     if not is_adapter(folder):
         return folder

@@ -1,4 +1,4 @@
-"""Where a server is and how it is reached: its URL, the proxy on the way there, and the key for it."""
+"""How to reach a server: its URL, the proxy in between, and the key."""
 
 import os
 from base64 import b64encode
@@ -12,7 +12,7 @@ from sandcli.errors import UsageError
 
 
 class Address(NamedTuple):
-    """The URL of a server as it may be shown, without `/v1`, and the user and password for it."""
+    """The URL of a server, safe to show and without `/v1`, and the user name and password for it."""
 
     url: str
     user: str = ""
@@ -27,7 +27,9 @@ class Address(NamedTuple):
                 raise ValueError
         except ValueError:
             shown = given.rpartition("@")[2]
-            raise UsageError(f"engine.urls: {shown!r} is no URL", "give one such as http://127.0.0.1:8000/v1") from None
+            raise UsageError(
+                f"engine.urls: {shown!r} is not a URL", "give one such as http://127.0.0.1:8000/v1"
+            ) from None
         path = parts.path.rstrip("/").removesuffix("/v1").rstrip("/")
         url = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{path}"
         return cls(url, unquote(parts.username or ""), unquote(parts.password or ""))
@@ -42,7 +44,7 @@ class Address(NamedTuple):
     def proxy(self) -> str | None:
         """The proxy that the environment sets for this server; None for one on this machine.
 
-        Raises `UsageError` if it is none for HTTP.
+        Raises `UsageError` if it is not an HTTP proxy.
         """
         parts = urlsplit(self.url)
         if _is_local(parts.hostname or "") or proxy_bypass(parts.netloc):
@@ -75,5 +77,7 @@ def key_of_environment() -> str | None:
     """The key in the environment. Raises `UsageError` if no header could hold it; the message does not quote it."""
     key = os.environ.get("OPENAI_API_KEY", "").strip()
     if key and not (key.isascii() and key.isprintable()):
-        raise UsageError("OPENAI_API_KEY has a character that no key has, such as a line break", "set it again")
+        raise UsageError(
+            "OPENAI_API_KEY contains a character that keys cannot contain, such as a line break", "set it again"
+        )
     return key or None

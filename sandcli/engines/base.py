@@ -27,9 +27,9 @@ def stop_at(text: str, stop: Sequence[str]) -> int | None:
 
 
 def without_thought(text: str) -> str:
-    """Return a completion without the thought `<think>...</think>` at its start; empty if that was never ended.
+    """Return a completion without the thought `<think>...</think>` at its start; empty if the thought has no end.
 
-    Models are asked not to think (see `templates`), but some do so all the same.
+    Models are asked not to think (see `templates`), but some do so anyway.
     """
     begun = text.lstrip()
     return begun.partition("</think>")[2].lstrip() if begun.startswith("<think>") else text

@@ -1,4 +1,4 @@
-"""What the files beside a model's weights say: its type and sizes, its context length, the tokens that end a turn."""
+"""Reads the files beside a model's weights: its type and sizes, its context length, the tokens that end a turn."""
 
 import json
 from pathlib import Path
@@ -12,7 +12,7 @@ from sandcli.errors import UsageError
 
 
 def load_config(folder: Path) -> Any:
-    """Load a model's config; an adapter has its base's. Code that comes with a model is never run.
+    """Load a model's config; for an adapter, its base's. Code that comes with a model is never run.
 
     Raises `UsageError` for a type that transformers does not know, and for a model that needs code of its own.
     """
@@ -32,13 +32,13 @@ def refuse_own_code(folder: Path) -> None:
     files = (folder / name for name in ("config.json", "tokenizer_config.json"))
     if any(file.exists() and '"auto_map"' in file.read_text(errors="replace") for file in files):
         raise UsageError(
-            f"the model in {folder} needs code that comes with it, and such code is never run",
+            f"the model in {folder} needs code that comes with it, which is never run",
             "use a model of a type that the installed transformers knows",
         )
 
 
 def first_line(error: Exception) -> str:
-    """Return the first line of a library's error, or its kind if it says nothing."""
+    """Return the first line of a library's error message, or the error's type if the message is empty."""
     return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
 
 
@@ -70,6 +70,6 @@ def stop_ids(folder: Path, tokenizer: Any) -> set[int]:
     try:
         published = json.loads(file.read_text()).get("eos_token_id") if file.exists() else None
     except (ValueError, AttributeError):
-        raise UsageError(f"{file} is no JSON object", "copy it again, or remove it") from None
+        raise UsageError(f"{file} is not a JSON object", "copy it again, or remove it") from None
     published = published if isinstance(published, list) else [published]
     return {token for token in [tokenizer.eos_token_id, *published] if token is not None}

@@ -20,11 +20,11 @@ from sandcli.engines.configs import first_line, load_config
 from sandcli.errors import PrerequisiteError, UsageError
 
 disable_progress_bar()  # a stage shows its own progress
-for _name in ("modeling_utils", "distributed.tensor_parallel"):  # tables of weights, which are checked here; and notes
-    logging.getLogger(f"transformers.{_name}").setLevel(logging.ERROR)  # on tensor parallelism, which is not used
+for _name in ("modeling_utils", "distributed.tensor_parallel"):  # reports on weights, which are checked here, and notes
+    logging.getLogger(f"transformers.{_name}").setLevel(logging.ERROR)  # about tensor parallelism, which is not used
 
 _NAMED = 3
-"""Weights that an error names; a model may lack thousands."""
+"""How many weights an error names; a model may lack thousands."""
 
 
 def load_model(
@@ -60,7 +60,7 @@ def load_model(
 
 
 def _loaded(folder: Path, **options: Any) -> Any:
-    """Load all weights, and check that they are all there. A file that lacks some would leave them random."""
+    """Load all weights, and check that none is missing: missing ones would be left random."""
     try:
         model, report = AutoModelForCausalLM.from_pretrained(
             folder, trust_remote_code=False, ignore_mismatched_sizes=True, output_loading_info=True, **options
@@ -79,7 +79,7 @@ def _loaded(folder: Path, **options: Any) -> Any:
 
 
 def _belongs(model: Any, name: str) -> bool:
-    """Whether a weight that the model has no place for belongs to one of its layers, as a bias or a scale would."""
+    """Whether a weight that the model does not have belongs to one of its layers, for example as a bias or a scale."""
     layer, _, weight = name.rpartition(".")
     found = dict(model.named_modules()).get(layer)
     return found is not None and getattr(found, weight, None) is None
@@ -121,7 +121,7 @@ def _four_bits() -> BitsAndBytesConfig:
 
 
 def _refuse_quantised(folder: Path) -> None:
-    """Refuse weights of 4 or 8 bits: they would be taken for plain ones."""
+    """Refuse weights of 4 or 8 bits: they would be loaded as if they were not quantised."""
     config = load_config(folder)
     for part in (config, config.get_text_config(decoder=True)):
         if found := getattr(part, "quantization_config", None):
@@ -147,7 +147,7 @@ def _must_fit(folder: Path, dtype: str, gpu: bool) -> None:
 
 
 def _files(folder: Path) -> Sequence[Path]:
-    """The files that are loaded: a folder may hold the same weights once more, as `consolidated.safetensors`."""
+    """The files that are loaded: a folder may also hold a second copy of the weights, `consolidated.safetensors`."""
     whole, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
     if whole.exists() or not index.exists():
         return [whole] if whole.exists() else list(folder.glob("*.safetensors"))

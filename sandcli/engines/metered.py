@@ -1,4 +1,4 @@
-"""Measures an engine: how long its callers waited, and how many completions were blank.
+"""Wraps an engine and counts how long its callers waited and how many completions were blank.
 
 It replaces characters that UTF-8 cannot hold, so that every completion can be recorded and shown to a model again.
 """

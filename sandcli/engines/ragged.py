@@ -25,21 +25,21 @@ memory that one sequence frees fits the next."""
 
 _OF_NO_EFFECT = {
     "dropout",
-    "sliding_window",  # a window that matters is refused by the config
+    "sliding_window",  # the config is checked for windows that matter
     "position_ids",
     "use_cache",
     "output_attentions",
     "output_router_logits",
 }
-"""What models pass to an attention function that changes nothing here."""
+"""Arguments that models pass to an attention function and that have no effect here."""
 
 _PROBE = 24, 8
 """Lengths of the sequences on which this attention is compared with the model's own when a model is loaded."""
 
 _FINE, _COARSE = 1e-3, 0.2
-"""How far the logits may be apart, as a share of their spread: in float32, and in types that are rounded more coarsely.
+"""The allowed difference of the logits, as a share of their spread: in float32, and in types of lower precision.
 
-Models that attend in another way differ by a quarter and more.
+Models with another kind of attention differ by a quarter or more.
 """
 
 
@@ -108,8 +108,8 @@ def ragged_attention(
 ) -> tuple[Tensor, None]:
     """Compute attention for the tokens of all segments, one segment after the other.
 
-    `query` is [1, heads, tokens, size]; `key` and `value` are [1, groups, tokens, size]. Raises `TypeError` for what
-    would make it another attention, such as a soft cap.
+    `query` is [1, heads, tokens, size]; `key` and `value` are [1, groups, tokens, size]. Raises `TypeError` for
+    arguments that would change the attention, such as a soft cap.
     """
     if changing := [name for name, given in others.items() if given is not None and name not in _OF_NO_EFFECT]:
         raise TypeError(f"attention with {', '.join(changing)}")
@@ -152,7 +152,7 @@ class Ragged:
     """A causal language model that computes segments."""
 
     def __init__(self, model: Any) -> None:
-        """Raise `PrerequisiteError` for a model that this attention does not compute as the model itself does."""
+        """Raise `PrerequisiteError` if this attention does not give the same result as the model's own."""
         config = model.config.get_text_config(decoder=True)
         if unlike := _unlike(config):
             raise _refusal(model, f"has {unlike}")
@@ -161,13 +161,15 @@ class Ragged:
             self._heads, self._shape = _sizes(config)
             distance = self._distance(config.vocab_size)
         except Exception as error:  # models of other kinds fail in many ways
-            raise _refusal(model, f"attends in its own way ({type(error).__name__}: {error})") from None
+            raise _refusal(
+                model, f"computes attention in a way that the engine does not support ({type(error).__name__}: {error})"
+            ) from None
         if not distance < (_FINE if model.dtype == torch.float32 else _COARSE):
-            raise _refusal(model, "attends in its own way")
+            raise _refusal(model, "computes attention in a way that the engine does not support")
 
     @torch.inference_mode()  # type: ignore[untyped-decorator]
     def _distance(self, vocabulary: int) -> float:
-        """Take over the model's attention; returns how much that changes its logits.
+        """Replace the model's attention; returns how much that changes its logits.
 
         Some models ignore the new attention, and others need more than it gives them. Two sequences are computed side
         by side, each in two pieces.
@@ -201,14 +203,14 @@ class Ragged:
 
 
 def _sizes(config: Any) -> tuple[int, tuple[int, ...]]:
-    """Return how many query heads share a key head, and the shape of the keys and values of no tokens."""
+    """Return how many query heads share a key head, and the shape of empty keys and values."""
     groups = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
     size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     return config.num_attention_heads // groups, (config.num_hidden_layers, 2, groups, 0, size)
 
 
 def _share(found: Tensor, wanted: Tensor) -> float:
-    """How far logits are apart, as a share of their spread."""
+    """The difference of logits, as a share of their spread."""
     wanted = wanted.float().cpu()
     return float((found - wanted).norm() / (wanted - wanted.mean()).norm())
 

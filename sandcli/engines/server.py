@@ -211,8 +211,8 @@ class ServerEngine:
         tokens = f"{limit} tokens" if limit else "fewer tokens"
         return MachineryError(
             "engine",
-            f"{server.url} takes conversations of {tokens}, and the model of {self._limit}: start it with the model's "
-            f"context, or set engine.max_length = {limit or 'what it takes'} in sand.toml",
+            f"{server.url} allows conversations of {tokens}, but the model allows {self._limit}: "
+            f"start it with the model's context, or set engine.max_length = {limit or 'its limit'} in sand.toml",
         )
 
     def _count(self, prompt: int, tokens: Tokens) -> None:

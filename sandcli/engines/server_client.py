@@ -42,7 +42,7 @@ _QUOTED = 300
 """How many characters of a server's message are quoted."""
 
 _KEY_REFUSED = (401, 403)
-"""HTTP statuses of a server that wants another key."""
+"""HTTP statuses that mean that the key is missing or wrong."""
 
 _FINGERPRINT = re.compile(r"[0-9a-f]{16}")
 
@@ -133,7 +133,7 @@ class Server:
         known = {secret for secret in secrets if secret and secret != "none"}
         self._secrets = sorted(
             known | {quote(secret, "") for secret in known}, key=len, reverse=True
-        )  # one may be part of another
+        )  # one may contain another
         self._timeout = aiohttp.ClientTimeout(timeout, sock_connect=min(_PROBE_SECONDS, timeout))
         self._probe_timeout = aiohttp.ClientTimeout(min(_PROBE_SECONDS, timeout))
         self._session = aiohttp.ClientSession(

@@ -45,7 +45,7 @@ class Answer(msgspec.Struct, frozen=True):
 
 
 class LessContext(Exception):
-    """The server takes shorter conversations than the model. `limit` is in tokens, None if it does not say."""
+    """The server accepts only shorter conversations than the model. `limit` is in tokens, None if unknown."""
 
     def __init__(self, limit: int | None) -> None:
         super().__init__(limit)

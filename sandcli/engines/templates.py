@@ -15,7 +15,7 @@ from sandcli.errors import UsageError
 from sandcli.messages import Message
 
 _TODAY = datetime(2024, 7, 26)
-"""The date that templates see. Llama's write one into the system turn; a fixed date keeps every prompt the same.
+"""The date for templates. Llama's write it into the system turn; a fixed date keeps every prompt the same.
 
 Llama-3.1's template falls back on this date.
 """
@@ -25,13 +25,13 @@ _SHAPE = [*_BEGIN, Message("assistant", "a"), Message("user", "u")]
 """A conversation that every model must accept."""
 
 _MARK = "sand-turn-{}-of-the-assistant"
-"""Stands for a turn of the assistant while the template is at work, so that the template cannot change the turn."""
+"""Stands for an assistant turn while the template is rendered, so that the template cannot change the turn."""
 
 
 def render(tokenizer: Any, messages: Sequence[Message], answer: bool) -> str:
     """Write a conversation as the model's own text; `answer` opens the assistant's next turn.
 
-    Raises `UsageError` if the template refuses the conversation, as Gemma's refuses a system message.
+    Raises `UsageError` if the template refuses the conversation, as Gemma's does if there is a system message.
     """
     openings = _openings(tokenizer, str(tokenizer.chat_template))
     return openings.rendered(tokenizer, messages, answer) if openings else _filled(tokenizer, messages, answer)
@@ -46,31 +46,31 @@ def refuse_template(tokenizer: Any) -> None:
     later = render(tokenizer, _SHAPE, answer=True)
     if opened.rfind("<think>") > opened.rfind("</think>"):
         raise UsageError(
-            f"the chat template of {tokenizer.name_or_path} starts every turn with a thought, and has no switch "
+            f"the chat template of {tokenizer.name_or_path} starts every turn with a thought and has no switch "
             "enable_thinking to turn that off",
-            "use a model that does not think, or end the template's generation prompt with </think>",
+            "use a model that does not think, or edit the template so that its generation prompt ends with </think>",
         )
     turn = f"{opened}{_SHAPE[2].content}"
     if not later.startswith(turn) or not render(tokenizer, _SHAPE[:3], answer=False).startswith(turn):
         raise UsageError(
             f"the chat template of {tokenizer.name_or_path} rewrites earlier turns",
-            "use a model whose template keeps them",
+            "use a model whose template keeps earlier turns as they were generated",
         )
 
 
 class _Openings(NamedTuple):
-    """How a template with a switch for thinking opens a turn of the assistant.
+    """How a template with a switch for thinking opens an assistant turn.
 
     Asked not to think, Qwen3's template opens the next turn with an empty thought, but earlier turns without one, so
     a policy would be trained on other tokens than it reads. Here every turn begins as the next one does: `now`.
-    `earlier` are the template's own beginnings of turns that are over.
+    `earlier` are the openings that the template itself writes for finished turns.
     """
 
     now: str
     earlier: tuple[str, ...]
 
     def rendered(self, tokenizer: Any, messages: Sequence[Message], answer: bool) -> str:
-        """Write a conversation; every turn of the assistant stays as it was generated."""
+        """Write a conversation; every assistant turn stays as it was generated."""
         turns = [number for number, message in enumerate(messages) if message.role == "assistant"]
         marks = {number: _MARK.format(number) for number in turns}
         marked = [m._replace(content=marks.get(number, m.content)) for number, m in enumerate(messages)]
@@ -107,6 +107,6 @@ def _filled(tokenizer: Any, messages: Sequence[Message], answer: bool, thinking:
     except TemplateError as error:
         raise UsageError(
             f"the chat template of {tokenizer.name_or_path} refuses a conversation: {error}",
-            "use a model whose template takes a system message, as those of Llama-3.1, Qwen2.5 and SmolLM2 do",
+            "use a model whose template accepts a system message, such as Llama-3.1, Qwen2.5 or SmolLM2",
         ) from None
     return str(text)

@@ -76,7 +76,7 @@ class _Sequence:
         self.generator = torch.Generator().manual_seed(request.sampling.seed + number)
 
     def completion(self) -> Completion:
-        """Return it as the answer to its request."""
+        """Return it as the answer to the request."""
         return Completion(without_thought(self.text), len(self.generated), self.finish)
 
     @property

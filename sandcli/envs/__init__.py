@@ -29,4 +29,6 @@ def world_builder(settings: EnvSettings) -> "partial[World]":
         raise UsageError(f"unknown environment {settings.name!r}: {error}", fix) from None
     except Exception as error:
         what = f"the module of the environment {settings.name!r} does not load: {type(error).__name__}: {error}"
-        raise UsageError(what, "correct the module; sand --debug with the same command shows where") from error
+        raise UsageError(
+            what, "correct the module; run the same command with sand --debug to see where it fails"
+        ) from error

@@ -28,7 +28,7 @@ _MAX_TASKS = 256
 
 
 NO_LOG = Path(os.devnull)
-"""Where the output of a world goes if nobody wants it."""
+"""Where the output of a world goes if there is no log."""
 
 
 class Restored(NamedTuple):
@@ -63,7 +63,7 @@ class Pool:
 
     @property
     def replaced(self) -> int:
-        """Characters of observations and instructions that UTF-8 cannot hold, and that were replaced."""
+        """How many characters of observations and instructions were replaced because UTF-8 cannot hold them."""
         return sum(worker.replaced for worker in self._workers)
 
     @property
@@ -241,7 +241,7 @@ class Session:
         return outcome._replace(observation=self._text(outcome.observation), score=_score(outcome.score))
 
     def _text(self, text: str) -> str:
-        """What the world says, with every character replaced that cannot be recorded."""
+        """A text of the world, with every character replaced that cannot be recorded."""
         said, replaced = storable(text)
         self._worker.replaced += replaced
         return said

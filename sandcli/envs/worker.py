@@ -34,7 +34,7 @@ _MEMORY_CHECK_EVERY = 200
 
 
 _STOP_SECONDS = 20.0
-"""The time that a worker gets to stop its simulator."""
+"""How long a worker has to stop its simulator."""
 
 T = TypeVar("T")
 
@@ -164,7 +164,7 @@ class Worker:
         return WorkerDied(reason, detail)
 
     def _forget_process(self) -> None:
-        """End the process with all that it started."""
+        """Kill the process and everything that it started."""
         end_session(self._process.pid)
         self._process.kill()
         self._process.join()
@@ -173,7 +173,7 @@ class Worker:
 
     async def stop(self) -> None:
         """Stop the process and its simulator."""
-        with contextlib.suppress(WorkerDied):  # then it has no process
+        with contextlib.suppress(WorkerDied):  # it never had a process
             await self._in_thread(self._stop)
         self._thread.shutdown()
 
@@ -192,7 +192,7 @@ class Worker:
 
 
 def _start_without_interrupts(process: Any) -> None:
-    """Start a process that Ctrl-C does not reach, not even before it can say so itself."""
+    """Start a process that Ctrl-C does not reach, not even before it ignores the signal itself."""
     resource_tracker.ensure_running()  # start it first: its start unblocks signals
     unblocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # the child inherits this
     try:

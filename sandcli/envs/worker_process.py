@@ -25,13 +25,13 @@ from sandcli.records import Task
 T = TypeVar("T")
 
 _GRACE_SECONDS = 5.0
-"""The time that a worker gets to stop its simulator after its parent is gone."""
+"""How long a worker has to stop its simulator after its parent is gone."""
 
 
 def serve(pipe: connection.Connection, log: str, build: bytes) -> None:
-    """The main loop of a worker process: answer requests until the parent says stop or is gone.
+    """The main loop of a worker process: answer requests until the parent sends `stop` or is gone.
 
-    `build` is the pickled call that makes the world. What the world and its programs print goes to the file `log`.
+    `build` is the pickled call that makes the world. The output of the world and its programs goes to the file `log`.
     """
     os.setsid()  # Ctrl-C is for the parent alone, which lets episodes finish
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -46,7 +46,7 @@ def serve(pipe: connection.Connection, log: str, build: bytes) -> None:
 
 
 def _print_to(log: str) -> None:
-    """Send everything that is printed here to a file. Programs that the world starts inherit that, and no input."""
+    """Send all output of this process to a file. Programs that the world starts inherit this, and have no input."""
     file = os.open(log, os.O_WRONLY | os.O_APPEND)
     nothing = os.open(os.devnull, os.O_RDONLY)
     for source, target in ((nothing, 0), (file, 1), (file, 2)):
@@ -55,7 +55,7 @@ def _print_to(log: str) -> None:
 
 
 def _end_after_parent() -> None:
-    """End this process and what it started if the parent is gone and this process, busy or stuck, does not notice."""
+    """End this process and what it started if the parent is gone and this process is too busy or stuck to notice."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         connection.wait([parent.sentinel])
@@ -71,7 +71,7 @@ def end_session(leader: int) -> None:
     for process in started:
         with contextlib.suppress(psutil.Error):
             process.kill()
-    with contextlib.suppress(ProcessLookupError, PermissionError):  # it may not have made its session yet
+    with contextlib.suppress(ProcessLookupError, PermissionError):  # it may have no session of its own yet
         os.killpg(leader, signal.SIGKILL)
 
 
@@ -108,7 +108,7 @@ def _answer(worker: "WorkerProcess", operation: str, arguments: tuple[Any, ...])
 
 
 def checked(what: str, answer: Any, kind: type[T]) -> T:
-    """What a world answered, if it is of the right type. Raises `MachineryError`, which fails this episode only."""
+    """A world's answer, if it has the right type. Raises `MachineryError` otherwise, which fails only this episode."""
     plain = tuple(answer) if isinstance(answer, tuple) else answer  # msgspec would trust a named tuple
     try:
         return msgspec.convert(plain, kind)
@@ -193,7 +193,7 @@ class WorkerProcess:
 
 
 def reset_of(environment: Environment) -> Reset:
-    """How an episode began. Raises `MachineryError` if the world does not say so."""
+    """The start of an episode. Raises `MachineryError` if the world gives none."""
     return checked("the start of an episode", getattr(environment, "reset", None), Reset)
 
 

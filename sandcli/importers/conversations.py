@@ -1,7 +1,7 @@
-"""Recorded trajectories in the forms of the field: a row with an id and a conversation.
+"""Reads recorded trajectories in the published formats: rows with an id and a conversation.
 
 A message is `{"from": "human"|"gpt", "value": ...}` (ETO, AgentGym) or `{"role": "user"|"assistant", "content": ...}`.
-The task is named by `game_file`, `item_id` (AgentGym) or `id`. What comes before the message that states it
+The task is named by `game_file`, `item_id` (AgentGym) or `id`. Anything before the message that states it
 (instruction, "OK", an example episode) is skipped.
 """
 
@@ -21,7 +21,7 @@ _TASK = "your task is"
 class RecordedTrajectory(NamedTuple):
     """One recorded trajectory. `task` names its task or game. The last turn may have no observation.
 
-    `reward` is the recorded one, None if the row does not say.
+    `reward` is the recorded reward, None if the row has none.
     """
 
     id: str
@@ -52,12 +52,12 @@ class _Message(msgspec.Struct):
 
     @property
     def marked(self) -> bool:
-        """Whether it says that it is an observation."""
+        """Whether the message calls itself an observation."""
         return self.text.lstrip().startswith(_OBSERVATION)
 
 
 class ConversationRow(msgspec.Struct):
-    """A row in any of the forms."""
+    """A row in any of the formats."""
 
     id: str | int | None = None
     item_id: str | int | None = None
@@ -68,21 +68,21 @@ class ConversationRow(msgspec.Struct):
 
     @property
     def name(self) -> str:
-        """What the row is called."""
+        """The id of the row."""
         return next((str(name) for name in (self.id, self.item_id, self.game_file) if name not in (None, "")), "")
 
     @property
     def task(self) -> str:
-        """What names its task or game."""
+        """The name of its task or game."""
         return str(self.game_file or self.item_id or self.name)
 
 
 def read_row(content: Any) -> ConversationRow:
-    """A row with a name. Raises `UnusableRow` if it is none."""
+    """A row with a name. Raises `UnusableRow` if it is not one."""
     try:
         row = msgspec.convert(content, ConversationRow)
     except msgspec.ValidationError as error:
-        raise UnusableRow(f"not a row of a known form: {error}") from None
+        raise UnusableRow(f"a row has no known format: {error}") from None
     if not row.name:
         raise UnusableRow("a row names no task: it has no id, item_id or game_file")
     return row
@@ -110,7 +110,7 @@ def _check(turns: int, spoken: int, observations: int) -> None:
 
 
 def _turn(text: str) -> Turn | None:
-    """A turn of the agent. Some data sets write the action inside a line, or on the line after `Action:`."""
+    """A turn of the agent. In some data sets the action is in the middle of a line, or on the line after `Action:`."""
     turn = parse(text)
     if turn is None and _ACTION in text:
         thought, _, action = text.partition(_ACTION)
@@ -120,7 +120,7 @@ def _turn(text: str) -> Turn | None:
 
 
 def _task_at(messages: Sequence[_Message], spoken: Sequence[Turn | None]) -> int:
-    """Where the task is stated: before the first turn with an action, or after an example episode."""
+    """The place of the task statement: before the first turn with an action, or after an example episode."""
     first = next((i for i, turn in enumerate(spoken) if turn), 0)
     if first == 0 or messages[first - 1].by_agent:
         raise UnusableRow("no action follows a task")

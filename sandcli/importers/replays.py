@@ -1,8 +1,8 @@
-"""A recorded trajectory beside its replay: whether it is accepted, and what the two texts differ in.
+"""Compares a recorded trajectory with its replay: whether it is accepted, and how the texts differ.
 
-Recordings of one episode differ in what carries no meaning: the wording of the task in older simulators, the order in a
-listing, containers that were closed (ScienceWorld 1.1.3 ignored `openContainers`), insects and plants that go their own
-way. What is left is really different.
+A replay can differ from its recording in ways that do not matter: the wording of the task in older simulators, the
+order in a listing, containers that were closed (ScienceWorld 1.1.3 ignored `openContainers`), and random changes of
+animals and plants. Any other difference is real.
 """
 
 import re
@@ -17,7 +17,7 @@ from sandcli.records import Trajectory
 
 
 class Kind(Enum):
-    """What two texts differ in, the least first."""
+    """Kinds of differences between two texts, the least important first."""
 
     SENTENCE = "the task's sentence"
     ORDER = "order in a listing"
@@ -34,11 +34,11 @@ _CHANCE = {
         r"lemon|avocado|cherry|grapes?|degrees)\b"
     )
 }
-"""Items that come, go and change by chance, by the name of their world."""
+"""Items that appear, disappear and change at random, by the name of their world."""
 
 
 def differences(made: Trajectory, row: RecordedTrajectory) -> dict[Kind, str]:
-    """Every kind of difference between a trajectory and the row that it was made from, with its first instance."""
+    """The kinds of differences between a trajectory and the row that it was made from, each with its first instance."""
     found: dict[Kind, str] = {}
     if _plain(made.instruction) not in _plain(row.instruction):
         found[Kind.SENTENCE] = f"recorded {row.instruction!r}, now {made.instruction!r}"
@@ -52,7 +52,7 @@ def differences(made: Trajectory, row: RecordedTrajectory) -> dict[Kind, str]:
 
 
 def difference(world: str, observed: str, recorded: str) -> Kind | None:
-    """What two observations differ in; None if nothing."""
+    """The kind of difference between two observations; None if they are the same."""
     now, then = _plain(observed), _plain(recorded)
     if now == then:
         return None
@@ -68,7 +68,7 @@ def difference(world: str, observed: str, recorded: str) -> Kind | None:
 def rejected(world: str, row: RecordedTrajectory, replay: Restored) -> str:
     """Why a row is left out, as `kind: detail`; empty if it is accepted.
 
-    A row is accepted if every action was understood and the episode came out as recorded, or with the full score.
+    A row is accepted if every action was understood and the replay reached the recorded outcome or the full score.
     """
     for number, outcome in enumerate(replay.outcomes):
         if not outcome.valid:
@@ -79,7 +79,7 @@ def rejected(world: str, row: RecordedTrajectory, replay: Restored) -> str:
 
 
 def strictly_rejected(match: Callable[[str, str], bool], row: RecordedTrajectory, replay: Restored) -> str:
-    """Why a row is left out if its texts must all be the same, as `kind: detail`; empty if it is accepted."""
+    """Why a row is left out under the rule `strict`, as `kind: detail`; empty if it is accepted."""
     texts = [(replay.reset.instruction, row.instruction)]
     texts += zip((outcome.observation for outcome in replay.outcomes), row.observations, strict=False)
     unlike = [number for number, (now, then) in enumerate(texts) if not match(_a(now), _a(then))]
@@ -96,8 +96,8 @@ def strictly_rejected(match: Callable[[str, str], bool], row: RecordedTrajectory
 def _as_recorded(world: str, row: RecordedTrajectory, replay: Restored) -> bool:
     """Whether a replay below the full score ends as its recording does.
 
-    A row with a reward must reach it. One that ends with the agent's turn, as ETO's do, was completed by that turn. One
-    that ends with an observation must end with it again.
+    If the row has a reward, the replay must reach it. If it ends with the agent's turn, as ETO's do, that turn
+    completed the task. If it ends with an observation, the replay must end with the same observation.
     """
     if row.reward is not None:
         return 0 < row.reward <= replay.best
@@ -114,7 +114,7 @@ def _not_understood(world: str, row: RecordedTrajectory, number: int, outcome: O
 
 
 def _a(text: str) -> str:
-    """The text with `an` as `a`: an egg 2 is a egg 2."""
+    """The text with `a` for `an`: recordings have both `an egg 2` and `a egg 2`."""
     return re.sub(r"\b([Aa])n\b", r"\1", text)
 
 
@@ -127,13 +127,13 @@ def _items(text: str) -> Counter[str]:
 
 
 def _leftovers(one: str, other: str) -> Counter[str]:
-    """What only one of two texts mentions."""
+    """The items that only one of two texts mentions."""
     here, there = _items(one), _items(other)
     return (here - there) + (there - here)
 
 
 def _without_containers(*texts: str) -> list[str]:
-    """The texts without containers that are open in one of them and closed in another."""
+    """The texts without containers that are open in one text and closed in the other."""
     states = {(found["name"], found["state"]) for text in texts for found in _CONTAINER.finditer(text)}
     unlike = {name for name, state in states if state == "open"} & {name for name, state in states if state == "closed"}
     kept = [_CONTAINER.sub(lambda found: "" if found["name"] in unlike else found[0], text) for text in texts]

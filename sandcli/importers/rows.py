@@ -1,6 +1,6 @@
-"""Rows of recorded trajectories, from what people have: JSON, JSON lines, parquet, or a data set on the hub.
+"""Reads rows of recorded trajectories from JSON, JSON lines, parquet, or a data set on the hub.
 
-JSON files may be compressed (.gz, .xz). A folder stands for all such files in it.
+JSON files may be compressed (.gz, .xz). A folder means all such files in it.
 """
 
 import functools
@@ -20,18 +20,18 @@ from sandcli.progress import notice
 from sandcli.records import storable
 
 CONVERSATIONS = ("conversations", "messages")
-"""The names under which a row may hold its messages."""
+"""The fields that may hold a row's messages."""
 
 _JSON = (".json", ".jsonl", ".ndjson")
 _OPENERS: dict[str, Callable[[Path, Any], Any]] = {".gz": gzip.open, ".xz": lzma.open}
 _PATTERNS = [f"*{suffix}{packed}" for suffix in _JSON for packed in ("", *_OPENERS)] + ["*.parquet"]
 _NO_ROWS = "dataset_infos.json"
 _HUB = re.compile(r"(?P<id>[\w-][\w.-]*/[\w.-]+)(:(?P<file>.+))?")
-_FORMS = "use a JSON list, JSON lines or parquet, with one trajectory a row"
+_FORMS = "use a JSON list, JSON lines or parquet, with one trajectory per row"
 
 
 class Row(NamedTuple):
-    """One row as it was read, and where it stands."""
+    """One row as it was read, and its place in the data."""
 
     where: str
     content: Any
@@ -64,14 +64,18 @@ def _from_hub(name: str, file: str | None, fetch: bool) -> Path:
         folder = Path(snapshot_download(name, repo_type="dataset", allow_patterns=patterns, local_files_only=not fetch))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         if not fetch:
-            raise PrerequisiteError(f"data set {name} is not on this machine yet", "sand collect gets it") from error
+            raise PrerequisiteError(
+                f"data set {name} is not on this machine yet", "sand collect downloads it"
+            ) from error
         why = str(error).strip().splitlines()[0]
         raise PrerequisiteError(
-            f"{name} is no file here, and the hub does not provide it as a data set: {why}",
+            f"{name} is not a file here, and the hub does not provide it as a data set: {why}",
             "check the id; without a network, download the data set elsewhere, copy it here and name its file",
         ) from error
     if file and not (folder / file).exists():
-        raise UsageError(f"the data set {name} has no file {file}", "name one of its files, or leave it out for all")
+        raise UsageError(
+            f"the data set {name} has no file {file}", "name one of its files, or no file to take all of them"
+        )
     return folder / file if file else folder
 
 
@@ -127,7 +131,7 @@ def _json(path: Path) -> list[Row]:
 
 
 def _storable(path: Path, rows: list[Row]) -> list[Row]:
-    """The rows without characters that UTF-8 cannot hold; says how many were replaced."""
+    """The rows with every character replaced that UTF-8 cannot hold; a notice says how many."""
     text, replaced = storable(json.dumps([row.content for row in rows], ensure_ascii=False))
     if not replaced:
         return rows

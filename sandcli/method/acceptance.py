@@ -1,7 +1,7 @@
-"""Which texts of the base model may become deliberation thoughts. The checks are ours: the paper names none. Pure.
+"""Decides which texts of the base model become deliberation thoughts. The checks are ours: the paper names none. Pure.
 
-A text follows the opening that lists the options. Its last sentence is its conclusion, and what precedes that is its
-body, in which every candidate must be weighed.
+A text follows the opening that lists the options. Its last sentence is its conclusion. Everything before that is its
+body, which must weigh every candidate.
 """
 
 import re
@@ -19,7 +19,7 @@ _CONCLUSION = re.compile(
     re.IGNORECASE,
 )
 _END = re.compile(r"(?<![^\w\s])[^\w\s.!?]*+[.!?](?=[^\w\s]*+(?:\s|$))|$", re.MULTILINE)
-"""Where a sentence ends: at its punctuation, or with the line."""
+"""The end of a sentence: its punctuation, or the end of the line."""
 
 _AFTER_ACTION = 100
 """Characters after `So I will` and the longest action that are read to find the decision."""
@@ -31,7 +31,7 @@ _DECISION_ENDS = rf"(?=$|[^\w\s]|\s(?:{_LINKS})\b)"
 _EMPHASIS = "*_\"'`: "
 
 _WORDS = 2
-"""The least that is said about a candidate: so many words on average, the names of the candidates not counted."""
+"""The minimum number of words about a candidate, on average, not counting the candidates' names."""
 
 _SOURCES = re.compile(
     r"\b(?:experts?|demonstrations?|rollouts?|simulat(?:ed|ions?)|critiques?|rewards?|scor(?:es?|ed)|feedback|hindsight"
@@ -46,22 +46,22 @@ _OUTCOMES = re.compile(
     rf"|\b(?:it|this|that|which|they|others?|ones?|option|candidate|I|\d+\)|ACTION[\"'`]?) (?:had )?"
     r"(?:failed|succeeded|worked|turned out|resulted|led to|earned|gained|made no progress)\b"
 )
-"""What an action led to, told in the past tense."""
+"""Outcomes of an action, in the past tense."""
 
 
 class Conclusion(NamedTuple):
-    """A text divided at its conclusion: the body, and the sentence that decides, as far as its full stop."""
+    """A text split at its conclusion: the body, and the sentence that decides, up to its full stop."""
 
     body: str
     sentence: str
     decision: str | None
-    """The candidate that it decides for, normalised; None if it names none."""
+    """The candidate that the sentence decides for, normalised; None if it names no candidate."""
 
 
 def conclusion(text: str, candidates: Sequence[str]) -> Conclusion | None:
     """The first conclusion that decides for a candidate, else the first one; None if there is none.
 
-    What a model writes after it has decided is not part of the deliberation.
+    Text after the decision is not part of the deliberation.
     """
     first = end = None
     longest = max(map(len, candidates), default=0) + _AFTER_ACTION
@@ -79,7 +79,7 @@ def conclusion(text: str, candidates: Sequence[str]) -> Conclusion | None:
 
 
 def deliberated(text: str, candidates: Sequence[str]) -> str:
-    """A text up to the end of its conclusion, one line a paragraph; empty if it comes to none."""
+    """A text up to the end of its conclusion, one line per paragraph; empty if there is no conclusion."""
     found = conclusion(paragraphs(text), candidates)
     if found is None:
         return ""
@@ -87,7 +87,7 @@ def deliberated(text: str, candidates: Sequence[str]) -> str:
 
 
 def rejection_reason(text: str, finish: str, expert: str, candidates: Sequence[str]) -> str | None:
-    """Why the text that follows the opening may not become data; None if it may.
+    """Why the text after the opening may not become data; None if it may.
 
     `candidates` are in the order in which the opening numbers them, the expert's action among them. `finish` is
     `length` if the token limit ended the text.
@@ -104,11 +104,11 @@ def rejection_reason(text: str, finish: str, expert: str, candidates: Sequence[s
 
 
 def _fault(found: Conclusion, candidates: Sequence[str]) -> str | None:
-    """What is wrong with a text that decides for the right action."""
+    """The fault of a text that decides for the right action; None if there is none."""
     body, mentioned = _anonymous(found.body, candidates)
     whole, _ = _anonymous(f"{found.body}{found.sentence}", candidates)
     if _SOURCES.search(whole) or _OUTCOMES.search(whole):
-        return "speaks of what the agent cannot know"
+        return "mentions what the agent cannot know"
     if len(mentioned) < len(candidates):
         return "leaves out a candidate"
     if len(re.findall(r"[^\W\d]+", body.replace("ACTION", ""))) < _WORDS * len(candidates):
@@ -121,9 +121,9 @@ def _ends(text: str) -> bool:
 
 
 def _anonymous(text: str, candidates: Sequence[str]) -> tuple[str, set[int]]:
-    """The text with `ACTION` for each candidate, and the numbers of those it names, in words or as `(2)`.
+    """The text with `ACTION` for each candidate, and the numbers of the candidates it names, by action or as `(2)`.
 
-    Naming a long action several times is not repetition, and a name may hold any word: `read scores`.
+    Naming a long action several times is not repetition, and an action may contain any word, as `read scores` does.
     """
     named: set[int] = set()
     by_length = sorted(enumerate(candidates, 1), key=lambda candidate: len(candidate[1]), reverse=True)
@@ -137,7 +137,7 @@ def _anonymous(text: str, candidates: Sequence[str]) -> tuple[str, set[int]]:
 
 
 def _decided(tail: str, candidates: Sequence[str]) -> str | None:
-    """The candidate that the words after `So I will` begin with; the longest if there are several."""
+    """The candidate that the text after `So I will` starts with; the longest if there are several."""
     decision = normalise(tail.lstrip(_EMPHASIS))
     named = (c for c in map(normalise, candidates) if re.match(rf"{re.escape(c)}{_DECISION_ENDS}", decision))
     return max(named, key=len, default=None)

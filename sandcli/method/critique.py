@@ -30,8 +30,8 @@ class Case(NamedTuple):
 def critique_prompt(case: Case, prompts: Prompts, history_tokens: int, by_reward: bool) -> list[Message]:
     """Ask the base model about one candidate: c = pi_base(a, e^, r).
 
-    `history_tokens` is the budget for older observations, of the history and of the rollout each. `by_reward`: the
-    rewards give the verdict, and the model the reason.
+    `history_tokens` is the budget for older observations, separately for the history and the rollout. With `by_reward`,
+    the rewards give the verdict, and the model gives the reason.
     """
     at, rollout = case
     return prompts.fill(
@@ -48,7 +48,7 @@ def critique_prompt(case: Case, prompts: Prompts, history_tokens: int, by_reward
 
 def critique_text(prompt: list[Message], written: str) -> str:
     """What the prompt began and the model finished, at most three sentences; empty if the model wrote nothing."""
-    begun = prompt[-1].content if prompt[-1].role == "assistant" else ""  # a prompt of the user's own may begin nothing
+    begun = prompt[-1].content if prompt[-1].role == "assistant" else ""  # a user's own prompt may have no opening
     return first_sentences(f"{begun}{written}", _SENTENCES) if written.strip() else ""
 
 

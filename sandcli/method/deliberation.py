@@ -42,9 +42,9 @@ class Question(NamedTuple):
 
 
 class Asking(NamedTuple):
-    """How to ask: a set of prompts, which question of it, and `history_tokens` for older observations.
+    """How to ask: a set of prompts, the question in it, and the budget `history_tokens` for older observations.
 
-    With the question `propose` the base model thinks of up to `others` alternatives itself.
+    With the question `propose`, the base model thinks of up to `others` alternatives itself.
     """
 
     prompts: Prompts
@@ -57,7 +57,7 @@ def deliberation_prompt(flagged: FlaggedStep, asking: Asking, seed: int) -> Ques
     """Ask for a deliberation: z~_t = pi_base({(a, c)}, a_t).
 
     The candidates come in an order drawn from the seed: if the expert's were always first, the agent could learn to
-    take the first. With `propose` there is no order.
+    take the first. With `propose` there is nothing to order.
     """
     at = flagged.at
     proposes = asking.name == "propose"

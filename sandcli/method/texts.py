@@ -14,14 +14,14 @@ _RUN_LENGTH, _RUN_LIMIT = 6, 3
 """A text repeats itself if the same six words occur three times."""
 
 _CHARACTERS = 4
-"""Characters that count as one token. An estimate, so that a text is the same whichever model reads it."""
+"""How many characters count as one token. This is an estimate, so that a text is the same for every model."""
 
 
 def format_steps(steps: Sequence[Step], budget: int) -> str:
-    """Steps as text, one a line: the action and the observation that followed.
+    """Steps as text, one per line: the action and the observation that followed.
 
-    The newest step is always whole. Older ones fill `budget` tokens, from the newest backwards. An observation that
-    does not fit is left out, marked; once an action does not fit either, so are all steps before it.
+    The newest step is always complete. Older ones fill `budget` tokens, newest first. An observation that does not fit
+    is left out and marked. If an action does not fit either, it and all steps before it are left out.
     """
     if not steps:
         return "(nothing)"
@@ -75,6 +75,6 @@ def on_one_line(text: str) -> str:
 
 
 def paragraphs(text: str) -> str:
-    """The text with one line a paragraph or list item: single spaces, no empty lines."""
+    """The text with one line per paragraph or list item, single spaces and no empty lines."""
     lines = map(on_one_line, text.splitlines())
     return "\n".join(line for line in lines if line)

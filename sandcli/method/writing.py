@@ -39,10 +39,10 @@ async def attempt(
 async def _write(engine: Engine, messages: list[Message], sampling: Sampling) -> Completion:
     """What the base model writes after the opening, in two parts: the body, and the sentence that concludes it.
 
-    So a model that does not conclude is asked to, and one that would write on after its conclusion stops there.
+    This way a model that does not conclude is made to, and one that would continue after its conclusion stops there.
     """
     (first,) = await engine.generate(messages, sampling._replace(stop=(*sampling.stop, CONCLUSION)))
-    if first.finish == "length" or conclusion(first.text, ()):  # in other words, such as `Therefore, I will`
+    if first.finish == "length" or conclusion(first.text, ()):  # in a different wording, such as `Therefore, I will`
         return first
     said = f"{first.text.rstrip()} {CONCLUSION}"
     (second,) = await engine.generate(_continued(messages, said), _one_sentence(sampling))

@@ -66,7 +66,7 @@ def difficulty(rows: Sequence[AgentRow]) -> Sheet | None:
 
 
 def deliberation(rows: Sequence[AgentRow]) -> Sheet | None:
-    """What deliberating causes: the same weights, kept from it or made to, against free. None without such rows."""
+    """The effect of deliberation: the same weights with never and always, against free. None without such rows."""
     found: list[SheetRow] = []
     banded = banded_scores(rows)
     for row in rows:
@@ -80,9 +80,9 @@ def deliberation(rows: Sequence[AgentRow]) -> Sheet | None:
                     SheetRow(row.group, row.label, [world, band, len(scores), *_against(scores, free.held_out(world))])
                     for band, scores in bands.items()
                 ]
-    notes = ["Difference in average reward x100 from the same weights that choose for themselves.", INTERVALS]
+    notes = ["Difference in average reward x100 from the same weights when the agent chooses.", INTERVALS]
     columns = ["world", "band", "tasks", "difference", "rate, %"]
-    return Sheet("deliberation", "What deliberating causes", "agent", columns, found, notes) if found else None
+    return Sheet("deliberation", "The effect of deliberation", "agent", columns, found, notes) if found else None
 
 
 def _against(scores: Sequence[Score], free: Sequence[Score]) -> list[Cell]:

@@ -111,7 +111,7 @@ def _retrained(run: Run, settings: Settings, evaluated: Mapping[Key, str]) -> tu
 
 
 def _content(folder: Path) -> str | None:
-    """What the digests of a model's episodes are today; None if it is an adapter whose base is not on this machine."""
+    """The current digests of a model's episodes; None for an adapter whose base is not on this machine."""
     with contextlib.suppress(SandError), nothing_fetched():
         return digest_of(model_fingerprint(folder))
     return None

@@ -36,7 +36,7 @@ def agent_rows(evaluations: Sequence[Evaluation]) -> list[AgentRow]:
 
 
 def short_names(paths: Sequence[str]) -> dict[str, str]:
-    """The shortest ends of the paths that are all different, with control characters spelled out."""
+    """The shortest endings that tell the paths apart, with control characters made visible."""
     names, length = {path: PurePath(path).name or path for path in paths}, 1
     while len(set(names.values())) < len(names) and length < max(len(PurePath(path).parts) for path in names):
         length += 1

@@ -49,7 +49,7 @@ class Evaluation(NamedTuple):
     """The result of `sand eval` in one run.
 
     `run` is the run directory as the user gave it, `base` identifies the base model. `scores` are by the name of the
-    agent (see `records.agent_name`) in the run. `settings` are those that the episodes depend on. `failed` counts
+    agent (see `records.agent_name`) in the run. `settings` are what the episodes depend on. `failed` counts
     episodes that the engine or the environment failed. `accepted` lists how the settings of episodes that were kept
     differ from today's. `trained_tasks` are the tasks of D_exp. `retrained` names models that were trained again after
     some of their episodes. `limit` is the `--limit` of the evaluation.
@@ -93,7 +93,7 @@ class AgentRow(NamedTuple):
 
 
 def eval_command(run: str, *options: str) -> str:
-    """The command that evaluates models of a run, as a shell takes it."""
+    """The command that evaluates models of a run, quoted for a shell."""
     return shlex.join(["sand", "eval", "--run", run, *options])
 
 

@@ -43,7 +43,7 @@ def branches(at: ExpertStep, sample: Sample) -> list[Branch]:
         thoughts.setdefault(normalise(draw.action), draw.thought)
     if unknown := [c.action for c in sample.candidates[1:] if c.action not in thoughts]:
         raise UsageError(
-            f"samples.jsonl: {sample.id}, step {sample.step}: no sample has the candidate {unknown[0]!r}",
+            f"samples.jsonl: {sample.id}, step {sample.step}: no sample contains the candidate {unknown[0]!r}",
             "correct that line, then run sand sample again; or redo it with --force",
         )
     expert = Branch(at, 0, at.expert.action, at.expert.thought, sample.candidates[0].count)

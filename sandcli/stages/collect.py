@@ -2,7 +2,7 @@
 
 They come from the world's own expert: each path is executed and verified, and the base model writes the thoughts if
 asked to. Or they come from recorded data: each trajectory is replayed, and its texts come from the replay. Expert
-actions are stored in the form in which the agent's own are executed; any other form would give them away among the
+actions are stored in the form in which the agent's own are executed; another form would give them away among the
 candidates.
 """
 
@@ -30,7 +30,7 @@ PREVIOUS = "D_delib of "
 """How the source of expert data begins that is the previous iteration's D_delib."""
 
 _FROM_FILE = "file:"
-_CHECK = "make env.simplifications and env.games those of the recording, or choose other data"
+_CHECK = "set env.simplifications and env.games to those of the recording, or choose other data"
 
 
 class CollectStage(Stage[Wanted, Trajectory]):
@@ -47,7 +47,7 @@ class CollectStage(Stage[Wanted, Trajectory]):
 
     @cached_property
     def _source(self) -> Path | None:
-        """The file or folder of recorded trajectories that is set."""
+        """The file or folder of recorded trajectories in `collect.source`."""
         name = self.settings.collect.source
         return locate_data(self.context.path(name)) if name else None
 
@@ -112,7 +112,7 @@ class CollectStage(Stage[Wanted, Trajectory]):
     def check(self, state: State) -> None:
         """Raise `UsageError` if the trajectories came from elsewhere and were all deleted since."""
         if self._made_elsewhere():
-            must_hold_trajectories(self.artifact.path, "put the file back, or make another run with sand init --from")
+            must_hold_trajectories(self.artifact.path, "restore the file, or make another run with sand init --from")
 
     def units(self) -> list[Unit[Wanted]]:
         """The rows of the data, or the world's training tasks; none if the trajectories came from elsewhere."""
@@ -128,7 +128,7 @@ class CollectStage(Stage[Wanted, Trajectory]):
 
     @cached_property
     def _recorded(self) -> dict[str, Wanted]:
-        """The recorded rows by id, those that cannot be used included; none if there is no data."""
+        """The recorded rows by id, including unusable ones; none if there is no data."""
         if self._source is None:
             return {}
         return wanted_rows(self.context.world, self._source, islice(read_rows(self._source), self.limit))

@@ -34,11 +34,11 @@ class Demonstrator:
             return Skipped("the expert gave up")
         replayed = await self._pool.replay(task, actions)
         if replayed.best < 1.0:
-            return Skipped(f"the expert's own path misses the full score: it reaches {replayed.best:.2f}, not 1.00")
+            return Skipped(f"the expert's own path does not reach the full score: {replayed.best:.2f} of 1.00")
         return self._trajectory(str(task), task, replayed, [Turn("", action) for action in actions])
 
     async def replay(self, task: Task, row: RecordedTrajectory, rule: str) -> Trajectory | Skipped:
-        """A recorded row by the rule `collect.rows`; skipped if that does not accept it."""
+        """A recorded row under the rule `collect.rows`; skipped if the rule does not accept it."""
         world = self._context.world
         replayed = await self._pool.replay(task, [turn.action for turn in row.turns])
         if rule == "strict":
@@ -84,7 +84,7 @@ class Demonstrator:
 
 
 def _as_recorded(made: Trajectory, row: RecordedTrajectory) -> Trajectory:
-    """The same with the texts of the recording."""
+    """The same trajectory with the texts of the recording."""
     texts = zip_longest(made.steps, row.observations[: len(made.steps)])
     steps = [step if text is None else replace(step, observation=text) for step, text in texts]
     return replace(made, instruction=row.instruction, steps=steps)

@@ -13,7 +13,7 @@ from sandcli.method.expert_switch import Rule, switches
 from sandcli.method.inconsistency import ExpertStep
 from sandcli.records import Rollout, Sample, Trajectory
 
-COLLECT_MORE = "collect some: other tasks, a larger --limit"
+COLLECT_MORE = "run sand collect with other tasks or a larger --limit"
 """What to do about an empty D_exp."""
 
 
@@ -39,7 +39,7 @@ def rollout_cases(run: Run) -> Iterator[Case]:
 
 
 def must_hold_trajectories(path: Path, fix: str) -> None:
-    """Raise `UsageError` for a file without a trajectory: nothing would come of it."""
+    """Raise `UsageError` for a file without a trajectory: there would be nothing to do."""
     if not any(True for _ in Records(path, Trajectory)):
         raise UsageError(f"{path} holds no trajectory", fix)
 

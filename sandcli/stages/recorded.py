@@ -1,4 +1,4 @@
-"""Recorded rows as trajectories to make: each with its task, or with the reason why it cannot be used."""
+"""Turns recorded rows into trajectories to make: each with its task, or with the reason why it cannot be used."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -24,7 +24,7 @@ class Wanted(NamedTuple):
 
 
 def wanted_rows(world: World, source: Path, rows: Iterable[Row]) -> dict[str, Wanted]:
-    """The rows by their ids; those that cannot be used also by their place. `UsageError` if none can be used."""
+    """The rows by their ids; unusable ones also by their place. Raises `UsageError` if none is usable."""
     wanted: dict[str, Wanted] = {}
     for row in rows:
         name, unit = _wanted(world, row)
@@ -41,7 +41,7 @@ def wanted_rows(world: World, source: Path, rows: Iterable[Row]) -> dict[str, Wa
 
 
 def _wanted(world: World, row: Row) -> tuple[str, Wanted]:
-    """The name of a row, and what is to be made of it."""
+    """The name of a row, and the trajectory to make from it."""
     name = ""
     try:
         found = read_row(row.content)

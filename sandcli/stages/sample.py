@@ -40,7 +40,7 @@ class SampleStage(Stage[ExpertStep, Sample]):
                 yield Unit((trajectory.id, t), ExpertStep(trajectory, t), depends_on)
 
     def check(self, state: State) -> None:
-        """Raise `UsageError` for an empty D_exp: every later stage would be done without having done anything."""
+        """Raise `UsageError` for an empty D_exp: every later stage would finish without doing anything."""
         must_hold_trajectories(self.run.artifact("collect").require(), COLLECT_MORE)
 
     def satisfied(self, unit: Unit[ExpertStep], record: Sample) -> bool:

@@ -71,7 +71,7 @@ class SynthesizeStage(Stage[FlaggedStep, Thought]):
         return judged(flagged_samples(self.run), self.run.critiques())
 
     def check(self, state: State) -> None:
-        """Raise `UsageError` if the failed units of an earlier stage are not known: D_delib depends on them."""
+        """Raise `UsageError` if the failed units of an earlier stage are unknown: D_delib depends on them."""
         for stage in _LOOKS:
             if stage != self.name:
                 self.run.artifact(stage).failures()

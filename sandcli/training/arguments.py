@@ -39,7 +39,7 @@ def trl_config(config: TrainingConfig, batches: Batches) -> Any:
         gradient_accumulation_steps=batches.accumulate,
         padding_free=packed,
         max_length=None,
-        seed=config.seed % 2**32,  # numpy takes no other
+        seed=config.seed % 2**32,  # numpy accepts no other
         ddp_find_unused_parameters=False,
         ddp_timeout=int(PATIENCE.total_seconds()),
         save_strategy="steps",

@@ -81,7 +81,7 @@ class TrainingJob(NamedTuple):
                 max_nodes=1,
                 nproc_per_node=processes,
                 run_id=self.label,
-                # The launcher unpickles what it finds here. Anybody could write to its TCP store, only we to this file.
+                # The launcher unpickles what it finds here. Anybody could write to a TCP store, only we to this file.
                 rdzv_backend="c10d",
                 rdzv_configs={"store_type": "file"},
                 rdzv_endpoint=str(Path(folder) / "rendezvous"),

@@ -76,7 +76,7 @@ def _trainer(config: TrainingConfig, plan: TrainingPlan, hooks: Hooks) -> Any:
 
 
 def _give_pad(tokenizer: Any, row: TrainingRow) -> None:
-    """Let a tokenizer without an end token pad with the token that ends a turn; TRL refuses it otherwise."""
+    """Make a tokenizer without an end token pad with the token that ends a turn; otherwise TRL refuses it."""
     if tokenizer.pad_token is None and tokenizer.eos_token is None:
         tokenizer.pad_token = tokenizer.convert_ids_to_tokens(row.input_ids[-1])
 

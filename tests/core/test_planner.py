@@ -144,5 +144,5 @@ def test_candidate_that_no_sample_has_is_named(run: Path) -> None:
     number, line = next((n, line) for n, line in enumerate(lines(path)) if line["deliberate"])
     rewrite(path, number, candidates=[*line["candidates"], {"action": "fly", "count": 1}])
     accept_edit("sample", run, limit=LIMIT)
-    with pytest.raises(UsageError, match=rf"{line['id']}, step {line['step']}: no sample has the candidate 'fly'"):
+    with pytest.raises(UsageError, match=rf"{line['id']}, step {line['step']}: no sample contains the candidate 'fly'"):
         perform("rollout", run, limit=LIMIT)

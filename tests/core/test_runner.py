@@ -104,7 +104,7 @@ def test_task_that_the_expert_cannot_do_is_left_out_with_the_reason(tmp_path: Pa
     summary = perform("collect", root)
     assert summary.exit is Exit.DONE
     assert summary.manifest is not None
-    why = "the expert's own path misses the full score: it reaches 0.75, not 1.00"
+    why = "the expert's own path does not reach the full score: 0.75 of 1.00"
     assert summary.manifest.left_out == {'["riddle_0"]': why, '["riddle_1"]': why}
     assert {line["task"]["name"] for line in lines(root / "expert.jsonl")} == {"carry"}
     assert state("collect", root).kind == "done"

@@ -67,7 +67,7 @@ def test_a_key_that_no_header_holds_is_refused_and_not_quoted(
     words: Model, serve: Serve, monkeypatch: pytest.MonkeyPatch, given: str
 ) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", given)
-    with pytest.raises(UsageError, match="OPENAI_API_KEY has a character") as caught:
+    with pytest.raises(UsageError, match="OPENAI_API_KEY contains a character") as caught:
         answered(words, serve())
     assert "hidd" not in caught.value.what + caught.value.fix
 

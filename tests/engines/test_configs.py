@@ -87,7 +87,7 @@ def test_config_that_transformers_does_not_understand_is_reported(tmp_path: Path
 def test_damaged_generation_config_is_reported(tmp_path: Path, content: bytes) -> None:
     folder = publish(QWEN, tmp_path)
     (folder / "generation_config.json").write_bytes(content)
-    with pytest.raises(UsageError, match=r"generation_config\.json is no JSON object"):
+    with pytest.raises(UsageError, match=r"generation_config\.json is not a JSON object"):
         stop_ids(folder, load_tokenizer(folder))
 
 

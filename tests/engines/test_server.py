@@ -100,7 +100,7 @@ def test_a_completion_says_how_it_ended(
 
 def test_a_completion_that_the_server_shortened_fails_the_unit(words: Model, serve: Serve) -> None:
     """The prompt fits into the model's context, so the server has less; the episode is not over."""
-    with pytest.raises(MachineryError, match="takes conversations of 17 tokens, and the model of 512") as caught:
+    with pytest.raises(MachineryError, match="allows conversations of 17 tokens, but the model allows 512") as caught:
         answered(words, serve(says("on and", "length", tokens=9)), sampling=Sampling(max_tokens=10))
     assert caught.value.reason == "engine" and "engine.max_length = 17" in caught.value.detail
 
@@ -196,7 +196,7 @@ def test_a_refused_request_is_not_retried(words: Model, serve: Serve) -> None:
 )
 def test_a_refusal_because_of_length_fails_the_unit(words: Model, serve: Serve, said: str, limit: int | None) -> None:
     takes = f"{limit} tokens" if limit else "fewer tokens"
-    with pytest.raises(MachineryError, match=f"takes conversations of {takes}, and the model of 512") as caught:
+    with pytest.raises(MachineryError, match=f"allows conversations of {takes}, but the model allows 512") as caught:
         answered(words, serve(fails(400, said)), sampling=Sampling(max_tokens=33))
     assert caught.value.reason == "engine"
 

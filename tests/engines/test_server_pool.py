@@ -238,7 +238,7 @@ def test_a_url_may_end_with_or_without_v1_and_a_slash(words: Model, serve: Serve
 
 @pytest.mark.parametrize("url", ["127.0.0.1:8000", "localhost:8000/v1", "ftp://host", "http://:80", "http://h:x"])
 def test_a_malformed_url_is_refused(words: Model, url: str) -> None:
-    with pytest.raises(UsageError, match="is no URL"):
+    with pytest.raises(UsageError, match="is not a URL"):
         answered(words, url)
 
 

@@ -98,10 +98,10 @@ def test_recorded_reward_is_kept() -> None:
 @pytest.mark.parametrize(
     ("content", "why"),
     [
-        ("text", "not a row of a known form: Expected `object`"),
+        ("text", "a row has no known format: Expected `object`"),
         ({"conversations": []}, "a row names no task: "),
         ({"id": "b"}, "a row has no messages: "),
-        ({"id": "b", "conversations": [{"from": "gpt", "value": 3}]}, "not a row of a known form: "),
+        ({"id": "b", "conversations": [{"from": "gpt", "value": 3}]}, "a row has no known format: "),
         (row(MESSAGES[:3]), "no action follows a task"),
         (row(MESSAGES[3:]), "no action follows a task"),
         (row(MESSAGES[1:2] + MESSAGES[3:]), "no action follows a task"),

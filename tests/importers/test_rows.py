@@ -161,7 +161,7 @@ def test_unreachable_hub_is_one_line_that_says_what_to_do_offline(monkeypatch: p
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", unreachable)
     rows._from_hub.cache_clear()
-    with pytest.raises(PrerequisiteError, match=r"owner/name is no file here.*: no route to the hub$") as caught:
+    with pytest.raises(PrerequisiteError, match=r"owner/name is not a file here.*: no route to the hub$") as caught:
         locate_data("owner/name")
     assert "without a network, download the data set elsewhere" in caught.value.fix
     with nothing_fetched():

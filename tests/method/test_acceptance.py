@@ -44,7 +44,7 @@ GOOD = [
 ]
 
 NOT_MENTIONED = "leaves out a candidate"
-KNOWS = "speaks of what the agent cannot know"
+KNOWS = "mentions what the agent cannot know"
 WRONG = "does not end in the expert's action"
 
 BAD = [

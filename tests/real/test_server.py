@@ -195,7 +195,7 @@ def test_the_servers_limit_is_the_engines(model: Model, server: VLLM) -> None:
             await engine.generate(PROMPTS[0], Sampling(max_tokens=longest + 1))
         engine._limit = engine._prompts._limit = 10**6  # as if the server had not said it
         for prompt, tokens in ((PROMPTS[0], longest + 1), ([Message("user", "word " * 600)], 9)):
-            with pytest.raises(MachineryError, match="takes conversations of 512 tokens"):
+            with pytest.raises(MachineryError, match="allows conversations of 512 tokens"):
                 await engine.generate(prompt, Sampling(max_tokens=tokens))
         await engine.close()
 

@@ -68,7 +68,7 @@ def test_rows_that_cannot_be_used_are_left_out_and_counted_beside_those_that_can
     assert why["fetch_4, row 3"].startswith("a turn has no action: ")
     assert why["fetch_0, row 4"] == "an id occurs twice"
     assert why["fetch_2, row 5"].startswith("a row has no messages: ")
-    assert why["row 6"].startswith("not a row of a known form: ")
+    assert why["row 6"].startswith("a row has no known format: ")
     assert state("collect", root).kind == "done"
 
 
@@ -126,7 +126,7 @@ def test_import_that_accepts_nothing_fails_in_one_line(root: Path, tmp_path: Pat
     assert "error: file:rows.json: no trajectory was accepted (" in done.stderr
     assert "edited after the recording, or recorded under other settings: 1" in done.stderr
     assert "no such task or game here: 1" in done.stderr
-    assert "make env.simplifications and env.games those of the recording" in done.stderr
+    assert "set env.simplifications and env.games to those of the recording" in done.stderr
     assert not (root / "expert.jsonl").exists()
     assert state("collect", root).kind == "missing"
 
@@ -143,7 +143,9 @@ def test_data_of_another_world_are_refused_in_one_line_before_anything_is_starte
 
 def test_expert_that_solves_nothing_is_an_error(tmp_path: Path) -> None:
     root = make_run(tmp_path / "run", env__tasks="riddle")
-    with pytest.raises(UsageError, match=r"no trajectory was accepted .the expert's own path misses the full score: 2"):
+    with pytest.raises(
+        UsageError, match=r"no trajectory was accepted .the expert's own path does not reach the full score: 2"
+    ):
         perform("collect", root)
 
 

@@ -60,7 +60,7 @@ class Alfworld:
         return found
 
     def task_of(self, identifier: str) -> Task:
-        """The game whose path ends in the `FOLDER/TRIAL` (AgentGym: `FOLDER_TRIAL`) of this path, as in expert data."""
+        """The game whose path ends with the `FOLDER/TRIAL` (AgentGym: `FOLDER_TRIAL`) of this path from expert data."""
         identifier = identifier.replace("_trial_", "/trial_")
         trial = "/".join(identifier.removesuffix(f"/{files.FILE}").split("/")[-2:])
         found = self._by_trial.get(trial, [])

@@ -15,7 +15,7 @@ _MIN_VERSION = 17
 
 
 _OPTION_VARIABLES = ("JAVA_TOOL_OPTIONS", "_JAVA_OPTIONS", "JDK_JAVA_OPTIONS", "IBM_JAVA_OPTIONS", "CLASSPATH")
-"""Options for all JVMs of a user. An agent, a heap size, a locale or other classes would change the simulator."""
+"""Variables with options for all JVMs of a user. An agent, heap size, locale or class path would change it."""
 
 
 class Java(NamedTuple):
@@ -27,7 +27,7 @@ class Java(NamedTuple):
 
 
 def environment() -> dict[str, str]:
-    """The environment variables for a JVM: those of this process, without options for JVMs."""
+    """The environment variables for a JVM: this process's, without options for JVMs."""
     return {name: value for name, value in os.environ.items() if name not in _OPTION_VARIABLES}
 
 

@@ -126,7 +126,7 @@ def _launch(java: str) -> "tuple[Any, subprocess.Popen[str]]":
     """Start a JVM and connect to it.
 
     Any user of the machine can connect to py4j's port, and could run code through it as this user. So the JVM makes a
-    token, prints it on its stdout, which only we can read, and refuses a client that does not begin with it.
+    token, prints it on its stdout, which only this process can read, and refuses a client that does not send it first.
     """
     from py4j.java_gateway import GatewayParameters, JavaGateway, find_jar_path
 
@@ -135,7 +135,7 @@ def _launch(java: str) -> "tuple[Any, subprocess.Popen[str]]":
     classes = os.pathsep.join((find_jar_path(), str(jar), str(_CLASSES)))
     process = subprocess.Popen(
         [java, *_FLAGS, "-classpath", classes, "py4j.GatewayServer", "--enable-auth", "--die-on-broken-pipe", "0"],
-        stdin=subprocess.PIPE,  # closed when this process ends, however it ends; then the JVM ends too
+        stdin=subprocess.PIPE,  # closed when this process ends for any reason; then the JVM ends too
         stdout=subprocess.PIPE,
         cwd=jar.parent,
         env=environment(),

@@ -111,7 +111,7 @@ AGENTGYM_ORDER = [
     "identify-life-stages-1",
     "identify-life-stages-2",
 ]
-"""AgentGym's data names a task by its number among all variations of these types, one type after the other."""
+"""AgentGym's data names a task by its number among the variations of these types, counted one type after another."""
 
 
 def agentgym_task(number: int) -> tuple[str, str]:

@@ -53,7 +53,7 @@ class ScienceWorld:
         return table.test(kind)[:10] if self._paper else table.test(kind)
 
     def task_of(self, identifier: str) -> Task:
-        """The task of an identifier in the field's data sets.
+        """The task that an identifier from a published data set names.
 
         It is `9_412` (ETO's numbering), `sciworld_412` (AgentGym's), `find-plant_3`, or an older name such as
         `task-2a-test-conductivity_3`.
