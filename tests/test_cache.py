@@ -1,4 +1,4 @@
-"""The user's cache: atomic, without remains of killed processes, and no reason to fail if it cannot be written."""
+"""The user's cache: it is atomic, keeps no remains of killed processes, and does not need to be writable."""
 
 import os
 from pathlib import Path
@@ -19,7 +19,7 @@ def no_cache(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", "/dev/null")
 
 
-def test_what_killed_processes_left_behind_is_deleted(tmp_path: Path) -> None:
+def test_files_of_killed_processes_are_deleted(tmp_path: Path) -> None:
     old, recent, other = (tmp_path / name for name in ("a.1.tmp", "b.2.tmp", "c"))
     for path in (old, recent, other):
         path.write_text("half")

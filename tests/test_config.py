@@ -187,7 +187,7 @@ def test_a_delete_character_is_read_back(tmp_path: Path) -> None:
     ],
     ids=range(9),
 )
-def test_a_value_that_no_file_could_hold_is_refused(tmp_path: Path, name: str, value: Scalar, why: str) -> None:
+def test_a_value_that_no_file_can_hold_is_refused(tmp_path: Path, name: str, value: Scalar, why: str) -> None:
     with pytest.raises(UsageError) as caught:
         resolve(tmp_path, {}, {name: value})
     assert f"{name} = " in caught.value.what and why in caught.value.what

@@ -40,7 +40,7 @@ def lean(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("lean")
-def test_lean_installation_lacks_nothing_that_it_needs() -> None:
+def test_base_installation_lacks_nothing_that_it_needs() -> None:
     found = checks()
     assert [what for what, check in found.items() if not check.ok] == []
     assert found["embedded model"].found == "needs torch, trl, peft"
@@ -48,7 +48,7 @@ def test_lean_installation_lacks_nothing_that_it_needs() -> None:
     assert {found[name].fix for name in ("embedded model", "GPU", *LOCAL)} == {"make setup"}
 
 
-def test_half_an_installation_lacks_the_embedded_model(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_partial_local_installation_lacks_the_embedded_model(monkeypatch: pytest.MonkeyPatch) -> None:
     hide(monkeypatch, ["trl"])
     monkeypatch.delenv("SAND_ENGINE_URLS", raising=False)
     check = checks()["embedded model"]

@@ -1,4 +1,4 @@
-"""Writing files: an error names the path and the fix; file systems that cannot fsync a folder are taken as they are."""
+"""Writing files: an error names the path and the fix; file systems that cannot fsync a folder are accepted."""
 
 import errno
 import os

@@ -1,4 +1,4 @@
-"""Reading a model's text takes time in proportion to its length, whatever it holds."""
+"""Parsing a model's text takes linear time, whatever it contains."""
 
 import time
 from collections.abc import Callable
@@ -15,7 +15,7 @@ from sandcli.method.texts import first_sentences, repeats
 LENGTH = 100_000
 
 _SECONDS = 5.0
-"""Of this process. In linear time it takes a hundredth; in quadratic time, ten times as long."""
+"""CPU seconds of this process. Linear time needs a hundredth of this; quadratic time, ten times as much."""
 
 READERS: list[Callable[[str], Any]] = [
     parse,

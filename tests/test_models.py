@@ -1,4 +1,4 @@
-"""Fingerprints tell one content from another, also if a file was changed so that its size and time stayed the same."""
+"""Fingerprints tell contents apart, even if a change kept a file's size and modification time."""
 
 import hashlib
 import os

@@ -1,4 +1,4 @@
-"""The sets of questions to the base model, and a folder of the user's own."""
+"""The sets of questions to the base model, and the user's own folder."""
 
 from pathlib import Path
 
@@ -29,7 +29,7 @@ def test_question_alternates_between_user_and_assistant(name: str, question: str
 @pytest.mark.parametrize("name", SETS)
 @pytest.mark.parametrize("question", ("deliberate", "compare", "propose"))
 def test_worked_example_passes_the_checks_of_a_deliberation(name: str, question: str) -> None:
-    """What an example does, the model will do."""
+    """The model imitates its examples."""
     examples = [
         message.content for message in Prompts(name).fill(question, **VALUES)[:-2] if message.role == "assistant"
     ]

@@ -25,7 +25,7 @@ VARIATIONS = {"fetch": 12, "carry": 6, "riddle": 2}
 """`carry` starts in the lamp's room; the expert for `riddle` does not solve it."""
 
 BAD_SCORES = {"nan": float("nan"), "high": 7.5, "low": -1.0}
-"""What some faults give as the score."""
+"""The score that some faults return."""
 
 SPLITS = {"train": slice(0, 6), "seen": slice(6, 9), "unseen": slice(9, 12)}
 

@@ -1,4 +1,4 @@
-"""Any text: what is read from a turn is in it, and reading takes time in proportion to its length."""
+"""For any text: what is parsed from a turn occurs in it, and parsing takes linear time."""
 
 import time
 
@@ -12,7 +12,7 @@ TEXTS = st.lists(
     st.sampled_from(["Thought:", "Action:", "\n", " ", "\t", "look", "\u2028", "\r"]) | st.text(max_size=3)
 )
 NOISE = 0.2
-"""Seconds of this process that a short measurement may be wrong by."""
+"""Possible error of a short measurement, in seconds of CPU time."""
 
 
 @given(TEXTS.map("".join))

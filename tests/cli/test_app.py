@@ -17,7 +17,7 @@ from tests.helpers import REPO, SAND, environment, make_run, sand
 
 
 @pytest.mark.parametrize("module", ["msgspec", "typer", "rich"])
-def test_ctrl_c_during_the_start_is_no_traceback(tmp_path: Path, module: str) -> None:
+def test_ctrl_c_during_startup_prints_no_traceback(tmp_path: Path, module: str) -> None:
     (tmp_path / f"{module}.py").write_text("import os, signal; os.kill(os.getpid(), signal.SIGINT)")
     command = [sys.executable, "-m", "sandcli", "status", "--run", str(tmp_path / "none")]
     path = f"{tmp_path}:{REPO}"
@@ -54,12 +54,12 @@ def without_reader(*arguments: str | Path, **closed: bool) -> subprocess.Complet
 
 
 @pytest.mark.parametrize("arguments", [["status"], ["status", "--json"], ["config"]], ids=" ".join)
-def test_data_whose_reader_ended_is_no_error(tmp_path: Path, arguments: list[str]) -> None:
+def test_a_closed_pipe_is_no_error(tmp_path: Path, arguments: list[str]) -> None:
     ran = without_reader(*arguments, "--run", make_run(tmp_path / "run"), stdout=True)
     assert (ran.returncode, ran.stderr) == (128 + signal.SIGPIPE, "")
 
 
-def test_a_stage_goes_on_if_nobody_reads_its_notices(tmp_path: Path) -> None:
+def test_a_stage_continues_if_nobody_reads_its_notices(tmp_path: Path) -> None:
     root = make_run(tmp_path / "run")
     ran = without_reader("collect", "--run", root, "--json", stderr=True)
     assert ran.returncode == 0
@@ -90,7 +90,7 @@ def test_a_traceback_does_not_control_the_terminal_and_keeps_the_exit_code(tmp_p
     assert "\x1b" not in ran.stderr
 
 
-def test_a_run_whose_name_is_not_utf_8(tmp_path: Path) -> None:
+def test_a_run_whose_name_is_not_utf_8_is_read(tmp_path: Path) -> None:
     root = make_run(tmp_path / os.fsdecode(b"it\xff"))
     for stage in ("collect", "eval"):
         ran = sand(stage, "--run", root, "--limit", "1", "--json")

@@ -1,4 +1,4 @@
-"""What happens to files: cut short, flipped bits, lines that are gone or there twice, a folder in their place."""
+"""Ways to damage files: cut them short, flip bits, drop or duplicate lines, put a folder in their place."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -29,7 +29,7 @@ def double_a_line(path: Path) -> None:
 
 
 def flip(path: Path) -> None:
-    """Flip one bit in the middle, so that the file may still be what it should be by its form."""
+    """Flip one bit in the middle, so that the file may still have a valid form."""
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
     path.write_bytes(content)
@@ -51,4 +51,4 @@ def other(path: Path) -> None:
 
 
 DAMAGE: list[Damage] = [cut, empty, zeros, flip, not_text, folder, other, Path.unlink]
-"""All that a file may suffer, whatever it holds."""
+"""Every kind of damage, whatever the file holds."""

@@ -229,7 +229,7 @@ def test_damaged_manifest_does_not_stop_force(run: Path) -> None:
     assert perform("sample", run, limit=2, options=Options(force=True)).exit is Exit.DONE
 
 
-def test_emptied_expert_data_is_refused_by_every_reader_and_made_again(run: Path) -> None:
+def test_emptied_expert_data_is_refused_by_every_reader_and_collected_again(run: Path) -> None:
     path = run / "expert.jsonl"
     whole = path.read_bytes()
     empty(path)
@@ -258,7 +258,7 @@ def test_empty_expert_data_is_never_sampled_from(run: Path) -> None:
         perform("sample", run, limit=LIMIT, options=Options(force=True))
 
 
-def test_artifact_set_aside_is_in_its_new_place_before_it_leaves_the_old(
+def test_artifact_set_aside_is_durable_in_its_new_place_before_it_leaves_the_old(
     run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     synced: list[Path] = []

@@ -1,4 +1,4 @@
-"""Estimates for dry runs come from earlier runs; what cannot be read of them is left out."""
+"""Estimates for dry runs come from earlier runs; unreadable entries are skipped."""
 
 from pathlib import Path
 

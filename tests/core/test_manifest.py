@@ -1,4 +1,4 @@
-"""What is noted about an artifact: damage is told or repaired, costs no record and never stops `sand status`."""
+"""Manifests and notes: damage is reported or repaired, costs no record and never stops `sand status`."""
 
 import shutil
 from pathlib import Path
@@ -15,7 +15,7 @@ from tests.helpers import artifact, context, make_run, perform, state
 
 
 @pytest.mark.parametrize("damage", [cut, flip, not_text, folder])
-def test_damaged_manifest_is_named_and_costs_no_record(run: Path, damage: Damage, begun: list[str]) -> None:
+def test_damaged_manifest_is_reported_and_costs_no_record(run: Path, damage: Damage, begun: list[str]) -> None:
     note, before = artifact(run, "sample").note("json"), (run / "samples.jsonl").read_bytes()
     damage(note)
     with pytest.raises(PrerequisiteError, match=rf"samples\.jsonl cannot be checked: {note} is damaged"):
@@ -54,7 +54,7 @@ def test_status_always_answers(run: Path, finished: Path, kind: str) -> None:
         for stage in STAGES:
             made = artifact(run, stage)
             path = {"journal": made.journal, "artifact": made.path}.get(kind, made.note(kind))
-            if not path.exists():  # anything of about the right kind
+            if not path.exists():  # any value of roughly the right type
                 path.write_bytes((made.note("json") if kind == "json.part" else made.path).read_bytes())
             damage(path)
         assert [line.stage for line in status_of(context(run))] == list(ARTIFACTS), damage
@@ -62,7 +62,7 @@ def test_status_always_answers(run: Path, finished: Path, kind: str) -> None:
         shutil.copytree(finished, run)
 
 
-def test_status_tells_a_changed_artifact(run: Path) -> None:
+def test_status_reports_a_changed_artifact(run: Path) -> None:
     flip(run / "deliberations.jsonl")
     (changed,) = (line for line in status_of(context(run)) if line.stage == "synthesize")
     assert (changed.state, changed.note) == (
@@ -81,7 +81,7 @@ def test_lost_digests_make_no_finished_stage_stale(run: Path, damage: Damage, be
     assert begun == []
 
 
-def test_lost_digests_are_named_if_the_input_changed_since(run: Path) -> None:
+def test_lost_digests_are_reported_if_the_input_changed_since(run: Path) -> None:
     note = artifact(run, "sample").note("units.json")
     note.unlink()
     edit(run / "expert.jsonl", 1, instruction="Bring it.")
@@ -103,7 +103,7 @@ def with_failures(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("damage", [cut, not_text, folder, Path.unlink])
-def test_damaged_list_of_failures_is_made_again(
+def test_damaged_list_of_failures_is_rewritten(
     with_failures: Path, tmp_path: Path, damage: Damage, begun: list[str]
 ) -> None:
     root = Path(shutil.copytree(with_failures, tmp_path / "run"))
@@ -129,6 +129,6 @@ def test_flipped_bit_anywhere_in_a_manifest_changes_nothing_that_is_read(run: Pa
     for at in range(len(whole)):
         note.write_bytes(whole[:at] + bytes([whole[at] ^ (1 << at % 8)]) + whole[at + 1 :])
         found = made.manifest()
-        if found is not None:  # the name of the checksum is hit, and nothing else
+        if found is not None:  # only the name of the checksum is hit
             found.checksum = ""
             assert found == known, at

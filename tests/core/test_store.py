@@ -234,7 +234,7 @@ def test_lock_that_fails_names_its_path(tmp_path: Path, monkeypatch: pytest.Monk
         pass
 
 
-def test_file_system_without_locks_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_file_system_without_locks_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sandcli.core.store.fcntl.flock", failing_with(errno.ENOLCK))
     said: list[str] = []
     with lock(tmp_path / "l", "sand x", said.append):

@@ -25,7 +25,7 @@ CRITIQUES = st.builds(
 
 
 class Store(RuleBasedStateMachine):
-    """A journal beside a dict that does the same."""
+    """A journal and a dict that mirrors it."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -45,7 +45,7 @@ class Store(RuleBasedStateMachine):
 
     @rule(torn=st.binary(max_size=20))
     def die_in_a_write(self, torn: bytes) -> None:
-        """What a kill leaves of a line never has a newline: that is written last."""
+        """A line that a kill cut short never has a newline: that is written last."""
         self.journal.close()
         with self.part.open("ab") as file:
             file.write(torn.replace(b"\n", b" "))

@@ -196,7 +196,7 @@ def test_record_that_could_not_be_read_back_is_not_written(tmp_path: Path, monke
     assert perform("sample", root).exit is Exit.DONE
 
 
-def test_failure_told_in_characters_that_utf8_cannot_hold_is_listed(
+def test_failure_with_characters_that_utf8_cannot_hold_is_listed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     root = make_run(tmp_path / "run", run__retries=0)

@@ -24,7 +24,7 @@ NOT_RUN = {
     "--nproc 8": "needs several GPUs",
     "sand games ": "needs ALFWorld; tests/real/test_alfworld.py does the like",
     "runs/alf1": "needs the games above",
-    "--from sciworld_sft.json": "needs recorded data; tests/stages/test_collect.py and tests/real do the like",
+    "--from sciworld_sft.json": "needs recorded data; tests/stages/test_collect.py and tests/real do this",
     "--from agent-eto/": "needs the model hub",
     "runs/guided": "needs a run of the small experiment, two hours",
 }

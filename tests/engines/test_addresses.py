@@ -1,4 +1,4 @@
-"""Where a server is: proxies of all spellings, this machine without one, and keys that no header could hold."""
+"""How a server is reached: proxies, except for this machine, and keys that no header can hold."""
 
 import pytest
 
@@ -17,7 +17,7 @@ def no_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("name", PROXIES[:6])
-def test_a_server_on_this_machine_is_asked_without_a_proxy(
+def test_a_server_on_this_machine_is_reached_without_a_proxy(
     words: Model, serve: Serve, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     monkeypatch.setenv(name, closed_port())
@@ -35,7 +35,7 @@ def test_this_machine_has_many_names(monkeypatch: pytest.MonkeyPatch, name: str,
 
 @pytest.mark.parametrize(("scheme", "name"), [("http", "http_proxy"), ("https", "HTTPS_PROXY"), ("https", "all_proxy")])
 @pytest.mark.parametrize("proxy", ["http://proxy:3128", "proxy:3128"])
-def test_another_machine_is_asked_through_the_proxy(
+def test_another_machine_is_reached_through_the_proxy(
     monkeypatch: pytest.MonkeyPatch, scheme: str, name: str, proxy: str
 ) -> None:
     monkeypatch.setenv(name, proxy)
@@ -72,13 +72,13 @@ def test_a_key_that_no_header_holds_is_refused_and_not_quoted(
     assert "hidd" not in caught.value.what + caught.value.fix
 
 
-def test_a_key_of_blanks_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_blank_key_is_no_key(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", " \n")
     assert key_of_environment() is None
 
 
 @pytest.mark.parametrize("status", [401, 403])
-def test_what_a_server_says_about_a_key_is_not_quoted(
+def test_a_server_message_about_a_key_is_not_quoted(
     words: Model, serve: Serve, monkeypatch: pytest.MonkeyPatch, status: int
 ) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "sk-hidden-key")

@@ -56,7 +56,7 @@ def test_model_that_does_not_say_its_context_length_needs_a_bound(tmp_path: Path
 MINE = 'raise SystemExit("the code of a model ran")\n'
 
 
-def test_code_that_comes_with_a_model_is_never_run_nor_asked_for(
+def test_code_that_comes_with_a_model_is_never_run_and_nobody_is_asked(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("builtins.input", lambda *_: pytest.fail("a question on stdin"))
@@ -107,7 +107,7 @@ def test_adapter_of_a_hub_model_has_its_end_tokens_and_context(tmp_path: Path, m
     assert set(asked) == {("meta/llama", "abc")}
 
 
-def test_adapter_whose_base_was_moved_says_where_it_was(tmp_path: Path) -> None:
+def test_adapter_whose_base_was_moved_names_its_old_place(tmp_path: Path) -> None:
     base = written(tmp_path / "base", model_type="llama")
     policy = adapter(tmp_path / "run" / "sft", str(base))
     assert weights_of(policy) == base
@@ -134,7 +134,7 @@ def test_policies_of_models_with_a_nested_language_part_are_compared_with_their_
 
 
 @pytest.mark.parametrize("text", ["[" * 100_000, "[]", "", '{"base_model_name_or_path": null'])
-def test_adapter_config_that_is_none_is_refused_in_one_line(tmp_path: Path, text: str) -> None:
+def test_invalid_adapter_config_is_refused_in_one_line(tmp_path: Path, text: str) -> None:
     (tmp_path / "adapter_config.json").write_text(text)
     with pytest.raises(UsageError, match="not an adapter's config"):
         weights_of(tmp_path)

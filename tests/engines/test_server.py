@@ -83,7 +83,7 @@ def test_text_is_cut_at_a_stop_string_and_then_counts_as_complete(words: Model, 
     assert completions == [Completion("go on", 9, "stop")]
 
 
-def test_a_thought_before_the_answer_is_passed_over(words: Model, serve: Serve) -> None:
+def test_a_thought_before_the_answer_is_removed(words: Model, serve: Serve) -> None:
     server = serve(says("<think>\nI look first.\n</think>\n\nAction: look", tokens=9))
     assert answered(words, server)[0] == [Completion("Action: look", 9, "stop")]
 

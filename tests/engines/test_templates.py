@@ -28,7 +28,7 @@ def tokenizer(folder: Path, template: str) -> Any:
     return load_tokenizer(publish(QWEN._replace(template=template), folder))
 
 
-def test_qwen3_is_asked_not_to_think_and_every_turn_begins_alike(tmp_path: Path) -> None:
+def test_qwen3_is_asked_not_to_think_and_every_turn_begins_the_same_way(tmp_path: Path) -> None:
     text = render(
         tokenizer(tmp_path, published("qwen3")), conversation("You act.", "Bring it.", STEPS[:2]), answer=True
     )
@@ -88,5 +88,5 @@ def test_templates_without_a_switch_are_left_as_they_are(tmp_path: Path) -> None
         (" because it is near", " because it is near"),
     ],
 )
-def test_thought_before_a_completion_is_taken_from_it(text: str, left: str) -> None:
+def test_thought_before_a_completion_is_removed(text: str, left: str) -> None:
     assert without_thought(text) == left

@@ -1,4 +1,4 @@
-"""Toy worlds with bad manners, and a process that leaves its pool without closing it. An action says what happens."""
+"""Misbehaving toy worlds, and a process that leaves its pool without closing it. The action selects what happens."""
 
 import asyncio
 import os
@@ -20,7 +20,7 @@ TASK = Task(name="fetch", variation=0)
 
 
 class OddWorld(ToyWorld):
-    """A world whose episodes print, answer nonsense, start programs and get stuck."""
+    """A world whose episodes print, return wrong types, start programs and get stuck."""
 
     def check_available(self) -> str:
         print("the world prints")
@@ -61,7 +61,7 @@ class OddEpisode(ToyEpisode):
 
 
 def _start_programs() -> list[int]:
-    """A program, one in a session of its own, and one that is stopped."""
+    """Start a program, one in its own session, and one that is stopped."""
     started = [subprocess.Popen(["sleep", "10000"], start_new_session=new) for new in (False, True, False)]
     started[2].send_signal(signal.SIGSTOP)
     return [program.pid for program in started]
@@ -75,7 +75,7 @@ class BrokenWorld(ToyWorld):
 
 
 class ShakyWorld(ToyWorld):
-    """A world whose process dies at its first start."""
+    """A world whose process dies on its first start."""
 
     def start(self) -> ToySimulator:
         mark = Path(self._settings["faults"]) / "shaky"

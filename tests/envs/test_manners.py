@@ -1,4 +1,4 @@
-"""Worlds with bad manners: they print, answer nonsense, start programs, and do not start at once."""
+"""Misbehaving worlds: they print, return wrong types, start programs, and fail to start."""
 
 import errno
 import json
@@ -123,7 +123,7 @@ def test_programs_that_a_world_started_end_with_its_worker(end: str) -> None:
 @pytest.mark.parametrize("busy", ["look", "get stuck"])
 def test_worker_and_its_programs_end_when_their_parent_is_killed(busy: str) -> None:
     script = "from tests.envs.odd_worlds import abandon; abandon()"
-    # It ends only when nothing holds its output any more: `sand ... | tail` would wait as long.
+    # It ends only when nothing holds its output open: `sand ... | tail` would wait for that too.
     done = subprocess.run(
         [sys.executable, "-c", script, busy], cwd=REPO, env=environment(), capture_output=True, text=True, timeout=100
     )
@@ -144,7 +144,7 @@ def test_worker_that_dies_in_its_first_ping_is_started_again(tmp_path: Path) -> 
 
 
 def _refuse(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let the next starts of a process fail, as they do if there are too many."""
+    """Make the next starts of a process fail, as they do if there are too many processes."""
     start, left = util.spawnv_passfds, [count]
 
     def refusing(*arguments: Any) -> int:

@@ -1,4 +1,4 @@
-"""Recorded conversations in the forms of the field, and why a row cannot be used."""
+"""Recorded conversations in the published formats, and why a row cannot be used."""
 
 from typing import Any
 
@@ -60,7 +60,7 @@ def test_agentgym_row_is_read() -> None:
     assert read(content) == READ._replace(id="sciworld_7", task="sciworld_7")
 
 
-def test_action_may_stand_in_the_line_of_the_thought() -> None:
+def test_action_may_be_on_the_line_of_the_thought() -> None:
     messages = [*MESSAGES[:3], ("gpt", "Thought: I look. Action: look"), *MESSAGES[4:]]
     assert read(row(messages)) == READ
 

@@ -1,4 +1,4 @@
-"""What a recording and its replay differ in, and which rows are accepted."""
+"""How a recording and its replay differ, and which rows are accepted."""
 
 import pytest
 
@@ -75,7 +75,7 @@ FINE = ["Fine."] * 3
         (row(FINE), replay(0.1, 0.5, 1.0, observed="Eh?", valid=False), "edited after the recording, or"),
     ],
 )
-def test_row_is_accepted_if_all_is_understood_and_the_outcome_is_reached(
+def test_row_is_accepted_if_every_action_is_understood_and_the_outcome_is_reached(
     recorded: RecordedTrajectory, replayed: Restored, why: str
 ) -> None:
     found = rejected(WORLD, recorded, replayed)

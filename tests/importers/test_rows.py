@@ -49,12 +49,12 @@ def fails(call: Callable[[], object]) -> str:
 
 
 @pytest.mark.parametrize("name", FORMS)
-def test_file_of_any_form_gives_its_rows(tmp_path: Path, name: str) -> None:
+def test_file_of_any_format_gives_its_rows(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_bytes(FORMS[name])
     assert contents(tmp_path / name) == ROWS
 
 
-def test_characters_that_utf8_cannot_hold_are_replaced_and_told(
+def test_characters_that_utf8_cannot_hold_are_replaced_and_reported(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "rows.json"
@@ -63,7 +63,7 @@ def test_characters_that_utf8_cannot_hold_are_replaced_and_told(
     assert capsys.readouterr().err == f"{path}: 1 characters that UTF-8 cannot hold were replaced\n"
 
 
-def test_row_says_where_it_stands(tmp_path: Path) -> None:
+def test_row_names_its_place(tmp_path: Path) -> None:
     for name, where in (("rows.json", "row 2"), ("rows.jsonl", "line 2")):
         (tmp_path / name).write_bytes(FORMS[name])
         assert [row.where for row in read_rows(tmp_path / name)][1] == where

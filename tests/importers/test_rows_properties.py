@@ -1,4 +1,4 @@
-"""Any file: the importer reads it or refuses it in one line; what stands before the task changes nothing."""
+"""For any file: the importer reads it or refuses it in one line. Text before the task changes nothing."""
 
 import json
 from contextlib import suppress

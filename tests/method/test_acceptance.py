@@ -1,11 +1,11 @@
-"""Which texts of the base model may become deliberation thoughts: a table in several models' styles."""
+"""Which texts of the base model become deliberation thoughts: a table in the styles of several models."""
 
 import pytest
 
 from sandcli.method.acceptance import conclusion, deliberated, rejection_reason
 
 CANDIDATES = ["take lamp", "look", "go to hall"]
-"""As the opening numbers them; the first is the expert's."""
+"""In the order of the opening; the first is the expert's."""
 
 GOOD = [
     # short, as small models write
@@ -34,7 +34,7 @@ GOOD = [
     # more after the conclusion is left out, whatever it says
     "look is idle, go to hall is early, and take lamp is due. So I will take lamp. I could look, as the expert says.",
     "look is idle, go to hall is early, and take lamp is right on time. So I will take lamp.\n\nAfter that, I go on.",
-    # the present state and what is expected may be spoken of
+    # the present state and expectations may be mentioned
     "I have not found the lamp before now. To look would delay, to go to hall would fail the task, take lamp would "
     "complete it. So I will take lamp.",
     "look would have no effect; go to hall would end the episode too early; take lamp would advance the task. "
@@ -61,7 +61,7 @@ BAD = [
     ("(1) take lamp; (2) look; (3) go to hall. So I will take lamp.", "does not weigh the candidates"),
     ("Options: take lamp, look, go to hall. So I will take lamp.", "does not weigh the candidates"),
     ("1. take lamp\n2. look\n3. go to hall\n\nSo I will take lamp.", "does not weigh the candidates"),
-    # what only the rollouts can tell
+    # what only rollouts can show
     ("look and go to hall: take lamp completed the task when I tried it, and the others failed (score 0.10). "
      "So I will take lamp.", KNOWS),
     ("look, go to hall and take lamp are open, and I was told to end with it. So I will take lamp.", KNOWS),
@@ -153,7 +153,7 @@ def test_words_of_an_action_are_not_held_against_the_text() -> None:
 
 
 @pytest.mark.parametrize("length", [1_000, 100_000])
-def test_check_of_a_long_text_takes_time_in_proportion(length: int) -> None:
-    """It ends at all: a pattern that backtracks would not."""
+def test_check_of_a_long_text_takes_linear_time(length: int) -> None:
+    """A pattern that backtracks would not finish."""
     for part in ("so I will", "(1) look ", "it ", "   ", "a.b?c!"):
         assert rejection_reason(part * (length // len(part)), "length", "take lamp", CANDIDATES) is not None

@@ -51,8 +51,8 @@ def test_critic_is_told_why_the_episode_ended(end: End, says: str) -> None:
     assert "the task was completed" in prompt(done, "standard")[-2].content
 
 
-def test_critic_sees_the_newest_observation_and_the_outcome_whole() -> None:
-    """The battery is what the candidates are about, and it stands at the end of a long listing."""
+def test_critic_sees_the_newest_observation_and_the_outcome_in_full() -> None:
+    """The candidates are about the battery, which is at the end of a long listing."""
     listing = "a wire, a switch, a light bulb, " * 40 + "a battery"
     before = trajectory(1.0)
     seen = msgspec.structs.replace(before.steps[0], observation=listing)

@@ -27,7 +27,7 @@ def long(number: int, words: int) -> Step:
     return Step(thought="", action=f"act {number}", observation=f"seen {number} " * words, score=0.0)
 
 
-def test_newest_observation_is_whole_whatever_its_length() -> None:
+def test_newest_observation_is_complete_whatever_its_length() -> None:
     newest = long(3, 400)
     shown = format_steps([*steps(2), newest], 0)
     assert shown == f"[2 earlier steps left out]\n3. act 3 -> {newest.observation.strip()}"

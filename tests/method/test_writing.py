@@ -49,7 +49,7 @@ def test_guided_deliberation_with_an_empty_or_cut_sentence_is_rejected(said: Com
 
 
 def test_free_deliberation_is_a_body_and_one_sentence() -> None:
-    """What a model would write after its conclusion is not generated."""
+    """Nothing is generated after the conclusion."""
     asked: list[tuple[str, tuple[str, ...]]] = []
 
     class Base(ScriptedEngine):

@@ -1,4 +1,4 @@
-"""Which kinds of models the embedded engine runs: those whose logits stay the same, in pieces and side by side.
+"""Which kinds of models the embedded engine runs: those whose logits stay the same in pieces and side by side.
 
 Every family is a random model of two layers.
 """
@@ -106,7 +106,7 @@ def test_model_that_attends_to_all_earlier_tokens_is_run(kind: str, sizes: dict[
 
 
 @pytest.mark.parametrize(("kind", "sizes"), OTHERS)
-def test_model_that_attends_in_another_way_is_refused_when_it_is_loaded(kind: str, sizes: dict[str, Any]) -> None:
+def test_model_with_another_kind_of_attention_is_refused_when_it_is_loaded(kind: str, sizes: dict[str, Any]) -> None:
     model = random_model(kind, sizes)
     with pytest.raises(PrerequisiteError, match=f"the embedded engine cannot run {kind}: it ") as caught:
         Ragged(model)

@@ -332,7 +332,7 @@ def test_tokenizer_without_end_and_pad_is_trained(tiny: Path, tmp_path: Path) ->
     assert load_tokenizer(tmp_path / "work" / "result").eos_token is None
 
 
-def test_adapter_names_its_base_as_it_is_found_on_any_machine(smollm: Path, tiny: Path, tmp_path: Path) -> None:
+def test_adapter_names_its_base_so_that_any_machine_finds_it(smollm: Path, tiny: Path, tmp_path: Path) -> None:
     train(tiny, [trajectory("a", 1)], replace(AIMS, method="lora", epochs=1), tmp_path / "own")
     written = json.loads((tmp_path / "own" / "result" / "adapter_config.json").read_text())
     assert written["base_model_name_or_path"] == str(tiny)

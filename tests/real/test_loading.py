@@ -1,4 +1,4 @@
-"""Which model folders are loaded: exactly the weights that the config names, and nothing that is not understood."""
+"""Which model folders are loaded: those with exactly the weights that the config names, and of a known type."""
 
 import json
 import shutil
@@ -50,7 +50,7 @@ GATE = "model.layers.1.mlp.gate_proj.weight"
         (lambda found: found | {GATE.replace("weight", "bias"): torch.ones(1)}, "also have model.layers.1.mlp.gate_pr"),
     ],
 )
-def test_weights_that_are_not_those_of_the_model_are_named(
+def test_weights_that_do_not_match_the_model_are_named(
     tiny: Path, tmp_path: Path, change: Callable[[Weights], Weights], what: str
 ) -> None:
     base = copied(tiny, tmp_path / "base", change)
@@ -64,7 +64,7 @@ def test_missing_head_is_named(tiny: Path, tmp_path: Path) -> None:
         load_model(base)
 
 
-def test_weights_of_modules_that_the_model_does_not_have_are_passed_over(tiny: Path, tmp_path: Path) -> None:
+def test_weights_of_modules_that_the_model_does_not_have_are_ignored(tiny: Path, tmp_path: Path) -> None:
     vision = {"vision_tower.patch.weight": torch.ones(2), "model.layers.0.self_attn.rotary_emb.inv_freq": torch.ones(2)}
     loaded = load_model(copied(tiny, tmp_path / "base", lambda found: found | vision))
     assert torch.equal(loaded.lm_head.weight, load_model(tiny).lm_head.weight)
@@ -80,9 +80,7 @@ def test_adapter_without_all_its_weights_is_refused(tiny: Path, tmp_path: Path) 
         load_model(tmp_path)
 
 
-def test_weights_that_are_there_twice_are_counted_once(
-    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_duplicate_weights_are_counted_once(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     load_model(tiny).save_pretrained(tmp_path, max_shard_size="4MB")
     assert (tmp_path / "model.safetensors.index.json").exists()
     shutil.copy(tiny / "model.safetensors", tmp_path / "consolidated.safetensors")
@@ -94,7 +92,7 @@ def test_weights_that_are_there_twice_are_counted_once(
         load_model(tmp_path)
 
 
-def test_model_that_is_no_text_model_is_refused(tiny: Path, tmp_path: Path) -> None:
+def test_model_that_is_not_a_text_model_is_refused(tiny: Path, tmp_path: Path) -> None:
     base = copied(tiny, tmp_path / "base", model_type="clip")
     with pytest.raises(UsageError, match=r"transformers cannot load the model in .*: Unrecognized configuration class"):
         load_model(base)

@@ -44,7 +44,7 @@ FOREIGN_OPTIONS = {
     "JDK_JAVA_OPTIONS": "-Xmx64m",
     "CLASSPATH": "/nowhere",
 }
-"""What other programs may have left in the environment."""
+"""Variables that other programs may have left in the environment."""
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +88,7 @@ def test_jvm_refuses_a_client_without_its_token(simulator: ScienceWorldSimulator
     assert simulator.open(Task(name="find-plant", variation=0)).step("look around").valid
 
 
-def test_token_of_the_jvm_is_on_no_command_line(simulator: ScienceWorldSimulator) -> None:
+def test_token_of_the_jvm_is_not_on_any_command_line(simulator: ScienceWorldSimulator) -> None:
     jvm = psutil.Process(simulator._process.pid)
     token = simulator._gateway.gateway_parameters.auth_token
     assert len(token) > 30
@@ -191,7 +191,7 @@ def test_jvm_frees_episodes_without_the_cycle_collector(monkeypatch: pytest.Monk
 def test_jvm_holds_many_episodes_at_once(simulator: ScienceWorldSimulator) -> None:
     before = _heap_used(simulator)
     episodes = [simulator.open(task) for task in ScienceWorld().tasks("train")[:25]]
-    assert _heap_used(simulator) - before < 80 * 2**20  # with what only loading needs it would be 250 MB
+    assert _heap_used(simulator) - before < 80 * 2**20  # if it kept what only loading needs, it would be 250 MB
     for episode in episodes:
         episode.close()
 

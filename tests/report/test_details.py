@@ -1,4 +1,4 @@
-"""The table of what deliberating causes: the same weights, free, suppressed and forced."""
+"""The table of the effect of deliberation: the same weights with free, suppressed and forced deliberation."""
 
 from sandcli.report.compare import warnings
 from sandcli.report.details import deliberation

@@ -1,4 +1,4 @@
-"""Text that is not ours, in every field of a report: it neither controls a terminal nor becomes part of a page."""
+"""Hostile text in every field of a report: it neither controls a terminal nor becomes part of a page."""
 
 import base64
 import gzip

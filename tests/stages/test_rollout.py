@@ -1,4 +1,4 @@
-"""The rollout stage: how long an alternative may go on, and what beats the expert."""
+"""The rollout stage: how long an alternative may be, and what beats the expert."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""`make torture`: strike at runs in every way there is, and print what was tried, what survived, and every fault."""
+"""`make torture`: inject every kind of fault into runs, and print what was tried, what survived, and every failure."""
 
 import argparse
 import gc
@@ -25,10 +25,10 @@ from tests.torture.strikes import Strikes
 MEANING = {
     "kill": "killed before a change of a file",
     "half": "killed half-way through a write",
-    "power": "power cut: all that was not synced is gone",
+    "power": "power cut: everything that was not synced is lost",
     "EIO": "one call fails with an I/O error",
-    "ENOSPC": "the disk is full from some call on",
-    "EDQUOT": "the quota is used up from some call on",
+    "ENOSPC": "the disk is full from some call onwards",
+    "EDQUOT": "the quota is used up from some call onwards",
     "chain": "killed again and again at random calls",
     "cut": "a file cut short at some byte",
     "flip": "one bit of a file flipped",
@@ -41,11 +41,11 @@ MEANING = {
 }
 
 RARE = {"process": 25}
-"""Kinds of which a case comes only in every so manyth turn: each takes as long as a hundred others."""
+"""Kinds that are tried only every so many turns, because one case takes as long as a hundred others."""
 
 
 class Torture:
-    """All cases, and how they went."""
+    """All cases and their results."""
 
     def __init__(self, folder: Path, seed: int) -> None:
         self._folder = folder
@@ -56,7 +56,7 @@ class Torture:
         self._seed = seed
         self.tried: Counter[str] = Counter()
         self.faults: list[tuple[Case, str]] = []
-        gc.freeze()  # a fork then copies less
+        gc.freeze()  # so that a fork copies less
 
     def case(self, name: str) -> Case:
         """A case by its name."""
@@ -69,9 +69,9 @@ class Torture:
         return source.case(name)
 
     def cases(self, only: str, short: bool) -> Iterator[Case]:
-        """One case of each kind after the other, in random order; those of some kinds never end.
+        """One case of each kind in turn, in random order; some kinds never run out of cases.
 
-        A short torture goes without real processes.
+        A short torture uses no real processes.
         """
         chance = random.Random(self._seed)
         lists: dict[str, list[Case]] = {}
@@ -89,7 +89,7 @@ class Torture:
         return _in_turn({name: kinds[name] for name in wanted})
 
     def try_one(self, case: Case) -> None:
-        """Try a case, and count it if its fault struck."""
+        """Run a case, and count it if its fault occurred."""
         folder = self._folder / "case"
         tempfile.tempdir = str(self._folder / "tmp")
         for stale in (folder, self._folder / "tmp"):
@@ -100,7 +100,7 @@ class Torture:
         except Wrong as wrong:
             struck = True
             self._fault(case, str(wrong))
-        except Exception as error:  # the case itself cannot be judged
+        except Exception as error:  # the case itself failed to run
             struck = True
             self._fault(case, f"{type(error).__name__}: {error}")
         self.tried[case.kind] += struck
@@ -138,10 +138,10 @@ def _in_turn(kinds: dict[str, Iterator[Case]]) -> Iterator[Case]:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.torture", description=__doc__)
     parser.add_argument("--minutes", type=float, default=10, help="Stop after this time (default 10).")
-    parser.add_argument("--cases", type=int, help="Stop after so many cases.")
-    parser.add_argument("--seed", type=int, default=0, help="Chooses the order, and the random cases.")
-    parser.add_argument("--short", action="store_true", help="Start no processes.")
-    parser.add_argument("--only", default="", metavar="KINDS", help="Cases of these kinds, such as cut,flip.")
+    parser.add_argument("--cases", type=int, help="Stop after this many cases.")
+    parser.add_argument("--seed", type=int, default=0, help="Determines the order and the random cases.")
+    parser.add_argument("--short", action="store_true", help="Do not start processes.")
+    parser.add_argument("--only", default="", metavar="KINDS", help="Run only cases of these kinds, such as cut,flip.")
     parser.add_argument("--case", nargs="*", default=[], metavar="NAME", help="Repeat these cases.")
     return parser.parse_args()
 
@@ -157,7 +157,7 @@ def _chosen(torture: Torture, asked: argparse.Namespace) -> Iterable[Case]:
 def main() -> int:
     """Exit code 1 if there was a fault."""
     asked = _arguments()
-    memory = Path("/dev/shm")  # syncing a disk would take most of the time
+    memory = Path("/dev/shm")  # syncing would take most of the time
     with tempfile.TemporaryDirectory(dir=memory if os.access(memory, os.W_OK) else None) as folder:
         os.environ["XDG_CACHE_HOME"] = f"{folder}/cache"
         live_inside()

@@ -1,4 +1,4 @@
-"""A case: one fault and what must be true afterwards. Its name says all that is needed to repeat it."""
+"""A case: one fault and what must be true afterwards. Its name is all that is needed to repeat it."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -8,11 +8,11 @@ from tests.torture.inside import Ended
 
 
 class Wrong(Exception):
-    """What is not as it must be after a fault."""
+    """A requirement that is not met after a fault."""
 
 
 class Case(NamedTuple):
-    """`name` is KIND/...; `run` works in a folder of its own and raises `Wrong`. It returns False if nothing struck."""
+    """`name` is KIND/...; `run` works in its own folder and raises `Wrong`. It returns False if no fault occurred."""
 
     name: str
     run: Callable[[Path], bool]
@@ -29,7 +29,7 @@ def must(holds: bool, what: str, ended: Ended | None = None) -> None:
 
 
 def must_end_well(ended: Ended, codes: tuple[int, ...], names: tuple[str, ...] = ()) -> None:
-    """One of these exit codes; for an error, one line that names what is damaged, and one that says how to fix it."""
+    """Check the exit code; an error needs one line that names what is damaged, and one that says how to fix it."""
     must(ended.clean, "internal error", ended)
     must(ended.code in codes, f"exit code {ended.code}", ended)
     if ended.code in (2, 3):

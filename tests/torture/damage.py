@@ -1,4 +1,4 @@
-"""Bytes of a run that are not what was written: every file cut at every offset, a bit flipped in every byte, and more.
+"""Damage to the files of a run: every file cut at every offset, a bit flipped in every byte, and more.
 
 A damaged file is refused with one line that names it, or the damage is harmless: the result has the same bytes.
 """
@@ -42,13 +42,13 @@ WAYS: dict[str, Callable[[bytes, int], bytes]] = {
     "line-twice": _lines(lambda lines, n: lines[: n + 1] + lines[n : n + 1] + lines[n + 1 :]),
     "line-moved": _lines(lambda lines, n: lines[:n] + lines[n + 1 :] + lines[n : n + 1]),
 }
-"""What happens to a file at an offset. The last four only differ from line to line, or from block to block."""
+"""The kinds of damage at an offset. The last four depend only on the line or the block."""
 
 EVERY_BYTE = ("cut", "flip")
 
 
 _STATUS_EVERY = 8
-"""`sand status` is asked at every so manyth offset only: it looks at a file in the way in which its stage does."""
+"""`sand status` is checked only at every so many offsets: it inspects a file in the same way as its stage."""
 
 
 class Place(NamedTuple):
@@ -62,7 +62,7 @@ class Place(NamedTuple):
 
     @property
     def result(self) -> Path:
-        """The run in which everything went well."""
+        """The undisturbed run."""
         return self.runs.finished
 
     @property
@@ -77,7 +77,7 @@ class Place(NamedTuple):
 
     @property
     def names(self) -> tuple[str, ...]:
-        """What an error may name: the file, the artifact that a note is about, or the folder that a file is in."""
+        """What an error may name: the file, the artifact that a note belongs to, or the folder of the file."""
         return (self.file, artifact(self.quiet, self.maker).name)
 
 
@@ -126,7 +126,7 @@ class Damages:
         return True
 
     def _restored(self, place: Place) -> Path:
-        """A copy of the run of a file: the last one if it is as it was."""
+        """A copy of a file's run: the last one if it is unchanged."""
         to = self._folder / f"{place.maker}-{place.reader}-{place.in_progress}"
         root = to / place.quiet.name
         if root.exists():
@@ -159,7 +159,7 @@ def _listing(root: Path) -> dict[str, tuple[int, int]]:
 
 
 def _must_be_refused_or_read(place: Place, root: Path) -> None:
-    """Settings: another value is no damage."""
+    """Settings: a different value is not damage."""
     try:
         resolve(root, {}, {})
     except SandError as error:
@@ -171,7 +171,7 @@ def _must_not_silence_status(place: Place, root: Path) -> None:
 
 
 def _must_not_deceive_its_reader(place: Place, root: Path) -> None:
-    """The next stage refuses it, or makes the same as from the file that was written."""
+    """The next stage refuses it, or makes the same as from the undamaged file."""
     if place.reader == place.maker:
         return
     ended = sand(*place.runs.command(root, place.reader))
@@ -186,7 +186,7 @@ def _must_not_deceive_its_reader(place: Place, root: Path) -> None:
 
 
 def _must_not_upset_its_maker(place: Place, root: Path) -> None:
-    """Its own stage refuses it, mends it, or accepts it as an edit: says so, and leaves what every stage can read."""
+    """Its own stage refuses it, repairs it, or says that it accepts an edit. Every stage can read what it leaves."""
     ended = sand(*place.runs.command(root, place.maker))
     must_end_well(ended, (0, 2, 3), place.names)
     made, expected = (artifact(where, place.maker) for where in (root, place.result))

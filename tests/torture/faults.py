@@ -1,4 +1,4 @@
-"""Faults under the store: this process dies, or one system call fails, at the n-th change of a file.
+"""Faults below the store: this process dies, or one system call fails, at the n-th change of a file.
 
 Every call that changes files is a *point*: open for writing, write, fsync, rename, unlink, mkdir, truncate, lock. The
 points of a stage have the same numbers in every run, since everything runs in one thread (see `tests.torture.inside`).
@@ -18,17 +18,17 @@ from typing import Any, NamedTuple, NoReturn
 from tests.torture.power import Unsynced
 
 KILLS = ("kill", "half", "power")
-"""Die before the call; die half-way through a write; die, and everything that was not synced is gone."""
+"""Die before the call; die half-way through a write; die and lose everything that was not synced."""
 
 ERRORS = ("EIO", "ENOSPC", "EDQUOT")
-"""One call fails with EIO; from one call on, nothing can be added to the disk or to the quota."""
+"""One call fails with EIO; from one call onwards, the disk or the quota is full."""
 
 _ADDS = ("open", "write", "mkdir")
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 
 
 class Plan(NamedTuple):
-    """What happens at which point; the first point is 1."""
+    """Which fault happens at which point; the first point is 1."""
 
     act: str
     at: int
@@ -38,7 +38,7 @@ NO_FAULT = Plan("", 0)
 
 
 class Faults:
-    """Counts the points of this process and lets the plan happen. `told` hears at which point it did."""
+    """Counts the points of this process and carries out the plan. `told` is called with the point where it did."""
 
     def __init__(self, plan: Plan, told: Callable[[str], None], power: Unsynced | None) -> None:
         self._plan, self._told, self._power = plan, told, power
@@ -46,7 +46,7 @@ class Faults:
         self.points = 0
 
     def install(self) -> None:
-        """Stand between this process and its system calls, for good."""
+        """Intercept this process's system calls, permanently."""
         for name in ("fsync", "unlink", "remove", "rmdir", "mkdir", "ftruncate", "rename", "replace"):
             self._wrap(os, name)
         self._wrap(fcntl, "flock")
@@ -66,7 +66,7 @@ class Faults:
         setattr(module, name, wrapped)
 
     def point(self, call: str, path: str, rest: Callable[[], object] = lambda: None) -> None:
-        """One change of a file is about to happen; `rest` does half of it."""
+        """A change of a file is about to happen; `rest` does half of it."""
         self.points += 1
         act, at = self._plan
         if not act or self.points < at or (self.points > at and (act not in ("ENOSPC", "EDQUOT") or call not in _ADDS)):

@@ -1,4 +1,4 @@
-"""What people, models and worlds hand over, malformed at random: no traceback, and nothing unreadable is kept."""
+"""Randomly malformed input from people, models and worlds: it causes no traceback and no unreadable file."""
 
 import json
 import random
@@ -17,7 +17,7 @@ NASTY: tuple[Any, ...] = (
     "[/INST] [red] [/x]", "\u202eabc", "</script><script>alert(1)</script>", "Action: ", "Thought:" + " " * 3000,
     "../../etc/passwd", "x" * 20000, [], {}, [[[[]]]], {"a": None}, "Action: look\nAction: look", "\ufeff", "<think>",
 )  # fmt: skip
-"""Values that somebody will hand over one day."""
+"""Values that input might contain."""
 
 
 def mutated(value: Any, chance: random.Random) -> Any:
@@ -65,7 +65,7 @@ def garbled(text: bytes, chance: random.Random) -> bytes:
 
 
 def dumped(value: Any) -> bytes:
-    """JSON as a careless program writes it: NaN, infinity and lone surrogates are let through."""
+    """JSON as a careless program writes it, with NaN, infinity and lone surrogates."""
     return json.dumps(value, ensure_ascii=False).encode(errors="surrogatepass")
 
 
@@ -84,7 +84,7 @@ class Inputs:
         }
 
     def from_seed(self, seed: int) -> Iterator[Case]:
-        """Cases without end."""
+        """An endless series of cases."""
         while True:
             for kind in self._kinds:
                 yield self.case(f"input/{kind}/{seed}")
@@ -197,7 +197,7 @@ def _refuse(constant: str) -> None:
 
 
 def _must_be_readable(root: Path) -> None:
-    """Nothing that `sand` wrote is unreadable: strict JSON, in UTF-8."""
+    """Check that everything `sand` wrote is readable: strict JSON, in UTF-8."""
     for path in root.rglob("manifests/*.json"):
         _must_parse(path, path.read_bytes())
     for path in [*root.glob("*.part"), *root.glob("manifests/*.jsonl")]:

@@ -1,4 +1,4 @@
-"""The `sand` command in this process and thread: no interpreter to start, and the same order of events every time."""
+"""Runs the `sand` command in this process and thread: no interpreter starts, and events keep their order."""
 
 import asyncio
 import contextlib
@@ -35,7 +35,7 @@ from tests.torture.faults import NO_FAULT, Faults, Plan
 from tests.torture.power import Unsynced
 
 PATIENCE, WORK = 300, 20
-"""Seconds, and seconds of work of the processor, after which a command hangs."""
+"""A command hangs if it takes more than these seconds, and CPU seconds."""
 
 Command = Sequence[str | Path]
 
@@ -45,7 +45,7 @@ STEP = LoggedStep(
 
 
 class Ended(NamedTuple):
-    """How a command ended; `code` is None if it was killed. `point` is where the fault struck, "" if it did not."""
+    """How a command ended; `code` is None if it was killed. `point` is where the fault occurred, "" if it did not."""
 
     code: int | None
     said: str
@@ -60,7 +60,7 @@ class Ended(NamedTuple):
 
 
 class WorkerInside(Worker):
-    """A worker without a process: what it does, it does here."""
+    """A worker without a process of its own: it works in this one."""
 
     def __init__(self, build: Callable[[], World], *_: Any) -> None:
         super().__init__(build, *_)
@@ -93,7 +93,7 @@ def live_inside() -> None:
     for owner, name, stand_in in stand_ins:
         setattr(owner, name, stand_in)
     for module, name in ((envs, "entry_points"), (importlib.metadata, "version"), (typer.main, "get_command")):
-        setattr(module, name, cache(getattr(module, name)))  # they take most of the time of so small a stage
+        setattr(module, name, cache(getattr(module, name)))  # they take most of the time of such a small stage
     for module_name in ("perform", "engines.scripted", "report.build", "report.html", "show", "status"):
         importlib.import_module(f"sandcli.{module_name}")
     os.environ["COLUMNS"] = "200"
@@ -102,7 +102,7 @@ def live_inside() -> None:
 
 
 def _fit(stage: TrainingStage, job: Any) -> TrainingResult:
-    """Write a model as the real training does, and as durably."""
+    """Write a model as real training does, and just as durably."""
     result = stage.artifact.journal / "result"
     shutil.rmtree(result, ignore_errors=True)
     result.mkdir(parents=True)
@@ -113,7 +113,7 @@ def _fit(stage: TrainingStage, job: Any) -> TrainingResult:
 
 
 def sand(*arguments: str | Path) -> Ended:
-    """The command, to its end."""
+    """Run the command to its end."""
     before, sys.argv = sys.argv, ["sand", *map(str, arguments)]
     said = io.StringIO()
     code: Any = 0
@@ -130,7 +130,7 @@ def sand(*arguments: str | Path) -> Ended:
 
 
 def forked(commands: Sequence[Command], plan: Plan = NO_FAULT) -> Ended:
-    """Commands in a fork of this process, as far as they end with 0 or 1; how the last of them ended."""
+    """Run commands in a fork of this process until one does not end with 0 or 1; return how the last one ended."""
     reading, writing = os.pipe()
     child = os.fork()
     if child == 0:

@@ -1,4 +1,4 @@
-"""A power cut at its worst: nothing that was not synced survives, no data and no name.
+"""A worst-case power cut: nothing survives that was not synced, neither data nor names.
 
 Linux keeps both in memory until a file, or the folder of a name, is synced. A kill loses neither; a power cut may lose
 all of it. This follows what one process changes and can take it back.
@@ -12,7 +12,7 @@ from typing import Any
 
 
 class Unsynced:
-    """What would be lost now. `shadow` is a folder on the same file system for second names of replaced files."""
+    """What would be lost now. `shadow` is a folder on the same file system for hard links to replaced files."""
 
     def __init__(self, shadow: Path) -> None:
         self._shadow = shadow
@@ -39,7 +39,7 @@ class Unsynced:
                 self._unlinks(Path(arguments[0]))
 
     def cut(self) -> None:
-        """Take everything back that was not synced, the latest change first."""
+        """Undo everything that was not synced, the latest change first."""
         for descriptor, size in self._data.values():
             if os.fstat(descriptor).st_size > size:
                 self._real_truncate(descriptor, size)

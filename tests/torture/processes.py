@@ -25,7 +25,7 @@ _SOON = 60.0
 """Seconds within which everything that a killed command started must be gone."""
 
 _HIT = {"driver": None, "group": None, "worker": "python", "jvm": "java"}
-"""The program of the process that is hit, if it is not the driver or everything at once."""
+"""The program of the process that is killed, if it is not the driver or everything at once."""
 
 
 class Processes:
@@ -36,7 +36,7 @@ class Processes:
         self._toy, self._science = cache(self._toyworld), cache(self._scienceworld)
 
     def from_seed(self, seed: int) -> Iterator[Case]:
-        """Cases without end; few with a JVM, which take long."""
+        """An endless series of cases; few have a JVM, because those are slow."""
         while True:
             for what in ("driver", "worker", "group", "driver", "worker", "group", "jvm"):
                 yield self.case(f"process/{what}/{seed}")

@@ -70,20 +70,20 @@ class Quiet:
         return (stage, "--run", str(root), "--limit", str(self._limit), *more)
 
     def do(self, root: Path, stage: str) -> None:
-        """Do a stage without any fault. Here and not in a fork, so that later forks find everything loaded."""
+        """Run a stage without any fault. It runs here and not in a fork, so that later forks find everything loaded."""
         ended = sand(*self.command(root, stage))
         assert ended.code == 0, ended.said
 
 
 def copied(quiet: Path, to: Path) -> Path:
-    """A copy of a run, to be disturbed. It has the same name, so that it says the same."""
+    """A copy of a run, to be disturbed. It has the same name, so that messages are the same."""
     shutil.rmtree(to, ignore_errors=True)
     shutil.copytree(quiet.parent, to)
     return to / quiet.name
 
 
 def content(root: Path) -> Made:
-    """What a run has made: finished files and folders, and what their manifests say about the content."""
+    """The results of a run: finished files and folders, and what their manifests say about their content."""
     made = artifacts(root)
     for stage in STAGES:
         made[f"manifest of {stage}"] = json.dumps(_figures(root, stage)).encode()

@@ -1,4 +1,4 @@
-"""Kills, power cuts and failing system calls at every change of a file, in everything that a run goes through."""
+"""Kills, power cuts and failing system calls at every change of a file, in every kind of stage run."""
 
 import random
 from collections.abc import Iterator
@@ -25,7 +25,7 @@ class Scene(NamedTuple):
 
 
 def scenes(quiet: Quiet) -> list[Scene]:
-    """Every stage from nothing, and the ways of doing one again."""
+    """Every stage from scratch, and the ways to redo one."""
     finished = quiet.finished
     return [
         *(Scene(stage, quiet.at(stage), stage) for stage in STAGES),
@@ -58,12 +58,12 @@ class Strikes:
         return Case(name, lambda folder: self._strike(self._scenes[scene], Plan(act, int(at)), folder))
 
     def chain(self, name: str) -> Case:
-        """The case chain/SCENE/SEED: one kill after the other, at random points, until the command comes through."""
+        """The case chain/SCENE/SEED: one kill after another, at random points, until the command finishes."""
         scene = name.split("/")[1]
         return Case(name, lambda folder: self._strike_often(self._scenes[scene], random.Random(name), folder))
 
     def chains(self, seed: int) -> Iterator[Case]:
-        """Chains without end."""
+        """An endless series of chains."""
         while True:
             for scene in self._scenes:
                 yield self.chain(f"chain/{scene}/{seed}")
@@ -100,7 +100,7 @@ class Strikes:
             plan = Plan(moments.choice(KILLS), moments.randint(1, quiet.points))
             struck = forked([self._command(scene, root)], plan)
             _must_not_repeat(scene, struck, kept, " then ".join(points))
-            must(struck.code in (None, 0), "it does not go on", struck)
+            must(struck.code in (None, 0), "it does not continue", struck)
             if not struck.point:
                 break
             points.append(f"{plan.act} {plan.at} ({struck.point})")
@@ -117,7 +117,7 @@ class Strikes:
         made = content(root)
         unlike = [name for name in sorted(expected | made) if expected.get(name) != made.get(name)]
         must(not unlike, f"{where}: other content: {', '.join(unlike)}", again)
-        must(not list(root.glob("*.part")), f"{where}: a journal is left", again)
+        must(not list(root.glob("*.part")), f"{where}: a journal remains", again)
         if scene.redoes and old.is_file():
             kept_old = any(path.read_bytes() == old.read_bytes() for path in root.glob(f"aside/*/{old.name}"))
             must(kept_old, f"{where}: the old {old.name} is lost", again)

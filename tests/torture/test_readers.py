@@ -1,4 +1,4 @@
-"""A fuzz target: whatever a file holds, what reads it answers, or refuses it in one line with a fix."""
+"""A fuzz target: whatever a file holds, its reader reads it, or refuses it in one line with a fix."""
 
 import json
 from collections.abc import Callable
@@ -42,7 +42,7 @@ WHOLE: dict[str, Any] = {
 
 
 def _artifact(path: Path) -> Artifact[Critique]:
-    """The artifact of whose notes a file is one."""
+    """The artifact that a note belongs to."""
     return Artifact(path.parent.parent, "critique", "critiques.jsonl", Critique, ())
 
 
@@ -53,7 +53,7 @@ def _journal(path: Path) -> None:
 
 
 class Reader(NamedTuple):
-    """`read` reads the file `name`, which `whole` is an example of."""
+    """`read` reads the file `name`; `whole` is a valid example."""
 
     name: str
     whole: str
@@ -100,7 +100,7 @@ PIECES = st.sampled_from(
 
 @st.composite
 def damaged(draw: st.DrawFn, whole: bytes) -> bytes:
-    """The file with up to three pieces replaced, or anything at all."""
+    """The file with up to three pieces replaced, or arbitrary content."""
     if draw(st.integers(0, 9)) == 0:
         return draw(st.binary(max_size=30) | st.just(b"[" * 100_000) | st.just(whole.decode().encode("utf-16")))
     for _ in range(draw(st.integers(1, 3))):
@@ -138,5 +138,5 @@ def test_folder_in_place_of_a_file_is_refused_in_one_line(
         reader.read(path)
     except SandError as error:
         assert "\n" not in error.what and error.fix
-    except OSError as error:  # the command line tells these with the path
+    except OSError as error:  # the command line reports these with the path
         assert str(path) in str(error)

@@ -1,4 +1,4 @@
-"""A short torture: some cases of every kind. `make torture` goes on for as long as you like."""
+"""A short torture: some cases of every kind. `make torture` runs for as long as you like."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""A world that now and then answers what no world should."""
+"""A world that sometimes gives invalid answers."""
 
 import random
 from typing import Any
@@ -33,7 +33,7 @@ class MadSimulator(ToySimulator):
 
 
 class MadEpisode(ToyEpisode):
-    """Answers `answer` at step `at`."""
+    """Answers with `answer` at step `at`."""
 
     def __init__(self, task: Task, answer: Any, at: int) -> None:
         super().__init__(task, 0.0, None)

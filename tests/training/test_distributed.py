@@ -1,4 +1,4 @@
-"""Processes that train together offer nobody else a way in."""
+"""Processes that train together are not open to anybody else."""
 
 from collections.abc import Callable
 from pathlib import Path
