@@ -206,8 +206,8 @@ async def train(
 async def evaluate(
     run: RunLike,
     *,
-    splits: Annotated[str | None, Meta(description="Comma list of train, seen, unseen.")] = None,
-    models: Annotated[str | None, Meta(description="Comma list of model, sft, base, or folders.")] = None,
+    splits: Annotated[str | None, Meta(description="Comma-separated list of train, seen, unseen.")] = None,
+    models: Annotated[str | None, Meta(description="Comma-separated list of model, sft, base, or folders.")] = None,
     deliberation: Annotated[str | None, Meta(description="Comma-separated list of free, never, always.")] = None,
     limit: Limit = None,
     engine: EngineKind = None,

@@ -62,7 +62,7 @@ def test_turns_that_mention_the_end_of_a_thought_stay_whole(tmp_path: Path) -> N
 @pytest.mark.parametrize("name", ["deepseek_r1_distill", "deepseekv3"])
 def test_template_that_always_thinks_is_refused(tmp_path: Path, name: str) -> None:
     folder = publish(QWEN._replace(template=published(name)), tmp_path)
-    with pytest.raises(UsageError, match=f"template of {folder} starts every turn with a thought, and has no switch"):
+    with pytest.raises(UsageError, match=f"template of {folder} starts every turn with a thought and has no switch"):
         load_tokenizer(folder)
 
 

@@ -176,7 +176,7 @@ def test_a_template_that_refuses_a_system_message_is_refused(tmp_path: Path) -> 
     folder = spoiled(tmp_path, refusal + CHATML + OPEN)
     with pytest.raises(UsageError, match=f"{folder} refuses a conversation: System role not supported") as raised:
         load_tokenizer(folder)
-    assert "takes a system message" in raised.value.fix
+    assert "accepts a system message" in raised.value.fix
 
 
 def test_a_template_that_is_broken_is_refused(tmp_path: Path) -> None:
