@@ -50,7 +50,7 @@ async def _write(engine: Engine, messages: list[Message], sampling: Sampling) ->
 
 
 async def write_guided(engine: Engine, question: Question, sampling: Sampling) -> Completion:
-    """The same, after one sentence on each option, which starts with the verdict of its critique."""
+    """The same as one paragraph, after one sentence on each option, which starts with the verdict of its critique."""
     said, tokens = "", 0
     for option in question.order:
         with_it = f' With "{option.action}" I'
@@ -61,7 +61,8 @@ async def write_guided(engine: Engine, question: Question, sampling: Sampling) -
         if part.finish == "length" or not part.text.strip(" ."):
             return Completion(said, tokens, "length")  # an empty or cut sentence is no analysis
         said += f" {part.text.strip().rstrip('.')}."
-    rest = await _write(engine, _continued(question.messages, said), sampling)
+    paragraph = sampling._replace(stop=(*sampling.stop, "\n"))
+    rest = await _write(engine, _continued(question.messages, said), paragraph)
     return Completion(f"{said}{rest.text}", tokens + rest.tokens, rest.finish)
 
 
