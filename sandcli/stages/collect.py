@@ -161,7 +161,7 @@ class CollectStage(Stage[Wanted, Trajectory]):
             rewards.append(record.reward)
             self._compare(record, metrics)
         if not rewards:
-            raise UsageError(f"{self._origin}: no trajectory was accepted ({self._why_not()})", _CHECK)
+            raise UsageError(f"{self._origin}: no trajectory was accepted{self._why_not()}", _CHECK)
         if partial := sum(reward < 1.0 for reward in rewards):
             metrics.counts["below_the_full_score"] = partial
         metrics.figures["mean_reward"] = round(sum(rewards) / len(rewards), 4)
@@ -177,4 +177,5 @@ class CollectStage(Stage[Wanted, Trajectory]):
             metrics.differences[kind.value] = (count + 1, first)
 
     def _why_not(self) -> str:
-        return "; ".join(f"{kind}: {count}" for kind, count in self._left_out.most_common())
+        reasons = "; ".join(f"{kind}: {count}" for kind, count in self._left_out.most_common())
+        return f" ({reasons})" if reasons else ""

@@ -251,9 +251,12 @@ def test_emptied_expert_data_from_elsewhere_is_not_accepted(run: Path) -> None:
     assert (run / "expert.jsonl").exists()
 
 
-def test_empty_expert_data_is_never_sampled_from(run: Path) -> None:
+def test_empty_expert_data_is_neither_accepted_nor_sampled_from(run: Path) -> None:
     empty(run / "expert.jsonl")
-    perform("collect", run, limit=LIMIT, options=Options(accept_stale=True))
+    with pytest.raises(UsageError, match=r"no trajectory was accepted$"):
+        perform("collect", run, limit=LIMIT, options=Options(accept_stale=True))
+    (run / "manifests" / "collect.json").unlink()
+    (run / "expert.jsonl").write_bytes(b"")  # as if put there by hand
     with pytest.raises(UsageError, match=r"expert\.jsonl holds no trajectory"):
         perform("sample", run, limit=LIMIT, options=Options(force=True))
 

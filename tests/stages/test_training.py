@@ -17,7 +17,7 @@ from sandcli.stages.training import TrainingStage
 from sandcli.training.checkpoints import COMPLETE
 from sandcli.training.config import LoggedStep, Size, TrainingResult
 from sandcli.training.distributed import ProcessGroup
-from tests.helpers import accept_edit, artifact, contents, context, make_run, perform
+from tests.helpers import artifact, contents, context, make_run, perform
 
 STEP = LoggedStep(
     step=1, epoch=1.0, loss=0.5, learning_rate=1e-5, gradient_norm=1.0, tokens_a_second=10.0, memory_gib=1.0
@@ -117,14 +117,15 @@ def test_model_that_was_kept_twice_notes_both_reasons(run: Path, trainer: Traine
 def test_unreadable_data_starts_no_training(run: Path, trainer: Trainer) -> None:
     data = run / "expert.jsonl"
     whole = data.read_bytes()
+    manifest = run / "manifests" / "collect.json"
+    made = manifest.read_bytes()
+    manifest.unlink()  # so that the data is as if put there by hand
     for broken, message in ((whole + b"{", "expert.jsonl:2"), (b"", "holds no trajectory")):
         data.write_bytes(broken)
-        if not broken:
-            accept_edit("collect", run, limit=1)
         with pytest.raises(UsageError, match=message):
             sft(run)
+    manifest.write_bytes(made)
     data.write_bytes(whole)
-    accept_edit("collect", run, limit=1)
     sft(run, sft__epochs=2)  # no training was started that could differ
 
 
