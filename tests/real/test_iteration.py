@@ -16,6 +16,8 @@ def test_iteration_through_the_commands(tmp_path: Path) -> None:
     settings = [
         "env.tasks=lifespan-longest-lived",
         "env.step_limit=3",
+        "prompts.set=compact",
+        "prompts.history_tokens=100",
         "agent.max_tokens=32",
         "critique.max_tokens=32",
         "synthesize.max_tokens=64",
