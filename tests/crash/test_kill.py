@@ -20,7 +20,7 @@ pytestmark = pytest.mark.slow
 
 STAGES: tuple[StageName, ...] = ("collect", "sample", "rollout", "critique", "synthesize", "eval")
 SHARES: dict[StageName, int] = {"collect": 3, "sample": 3, "rollout": 5, "critique": 3, "synthesize": 3, "eval": 3}
-PATIENCE = 60.0
+PATIENCE = 300.0
 PAUSE = "0.004"
 """Seconds between units and between steps, so that a signal can hit a stage in the middle."""
 

@@ -299,7 +299,7 @@ def test_a_killed_program_takes_its_servers_with_it(words: Model, pids: Path, tm
 def test_a_ctrl_c_leaves_the_servers_to_the_engine(words: Model, pids: Path, tmp_path: Path) -> None:
     child = program(words, tmp_path)
     os.killpg(child.pid, signal.SIGINT)
-    stdout, _ = child.communicate(timeout=60)
+    stdout, _ = child.communicate(timeout=300)
     assert stdout == "running\n"
     wait_until(lambda: running(pids) == [], 30)  # the program did not close its engine
 
