@@ -64,7 +64,10 @@ class EnvSettings(Table, frozen=True, kw_only=True):
     ] = "eto"
     tasks: Annotated[
         list[str],
-        Meta(description="paper (scienceworld: 24 types, at most 10 test variations each), all, or task types"),
+        Meta(
+            description="paper (scienceworld: the literature's 1,483 training, 194 seen and 211 unseen tasks), all, or "
+            "task types"
+        ),
         SCOPE,
     ] = msgspec.field(default_factory=lambda: ["paper"])
     step_limit: Annotated[int, Meta(ge=0, description="steps in one episode; 0: the literature's limit")] = 0
