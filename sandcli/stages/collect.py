@@ -8,7 +8,7 @@ candidates.
 
 import contextlib
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sized
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
@@ -30,6 +30,7 @@ PREVIOUS = "D_delib of "
 """How the source of expert data begins that is the previous iteration's D_delib."""
 
 _FROM_FILE = "file:"
+_PAPERS = "scienceworld", "alfworld"
 _CHECK = "set env.simplifications and env.games to those of the recording, or choose other data"
 
 
@@ -166,6 +167,13 @@ class CollectStage(Stage[Wanted, Trajectory]):
             metrics.counts["below_the_full_score"] = partial
         metrics.figures["mean_reward"] = round(sum(rewards) / len(rewards), 4)
         return metrics
+
+    def summary(self, records: Sized) -> str:
+        """What was made, and that it is not the paper's data if it is the world's own."""
+        count = super().summary(records)
+        if self._source is not None or self._made_elsewhere() or self.context.world.name not in _PAPERS:
+            return count
+        return f"{count}; D_exp is our own ({self._origin}), the paper's is the ETO data, which --from takes"
 
     def _compare(self, record: Trajectory, metrics: Metrics) -> None:
         """Add every kind of difference between a trajectory and the row that it was made from."""
