@@ -26,7 +26,7 @@ def start_run(root: Path, previous: Path | None, settings: Mapping[str, Scalar],
     """
     if (root / FILE).exists():
         raise UsageError(f"{root} is a run already", f"edit {root / FILE}, or choose another directory")
-    values: dict[str, Any] = {**(preset_values(preset) if preset else {}), **settings}
+    values: dict[str, Any] = {**(preset_values(preset) if preset else {}), **_paths_from(root, settings)}
     if previous is not None and preset:
         raise UsageError(
             f"--from takes its settings from {previous}, --preset from elsewhere",
@@ -78,6 +78,17 @@ def _carried(root: Path, previous: Run, world: str | None) -> dict[str, Scalar]:
     values |= {"run.iteration": resolved.settings.run.iteration + 1, "train.epochs": 1}
     values["model.policy"] = str(previous.artifact("train").require().relative_to(previous.root))
     return values | {name: _seen_from(root, previous, str(values[name])) for name in _FOLDERS if values.get(name)}
+
+
+def _paths_from(root: Path, settings: Mapping[str, Scalar]) -> dict[str, Scalar]:
+    """The settings with relative paths from the current folder made relative to the run, as they are in sand.toml."""
+    home = os.path.realpath(root)
+    given = {name: str(settings[name]) for name in (*_FOLDERS, "collect.source") if settings.get(name)}
+    here = {name for name, path in given.items() if not Path(path).is_absolute() and Path(path).exists()}
+    return {
+        **settings,
+        **{name: os.path.relpath(given[name], home) for name in here if not (root / given[name]).exists()},
+    }
 
 
 def _seen_from(root: Path, previous: Run, name: str) -> str:

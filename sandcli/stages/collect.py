@@ -147,7 +147,7 @@ class CollectStage(Stage[Wanted, Trajectory]):
         demonstrator = Demonstrator(self.context, self.pool, self._origin)
         if wanted.row is not None:
             return await demonstrator.replay(wanted.task, wanted.row, self.settings.collect.rows)
-        made = await demonstrator.expert(wanted.task, self._expert)
+        made = await demonstrator.expert(wanted.task, self._expert, self.stop)
         if isinstance(made, Skipped) or not self._writes_thoughts:
             return made
         return await demonstrator.with_thoughts(self.engine, made, self.settings.collect.max_tokens)
