@@ -40,10 +40,10 @@ class Identity(msgspec.Struct, frozen=True):
 class Spent(msgspec.Struct, frozen=True, kw_only=True):
     """The cost of making an artifact, over all processes that worked on it and were not killed; times in seconds.
 
-    `prompt` tokens, `cached` ones among them, and `untold` ones of which the engine does not say it; `generated` tokens;
-    `batch` is the mean number of sequences decoded together. The waits are summed over all units; `empty` counts completions without text, `replaced` the characters of
-    models and worlds that UTF-8 cannot hold, `restarts` the worker processes of the environment that were replaced, by
-    reason.
+    `prompt` tokens, `cached` ones among them, `untold` ones of which the engine does not say whether they were cached,
+    `generated` tokens; `batch` is the mean number of sequences decoded together. The waits are summed over all units;
+    `empty` counts completions without text, `replaced` the characters of models and worlds that UTF-8 cannot hold,
+    `restarts` the worker processes of the environment that were replaced, by reason.
     """
 
     engine: str = ""

@@ -16,8 +16,8 @@ from sandcli.envs.worker import PROCESS_NAME, WorkerDied, WorkerReplaced
 from sandcli.errors import MachineryError, PrerequisiteError
 from sandcli.records import Step, Task
 from sandcli.settings import EnvSettings
-from tests.helpers import fault
 from tests.envs.odd_worlds import PonderingWorld
+from tests.helpers import fault
 from tests.toyworld import ClosedWorld, RuinedWorld, ToyWorld
 
 KITCHEN, GARDEN = Task(name="fetch", variation=0), Task(name="fetch", variation=1)

@@ -141,7 +141,7 @@ def spread(variations: Sequence[int]) -> list[int]:
 def literature() -> dict[str, list[int]]:
     """The literature's training variations, by type.
 
-    A quarter of them are in the simulator's development range, and 54 of the tasks are also in the literature's seen set.
+    A quarter of them are in the simulator's development range, and 54 of them also in the literature's seen set.
     """
     text = resources.files(__package__).joinpath("training_tasks.toml").read_text(encoding="utf-8")
     return {name: [v for part in parts.split() for v in _range(part)] for name, parts in tomllib.loads(text).items()}
