@@ -84,11 +84,9 @@ def _paths_from(root: Path, settings: Mapping[str, Scalar]) -> dict[str, Scalar]
     """The settings with relative paths from the current folder made relative to the run, as they are in sand.toml."""
     home = os.path.realpath(root)
     given = {name: str(settings[name]) for name in (*_FOLDERS, "collect.source") if settings.get(name)}
-    here = {name for name, path in given.items() if not Path(path).is_absolute() and Path(path).exists()}
-    return {
-        **settings,
-        **{name: os.path.relpath(given[name], home) for name in here if not (root / given[name]).exists()},
-    }
+    relative = {name: path for name, path in given.items() if not Path(path).is_absolute() and Path(path).exists()}
+    found = {name: os.path.relpath(path, home) for name, path in relative.items() if not (root / path).exists()}
+    return {**settings, **found}
 
 
 def _seen_from(root: Path, previous: Run, name: str) -> str:

@@ -79,7 +79,7 @@ def test_restore_brings_an_episode_to_the_state_after_its_prefix() -> None:
 def test_expert_without_an_answer_in_time_is_asked_once() -> None:
     async def task(pool: Pool) -> None:
         pool._workers[0]._timeout = 0.5  # the start may take longer
-        with pytest.raises(MachineryError, match="raise run.timeout, or choose another expert") as caught:
+        with pytest.raises(MachineryError, match=r"raise run\.timeout, or choose another expert") as caught:
             await pool.expert(KITCHEN, "gold", 0)
         assert caught.value.reason == "expert"
         assert pool.restarts == {"no answer to expert within 0.5 s": 1}
