@@ -61,8 +61,13 @@ def _devices(gpu: bool, sharded: bool) -> dict[str, Any]:
         "use_cpu": not gpu,
         "gradient_checkpointing": gpu and not sharded,
         "fsdp": True if sharded else None,
-        "fsdp_config": {"activation_checkpointing": True} if sharded else None,
+        "fsdp_config": sharding() if sharded else None,
     }
+
+
+def sharding() -> dict[str, bool]:
+    """How FSDP works here: only the first process holds all weights before they are spread."""
+    return {"activation_checkpointing": True, "cpu_ram_efficient_loading": True}
 
 
 def refuse_missing_loggers(loggers: Sequence[str]) -> None:
