@@ -38,7 +38,7 @@ def load_model(
     """Load a model; an adapter is merged into its base. `auto` is bfloat16 on a GPU, else float32.
 
     Weights to be trained stay in float32: in bfloat16 most updates would be rounded away at a learning rate of 1e-5.
-    `quantised` weights have 4 bits, for training an adapter on them. `sharded` ones are distributed over GPUs later: only
+    `quantised` weights have 4 bits, for training an adapter on them. `sharded` ones are spread over GPUs later: only
     the first process reads them, and the others get a model without weights.
     Raises `UsageError` if the folder does not hold exactly the weights of the model, and `PrerequisiteError` if there
     is not enough memory.
