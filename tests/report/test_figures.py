@@ -66,12 +66,14 @@ def test_figure_4_shows_unseen_tasks_only() -> None:
     assert drawn is not None and "each unseen task" in drawn.caption
 
 
+@pytest.mark.slow
 def test_worlds_and_base_models_have_their_own_panels() -> None:
     rows = agent_rows([*iterations(2), *iterations(1, "ALFWorld"), *iterations(1, base="m/other")])
     assert {"tiny", "other", "ALFWorld unseen"} <= set(texts(figure3(rows)))
     assert {"tiny, ScienceWorld", "tiny, ALFWorld", "other, ScienceWorld"} <= set(texts(figure4(rows)))
 
 
+@pytest.mark.slow
 def test_the_same_numbers_give_the_same_bytes() -> None:
     rows = agent_rows(iterations(2))
     assert figure3(rows) == figure3(rows)
