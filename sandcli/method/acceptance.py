@@ -49,8 +49,10 @@ _OUTCOMES = re.compile(
 )
 """Outcomes of an action, in the past tense."""
 
-_EXPECTED = re.compile(r"\bwould (?:advance|hinder|not affect) the task, because(?: it would)?\b", re.IGNORECASE)
-"""How a sentence about a candidate may begin each time, as it does in guided deliberations: that is no repetition."""
+_EXPECTED = re.compile(
+    r"(?:\bWith [\"'`]*ACTION[\"'`]*,? )?\bI would (advance|hinder|not affect) the task, because(?: it would)?\b"
+)
+"""How every sentence of a guided deliberation begins; only the verdict tells two of them apart."""
 
 
 class Conclusion(NamedTuple):
@@ -117,7 +119,7 @@ def _fault(found: Conclusion, candidates: Sequence[str]) -> str | None:
         return "leaves out a candidate"
     if len(re.findall(r"[^\W\d]+", body.replace("ACTION", ""))) < _WORDS * len(candidates):
         return "does not weigh the candidates"
-    return "repeats itself" if repeats(_EXPECTED.sub("", whole)) else None
+    return "repeats itself" if repeats(_EXPECTED.sub(r"\1", whole)) else None
 
 
 def _ends(text: str) -> bool:
