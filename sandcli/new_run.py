@@ -13,11 +13,13 @@ from sandcli.errors import PrerequisiteError, UsageError
 from sandcli.files import write_atomic
 from sandcli.models import fingerprint
 from sandcli.presets import preset_values
+from sandcli.prompts import SETS
 from sandcli.protocols import protocol_values
 from sandcli.settings import EnvSettings
 from sandcli.stages.collect import PREVIOUS
 
 _PATHS = "model.base", "model.policy", "env.games", "prompts.set", "agent.preamble"
+_NO_PATHS = {*SETS, "world", "data"}
 
 
 def start_run(
@@ -89,7 +91,8 @@ def _carried(root: Path, previous: Run, world: str | None) -> dict[str, Scalar]:
     values.pop("collect.source", None)  # the new run starts from D_delib
     values |= {"run.iteration": resolved.settings.run.iteration + 1, "train.epochs": 1}
     values["model.policy"] = str(previous.artifact("train").require().relative_to(previous.root))
-    return values | {name: _seen_from(root, previous, str(values[name])) for name in _PATHS if values.get(name)}
+    paths = {name: str(values[name]) for name in _PATHS if values.get(name) and values[name] not in _NO_PATHS}
+    return values | {name: _seen_from(root, previous, path) for name, path in paths.items()}
 
 
 def _seen_from(root: Path, previous: Run, name: str) -> str:

@@ -160,7 +160,7 @@ class CollectStage(Stage[Wanted, Trajectory]):
         common = most_common(row.preamble for row in rows if row is not None)
         if not common.preamble:
             return {}
-        notice(f'the data have a preamble: {common}; agent.preamble = "data" uses it')
+        notice(f'preamble of the data: {common}; agent.preamble = "data" uses it')
         return {PREAMBLE: [written(common.preamble)]}
 
     def metrics(self, records: Iterable[Trajectory]) -> Metrics:
