@@ -136,7 +136,7 @@ def test_redoing_collect_moves_the_preamble_aside(root: Path, tmp_path: Path) ->
     assert read_preamble(aside) == RECORDED
 
 
-def test_next_iteration_keeps_the_preamble(root: Path, words: Model, prompts: Prompts) -> None:
+def test_next_iteration_keeps_the_preamble(root: Path, tmp_path: Path, prompts: Prompts) -> None:
     for stage in ("sample", "rollout", "critique", "synthesize"):
         perform(stage, root)
     (root / "model").mkdir()
