@@ -16,7 +16,7 @@ from sandcli.errors import UsageError
 from sandcli.messages import Message
 from sandcli.settings import AgentSettings, ComputeSettings, TrainingSettings
 from sandcli.training.config import TrainingConfig
-from sandcli.training.rows import IGNORED, tokenise, training_messages
+from sandcli.training.rows import IGNORED, tokenise, training_messages, training_row
 from tests.families import HOOKS, LLAMA, QWEN, SMOLLM2, Family, every_family, publish, step, trained_spans, trajectory
 
 PREAMBLE = [Message("system", "You act.")]
@@ -178,6 +178,14 @@ def test_a_template_that_refuses_a_system_message_is_refused(tmp_path: Path) -> 
     with pytest.raises(UsageError, match=f"{folder} refuses a conversation: System role not supported") as raised:
         load_tokenizer(folder)
     assert "accepts a system message" in raised.value.fix
+
+
+def test_a_preamble_that_the_template_refuses_is_refused(tmp_path: Path) -> None:
+    refusal = "{% if messages[0].content == 'Hi.' %}{{ raise_exception('Be formal') }}{% endif %}"
+    tokenizer = load_tokenizer(spoiled(tmp_path, refusal + CHATML + OPEN))
+    with pytest.raises(UsageError, match="refuses a conversation: Be formal") as raised:
+        training_row(tokenizer, [Message("user", "Hi."), Message("assistant", "OK")], trajectory(SHORT))
+    assert "change that (agent.preamble)" in raised.value.fix
 
 
 def test_a_template_that_is_broken_is_refused(tmp_path: Path) -> None:
