@@ -30,6 +30,8 @@ Processes = Annotated[
 ]
 Seed = Annotated[int | None, Meta(description="The run's seed.")]
 Temperature = Annotated[float | None, Meta(ge=0, description="Sampling temperature (paper: 1.0).")]
+Splits = Annotated[str | None, Meta(description="Comma-separated list of train, seen, unseen.")]
+Models = Annotated[str | None, Meta(description="Comma-separated list of model, sft, base, or folders.")]
 Force = Annotated[bool, Meta(description="Move what is there aside and redo the stage.")]
 AcceptStale = Annotated[
     bool, Meta(description="Keep what was made from other inputs or settings, and continue; the manifest notes it.")
@@ -208,8 +210,8 @@ async def train(
 async def evaluate(
     run: RunLike,
     *,
-    splits: Annotated[str | None, Meta(description="Comma-separated list of train, seen, unseen.")] = None,
-    models: Annotated[str | None, Meta(description="Comma-separated list of model, sft, base, or folders.")] = None,
+    splits: Splits = None,
+    models: Models = None,
     deliberation: Annotated[str | None, Meta(description="Comma-separated list of free, never, always.")] = None,
     limit: Limit = None,
     engine: EngineKind = None,
@@ -223,6 +225,27 @@ async def evaluate(
     chosen = {"eval.splits": splits, "eval.models": models, "eval.deliberation": deliberation}
     flags = {**{name: _listed(text) for name, text in chosen.items()}, **_common(engine, workers, None)}
     return await _do("eval", run, flags, limit, _options(force, accept_stale, accept_failures, dry_run))
+
+
+@Verb
+async def counterfactual(
+    run: RunLike,
+    *,
+    splits: Splits = None,
+    models: Models = None,
+    limit: Limit = None,
+    engine: EngineKind = None,
+    workers: Workers = None,
+    force: Force = False,
+    accept_stale: AcceptStale = False,
+    accept_failures: AcceptFailures = False,
+    dry_run: DryRun = False,
+) -> "Summary":
+    """Take every deliberated step of the evaluated episodes again, without deliberating: what changes?"""
+    chosen = {"eval.splits": splits, "eval.models": models}
+    flags = {**{name: _listed(text) for name, text in chosen.items()}, **_common(engine, workers, None)}
+    options = _options(force, accept_stale, accept_failures, dry_run)
+    return await _do("counterfactual", run, flags, limit, options)
 
 
 @Verb

@@ -64,7 +64,7 @@ def _command(stage: "StageName", verb: "Verb[..., Summary]") -> Callable[..., No
         with Interrupts(launched=process_count() > 1), redirect_stdout(sys.stderr):  # stdout is for data
             summary = verb(run, **options)
         print_summary(summary, run, as_json)
-        if stage == "eval" and not (options["dry_run"] or as_json):
+        if stage in ("eval", "counterfactual") and not (options["dry_run"] or as_json):
             from sandcli.cli.inspect import report
 
             report([run])
@@ -112,6 +112,7 @@ for _stage, _verb in (
     ("synthesize", api.synthesize),
     ("train", api.train),
     ("eval", api.evaluate),
+    ("counterfactual", api.counterfactual),
 ):
     app.command(_stage)(_command(_stage, _verb))  # type: ignore[arg-type]
 

@@ -31,7 +31,7 @@ from sandcli.models import fingerprint
 from sandcli.progress import notice
 from sandcli.records import Failure, encoded
 
-StageName = Literal["collect", "sft", "sample", "rollout", "critique", "synthesize", "train", "eval"]
+StageName = Literal["collect", "sft", "sample", "rollout", "critique", "synthesize", "train", "eval", "counterfactual"]
 
 R = TypeVar("R", bound=Keyed)
 
@@ -66,6 +66,10 @@ class Artifact(Generic[R]):
             yield
 
     # What is there
+
+    def begun(self) -> bool:
+        """Whether any of it was made, finished or not."""
+        return self.path.exists() or self.journal.exists()
 
     def require(self) -> Path:
         """Its path. Raises `PrerequisiteError` if the stage is not finished, or if it was changed since."""

@@ -10,7 +10,7 @@ from sandcli.config import FILE
 from sandcli.core.artifact import Artifact, StageName
 from sandcli.core.store import Keyed, Records
 from sandcli.errors import PrerequisiteError
-from sandcli.records import Critique, Episode, Rollout, Sample, Thought, Trajectory
+from sandcli.records import Counterfactual, Critique, Episode, Rollout, Sample, Thought, Trajectory
 
 R = TypeVar("R", bound=Keyed)
 
@@ -38,6 +38,7 @@ ARTIFACTS: Mapping[StageName, Written] = {
     "synthesize": Written("thoughts.jsonl", Thought, (D_DELIB,)),
     "train": Written("model", None),
     "eval": Written("eval.jsonl", Episode),
+    "counterfactual": Written("counterfactuals.jsonl", Counterfactual),
 }
 
 
@@ -100,3 +101,7 @@ class Run:
     def episodes(self) -> Records[Episode]:
         """The evaluated episodes."""
         return self.artifact("eval").records()
+
+    def counterfactuals(self) -> Records[Counterfactual]:
+        """Every deliberated step of the evaluated episodes, taken without deliberating."""
+        return self.artifact("counterfactual").records()

@@ -73,7 +73,7 @@ def _one_sentence(sampling: Sampling) -> Sampling:
 def _foreseen(critique: str) -> str:
     """A critique's verdict as something said before acting; empty if it gives none."""
     verdict = verdict_of(critique)
-    return f" would {_FORESEEN[verdict]} the task, because" if verdict else ""
+    return f" would {_FORESEEN[verdict]} the task, because it would" if verdict else ""
 
 
 def _continued(messages: list[Message], said: str) -> list[Message]:

@@ -19,7 +19,9 @@ from sandcli.settings import EnvSettings
 if TYPE_CHECKING:
     from sandcli.envs.alfworld.game import Game, Position
 
-_STEP_LIMIT = 40
+STEP_LIMIT = 40
+"""Steps in an episode if `env.step_limit` is 0, as in ETO and WKM; MPO has 30."""
+
 _LIVE_GAMES = 16
 """Recently used games that a worker process keeps loaded; each takes about 10 MB."""
 
@@ -33,7 +35,7 @@ class Alfworld:
     def __init__(self, settings: EnvSettings = DEFAULTS) -> None:
         self.system = load("alfworld/instruction")
         self._types = select_types("ALFWorld", settings.tasks, files.TYPES, files.TYPES)
-        self._limit = settings.step_limit or _STEP_LIMIT
+        self._limit = settings.step_limit or STEP_LIMIT
         self._root = files.data_folder(settings.games)
         self._translate = settings.translate
 
