@@ -98,9 +98,12 @@ def _carried(root: Path, previous: Run, world: str | None) -> dict[str, Scalar]:
 def _paths_from(root: Path, settings: Mapping[str, Scalar]) -> dict[str, Scalar]:
     """The settings with relative paths from the current folder made relative to the run, as they are in sand.toml."""
     home = os.path.realpath(root)
-    given = {name: str(settings[name]) for name in (*_FOLDERS, "collect.source") if settings.get(name)}
-    relative = {name: path for name, path in given.items() if not Path(path).is_absolute() and Path(path).exists()}
-    found = {name: os.path.relpath(path, home) for name, path in relative.items() if not (root / path).exists()}
+    given = {name: str(settings[name]) for name in (*_PATHS, "collect.source") if settings.get(name)}
+    found = {
+        name: os.path.relpath(path, home)
+        for name, path in given.items()
+        if path not in _NO_PATHS and not Path(path).is_absolute() and Path(path).exists() and not (root / path).exists()
+    }
     return {**settings, **found}
 
 

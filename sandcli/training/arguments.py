@@ -35,6 +35,7 @@ def trl_config(config: TrainingConfig, batches: Batches) -> Any:
         train_sampling_strategy="sequential",
         learning_rate=config.aims.learning_rate,
         lr_scheduler_type="cosine",
+        warmup_steps=config.aims.warmup,  # below 1 it is a share
         per_device_train_batch_size=compute.device_batch,
         gradient_accumulation_steps=batches.accumulate,
         padding_free=packed,

@@ -10,7 +10,7 @@ import pytest
 import sandcli
 from sandcli.core.stage import Options, Summary
 from sandcli.errors import Exit, UsageError
-from tests.helpers import artifact, lines, make_run, perform, sand, state
+from tests.helpers import artifact, built, lines, make_run, perform, sand, state
 
 FETCH = {
     "go to kitchen": "You are in the kitchen.",
@@ -153,6 +153,18 @@ def test_as_recorded_keeps_the_recorded_texts(root: Path, tmp_path: Path) -> Non
     (record,) = lines(root / "expert.jsonl")
     assert record["instruction"] == "Fetch it."
     assert [step["observation"] for step in record["steps"]] == [*changed(take_lamp="You have the lamp now.").values()]
+
+
+def test_collection_says_that_data_are_our_own_unless_others_recorded_them(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sandcli.stages.collect.PAPERS", ("toyworld",))
+    own = built("collect", root)
+    assert (
+        own.summary([1, 2]) == "2 records; D_exp is our own (gold, thoughts none), the paper's is the ETO data (--from)"
+    )
+    source = write(tmp_path / "rows.json", row())
+    assert built("collect", root, collect__source=str(source)).summary([1, 2]) == "2 records"
 
 
 def test_strict_leaves_out_what_differs(root: Path, tmp_path: Path) -> None:
