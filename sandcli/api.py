@@ -245,7 +245,7 @@ async def counterfactual(
     *,
     splits: Splits = None,
     models: Models = None,
-    limit: Tasks = None,
+    limit: Limit = None,
     engine: EngineKind = None,
     workers: Workers = None,
     force: Force = False,

@@ -333,9 +333,7 @@ class EngineSettings(Table, frozen=True, kw_only=True):
     gpu_memory: Annotated[float, Meta(gt=0, le=1, description="vllm: share of each GPU's memory"), COMPUTE] = 0.9
     tensor_parallel: Annotated[int, Meta(ge=1, description="vllm: GPUs that one model is spread over"), COMPUTE] = 1
     data_parallel: Annotated[
-        int,
-        Meta(ge=0, description="vllm: copies of the model; 0: as many as there are GPUs for, 1 without any"),
-        COMPUTE,
+        int, Meta(ge=0, description="vllm: copies of the model; 0: as many as fit the GPUs, 1 without any"), COMPUTE
     ] = 0
     urls: Annotated[
         list[str],

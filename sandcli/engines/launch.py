@@ -122,10 +122,8 @@ class VllmEngine:
         await asyncio.to_thread(load_tokenizer, model.folder)  # fail now, not after minutes of loading
         servers = VllmServers(model, settings, lora_rank)
         try:
-            copies = f"{len(servers.servers)} {'copy' if len(servers.servers) == 1 else 'copies'} of the model"
-            notice(
-                f"vLLM is starting with {copies}; its log is {', '.join(str(server.log) for server in servers.servers)}"
-            )
+            logs = [str(server.log) for server in servers.servers]
+            notice(f"vLLM is starting; copies of the model: {len(logs)}; its log is {', '.join(logs)}")
             await servers.wait_until_ready(model)
             clients = [server.client for server in servers.servers]
             engine = await ServerEngine.on(clients, model, replace(settings, batch=batch(settings)), notice)

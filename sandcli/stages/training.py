@@ -91,7 +91,7 @@ class TrainingStage(Stage[Path, Trained]):
         for package in ("torch", "trl", "peft"):
             require_package(package, "training")
         must_hold_trajectories(self.data(), self.fix_empty())
-        count = self._processes().count
+        count = self._processes().number
         if count > self.aims.batch_size:
             raise UsageError(
                 f"{count} processes cannot share batches of {self.aims.batch_size} trajectories",
@@ -109,7 +109,7 @@ class TrainingStage(Stage[Path, Trained]):
         """Train: in processes that are started now, with those that a launcher started, or alone."""
         processes = self._processes()
         notice(f"training {self.aims.method} from {self.start().folder} on {unit.payload}")
-        notice(f"processes that train: {processes.count} ({processes.why})")
+        notice(f"processes that train: {processes.number} ({processes.why})")
         result = self._fit(self._job())
         if not result.finished:
             raise Interrupted(self.name)
@@ -122,7 +122,7 @@ class TrainingStage(Stage[Path, Trained]):
         return TrainingJob(self.name, config, self.data(), self.limit)
 
     def _fit(self, job: TrainingJob) -> TrainingResult:
-        processes = self._processes().count
+        processes = self._processes().number
         if processes > 1 and self._group.size == 1:
             return job.launch(processes)
         if self.context.settings.trainer.shard and processes == 1:

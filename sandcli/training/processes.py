@@ -23,7 +23,7 @@ def rank() -> int:
 class Processes(NamedTuple):
     """How many processes train, and the reason."""
 
-    count: int
+    number: int
     why: str
 
 

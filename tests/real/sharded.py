@@ -20,7 +20,7 @@ def main(start: Path, out: Path) -> None:
     """Load, shard, and save what arrived here and what was held before; FSDP needs a GPU in TRL, not in accelerate."""
     accelerator = Accelerator(cpu=True)
     for method in ("full", "lora"):
-        _shard(start, out, accelerator, method)  # type: ignore[arg-type]
+        _shard(start, out, accelerator, method)
 
 
 def _shard(start: Path, out: Path, accelerator: Accelerator, method: Literal["full", "lora"]) -> None:

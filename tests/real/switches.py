@@ -134,7 +134,7 @@ def main() -> None:
             trajectories[name] = _trajectory(name, path)
             found += rollouts(game, name, path, asked.slips, asked.n)
     for rule in ("better", "shorter"):
-        taken = switches(trajectories, found, rule)  # type: ignore[arg-type]
+        taken = switches(trajectories, found, rule)
         shorter = [len(trajectories[i].steps) - r.step - len(r.steps) for i, r in taken.items()]
         print(f"{rule}: {len(taken)} of {len(trajectories)} trajectories, shorter by {sum(shorter)} steps together")
     steps = {(r.id, r.step) for r in found}

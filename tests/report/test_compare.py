@@ -105,11 +105,10 @@ def test_failed_and_accepted_episodes_cause_warnings() -> None:
 
 
 def test_expert_data_of_our_own_cause_a_warning_in_the_papers_worlds() -> None:
-    (line,) = warned(evaluation("a", own_data=7, world="ALFWorld"))
-    assert line.startswith(
-        "a: D_exp is our own, not the paper's ETO data: the world's expert made 7 of its trajectories"
-    )
-    assert not warned(evaluation("a", own_data=7, world="toyworld"))
+    said = "a: D_exp is our own, not the paper's ETO data: the world's expert made 7 of its trajectories. "
+    assert any(line.startswith(said) for line in warned(evaluation("a", own_data=7, world="ALFWorld")))
+    assert not any("D_exp" in line for line in warned(evaluation("a", world="ALFWorld")))
+    assert not any("D_exp" in line for line in warned(evaluation("a", own_data=7, world="toyworld")))
 
 
 def test_test_tasks_in_the_training_data_cause_a_warning() -> None:

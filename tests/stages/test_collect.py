@@ -110,6 +110,10 @@ FORMS: dict[str, Callable[[Row], Row]] = {
 }
 
 
+def _as_list(path: Path, rows: list[Row]) -> None:
+    write(path, *rows)
+
+
 def _as_lines(path: Path, rows: list[Row]) -> None:
     path.write_text("".join(json.dumps(each) + "\n" for each in rows))
 
@@ -128,7 +132,7 @@ def _as_folder(path: Path, rows: list[Row]) -> None:
 
 
 CONTAINERS: dict[str, Callable[[Path, list[Row]], None]] = {
-    "rows.json": lambda path, rows: path.write_text(json.dumps(rows)) and None,
+    "rows.json": _as_list,
     "rows.jsonl": _as_lines,
     "rows.parquet": _as_parquet,
     "folder": _as_folder,
@@ -159,10 +163,8 @@ def test_collection_says_that_data_are_our_own_unless_others_recorded_them(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("sandcli.stages.collect.PAPERS", ("toyworld",))
-    own = built("collect", root)
-    assert (
-        own.summary([1, 2]) == "2 records; D_exp is our own (gold, thoughts none), the paper's is the ETO data (--from)"
-    )
+    said = "2 records; D_exp is our own (gold, thoughts none), the paper's is the ETO data (--from)"
+    assert built("collect", root).summary([1, 2]) == said
     source = write(tmp_path / "rows.json", row())
     assert built("collect", root, collect__source=str(source)).summary([1, 2]) == "2 records"
 
