@@ -45,17 +45,19 @@ def init(
     *,
     previous: RunLike | None = None,
     preset: str | None = None,
+    protocol: str | None = None,
     settings: "Mapping[str, Scalar] | None" = None,
 ) -> "Run":
     """Make a run directory with its sand.toml; with `previous`, the iteration after that run.
 
-    `settings` are by `table.key`, such as `{"sample.n": 5}`. Raises `UsageError` for a wrong setting or if there is a
-    run already, `PrerequisiteError` if the previous run is not finished.
+    `settings` are by `table.key`, such as `{"sample.n": 5}`; they override those of the preset and the protocol. Raises
+    `UsageError` for a wrong setting or if there is a run already, `PrerequisiteError` if the previous run is not
+    finished.
     """
     from sandcli.new_run import start_run
 
     made = as_run(run)
-    start_run(made.root, as_run(previous).root if previous is not None else None, settings or {}, preset)
+    start_run(made.root, as_run(previous).root if previous is not None else None, settings or {}, preset, protocol)
     return made
 
 

@@ -74,6 +74,11 @@ def _refuse_contradictions(settings: Settings) -> None:
             f"method.switch compares rollouts, and without {settings.method.without} there are none",
             "set method.switch to never",
         )
+    if settings.agent.thought == "required" and "never" in settings.eval.deliberation:
+        raise UsageError(
+            "eval.deliberation never gives turns without a thought, and agent.thought is required",
+            "set agent.thought to optional, or leave out never",
+        )
     if settings.synthesize.form == "guided" and settings.method.without == "sampling":
         raise UsageError(
             "synthesize.form guided asks about the sampled actions, and without sampling there are none",

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from sandcli.core.artifact import StageName
-from sandcli.core.run import Run
+from sandcli.core.run import PREAMBLE, Run
 from sandcli.core.stage import Stage
 from sandcli.settings import Settings
 from sandcli.stages.collect import CollectStage
@@ -63,7 +63,7 @@ class Row(NamedTuple):
 
 
 TABLE = (
-    Row(CollectStage, (), ("expert.jsonl",), in_every_run),
+    Row(CollectStage, (), ("expert.jsonl", PREAMBLE), in_every_run),
     Row(SftStage, ("expert.jsonl",), ("sft",), with_a_policy),
     Row(SampleStage, ("expert.jsonl", "sft"), ("samples.jsonl",), without("sampling")),
     Row(RolloutStage, ("expert.jsonl", "samples.jsonl", "sft"), ("rollouts.jsonl",), without("sampling", "critique")),
@@ -78,7 +78,11 @@ TABLE = (
     Row(EvalStage, ("sft", "model"), ("eval.jsonl",), in_every_run),
     Row(CounterfactualStage, ("sft", "model", "eval.jsonl"), ("counterfactuals.jsonl",), on_request),
 )
-"""All stages in order. `reads` lists the most that a stage reads: ablations read less, a given policy replaces sft."""
+"""All stages in order. `reads` lists the most that a stage reads: ablations read less, a given policy replaces sft.
+
+The preamble of recorded data is not listed: if `agent.preamble` is data, every stage in which an agent acts or is
+trained reads it.
+"""
 
 
 def row(stage: StageName) -> Row:

@@ -17,6 +17,9 @@ R = TypeVar("R", bound=Keyed)
 D_DELIB = "deliberations.jsonl"
 """D_delib, derived from expert.jsonl and thoughts.jsonl."""
 
+PREAMBLE = "preamble.json"
+"""The messages before the task in the recorded data that expert.jsonl comes from; only there if the data has any."""
+
 
 class Written(NamedTuple):
     """What a stage writes: a JSONL file of records, or a folder (`record` is None), and what is derived from it."""
@@ -27,7 +30,7 @@ class Written(NamedTuple):
 
 
 ARTIFACTS: Mapping[StageName, Written] = {
-    "collect": Written("expert.jsonl", Trajectory),
+    "collect": Written("expert.jsonl", Trajectory, (PREAMBLE,)),
     "sft": Written("sft", None),
     "sample": Written("samples.jsonl", Sample),
     "rollout": Written("rollouts.jsonl", Rollout),
@@ -67,6 +70,13 @@ class Run:
     def trajectories(self) -> Records[Trajectory]:
         """D_exp, the expert trajectories."""
         return self.artifact("collect").records()
+
+    def recorded_preamble(self) -> Path | None:
+        """The preamble of the data that D_exp comes from; None if there is none."""
+        expert = self.artifact("collect")
+        expert.require()
+        made = expert.manifest()
+        return expert.require_derived(PREAMBLE) if made and PREAMBLE in made.derived else None
 
     def samples(self) -> Records[Sample]:
         """The sampled turns at every expert step (Eq. 4)."""

@@ -224,7 +224,7 @@ def _seal(stage: Stage[P, R], journal: Work[R], manifest: Manifest) -> None:
     artifact = stage.artifact
     for name, lines in stage.derive(journal).items():
         write_atomic(artifact.derived[name], lines)
-    manifest.derived = {name: fingerprint(path) for name, path in artifact.derived.items()}
+    manifest.derived = {name: fingerprint(path) for name, path in artifact.derived.items() if path.exists()}
 
     def note(made: Path) -> None:
         manifest.artifact = fingerprint(made)

@@ -21,11 +21,17 @@ from sandcli.report.scores import (
 
 _SETTINGS = {
     "agent.max_tokens": "the token limit of a turn (agent.max_tokens)",
-    "agent.max_invalid": "the limit of invalid actions (agent.max_invalid)",
+    "agent.inline": "how turns are read (agent.inline)",
+    "agent.preface": "how turns are read (agent.preface)",
+    "agent.thought": "how turns are read (agent.thought)",
+    "agent.max_invalid": "the limit of invalid turns (agent.max_invalid)",
+    "agent.invalid": "which invalid turns count (agent.invalid)",
+    "agent.invalid_message": "the message on an invalid turn (agent.invalid_message)",
+    "env.translate": "the translation of commands (env.translate)",
     "env.step_limit": "the step limit (env.step_limit)",
     "env.simplifications": "the simplifications (env.simplifications)",
     "env.grammar": "the games' grammar (env.games)",
-    "prompt.instruction": "the agent's prompt",
+    "prompt.preamble": "the preamble (agent.preamble)",
     "engine.max_length": "the token limit of a conversation (engine.max_length)",
     "schema": "the version of the records",
 }

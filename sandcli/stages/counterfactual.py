@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from sandcli.agent.conversation import STOP, conversation, turn_messages
-from sandcli.agent.episode import EpisodeLimits, Played, play
+from sandcli.agent.episode import Played, play
 from sandcli.agent.form import TURN_OPENINGS
 from sandcli.core.stage import Metrics, Skipped, State, Unit, digest_of, unit_name
 from sandcli.engines.base import Engine, Sampling
@@ -73,7 +73,24 @@ class CounterfactualStage(ModelsStage[DeliberatedStep, Counterfactual]):
                     yield episode
 
     def check(self, state: State) -> None:
-        """Raise `UsageError` if no episode was played freely, `PrerequisiteError` if other weights played one."""
+        """Raise `UsageError` if no episode was played freely, or a turn without a thought cannot be read.
+
+        Raises `PrerequisiteError` if other weights played an episode.
+        """
+        if self.settings.agent.thought == "required":
+            raise UsageError(
+                "counterfactual steps are taken without a thought, and agent.thought is required",
+                "set agent.thought to optional",
+            )
+        self._refuse_other_weights()
+        if next(self._episodes(), None) is None:
+            models, splits = (",".join(names) for names in (self.settings.eval.models, self.settings.eval.splits))
+            raise UsageError(
+                f"{self.run.artifact('eval').path} holds no freely played episode of {models} on {splits}",
+                f"{self.run.artifact('eval').command} --models {models} --splits {splits} --deliberation free",
+            )
+
+    def _refuse_other_weights(self) -> None:
         played, prints = self.run.artifact("eval").digests(), self.model_hashes()
         for episode in self._episodes():
             now = digest_of(prints[episode.model])
@@ -82,12 +99,6 @@ class CounterfactualStage(ModelsStage[DeliberatedStep, Counterfactual]):
                     f"{episode.model} was trained again after its episodes were played",
                     f"{self.run.artifact('eval').command} --models {episode.model} --force",
                 )
-        if next(self._episodes(), None) is None:
-            models, splits = (",".join(names) for names in (self.settings.eval.models, self.settings.eval.splits))
-            raise UsageError(
-                f"{self.run.artifact('eval').path} holds no freely played episode of {models} on {splits}",
-                f"{self.run.artifact('eval').command} --models {models} --splits {splits} --deliberation free",
-            )
 
     async def step(self, unit: Unit[DeliberatedStep], earlier: Counterfactual | None) -> Counterfactual | Skipped:
         """Take one step without deliberating; if that is another action, play on."""
@@ -104,14 +115,13 @@ class CounterfactualStage(ModelsStage[DeliberatedStep, Counterfactual]):
     async def _play(self, engine: Engine, session: Session, at: DeliberatedStep) -> Played:
         settings, world = self.settings.agent, self.context.world
         sampling = Sampling(max_tokens=settings.max_tokens, stop=STOP)
-        history = conversation(world.system, session.reset.instruction, at.prefix)
-        one = EpisodeLimits(1, settings.max_invalid)
-        first = await play(engine, session, history, lambda _: sampling, one, TURN_OPENINGS["never"])
+        history = conversation(self.context.preamble, session.reset.instruction, at.prefix)
+        first = await play(engine, session, history, lambda _: sampling, 1, settings, TURN_OPENINGS["never"])
         if first.end != "max_steps" or first.steps[0].action == at.taken.action:
             return first
         history += turn_messages(first.steps[0])
-        left = EpisodeLimits(world.step_limit(at.episode.task) - at.t - 1, settings.max_invalid)
-        rest = await play(engine, session, history, lambda _: sampling, left)
+        left = world.step_limit(at.episode.task) - at.t - 1
+        rest = await play(engine, session, history, lambda _: sampling, left, settings)
         return Played([*first.steps, *rest.steps], rest.end, first.tokens + rest.tokens)
 
     def metrics(self, records: Iterable[Counterfactual]) -> Metrics:

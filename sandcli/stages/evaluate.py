@@ -6,13 +6,14 @@ from statistics import fmean
 from typing import NamedTuple, cast, get_args
 
 from sandcli.agent.conversation import STOP, conversation
-from sandcli.agent.episode import EpisodeLimits, play
+from sandcli.agent.episode import play
 from sandcli.agent.form import TURN_OPENINGS
 from sandcli.core.stage import Metrics, State, Unit
 from sandcli.engines.base import Engine, Sampling
 from sandcli.errors import UsageError
 from sandcli.records import Deliberation, Episode, Task, agent_name
 from sandcli.stages.evaluated import ModelsStage
+from sandcli.stages.inputs import preamble_too_long
 
 
 class Trial(NamedTuple):
@@ -74,11 +75,13 @@ class EvalStage(ModelsStage[Trial, Episode]):
         session = await self.pool.restore(trial.task)
         try:
             sampling = Sampling(max_tokens=settings.max_tokens, stop=STOP)
-            limits = EpisodeLimits(world.step_limit(trial.task), settings.max_invalid)
-            history = conversation(world.system, session.reset.instruction, [])
-            played = await play(engine, session, history, lambda _: sampling, limits, TURN_OPENINGS[trial.deliberation])
+            history = conversation(self.context.preamble, session.reset.instruction, [])
+            limit, opening = world.step_limit(trial.task), TURN_OPENINGS[trial.deliberation]
+            played = await play(engine, session, history, lambda _: sampling, limit, settings, opening)
         finally:
             await session.close()
+        if played.end == "context" and not played.steps:
+            raise preamble_too_long(f"{trial.task}, for the model {trial.model},")
         return Episode(
             split=trial.split,
             task=trial.task,

@@ -28,7 +28,7 @@ class ModelsStage(Stage[M, R]):
     """Units belong to the models of `eval.models`, which are loaded one after the other."""
 
     tables = ("agent", "env", "eval", "engine")
-    prompts = ("instruction",)
+    prompts = ("preamble",)
     plays = True
     allow_extra = True
 

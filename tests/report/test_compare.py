@@ -32,7 +32,7 @@ def test_equal_differences_have_no_interval() -> None:
 
 
 def test_comparable_runs_cause_no_warning() -> None:
-    settings = {"env.step_limit": "0", "prompt.instruction": "abc"}
+    settings = {"env.step_limit": "0", "prompt.preamble": "abc"}
     assert not warned(
         evaluation("a", settings=settings, model=scores([0.1, 0.2]), sft=scores([0.1, 0.2])),
         evaluation("b", settings=settings, iteration=2, model=scores([0.3, 0.2])),
@@ -48,7 +48,7 @@ def test_comparable_runs_cause_no_warning() -> None:
         ("env.simplifications", "the simplifications"),
         ("env.grammar", "the games' grammar"),
         ("env.scienceworld", "the version of scienceworld"),
-        ("prompt.instruction", "the agent's prompt"),
+        ("prompt.preamble", "the preamble (agent.preamble)"),
     ],
 )
 def test_a_different_setting_causes_a_warning(key: str, named: str) -> None:
