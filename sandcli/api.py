@@ -96,8 +96,11 @@ async def collect(
 ) -> "Summary":
     """Make D_exp: from the world's own expert, or from recorded trajectories, each verified by replay."""
     flags = {
-        **{"collect.source": _found(source), "collect.rows": _rule(strict, as_recorded)},
-        **{"collect.thoughts": thoughts, "collect.expert": expert, **_common(engine, workers, seed)},
+        "collect.source": _found(source),
+        "collect.rows": _rule(strict, as_recorded),
+        "collect.thoughts": thoughts,
+        "collect.expert": expert,
+        **_common(engine, workers, seed),
     }
     return await _do("collect", run, flags, limit, _options(force, accept_stale, accept_failures, dry_run))
 
@@ -222,8 +225,12 @@ async def evaluate(
     dry_run: DryRun = False,
 ) -> "Summary":
     """Run greedy episodes on held-out tasks: reward, success, deliberation rate, tokens."""
-    chosen = {"eval.splits": splits, "eval.models": models, "eval.deliberation": deliberation}
-    flags = {**{name: _listed(text) for name, text in chosen.items()}, **_common(engine, workers, None)}
+    flags = {
+        "eval.splits": _listed(splits),
+        "eval.models": _listed(models),
+        "eval.deliberation": _listed(deliberation),
+        **_common(engine, workers, None),
+    }
     return await _do("eval", run, flags, limit, _options(force, accept_stale, accept_failures, dry_run))
 
 
@@ -242,8 +249,7 @@ async def counterfactual(
     dry_run: DryRun = False,
 ) -> "Summary":
     """Take every deliberated step of the evaluated episodes again, without deliberating: what changes?"""
-    chosen = {"eval.splits": splits, "eval.models": models}
-    flags = {**{name: _listed(text) for name, text in chosen.items()}, **_common(engine, workers, None)}
+    flags = {"eval.splits": _listed(splits), "eval.models": _listed(models), **_common(engine, workers, None)}
     options = _options(force, accept_stale, accept_failures, dry_run)
     return await _do("counterfactual", run, flags, limit, options)
 

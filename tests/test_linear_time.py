@@ -10,7 +10,7 @@ import pytest
 from sandcli.agent.form import is_deliberation, listed_options, opening
 from sandcli.agent.turns import has_action_line, normalise, parse
 from sandcli.envs.alfworld.grammars import to_grammar
-from sandcli.method.acceptance import deliberated, rejection_reason
+from sandcli.method.acceptance import rejection_reason, up_to_conclusion
 from sandcli.method.critique import verdict_of
 from sandcli.method.texts import first_sentences, repeats
 from tests.agent.texts import FORMS
@@ -27,7 +27,7 @@ READERS: list[Callable[[str], Any]] = [
     is_deliberation,
     listed_options,
     verdict_of,
-    lambda text: deliberated(text, ["look", "go"]),
+    lambda text: up_to_conclusion(text, ["look", "go"]),
     repeats,
     lambda text: to_grammar(f"put {text}", "move"),
     lambda text: first_sentences(text, 3),

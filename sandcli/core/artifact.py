@@ -14,10 +14,7 @@ from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar
 
 from sandcli.core.manifest import (
-    NOTHING_SPENT,
-    Identity,
     Manifest,
-    Spent,
     read_manifest,
     read_note,
     versions,
@@ -130,11 +127,8 @@ class Artifact(Generic[R]):
         """The manifest of work in progress, else of the finished artifact."""
         return self.manifest(part=True) or self.manifest()
 
-    def begin(
-        self, identity: Identity, accepted: Sequence[str] = (), spent: Spent = NOTHING_SPENT, forced: bool = False
-    ) -> None:
+    def begin(self, manifest: Manifest) -> None:
         """Note what is being made before any of it is, and again what it took if it is left unfinished."""
-        manifest = Manifest(stage=self.stage, identity=identity, accepted=list(accepted), spent=spent, forced=forced)
         write_manifest(self.note("json.part"), manifest)
 
     def write_manifest(self, manifest: Manifest) -> None:

@@ -84,7 +84,7 @@ def conclusion(text: str, candidates: Sequence[str]) -> Conclusion | None:
     return first
 
 
-def deliberated(text: str, candidates: Sequence[str]) -> str:
+def up_to_conclusion(text: str, candidates: Sequence[str]) -> str:
     """A text up to the end of its conclusion, one line per paragraph; empty if there is no conclusion."""
     found = conclusion(paragraphs(text), candidates)
     if found is None:

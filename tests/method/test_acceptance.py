@@ -2,7 +2,7 @@
 
 import pytest
 
-from sandcli.method.acceptance import conclusion, deliberated, rejection_reason
+from sandcli.method.acceptance import conclusion, rejection_reason, up_to_conclusion
 
 CANDIDATES = ["take lamp", "look", "go to hall"]
 """In the order of the opening; the first is the expert's."""
@@ -102,8 +102,8 @@ BAD = [
 @pytest.mark.parametrize("text", GOOD)
 def test_deliberation_that_weighs_every_candidate_is_accepted(text: str) -> None:
     assert rejection_reason(text, "stop", "take lamp", CANDIDATES) is None
-    assert deliberated(text, CANDIDATES).endswith((".", "!"))
-    assert rejection_reason(deliberated(text, CANDIDATES), "stop", "take lamp", CANDIDATES) is None
+    assert up_to_conclusion(text, CANDIDATES).endswith((".", "!"))
+    assert rejection_reason(up_to_conclusion(text, CANDIDATES), "stop", "take lamp", CANDIDATES) is None
 
 
 @pytest.mark.parametrize(("text", "why"), BAD)
@@ -126,7 +126,7 @@ def test_deliberation_is_rejected_for_a_stated_reason(text: str, why: str) -> No
     ],
 )
 def test_deliberation_ends_with_the_first_decision(text: str, kept: str) -> None:
-    assert deliberated(text, CANDIDATES) == kept
+    assert up_to_conclusion(text, CANDIDATES) == kept
 
 
 def test_conclusion_that_names_no_candidate_decides_nothing() -> None:
