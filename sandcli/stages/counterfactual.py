@@ -11,10 +11,10 @@ from typing import NamedTuple
 from sandcli.agent.conversation import STOP, conversation, turn_messages
 from sandcli.agent.episode import Played, play
 from sandcli.agent.form import TURN_OPENINGS
-from sandcli.core.stage import Metrics, Skipped, State, Unit
+from sandcli.core.stage import Metrics, Skipped, State, Unit, digest_of, unit_name
 from sandcli.engines.base import Engine, Sampling
 from sandcli.envs.pool import Session
-from sandcli.errors import UsageError
+from sandcli.errors import PrerequisiteError, UsageError
 from sandcli.records import Counterfactual, Episode, Step
 from sandcli.stages.evaluated import ModelsStage
 
@@ -73,18 +73,32 @@ class CounterfactualStage(ModelsStage[DeliberatedStep, Counterfactual]):
                     yield episode
 
     def check(self, state: State) -> None:
-        """Raise `UsageError` if no episode was played freely, or a turn without a thought cannot be read."""
+        """Raise `UsageError` if no episode was played freely, or a turn without a thought cannot be read.
+
+        Raises `PrerequisiteError` if other weights played an episode.
+        """
         if self.settings.agent.thought == "required":
             raise UsageError(
                 "counterfactual steps are taken without a thought, and agent.thought is required",
                 "set agent.thought to optional",
             )
+        self._refuse_other_weights()
         if next(self._episodes(), None) is None:
             models, splits = (",".join(names) for names in (self.settings.eval.models, self.settings.eval.splits))
             raise UsageError(
                 f"{self.run.artifact('eval').path} holds no freely played episode of {models} on {splits}",
                 f"{self.run.artifact('eval').command} --models {models} --splits {splits} --deliberation free",
             )
+
+    def _refuse_other_weights(self) -> None:
+        played, prints = self.run.artifact("eval").digests(), self.model_hashes()
+        for episode in self._episodes():
+            now = digest_of(prints[episode.model])
+            if played.get(unit_name(episode.key), now) != now:
+                raise PrerequisiteError(
+                    f"{episode.model} was trained again after its episodes were played",
+                    f"{self.run.artifact('eval').command} --models {episode.model} --force",
+                )
 
     async def step(self, unit: Unit[DeliberatedStep], earlier: Counterfactual | None) -> Counterfactual | Skipped:
         """Take one step without deliberating; if that is another action, play on."""

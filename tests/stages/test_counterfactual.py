@@ -8,7 +8,7 @@ import pytest
 
 from sandcli.engines.base import Completion, Sampling
 from sandcli.engines.scripted import ScriptedEngine
-from sandcli.errors import Exit, MachineryError, UsageError
+from sandcli.errors import Exit, MachineryError, PrerequisiteError, UsageError
 from sandcli.messages import Message
 from tests.helpers import POLICY, Rules, artifact, lines, make_run, perform, state, turn, write_rules
 
@@ -95,6 +95,15 @@ def test_turn_without_an_action_is_not_replayed(run: Path) -> None:
     perform("eval", run, limit=1)
     assert perform("counterfactual", run, limit=1).exit is Exit.DONE
     assert [record["step"] for record in lines(run / "counterfactuals.jsonl")] == [1, 2]
+
+
+def test_weights_that_did_not_play_the_episodes_are_refused(run: Path) -> None:
+    perform("eval", run, limit=1)
+    write_rules(run.parent / "rules.json", [*RULES, {"when": "nothing", "replies": [""]}])
+    with pytest.raises(PrerequisiteError, match="base was trained again after its episodes were played") as caught:
+        perform("counterfactual", run, limit=1)
+    assert caught.value.fix == f"sand eval --run {run} --models base --force"
+    assert not artifact(run, "counterfactual").begun()
 
 
 def test_agent_that_never_deliberates_leaves_nothing_to_do(run: Path) -> None:
