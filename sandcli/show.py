@@ -195,7 +195,8 @@ def _tokens(context: Context, trajectory: Trajectory) -> Iterator[RenderableType
     from sandcli.engines.tokens import load_tokenizer
     from sandcli.training.rows import IGNORED, tokenise, training_messages
 
-    tokenizer = load_tokenizer(context.base_model().folder)
+    base = context.base_model()
+    tokenizer = load_tokenizer(base.folder, base.trust_code)
     row = tokenise(tokenizer, training_messages(context.world.system, trajectory))
     text = Text()
     pairs = zip(row.input_ids, row.labels, strict=True)

@@ -16,7 +16,7 @@ from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 from transformers.utils.logging import disable_progress_bar
 
 from sandcli.engines.adapters import is_adapter, weights_of
-from sandcli.engines.configs import first_line, load_config
+from sandcli.engines.configs import first_line, load_config, load_errors
 from sandcli.errors import PrerequisiteError, UsageError
 
 disable_progress_bar()  # a stage shows its own progress
@@ -34,11 +34,13 @@ def load_model(
     attention: str | None = None,
     quantised: bool = False,
     sharded: bool = False,
+    trust_code: bool = False,
 ) -> Any:
     """Load a model; an adapter is merged into its base. `auto` is bfloat16 on a GPU, else float32.
 
     Weights to be trained stay in float32: in bfloat16 most updates would be rounded away at a learning rate of 1e-5.
     `quantised` weights have 4 bits, for training an adapter on them; `sharded` ones are distributed over GPUs later.
+    `trust_code`: code that comes with the model may be run.
     Raises `UsageError` if the folder does not hold exactly the weights of the model, and `PrerequisiteError` if there
     is not enough memory.
     """
@@ -46,11 +48,12 @@ def load_model(
     if dtype == "auto":
         dtype = "bfloat16" if gpu and not training else "float32"
     source = weights_of(folder)
-    _refuse_quantised(source)
+    _refuse_quantised(load_config(source, trust_code), source)
     _must_fit(source, "int4" if quantised else dtype, gpu and not sharded)
     own = {"": int(os.environ.get("LOCAL_RANK", "0"))}  # in distributed training each process has one GPU
     model = _loaded(
         source,
+        trust_code,
         dtype=getattr(torch, dtype),
         device_map=own if gpu and not sharded else None,
         attn_implementation=attention,
@@ -59,15 +62,15 @@ def load_model(
     return add_adapter(model, folder).merge_and_unload() if is_adapter(folder) else model
 
 
-def _loaded(folder: Path, **options: Any) -> Any:
+def _loaded(folder: Path, trust_code: bool, **options: Any) -> Any:
     """Load all weights, and check that none is missing: missing ones would be left random."""
     try:
         model, report = AutoModelForCausalLM.from_pretrained(
-            folder, trust_remote_code=False, ignore_mismatched_sizes=True, output_loading_info=True, **options
+            folder, trust_remote_code=trust_code, ignore_mismatched_sizes=True, output_loading_info=True, **options
         )
     except torch.OutOfMemoryError:
         raise
-    except (ValueError, OSError, KeyError, RuntimeError) as error:
+    except load_errors(trust_code) as error:
         raise UsageError(
             f"transformers cannot load the model in {folder}: {first_line(error)}",
             "use a text model with its weights as safetensors, or serve it: --engine vllm or server",
@@ -120,9 +123,8 @@ def _four_bits() -> BitsAndBytesConfig:
     )
 
 
-def _refuse_quantised(folder: Path) -> None:
+def _refuse_quantised(config: Any, folder: Path) -> None:
     """Refuse weights of 4 or 8 bits: they would be loaded as if they were not quantised."""
-    config = load_config(folder)
     for part in (config, config.get_text_config(decoder=True)):
         if found := getattr(part, "quantization_config", None):
             kind = found.get("quant_method", "unknown") if isinstance(found, dict) else found.quant_method

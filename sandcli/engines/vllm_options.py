@@ -46,9 +46,14 @@ def adapter_rank(adapter: Path) -> int:
     return max(ranks)
 
 
-def command(base: Path, name: str, settings: EngineSettings, rank: int, adapters: dict[str, Path]) -> list[str]:
-    """Return the command line that serves a base model as `name`, and adapters up to a rank under their names."""
-    length = longest(base, settings.max_length)
+def command(
+    base: Path, name: str, settings: EngineSettings, rank: int, adapters: dict[str, Path], trust_code: bool = False
+) -> list[str]:
+    """Return the command line that serves a base model as `name`, and adapters up to a rank under their names.
+
+    `trust_code`: code that comes with the base may be run.
+    """
+    length = longest(base, settings.max_length, trust_code)
     options: dict[str, object] = {
         "model": base.resolve(),
         "served-model-name": name,
@@ -61,6 +66,8 @@ def command(base: Path, name: str, settings: EngineSettings, rank: int, adapters
     }
     flags = ["enable-prompt-tokens-details", "disable-log-stats", "disable-uvicorn-access-log"]
     flags.append("enable-prefix-caching" if settings.cache_gib else "no-enable-prefix-caching")
+    if trust_code:
+        flags.append("trust-remote-code")
     if torch.cuda.is_available():
         options["dtype"] = settings.dtype
     else:
