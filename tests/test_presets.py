@@ -22,6 +22,11 @@ def test_presets_are_the_papers_settings(tmp_path: Path, name: str) -> None:
     assert settings.model.base in ("meta-llama/Llama-3.1-8B-Instruct", "Qwen/Qwen2.5-7B-Instruct")
 
 
+@pytest.mark.parametrize("name", PRESETS)
+def test_presets_do_not_trust_code(name: str) -> None:
+    assert "model.trust_code" not in PRESETS[name]
+
+
 def test_setting_overrides_the_preset(tmp_path: Path) -> None:
     start_run(tmp_path, None, assigned(["sft.batch_size=8"]), "alfworld-qwen2.5-7b")
     assert resolve(tmp_path, {}, {}).settings.sft.batch_size == 8

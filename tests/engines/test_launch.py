@@ -197,9 +197,7 @@ def test_server_whose_port_was_taken_meanwhile_starts_on_another_port(
     assert len(started(pids)) == 4 and running(pids) == [] and logs(tmp_path) == []
 
 
-def test_server_that_finds_no_free_port_is_an_error(
-    words: Model, pids: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_server_that_finds_no_free_port_is_an_error(words: Model, pids: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         monkeypatch.setattr(launch, "_free_ports", lambda count: [other.getsockname()[1]] * count)
         with pytest.raises(PrerequisiteError, match="Address already in use") as refused:
@@ -393,6 +391,8 @@ def test_what_a_cpu_needs_is_set(words: Model, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     settings = EngineSettings(cache_gib=0.5, max_length=100, batch=7)
     options = given(command(words.folder, "name", settings, 0, {}))
+    trusted = given(command(words.folder, "name", settings, 0, {}, trust_code=True))
+    assert trusted == options | {"--trust-remote-code": ""}
     assert options["--dtype"] == "float32" and options["--kv-cache-memory-bytes"] == str(2**29)
     assert options["--max-model-len"] == "100" and options["--max-num-batched-tokens"] == "2048"
     assert {"--enforce-eager", "--no-enable-chunked-prefill", "--enable-prefix-caching"} <= set(options)
