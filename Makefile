@@ -17,7 +17,7 @@ COMPILED := $(if $(shell command -v c++),$(ALFWORLD))
 PARALLEL := -n 2 --dist loadfile
 
 # What makes an iteration small enough for a bare CPU.
-SMALL := --set prompts.set=compact --set prompts.history_tokens=100 \
+SMALL := --set prompts.set=compact --set prompts.history_tokens=100 --set synthesize.form=guided \
   --set sample.n=3 --set agent.max_tokens=160 --set critique.max_tokens=80 --set synthesize.max_tokens=160 \
   --set sft.epochs=3 --set sft.batch_size=2 --set sft.learning_rate=1e-4 \
   --set train.epochs=2 --set train.batch_size=2 --set train.learning_rate=5e-5 \
@@ -52,7 +52,7 @@ $(VLLM): requirements-vllm.lock $(READY)
 demo: $(READY)  ## a whole iteration on the real ScienceWorld with a small real model, on a bare CPU
 	@test -f $(DEMO)/sand.toml || $(SAND) init --run $(DEMO) \
 	  --set env.tasks=find-non-living-thing,lifespan-longest-lived --set env.step_limit=6 $(SMALL)
-	@$(MAKE) --no-print-directory iteration RUN=$(DEMO) COLLECT="--limit 4" EVAL="--limit 2"
+	@$(MAKE) --no-print-directory iteration RUN=$(DEMO) COLLECT="--limit 3" EVAL="--limit 2"
 	@$(SAND) status --run $(DEMO)
 	@$(SAND) report $(DEMO)
 

@@ -191,8 +191,8 @@ class SynthesizeSettings(Table, frozen=True, kw_only=True):
     form: Annotated[
         Literal["free", "guided"],
         Meta(
-            description="free: in one go (the paper); guided: one sentence on every candidate in turn, then the rest, "
-            "if the base model is too small to keep to the form"
+            description="free: in one go (the paper); guided: one sentence on every candidate in turn; the "
+            "conclusion is given. For base models that are too small to keep to the form"
         ),
     ] = "free"
 

@@ -352,6 +352,7 @@ def test_a_notebook_runs_the_stages(tmp_path: Path) -> None:
     assert len(sandcli.Run(root).critiques()) > 0
 
 
+@pytest.mark.slow
 def test_a_notebook_shows_an_error_with_its_type(tmp_path: Path) -> None:
     call = f"sandcli.sample({str(tmp_path / 'none')!r})"
     _, (error,) = executed("import sandcli", call)

@@ -125,6 +125,7 @@ def test_the_command_prints_observations_in_full(run: Context) -> None:
     assert "(the same as above)" not in ran.stdout
 
 
+@pytest.mark.slow
 def test_show_prints_everything_about_a_step(tmp_path: Path) -> None:
     root = make_run(tmp_path / "run")
     for stage in ("collect", "sample", "rollout", "critique", "synthesize"):

@@ -24,8 +24,10 @@ async def attempt(
     engine: Engine, question: Question, flagged: FlaggedStep, sampling: Sampling, guided: bool
 ) -> Attempt:
     """Ask once. Raises `ContextOverflow` if the question alone is too long."""
-    write = write_guided(engine, question, sampling) if guided else _write(engine, question.messages, sampling)
-    written = await write
+    if guided:
+        written = await write_guided(engine, question, flagged.action, sampling)
+    else:
+        written = await _write(engine, question.messages, sampling)
     whole = f"{question.messages[-1].content}{written.text}"
     candidates = [option.action for option in question.order] or listed_options(whole)
     head = opening(candidates) if question.order else f"{whole.partition('.')[0]}."
@@ -49,8 +51,8 @@ async def _write(engine: Engine, messages: list[Message], sampling: Sampling) ->
     return Completion(f"{said}{second.text}", first.tokens + second.tokens, second.finish)
 
 
-async def write_guided(engine: Engine, question: Question, sampling: Sampling) -> Completion:
-    """The same as one paragraph, after one sentence on each option, which starts with the verdict of its critique."""
+async def write_guided(engine: Engine, question: Question, action: str, sampling: Sampling) -> Completion:
+    """One sentence on each option, which starts with its critique's verdict; the conclusion is given."""
     said, tokens = "", 0
     for option in question.order:
         with_it = f' With "{option.action}" I'
@@ -61,9 +63,7 @@ async def write_guided(engine: Engine, question: Question, sampling: Sampling) -
         if part.finish == "length" or not part.text.strip(" ."):
             return Completion(said, tokens, "length")  # an empty or cut sentence is no analysis
         said += f" {part.text.strip().rstrip('.')}."
-    paragraph = sampling._replace(stop=(*sampling.stop, "\n"))
-    rest = await _write(engine, _continued(question.messages, said), paragraph)
-    return Completion(f"{said}{rest.text}", tokens + rest.tokens, rest.finish)
+    return Completion(f"{said} {CONCLUSION} {action}.", tokens, "stop")
 
 
 def _one_sentence(sampling: Sampling) -> Sampling:

@@ -65,6 +65,7 @@ def test_a_closed_pipe_is_no_error(tmp_path: Path, arguments: list[str]) -> None
     assert (ran.returncode, ran.stderr) == (128 + signal.SIGPIPE, "")
 
 
+@pytest.mark.slow
 def test_a_stage_continues_if_nobody_reads_its_notices(tmp_path: Path) -> None:
     root = make_run(tmp_path / "run")
     ran = without_reader("collect", "--run", root, "--json", stderr=True)
@@ -73,6 +74,7 @@ def test_a_stage_continues_if_nobody_reads_its_notices(tmp_path: Path) -> None:
     assert without_reader("rollout", "--run", root, stderr=True).returncode == 3
 
 
+@pytest.mark.slow
 def test_a_terminal_that_is_not_utf_8_shows_every_character_somehow(tmp_path: Path) -> None:
     plain = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "PYTHONIOENCODING": "ascii"}
     ran = sand("status", "--run", make_run(tmp_path / "模型"), extra=plain)
@@ -96,6 +98,7 @@ def test_a_traceback_does_not_control_the_terminal_and_keeps_the_exit_code(tmp_p
     assert "\x1b" not in ran.stderr
 
 
+@pytest.mark.slow
 def test_a_run_whose_name_is_not_utf_8_is_read(tmp_path: Path) -> None:
     root = make_run(tmp_path / os.fsdecode(b"it\xff"))
     for stage in ("collect", "eval"):

@@ -215,6 +215,7 @@ def test_a_stale_stage_says_what_changed_and_exits_with_3(tmp_path: Path) -> Non
     assert fix == "--force moves it aside and redoes it, --accept-stale keeps it as it is"
 
 
+@pytest.mark.slow
 def test_failed_units_exit_with_1_and_are_listed(tmp_path: Path) -> None:
     faults = tmp_path / "faults"
     root = make_run(tmp_path / "run", env__simplifications=f"faults={faults}", run__retries=0, run__in_flight=1)
@@ -230,6 +231,7 @@ def test_failed_units_exit_with_1_and_are_listed(tmp_path: Path) -> None:
     assert sand("collect", "--run", root).returncode == 0
 
 
+@pytest.mark.slow
 def test_two_processes_cannot_run_the_same_stage(tmp_path: Path) -> None:
     faults = tmp_path / "faults"
     root = make_run(tmp_path / "run", env__simplifications=f"faults={faults}")
@@ -317,6 +319,7 @@ def test_a_folder_without_a_model_type_is_not_a_model(tmp_path: Path) -> None:
         locate(str(tmp_path / "model"))
 
 
+@pytest.mark.slow
 def test_the_rollout_benchmark_compares_four_variants(tmp_path: Path) -> None:
     make_run(tmp_path / "run")
     ran = sand("bench", "rollout", "--run", tmp_path / "run", "--episodes", "8", "--json")

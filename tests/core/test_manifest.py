@@ -120,6 +120,7 @@ def test_damaged_list_of_failures_is_rewritten(
     assert artifact(root, "sample").failures() == []
 
 
+@pytest.mark.slow
 def test_flipped_bit_anywhere_in_a_manifest_changes_nothing_that_is_read(run: Path) -> None:
     made = artifact(run, "sample")
     note = made.note("json")

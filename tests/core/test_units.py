@@ -114,6 +114,7 @@ def test_broken_world_fails_the_unit_and_not_the_task(tmp_path: Path) -> None:
     assert [line["reward"] for line in lines(root / "expert.jsonl")] == [1.0, 1.0]
 
 
+@pytest.mark.slow
 def test_worker_that_dies_in_mid_episode_changes_no_byte(finished: Path, tmp_path: Path) -> None:
     faults = tmp_path / "faults"
     root = make_run(tmp_path / "run", sample__n=2, run__workers=2, env__simplifications=f"faults={faults}")

@@ -43,6 +43,7 @@ def test_smaller_n_changes_nothing(run: Path) -> None:
     assert contents(run) == before
 
 
+@pytest.mark.slow
 def test_more_trajectories_give_the_bytes_of_a_fresh_run(run: Path, tmp_path: Path, begun: list[str]) -> None:
     fresh = make_run(tmp_path / "fresh", sample__n=2)
     for stage in STAGES:
@@ -55,6 +56,7 @@ def test_more_trajectories_give_the_bytes_of_a_fresh_run(run: Path, tmp_path: Pa
     assert artifacts(run) == artifacts(fresh)
 
 
+@pytest.mark.slow
 def test_limit_can_be_raised_step_by_step(finished: Path, tmp_path: Path) -> None:
     root = make_run(tmp_path / "run", sample__n=2)
     for limit in (2, 3):

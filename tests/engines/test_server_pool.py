@@ -100,6 +100,7 @@ def test_requests_wait_for_a_server_to_come_back(words: Model, serve: Serve) -> 
     run(task)
 
 
+@pytest.mark.slow
 def test_without_any_server_a_request_fails_when_its_patience_runs_out(words: Model, serve: Serve) -> None:
     servers = serve(), serve()
 

@@ -121,6 +121,7 @@ async def taken(said: Sequence[tuple[str, str]]) -> list[Step]:
     return [(await take(session, text))[0] for text, _ in said]
 
 
+@pytest.mark.slow
 @settings(max_examples=60)
 @given(st.lists(st.tuples(SAID, TEXTS), min_size=6, max_size=8), TEXTS)
 def test_any_turn_and_observation_is_read_as_in_training(
@@ -172,6 +173,7 @@ ROLES = st.sampled_from(["system", "user", "assistant"])
 CONVERSATIONS = st.lists(st.builds(Message, ROLES, MARKED), min_size=1, max_size=6)
 
 
+@pytest.mark.slow
 @settings(max_examples=100)
 @given(CONVERSATIONS, st.lists(CONVERSATIONS, min_size=1, max_size=3))
 def test_prompts_that_share_a_history_have_the_tokens_of_the_whole_text(

@@ -122,6 +122,7 @@ def test_programs_that_a_world_started_end_with_its_worker(end: str) -> None:
         wait_until(lambda program=program: has_ended(program))  # type: ignore[misc]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("busy", ["look", "get stuck"])
 def test_worker_and_its_programs_end_when_their_parent_is_killed(busy: str) -> None:
     script = "from tests.envs.odd_worlds import abandon; abandon()"
@@ -190,6 +191,7 @@ def test_error_of_a_world_that_does_not_start_names_its_log(tmp_path: Path) -> N
     assert "odd_worlds.py" in log.read_text()
 
 
+@pytest.mark.slow
 def test_stdout_holds_only_data_if_a_world_prints(tmp_path: Path) -> None:
     root = make_run(tmp_path / "run", env__name="tests.envs.odd_worlds:OddWorld")
     for arguments in (["collect", "--limit", "1", "--run", str(root)], ["status", "--run", str(root)]):

@@ -19,20 +19,20 @@ from tests.method.made_up import trajectory
 def test_guided_deliberation_repeats_the_verdict_on_every_candidate() -> None:
     class Base(ScriptedEngine):
         async def generate(self, messages: Sequence[Message], sampling: Sampling) -> list[Completion]:
-            reply = " it is so" if messages[-1].content.endswith("because") else " So I will take lamp."
-            return [Completion(reply, 3, "stop")]
+            assert messages[-1].content.endswith("because")
+            return [Completion(" it is so", 3, "stop")]
 
     judged = {"look": "hindered", "take lamp": "advanced", "fly": "did not affect"}
     order = [Option(name, f"I {said} the task.") for name, said in judged.items()]
     asked = Question([Message("assistant", 'My options: (1) look; (2) take lamp; (3) fly. With "look" I')], order)
-    written = asyncio.run(write_guided(Base([]), asked, Sampling(max_tokens=9)))
+    written = asyncio.run(write_guided(Base([]), asked, "take lamp", Sampling(max_tokens=9)))
     assert written.finish == "stop"
     assert written.text == (
         " would hinder the task, because it is so."
         ' With "take lamp" I would advance the task, because it is so.'
         ' With "fly" I would not affect the task, because it is so. So I will take lamp.'
     )
-    assert written.tokens == 12
+    assert written.tokens == 9
 
 
 @pytest.mark.parametrize("said", [Completion(" it is", 9, "length"), Completion(" .", 1, "stop")])
@@ -43,7 +43,7 @@ def test_guided_deliberation_with_an_empty_or_cut_sentence_is_rejected(said: Com
 
     order = [Option("look", "I hindered the task."), Option("take lamp", "I advanced the task.")]
     asked = Question([Message("assistant", 'My options: (1) look; (2) take lamp. With "look" I')], order)
-    written = asyncio.run(write_guided(Base([]), asked, Sampling(max_tokens=9)))
+    written = asyncio.run(write_guided(Base([]), asked, "take lamp", Sampling(max_tokens=9)))
     assert written.finish == "length"
     assert rejection_reason(written.text, written.finish, "take lamp", ["look", "take lamp"]) is not None
 

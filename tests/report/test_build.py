@@ -47,6 +47,7 @@ def test_the_iteration_and_the_ablation_come_from_the_settings(tmp_path: Path) -
     assert "table3" in [sheet.name for sheet in made.sheets]
 
 
+@pytest.mark.slow
 def test_the_terminal_shows_tables_and_warnings_go_to_stderr(evaluated: Path) -> None:
     ran = sand("report", evaluated, extra={"COLUMNS": "80"})
     assert ran.returncode == 0, ran.stderr
@@ -61,6 +62,7 @@ def test_the_terminal_shows_tables_and_warnings_go_to_stderr(evaluated: Path) ->
     assert f"warning: {evaluated}: 1 of the 3 ToyWorld seen tasks are in its expert.jsonl" in leaked.stderr
 
 
+@pytest.mark.slow
 def test_json_and_the_other_formats(evaluated: Path) -> None:
     found = json.loads(sand("report", evaluated, "--json").stdout)
     assert {"table2", "table4", "success", "differences", "steps", "types", "difficulty"} < set(found)
@@ -74,6 +76,7 @@ def test_json_and_the_other_formats(evaluated: Path) -> None:
     assert sand("report", evaluated, "--format", "html").returncode == 2
 
 
+@pytest.mark.slow
 def test_the_same_report_writes_the_same_files(evaluated: Path, tmp_path: Path) -> None:
     ran = sand("report", evaluated, "--out", tmp_path / "deep" / "out")
     assert ran.returncode == 0, ran.stderr
@@ -93,6 +96,7 @@ def test_eval_shows_the_report_of_its_run(tmp_path: Path) -> None:
     assert "Table 2" in ran.stdout and "SAND, iteration 1" in ran.stdout
 
 
+@pytest.mark.slow
 def test_the_printed_command_adds_the_missing_part(tmp_path: Path) -> None:
     root = make_run(tmp_path / "run")
     perform("eval", root)
@@ -182,6 +186,7 @@ def test_a_model_trained_again_after_its_evaluation_is_reported(tmp_path: Path) 
     assert line.endswith(f"sand eval --run {root} --models base,model,sft --force")
 
 
+@pytest.mark.slow
 def test_environment_variables_do_not_rename_rows(evaluated: Path) -> None:
     names = {"SAND_METHOD_WITHOUT": "sampling", "SAND_RUN_ITERATION": "7", "SAND_MODEL_BASE": "x/other"}
     assert sand("report", evaluated, extra=names).stdout == sand("report", evaluated).stdout

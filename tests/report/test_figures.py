@@ -59,12 +59,14 @@ def test_each_iteration_has_a_tick_and_a_panel(count: int) -> None:
     assert found.count("n = 8") == 3 * count
 
 
+@pytest.mark.slow
 def test_worlds_and_base_models_have_their_own_panels() -> None:
     rows = agent_rows([*iterations(2), *iterations(1, "ALFWorld"), *iterations(1, base="m/other")])
     assert {"tiny", "other", "ALFWorld unseen"} <= set(texts(figure3(rows)))
     assert {"tiny, ScienceWorld", "tiny, ALFWorld", "other, ScienceWorld"} <= set(texts(figure4(rows)))
 
 
+@pytest.mark.slow
 def test_the_same_numbers_give_the_same_bytes() -> None:
     rows = agent_rows(iterations(2))
     assert figure3(rows) == figure3(rows)

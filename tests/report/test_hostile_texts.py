@@ -64,6 +64,7 @@ def test_tables_print_without_control_characters(capsys: pytest.CaptureFixture[s
         assert "[/INST] [red]" in printed and not CONTROL.search(printed)
 
 
+@pytest.mark.slow
 def test_files_are_written_and_hold_no_halves_of_characters(tmp_path: Path) -> None:
     report = hostile_report()
     for path in write_files(report, tmp_path):
@@ -118,6 +119,7 @@ def page(text: str) -> str:
     return b"".join(parts).decode()
 
 
+@pytest.mark.slow
 def test_a_page_has_no_elements_but_its_own() -> None:
     plain, hostile = Tags(page("text")), Tags(page(HOSTILE))
     assert (hostile.scripts, hostile.comments) == ([], [])

@@ -94,6 +94,7 @@ def test_stage_without_servers_left_ends_and_a_rerun_completes_it(
     assert run.artifact("rollout").failures() == []
 
 
+@pytest.mark.slow
 def test_stage_waits_for_a_server_that_comes_back(sampled: Path, words: Model, serve: Serve, expected: bytes) -> None:
     only = serve()
     dying(only, after=15)

@@ -22,6 +22,7 @@ def test_short_torture_finds_no_fault() -> None:
     assert ran.returncode == 0, ran.stdout + ran.stderr
 
 
+@pytest.mark.slow
 def test_power_cut_does_not_lose_what_force_moved_aside() -> None:
     ran = torture("--case", *(f"power/force/{point}" for point in range(15, 50, 5)))
     assert ran.returncode == 0, ran.stdout + ran.stderr

@@ -24,6 +24,7 @@ class Listing(TrainingJob):
         raise UsageError(f"{len(ports)} ports", "")
 
 
+@pytest.mark.slow
 def test_launcher_has_no_port_whose_data_it_unpickles() -> None:
     with pytest.raises(UsageError, match=r"^1 ports$"):  # the store of the processes' addresses, which holds no pickles
         Listing("train", NOTHING, Path(), None).launch(1)
