@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import msgspec
 from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoConfig
 
@@ -68,6 +69,12 @@ def longest(folder: Path, bound: int, trust_code: bool = False) -> int:
     return context_length(load_config(folder, trust_code), bound)
 
 
+class _Generation(msgspec.Struct, frozen=True):
+    """The part of generation_config.json that counts here."""
+
+    eos_token_id: int | list[int] | None = None
+
+
 def stop_ids(folder: Path, tokenizer: Any) -> set[int]:
     """Return every token that ends a turn: the tokenizer's, and those in generation_config.json.
 
@@ -75,8 +82,10 @@ def stop_ids(folder: Path, tokenizer: Any) -> set[int]:
     """
     file = weights_of(folder) / "generation_config.json"
     try:
-        published = json.loads(file.read_text()).get("eos_token_id") if file.exists() else None
-    except (ValueError, AttributeError):
-        raise UsageError(f"{file} is not a JSON object", "copy it again, or remove it") from None
-    published = published if isinstance(published, list) else [published]
-    return {token for token in [tokenizer.eos_token_id, *published] if token is not None}
+        published = msgspec.convert(json.loads(file.read_text()), _Generation) if file.exists() else _Generation()
+    except (ValueError, RecursionError) as error:
+        raise UsageError(
+            f"{file} is not a JSON object with tokens as eos_token_id: {error}", "copy it again, or remove it"
+        ) from None
+    ends = published.eos_token_id if isinstance(published.eos_token_id, list) else [published.eos_token_id]
+    return {token for token in [tokenizer.eos_token_id, *ends] if token is not None}

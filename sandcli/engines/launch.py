@@ -12,12 +12,12 @@ from collections.abc import Callable, Sequence
 
 from msgspec.structs import replace
 
-from sandcli.engines.adapters import is_adapter, weights_of
+from sandcli.engines.adapters import adapter_config, is_adapter, weights_of
 from sandcli.engines.base import Completion, Model, Sampling, Usage
 from sandcli.engines.server import ServerEngine
 from sandcli.engines.server_client import Identity, Unusable, together
 from sandcli.engines.tokens import load_tokenizer
-from sandcli.engines.vllm_options import RANKS, adapter_rank, batch, command, environment, rank_limit
+from sandcli.engines.vllm_options import RANKS, batch, command, environment, rank_limit
 from sandcli.engines.vllm_server import VllmServer
 from sandcli.errors import MachineryError, PrerequisiteError
 from sandcli.install import install_command
@@ -58,7 +58,7 @@ class VllmServers:
         self._base = weights_of(model.folder)
         self._base_fingerprint = fingerprint(self._base)
         adapters = {fingerprint(model.folder): model.folder} if is_adapter(model.folder) else {}
-        self._rank = rank_limit(max(rank, *map(adapter_rank, adapters.values()), 0))
+        self._rank = rank_limit(max(rank, *(adapter_config(folder).rank for folder in adapters.values())))
         self._command = command(self._base, self._base_fingerprint, settings, self._rank, adapters, model.trust_code)
         self._settings, self._key = settings, secrets.token_hex(16)
         self.servers = [self._start(replica, port) for replica, port in enumerate(_free_ports(settings.data_parallel))]
@@ -106,7 +106,7 @@ class VllmServers:
         """Load an adapter of the base; returns False if it cannot be served here."""
         related = weights_of(adapter.folder).resolve() == self._base.resolve()
         related = related and fingerprint(self._base) == self._base_fingerprint
-        if not related or adapter_rank(adapter.folder) > self._rank:
+        if not related or adapter_config(adapter.folder).rank > self._rank:
             return False
         name = fingerprint(adapter.folder)
         await asyncio.gather(*(server.load_adapter(name, adapter.folder) for server in self.servers))

@@ -154,8 +154,8 @@ def _files(folder: Path) -> Sequence[Path]:
     if whole.exists() or not index.exists():
         return [whole] if whole.exists() else list(folder.glob("*.safetensors"))
     try:
-        names = set(json.loads(index.read_text())["weight_map"].values())
-    except (ValueError, KeyError, TypeError, AttributeError):
+        names = {str(name) for name in json.loads(index.read_text())["weight_map"].values()}
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise UsageError(f"{index} is damaged", "copy the model there again") from None
     return [folder / name for name in sorted(names)]
 

@@ -1,6 +1,5 @@
 """How a `vllm serve` is set up: its command line and environment, for a GPU or a CPU."""
 
-import json
 import os
 import sys
 from pathlib import Path
@@ -37,13 +36,6 @@ def batch(settings: EngineSettings) -> int:
 def rank_limit(rank: int) -> int:
     """Return the smallest of vLLM's ranks that has room for this one, or its largest; 0 stays 0."""
     return next((known for known in RANKS if known >= rank), RANKS[-1]) if rank else 0
-
-
-def adapter_rank(adapter: Path) -> int:
-    """Return the largest rank in an adapter."""
-    config = json.loads((adapter / "adapter_config.json").read_text())
-    ranks: list[int] = [config["r"], *(config.get("rank_pattern") or {}).values()]
-    return max(ranks)
 
 
 def command(

@@ -1,7 +1,6 @@
 """What model folders say about themselves, and what adapters say about their base."""
 
 import json
-import re
 from pathlib import Path
 from typing import Any
 
@@ -146,7 +145,7 @@ def test_adapter_whose_base_was_moved_names_its_old_place(tmp_path: Path) -> Non
 
 def test_folder_that_only_looks_like_an_adapter_is_reported(tmp_path: Path) -> None:
     folder = written(tmp_path, "adapter_config.json", r=8)
-    with pytest.raises(UsageError, match=re.escape(f"{folder}/adapter_config.json names no base_model_name_or_path")):
+    with pytest.raises(UsageError, match=r"adapter_config\.json is not an adapter.s config: .*base_model_name_or_path"):
         weights_of(folder)
 
 
