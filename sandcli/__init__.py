@@ -9,7 +9,19 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from sandcli.api import collect, critique, evaluate, init, iterate, rollout, sample, sft, synthesize, train
+    from sandcli.api import (
+        collect,
+        counterfactual,
+        critique,
+        evaluate,
+        init,
+        iterate,
+        rollout,
+        sample,
+        sft,
+        synthesize,
+        train,
+    )
     from sandcli.core.run import Run
 
 __version__ = "0.2.0"
@@ -17,6 +29,7 @@ __version__ = "0.2.0"
 __all__ = [
     "Run",
     "collect",
+    "counterfactual",
     "critique",
     "evaluate",
     "init",

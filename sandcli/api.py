@@ -30,6 +30,8 @@ Processes = Annotated[
 ]
 Seed = Annotated[int | None, Meta(description="The run's seed.")]
 Temperature = Annotated[float | None, Meta(ge=0, description="Sampling temperature (paper: 1.0).")]
+Splits = Annotated[str | None, Meta(description="Comma-separated list of train, seen, unseen.")]
+Models = Annotated[str | None, Meta(description="Comma-separated list of model, sft, base, or folders.")]
 Force = Annotated[bool, Meta(description="Move what is there aside and redo the stage.")]
 AcceptStale = Annotated[
     bool, Meta(description="Keep what was made from other inputs or settings, and continue; the manifest notes it.")
@@ -43,17 +45,19 @@ def init(
     *,
     previous: RunLike | None = None,
     preset: str | None = None,
+    protocol: str | None = None,
     settings: "Mapping[str, Scalar] | None" = None,
 ) -> "Run":
     """Make a run directory with its sand.toml; with `previous`, the iteration after that run.
 
-    `settings` are by `table.key`, such as `{"sample.n": 5}`. Raises `UsageError` for a wrong setting or if there is a
-    run already, `PrerequisiteError` if the previous run is not finished.
+    `settings` are by `table.key`, such as `{"sample.n": 5}`; they override those of the preset and the protocol. Raises
+    `UsageError` for a wrong setting or if there is a run already, `PrerequisiteError` if the previous run is not
+    finished.
     """
     from sandcli.new_run import start_run
 
     made = as_run(run)
-    start_run(made.root, as_run(previous).root if previous is not None else None, settings or {}, preset)
+    start_run(made.root, as_run(previous).root if previous is not None else None, settings or {}, preset, protocol)
     return made
 
 
@@ -92,8 +96,11 @@ async def collect(
 ) -> "Summary":
     """Make D_exp: from the world's own expert, or from recorded trajectories, each verified by replay."""
     flags = {
-        **{"collect.source": _found(source), "collect.rows": _rule(strict, as_recorded)},
-        **{"collect.thoughts": thoughts, "collect.expert": expert, **_common(engine, workers, seed)},
+        "collect.source": _found(source),
+        "collect.rows": _rule(strict, as_recorded),
+        "collect.thoughts": thoughts,
+        "collect.expert": expert,
+        **_common(engine, workers, seed),
     }
     return await _do("collect", run, flags, limit, _options(force, accept_stale, accept_failures, dry_run))
 
@@ -206,8 +213,8 @@ async def train(
 async def evaluate(
     run: RunLike,
     *,
-    splits: Annotated[str | None, Meta(description="Comma-separated list of train, seen, unseen.")] = None,
-    models: Annotated[str | None, Meta(description="Comma-separated list of model, sft, base, or folders.")] = None,
+    splits: Splits = None,
+    models: Models = None,
     deliberation: Annotated[str | None, Meta(description="Comma-separated list of free, never, always.")] = None,
     limit: Limit = None,
     engine: EngineKind = None,
@@ -218,9 +225,33 @@ async def evaluate(
     dry_run: DryRun = False,
 ) -> "Summary":
     """Run greedy episodes on held-out tasks: reward, success, deliberation rate, tokens."""
-    chosen = {"eval.splits": splits, "eval.models": models, "eval.deliberation": deliberation}
-    flags = {**{name: _listed(text) for name, text in chosen.items()}, **_common(engine, workers, None)}
+    flags = {
+        "eval.splits": _listed(splits),
+        "eval.models": _listed(models),
+        "eval.deliberation": _listed(deliberation),
+        **_common(engine, workers, None),
+    }
     return await _do("eval", run, flags, limit, _options(force, accept_stale, accept_failures, dry_run))
+
+
+@Verb
+async def counterfactual(
+    run: RunLike,
+    *,
+    splits: Splits = None,
+    models: Models = None,
+    limit: Limit = None,
+    engine: EngineKind = None,
+    workers: Workers = None,
+    force: Force = False,
+    accept_stale: AcceptStale = False,
+    accept_failures: AcceptFailures = False,
+    dry_run: DryRun = False,
+) -> "Summary":
+    """Take every deliberated step of the evaluated episodes again, without deliberating: what changes?"""
+    flags = {"eval.splits": _listed(splits), "eval.models": _listed(models), **_common(engine, workers, None)}
+    options = _options(force, accept_stale, accept_failures, dry_run)
+    return await _do("counterfactual", run, flags, limit, options)
 
 
 @Verb

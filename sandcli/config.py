@@ -74,6 +74,11 @@ def _refuse_contradictions(settings: Settings) -> None:
             f"method.switch compares rollouts, and without {settings.method.without} there are none",
             "set method.switch to never",
         )
+    if settings.agent.thought == "required" and "never" in settings.eval.deliberation:
+        raise UsageError(
+            "eval.deliberation never gives turns without a thought, and agent.thought is required",
+            "set agent.thought to optional, or leave out never",
+        )
     if settings.synthesize.form == "guided" and settings.method.without == "sampling":
         raise UsageError(
             "synthesize.form guided asks about the sampled actions, and without sampling there are none",
@@ -150,13 +155,15 @@ def read_text(name: str, text: str, origin: str) -> Any:
     if kind == list[str]:
         return [part.strip() for part in text.split(",") if part.strip()]
     value: Any = text
-    with contextlib.suppress(msgspec.ValidationError):  # the check below gives the better message
+    with contextlib.suppress(msgspec.ValidationError, UnicodeEncodeError):  # the check below gives the better message
         value = msgspec.convert(text, kind, strict=False)
     return _checked(field, value, origin)
 
 
 def _checked(field: Field, value: Any, origin: str) -> Any:
     try:
+        if isinstance(value, str):
+            _refuse_unwritable(value)  # msgspec fails otherwise if it compares the text with a list of choices
         converted = msgspec.convert(value, field.hint)
         _refuse_unwritable(converted)
     except msgspec.ValidationError as error:

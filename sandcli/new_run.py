@@ -8,21 +8,32 @@ from typing import Any
 from sandcli.cache import keep
 from sandcli.config import FILE, Scalar, read_text, resolve, showable, template, without_password
 from sandcli.core.manifest import SCHEMA, Identity, Manifest
-from sandcli.core.run import D_DELIB, Run
+from sandcli.core.run import D_DELIB, PREAMBLE, Run
 from sandcli.errors import PrerequisiteError, UsageError
 from sandcli.files import write_atomic
 from sandcli.models import fingerprint
 from sandcli.presets import preset_values
+from sandcli.prompts import SETS
+from sandcli.protocols import protocol_values
+from sandcli.settings import EnvSettings
 from sandcli.stages.collect import PREVIOUS
 
-_FOLDERS = "model.base", "model.policy", "env.games"
+_PATHS = "model.base", "model.policy", "env.games", "prompts.set", "agent.preamble"
+_NO_PATHS = {*SETS, "world", "data"}
 
 
-def start_run(root: Path, previous: Path | None, settings: Mapping[str, Scalar], preset: str | None = None) -> None:
+def start_run(
+    root: Path,
+    previous: Path | None,
+    settings: Mapping[str, Scalar],
+    preset: str | None = None,
+    protocol: str | None = None,
+) -> None:
     """Make `root` with its sand.toml. With `previous`, D_exp is its D_delib and the policy its model.
 
-    Raises `UsageError` if `root` is a run already, a setting is wrong, the preset is unknown, or both a preset and a
-    previous run are given; `PrerequisiteError` if `previous` is not done, or its model was trained on something else.
+    Raises `UsageError` if `root` is a run already, a setting is wrong, the preset or the protocol is unknown, or both a
+    preset and a previous run are given; `PrerequisiteError` if `previous` is not done, or its model was trained on
+    something else.
     """
     if (root / FILE).exists():
         raise UsageError(f"{root} is a run already", f"edit {root / FILE}, or choose another directory")
@@ -36,6 +47,9 @@ def start_run(root: Path, previous: Path | None, settings: Mapping[str, Scalar],
         values = {**_carried(root, Run(previous), values.get("env.name")), **values}
     elif values.get("env.name") == "alfworld" and values.get("method.without", "none") == "none":
         values.setdefault("method.switch", "shorter")  # the paper switches on ALFWorld, not on ScienceWorld
+    if protocol is not None:
+        world = values.get("env.name", EnvSettings().name)
+        values = {**values, **protocol_values(protocol, world), **settings}
     chosen = resolve(root, {}, values).settings
     (root / "manifests").mkdir(parents=True, exist_ok=True)
     if previous is not None:
@@ -77,11 +91,12 @@ def _carried(root: Path, previous: Run, world: str | None) -> dict[str, Scalar]:
     values.pop("collect.source", None)  # the new run starts from D_delib
     values |= {"run.iteration": resolved.settings.run.iteration + 1, "train.epochs": 1}
     values["model.policy"] = str(previous.artifact("train").require().relative_to(previous.root))
-    return values | {name: _seen_from(root, previous, str(values[name])) for name in _FOLDERS if values.get(name)}
+    paths = {name: str(values[name]) for name in _PATHS if values.get(name) and values[name] not in _NO_PATHS}
+    return values | {name: _seen_from(root, previous, path) for name, path in paths.items()}
 
 
 def _seen_from(root: Path, previous: Run, name: str) -> str:
-    """A folder in or beside the previous run, by its path from the new one: the two runs can be moved together."""
+    """A file or folder in or beside the previous run, by its path from the new one: the two can be moved together."""
     relative = not Path(name).is_absolute() and (previous.root / name).exists()
     return os.path.relpath(previous.root / name, root) if relative else name
 
@@ -89,9 +104,14 @@ def _seen_from(root: Path, previous: Run, name: str) -> str:
 def _take_over(run: Run, previous: Run) -> None:
     d_delib = previous.artifact("synthesize").require_derived(D_DELIB)
     trained, expert = previous.artifact("train"), run.artifact("collect")
-    made = trained.manifest()
-    if made is not None and made.identity.settings.get("data") != fingerprint(d_delib):
+    training = trained.manifest()
+    if training is not None and training.identity.settings.get("data") != fingerprint(d_delib):
         raise PrerequisiteError(f"{d_delib} is not what {trained.path} was trained on", f"{trained.command} --force")
     write_atomic(expert.path, [d_delib.read_bytes()])
+    derived = {}
+    if preamble := previous.recorded_preamble():
+        write_atomic(expert.derived[PREAMBLE], [preamble.read_bytes()])
+        derived[PREAMBLE] = fingerprint(preamble)
     identity = Identity(settings={"source": f"{PREVIOUS}{previous.root}", "schema": SCHEMA}, inputs={}, scope={})
-    expert.write_manifest(Manifest(stage="collect", identity=identity, artifact=fingerprint(expert.path)))
+    made = Manifest(stage="collect", identity=identity, artifact=fingerprint(expert.path), derived=derived)
+    expert.write_manifest(made)

@@ -16,7 +16,7 @@ from sandcli.core.stage import Options, Summary
 from sandcli.errors import Exit, PrerequisiteError, UsageError
 from sandcli.interrupts import stop
 from sandcli.new_run import start_run
-from sandcli.pipeline import TABLE, algorithm_1, next_root, row
+from sandcli.pipeline import TABLE, algorithm_1, next_root, row, stages_on_request
 from sandcli.progress import notice
 
 Flags = Mapping[str, Scalar | None]
@@ -63,7 +63,7 @@ class Pipeline:
 
     def __init__(self, flags: Flags, iterations: int, until: str | None, dry_run: bool) -> None:
         """Raises `UsageError` if there is no stage `until`."""
-        names = [row.name for row in TABLE]
+        names = [row.name for row in TABLE if row.name not in stages_on_request()]
         if until is not None and until not in names:
             raise UsageError(f"there is no stage {until!r}", f"use one of {', '.join(names)}")
         self._flags = flags

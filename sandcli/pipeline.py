@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from sandcli.core.artifact import StageName
-from sandcli.core.run import Run
+from sandcli.core.run import PREAMBLE, Run
 from sandcli.core.stage import Stage
 from sandcli.settings import Settings
 from sandcli.stages.collect import CollectStage
+from sandcli.stages.counterfactual import CounterfactualStage
 from sandcli.stages.critique import CritiqueStage
 from sandcli.stages.evaluate import EvalStage
 from sandcli.stages.rollout import RolloutStage
@@ -42,6 +43,11 @@ def without(*variants: str) -> Skip:
     return skip
 
 
+def on_request(settings: Settings) -> str:
+    """The stage is not part of the method: it answers a question about a finished run."""
+    return "it is not part of the method; its own command does it"
+
+
 class Row(NamedTuple):
     """One stage: what it reads and writes in the run directory, and when a run goes without it."""
 
@@ -57,7 +63,7 @@ class Row(NamedTuple):
 
 
 TABLE = (
-    Row(CollectStage, (), ("expert.jsonl",), in_every_run),
+    Row(CollectStage, (), ("expert.jsonl", PREAMBLE), in_every_run),
     Row(SftStage, ("expert.jsonl",), ("sft",), with_a_policy),
     Row(SampleStage, ("expert.jsonl", "sft"), ("samples.jsonl",), without("sampling")),
     Row(RolloutStage, ("expert.jsonl", "samples.jsonl", "sft"), ("rollouts.jsonl",), without("sampling", "critique")),
@@ -70,8 +76,13 @@ TABLE = (
     ),
     Row(TrainStage, ("deliberations.jsonl", "sft"), ("model",), in_every_run),
     Row(EvalStage, ("sft", "model"), ("eval.jsonl",), in_every_run),
+    Row(CounterfactualStage, ("sft", "model", "eval.jsonl"), ("counterfactuals.jsonl",), on_request),
 )
-"""All stages in order. `reads` lists the most that a stage reads: ablations read less, a given policy replaces sft."""
+"""All stages in order. `reads` lists the most that a stage reads: ablations read less, a given policy replaces sft.
+
+The preamble of recorded data is not listed: if `agent.preamble` is data, every stage in which an agent acts or is
+trained reads it.
+"""
 
 
 def row(stage: StageName) -> Row:
@@ -82,6 +93,11 @@ def row(stage: StageName) -> Row:
 def stages_of(settings: Settings) -> list[StageName]:
     """The stages that a run consists of, in order."""
     return [row.name for row in TABLE if row.skip(settings) is None]
+
+
+def stages_on_request() -> list[StageName]:
+    """The stages that are part of no run unless the user asks for them."""
+    return [row.name for row in TABLE if row.skip is on_request]
 
 
 def next_command(stage: StageName, run: Run, settings: Settings) -> str:

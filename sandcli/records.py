@@ -224,6 +224,35 @@ def agent_name(model: str, deliberation: Deliberation) -> str:
     return model if deliberation == "free" else f"{model}, {deliberation} deliberating"
 
 
+class Counterfactual(Record, frozen=True, kw_only=True):
+    """A line of counterfactuals.jsonl: a step that the agent deliberated in an episode, taken without deliberating.
+
+    In the episode, it took `action` after deliberating, and earned `reward`. `steps` starts with what the same weights
+    do from the same history if the turn begins with its action. If that is another action, they go on as they choose,
+    and earn `reward_without`. If it is the same action, nothing more is played and the rewards are equal.
+    """
+
+    split: str
+    task: Task
+    model: str
+    step: Count
+    action: str
+    reward: Share
+    steps: Annotated[list[Step], Meta(min_length=1)]
+    reward_without: Share
+    end: End
+    tokens: Count
+
+    @property
+    def key(self) -> Key:
+        return (self.split, *self.task.key, self.model, self.step)
+
+    @property
+    def same(self) -> bool:
+        """Whether the agent takes the same action without deliberating."""
+        return self.steps[0].action == self.action
+
+
 class Failure(Record, frozen=True, kw_only=True):
     """A unit that could not be done for technical reasons. It says nothing about the task; a rerun tries it again."""
 

@@ -76,7 +76,10 @@ class EnvSettings(Table, frozen=True, kw_only=True):
     games: Annotated[str, Meta(description="alfworld: folder of the games; empty: $ALFWORLD_DATA"), REFERENCE] = ""
     translate: Annotated[
         bool,
-        Meta(description="alfworld: translate recorded `put X in/on Y` to `move X to Y`, or back, to match the games"),
+        Meta(
+            description="alfworld: translate `put X in/on Y` to `move X to Y`, or back, as in the games: in recorded "
+            "trajectories, and when the agent acts"
+        ),
     ] = False
 
 
@@ -128,10 +131,47 @@ class CollectSettings(Table, frozen=True, kw_only=True):
 
 
 class AgentSettings(Table, frozen=True, kw_only=True):
-    """How the agent acts, in sampling, rollouts and evaluation."""
+    """What the agent reads before its task, how its turns are read, and when invalid ones end an episode."""
 
+    preamble: Annotated[
+        str,
+        Meta(
+            description="the messages before the task: world (its own instruction), data (those of the recorded "
+            "trajectories), or a JSON file of messages with role and content"
+        ),
+        REFERENCE,
+    ] = "world"
     max_tokens: Annotated[int, Meta(ge=1, description="longest turn in tokens, deliberation included")] = 512
-    max_invalid: Annotated[int, Meta(ge=1, description="invalid actions in a row that end an episode")] = 5
+    inline: Annotated[
+        bool,
+        Meta(
+            description="read the first `Action:` of a turn wherever it is, also within a line or with its action on "
+            "the next line; false: it begins a line"
+        ),
+    ] = False
+    preface: Annotated[
+        bool,
+        Meta(
+            description="allow text before `Thought:`, which is dropped; without `Thought:`, the text before the "
+            "action is the thought"
+        ),
+    ] = False
+    thought: Annotated[
+        Literal["optional", "required"], Meta(description="whether a turn without a thought is valid")
+    ] = "optional"
+    max_invalid: Annotated[
+        int, Meta(ge=0, description="invalid turns in a row that end an episode; 0: they never do")
+    ] = 5
+    invalid: Annotated[
+        Literal["any", "action", "turn"],
+        Meta(
+            description="which invalid turns count: any, only those whose action the world does not know (action), or "
+            "only those without a readable action (turn); the others neither count nor reset the count"
+        ),
+    ] = "any"
+    invalid_message: Annotated[
+        str, Meta(description="the observation after a turn that cannot be read; the world is not touched")
+    ] = "Invalid format. Answer with 'Action:' and one action."
 
 
 class SampleSettings(Table, frozen=True, kw_only=True):

@@ -193,11 +193,11 @@ def _thought(thought: Thought) -> Panel:
 def _tokens(context: Context, trajectory: Trajectory) -> Iterator[RenderableType]:
     """The trajectory as training sees it; tokens with loss are coloured and bracketed."""
     from sandcli.engines.tokens import load_tokenizer
-    from sandcli.training.rows import IGNORED, tokenise, training_messages
+    from sandcli.training.rows import IGNORED, training_row
 
     base = context.base_model()
     tokenizer = load_tokenizer(base.folder, base.trust_code)
-    row = tokenise(tokenizer, training_messages(context.world.system, trajectory))
+    row = training_row(tokenizer, context.preamble, trajectory)
     text = Text()
     pairs = zip(row.input_ids, row.labels, strict=True)
     for ignored, run in groupby(pairs, key=lambda pair: pair[1] == IGNORED):  # a character may be several tokens

@@ -22,12 +22,9 @@ class Verb(Generic[Q, T]):
         import asyncio
 
         coroutine = self.aio(*args, **kwargs)
-        try:
-            asyncio.get_running_loop()
-        except RuntimeError:
-            busy = False
-        else:
-            busy = True
+        busy = None
+        with contextlib.suppress(RuntimeError):  # no loop is running
+            busy = asyncio.get_running_loop()
         return _run_in_thread(coroutine) if busy else asyncio.run(coroutine)
 
     def aio(self, *args: Q.args, **kwargs: Q.kwargs) -> Coroutine[Any, Any, T]:

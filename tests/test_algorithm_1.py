@@ -11,12 +11,13 @@ from typing import Any
 
 import pytest
 
-from sandcli.agent.conversation import INVALID_TURN, turn_messages
+from sandcli.agent.conversation import turn_messages
 from sandcli.core.context import Context
 from sandcli.core.store import Journal
 from sandcli.engines.scripted import ScriptedEngine
 from sandcli.messages import Message
 from sandcli.records import Step, Task, Trajectory
+from sandcli.settings import AgentSettings
 from tests.helpers import POLICY, Rules, make_run, perform, write_rules
 from tests.toyworld import SYSTEM
 
@@ -153,7 +154,7 @@ ROLLOUTS = [
             LOOK,
             LOOK,
             step("Mine.", "take lamp", "You take the lamp.", 0.5),
-            step("I wonder.", "", INVALID_TURN, 0.5),
+            step("I wonder.", "", AgentSettings().invalid_message, 0.5),
             step("Off.", "go to hall", "You are in the hall, lamp in hand.", 0.75),
             step("", "drop lamp", "You drop the lamp.", 1.0),
         ],

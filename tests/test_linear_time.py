@@ -2,15 +2,18 @@
 
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
 
 from sandcli.agent.form import is_deliberation, listed_options, opening
 from sandcli.agent.turns import has_action_line, normalise, parse
-from sandcli.method.acceptance import deliberated, rejection_reason
+from sandcli.envs.alfworld.grammars import to_grammar
+from sandcli.method.acceptance import rejection_reason, up_to_conclusion
 from sandcli.method.critique import verdict_of
 from sandcli.method.texts import first_sentences, repeats
+from tests.agent.texts import FORMS
 
 LENGTH = 100_000
 
@@ -18,14 +21,15 @@ _SECONDS = 5.0
 """CPU seconds of this process. Linear time needs a hundredth of this; quadratic time, ten times as much."""
 
 READERS: list[Callable[[str], Any]] = [
-    parse,
+    *(partial(parse, form=form) for form in FORMS),
     has_action_line,
     normalise,
     is_deliberation,
     listed_options,
     verdict_of,
-    lambda text: deliberated(text, ["look", "go"]),
+    lambda text: up_to_conclusion(text, ["look", "go"]),
     repeats,
+    lambda text: to_grammar(f"put {text}", "move"),
     lambda text: first_sentences(text, 3),
     lambda text: rejection_reason(text, "stop", "look", ["look", "go"]),
 ]

@@ -98,6 +98,8 @@ def test_password_in_a_file_that_others_can_read_is_warned_of_once(
 def test_unknown_stage_is_named(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="there is no stage 'rollouts'"):
         sandcli.iterate(make_run(tmp_path / "it1"), until="rollouts")
+    with pytest.raises(UsageError, match="no stage 'counterfactual'"):  # no run includes it
+        sandcli.iterate(make_run(tmp_path / "it2"), until="counterfactual")
 
 
 def test_stage_of_another_variant_can_be_skipped_by_scripts(tmp_path: Path) -> None:

@@ -8,9 +8,10 @@ import pytest
 from sandcli.cli.output import print_data
 from sandcli.core.manifest import Identity, Manifest
 from sandcli.core.run import ARTIFACTS
+from sandcli.pipeline import stages_of
 from sandcli.records import Failure
-from sandcli.status import StageStatus, failures_view, status_view, summary_view
-from tests.helpers import make_run, perform, sand
+from sandcli.status import StageStatus, failures_view, status_of, status_view, summary_view
+from tests.helpers import context, make_run, perform, sand
 
 UNIT = "train/pick_and_place_simple-Mug-None-Desk-308/trial_T20190906_195547_338431_x"
 HOSTILE = "[red]worker[/] \x1b[2J ended :lamp:"
@@ -36,10 +37,19 @@ def test_names_and_states_are_whole_at_80_columns(tmp_path: Path) -> None:
     assert rows["stage"] == ["artifact", "state", "recorded", "to do", "failed"]
     assert rows["collect"] == ["expert.jsonl", "done", "1", "0", "0"]
     assert {stage: row[:2] for stage, row in rows.items() if row[1:2] == ["missing"]} == {
-        stage: [written.name, "missing"] for stage, written in ARTIFACTS.items() if stage != "collect"
+        stage: [ARTIFACTS[stage].name, "missing"] for stage in stages_of(context(root).settings) if stage != "collect"
     }
     assert "…" not in ran.stdout and max(map(len, ran.stdout.splitlines())) <= 80
     assert "collect: with --limit 1" in ran.stdout.splitlines()
+
+
+def test_stage_on_request_is_shown_once_it_was_begun(tmp_path: Path) -> None:
+    root = make_run(tmp_path / "run")
+    assert "counterfactual" not in [line.stage for line in status_of(context(root))]
+    perform("eval", root, limit=1)
+    perform("counterfactual", root, limit=1)
+    last = status_of(context(root))[-1]
+    assert (last.stage, last.artifact, last.state) == ("counterfactual", "counterfactuals.jsonl", "done")
 
 
 def test_stages_with_the_same_note_share_a_line(capsys: pytest.CaptureFixture[str]) -> None:

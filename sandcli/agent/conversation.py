@@ -1,6 +1,6 @@
 """Episodes as conversations: what the agent is shown before each turn, and what it is trained on."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from sandcli.agent.turns import render
 from sandcli.messages import Message
@@ -9,13 +9,18 @@ from sandcli.records import Step
 STOP = ("\nObservation:",)
 """Generation stops here if an agent starts to invent the world's answer."""
 
-INVALID_TURN = "Invalid format. Answer with 'Action:' and one action."
-"""The observation after a turn without an action; the world is not touched."""
 
+def conversation(preamble: Sequence[Message], instruction: str, steps: Iterable[Step]) -> list[Message]:
+    """The history h_t = (u, z_1, a_1, o_1, ..., o_t) as messages, ready for the agent's next turn.
 
-def conversation(system: str, instruction: str, steps: Iterable[Step]) -> list[Message]:
-    """The history h_t = (u, z_1, a_1, o_1, ..., o_t) as messages, ready for the agent's next turn."""
-    messages = [Message("system", system), Message("user", instruction)]
+    The instruction u follows the preamble. If that ends with a user message, u is in the same message, after a blank
+    line, or directly after a line break with which the message ends.
+    """
+    messages = list(preamble)
+    if messages and messages[-1].role == "user":
+        before = messages.pop().content
+        instruction = before + ("" if before.endswith("\n") else "\n\n") + instruction
+    messages.append(Message("user", instruction))
     for step in steps:
         messages += turn_messages(step)
     return messages

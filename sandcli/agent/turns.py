@@ -1,11 +1,20 @@
-"""An agent's turn as text: `Thought: ...`, then `Action: ...` on a line of its own, or the action alone."""
+"""An agent's turn as text: `Thought: ...`, then `Action: ...` on a line of its own, or the action alone.
+
+Settings allow other forms, for agents that were trained elsewhere.
+"""
 
 import re
 from typing import NamedTuple
 
+from sandcli.settings import AgentSettings
+
+_ACTION = "Action:"
 _ACTION_LINE = re.compile(r"^[ \t]*Action:([^\n]*)", re.MULTILINE)
 _THOUGHT = "Thought:"
 _MARKS = "\"'` "
+
+FORM = AgentSettings()
+"""The form in which turns are written and, unless settings say otherwise, read."""
 
 
 class Turn(NamedTuple):
@@ -15,15 +24,33 @@ class Turn(NamedTuple):
     action: str
 
 
-def parse(text: str) -> Turn | None:
-    """Read an agent's turn; None if it holds no action. Everything after the first action line is ignored."""
+def parse(text: str, form: AgentSettings = FORM) -> Turn | None:
+    """Read an agent's turn; None if it cannot be read. Everything after the first action is ignored.
+
+    The form of a turn is set by `agent.inline`, `agent.preface` and `agent.thought`.
+    """
+    before, action = _split(text, form.inline)
+    thought = _thought(before.strip(), form.preface)
+    if not normalise(action) or thought is None or (form.thought == "required" and not thought):
+        return None
+    return Turn(thought, action.strip())
+
+
+def _split(text: str, inline: bool) -> tuple[str, str]:
+    """What is before the first action, and the action."""
+    if inline:
+        before, _, after = text.partition(_ACTION)
+        return before, after.lstrip().partition("\n")[0]
     line = _ACTION_LINE.search(text)
-    if line is None or not normalise(line[1]):
+    return (text[: line.start()], line[1]) if line else (text, "")
+
+
+def _thought(before: str, preface: bool) -> str | None:
+    """The thought in what is before an action; None if there is other text that is not allowed."""
+    other, marked, thought = before.partition(_THOUGHT)
+    if other and not preface:
         return None
-    before = text[: line.start()].strip()
-    if before and not before.startswith(_THOUGHT):
-        return None
-    return Turn(before.removeprefix(_THOUGHT).strip(), line[1].strip())
+    return thought.strip() if marked else before
 
 
 def render(thought: str, action: str) -> str:

@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from sandcli.agent.conversation import turn_messages
-from sandcli.agent.episode import EpisodeLimits, take
+from sandcli.agent.episode import take, too_many
 from sandcli.config import Scalar, resolve
 from sandcli.core.context import Context
 from sandcli.core.run import Run
@@ -38,6 +38,7 @@ from sandcli.messages import Message
 from sandcli.method.inconsistency import ExpertStep
 from sandcli.progress import notice
 from sandcli.records import Key, Task
+from sandcli.settings import AgentSettings
 from sandcli.stages.branches import Branch, BranchRunner
 from sandcli.stages.demonstrations import Demonstrator
 
@@ -169,19 +170,20 @@ class _Player:
     branch: Branch
     session: Session
     messages: list[Message]
-    limits: EpisodeLimits
+    limit: int
+    settings: AgentSettings
     taken: int = 0
     invalid: int = 0
 
     @property
     def plays(self) -> bool:
-        over = self.session.outcomes[-1].done or self.taken >= self.limits.steps
-        return not over and self.invalid < self.limits.invalid
+        over = self.session.outcomes[-1].done or self.taken >= self.limit
+        return not over and not too_many(self.invalid, self.settings)
 
     async def take(self, text: str) -> None:
-        step, _, valid = await take(self.session, text)
-        self.messages += turn_messages(step)
-        self.taken, self.invalid = self.taken + 1, 0 if valid else self.invalid + 1
+        taken = await take(self.session, text, self.settings)
+        self.messages += turn_messages(taken.step)
+        self.taken, self.invalid = self.taken + 1, taken.invalid_in_a_row(self.invalid, self.settings)
 
 
 async def _lockstep(context: Context, engine: Engine, pool: Pool, branches: Sequence[Branch]) -> None:
@@ -189,7 +191,8 @@ async def _lockstep(context: Context, engine: Engine, pool: Pool, branches: Sequ
 
     async def player(branch: Branch) -> _Player:
         session, first = await roller.begin(branch)
-        return _Player(branch, session, roller.history(branch, first.step), roller.limits(branch.at))
+        history = roller.history(branch, first.step)
+        return _Player(branch, session, history, roller.limit(branch.at), context.settings.agent)
 
     for start in range(0, len(branches), engine.capacity):
         batch = await asyncio.gather(*map(player, branches[start : start + engine.capacity]))

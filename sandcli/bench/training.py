@@ -57,18 +57,18 @@ def bench_training(context: Context, steps: int) -> Compared:
     trajectories = list(islice(context.run.trajectories(), steps))
     if len(trajectories) < max(2, steps):
         raise UsageError(f"{steps} steps need as many trajectories", "collect more, or lower --steps")
-    base, system = context.base_model(), context.world.system
+    base, preamble = context.base_model(), context.preamble
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder) / "ours"
         config = TrainingConfig(
-            base.folder, system, _AIMS, ComputeSettings(), 0, work, work / "log.jsonl", base.trust_code
+            base.folder, preamble, _AIMS, ComputeSettings(), 0, work, work / "log.jsonl", base.trust_code
         )
         plan = plan_training(config, trajectories)
         if plan.size.too_long:
             raise UsageError(
                 f"{len(plan.size.too_long)} trajectories are too long for the model", "collect shorter tasks"
             )
-        conversations = [training_messages(system, trajectory) for trajectory in trajectories]
+        conversations = [training_messages(preamble, trajectory) for trajectory in trajectories]
         ended, theirs = _plain(base, plan.tokenizer, conversations, Path(folder) / "plain")
         plain = _rate([len(row.input_ids) for row in plan.rows], ended)
         ours = _rate(plan.batches.tokens, _ours(config, trajectories))

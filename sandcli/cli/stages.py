@@ -29,6 +29,10 @@ def init(
     preset: Annotated[
         str | None, typer.Option(help="The paper's settings, such as scienceworld-llama3.1-8b; a wrong name lists all.")
     ] = None,
+    protocol: Annotated[
+        str | None,
+        typer.Option(help="How agents are told their task, read and stopped: eto, mpo or sand; see docs/protocols.md."),
+    ] = None,
     without: Annotated[
         str | None, typer.Option(help="An ablation: sampling (the base model proposes the actions), or critique.")
     ] = None,
@@ -39,7 +43,9 @@ def init(
     from sandcli.pipeline import next_command
 
     ablation = [f"method.without={without}"] if without else []
-    made = api.init(run, previous=previous, preset=preset, settings=assigned([*(settings or []), *ablation]))
+    made = api.init(
+        run, previous=previous, preset=preset, protocol=protocol, settings=assigned([*(settings or []), *ablation])
+    )
     after = made.artifact("collect").command
     if previous is not None:
         after = next_command("collect", made, context_of(run, {}, None).settings)
@@ -58,7 +64,7 @@ def _command(stage: "StageName", verb: "Verb[..., Summary]") -> Callable[..., No
         with Interrupts(launched=process_count() > 1), redirect_stdout(sys.stderr):  # stdout is for data
             summary = verb(run, **options)
         print_summary(summary, run, as_json)
-        if stage == "eval" and not (options["dry_run"] or as_json):
+        if stage in ("eval", "counterfactual") and not (options["dry_run"] or as_json):
             from sandcli.cli.inspect import report
 
             report([run])
@@ -106,6 +112,7 @@ for _stage, _verb in (
     ("synthesize", api.synthesize),
     ("train", api.train),
     ("eval", api.evaluate),
+    ("counterfactual", api.counterfactual),
 ):
     app.command(_stage)(_command(_stage, _verb))  # type: ignore[arg-type]
 

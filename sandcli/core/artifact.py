@@ -14,10 +14,7 @@ from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar
 
 from sandcli.core.manifest import (
-    NOTHING_SPENT,
-    Identity,
     Manifest,
-    Spent,
     read_manifest,
     read_note,
     versions,
@@ -31,7 +28,7 @@ from sandcli.models import fingerprint
 from sandcli.progress import notice
 from sandcli.records import Failure, encoded
 
-StageName = Literal["collect", "sft", "sample", "rollout", "critique", "synthesize", "train", "eval"]
+StageName = Literal["collect", "sft", "sample", "rollout", "critique", "synthesize", "train", "eval", "counterfactual"]
 
 R = TypeVar("R", bound=Keyed)
 
@@ -66,6 +63,10 @@ class Artifact(Generic[R]):
             yield
 
     # What is there
+
+    def begun(self) -> bool:
+        """Whether any of it was made, finished or not."""
+        return self.path.exists() or self.journal.exists()
 
     def require(self) -> Path:
         """Its path. Raises `PrerequisiteError` if the stage is not finished, or if it was changed since."""
@@ -126,11 +127,8 @@ class Artifact(Generic[R]):
         """The manifest of work in progress, else of the finished artifact."""
         return self.manifest(part=True) or self.manifest()
 
-    def begin(
-        self, identity: Identity, accepted: Sequence[str] = (), spent: Spent = NOTHING_SPENT, forced: bool = False
-    ) -> None:
+    def begin(self, manifest: Manifest) -> None:
         """Note what is being made before any of it is, and again what it took if it is left unfinished."""
-        manifest = Manifest(stage=self.stage, identity=identity, accepted=list(accepted), spent=spent, forced=forced)
         write_manifest(self.note("json.part"), manifest)
 
     def write_manifest(self, manifest: Manifest) -> None:

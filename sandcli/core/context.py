@@ -8,6 +8,7 @@ from pathlib import Path
 
 from msgspec.structs import replace
 
+from sandcli.agent.preamble import read_preamble
 from sandcli.core.artifact import StageName
 from sandcli.core.manifest import Spent
 from sandcli.core.run import Run
@@ -20,6 +21,7 @@ from sandcli.envs import world_builder as builder_of
 from sandcli.envs.base import World
 from sandcli.envs.pool import NO_LOG, Pool
 from sandcli.errors import PrerequisiteError, UsageError
+from sandcli.messages import Message
 from sandcli.models import differences, fingerprint, locate
 from sandcli.progress import notice
 from sandcli.prompts import SETS, Prompts
@@ -59,6 +61,26 @@ class Context:
         """The questions to the base model."""
         chosen = self.settings.prompts.set
         return Prompts(chosen if chosen in SETS else self.path(chosen))
+
+    @cached_property
+    def preamble(self) -> list[Message]:
+        """What the agent reads before its task. Raises `UsageError` if there is no such preamble, or it is no list."""
+        match self.settings.agent.preamble:
+            case "world":
+                return [Message("system", self.world.system)]
+            case "data":
+                return read_preamble(self._recorded_preamble())
+            case name:
+                return read_preamble(Path(self.path(name)))
+
+    def _recorded_preamble(self) -> Path:
+        path = self.run.recorded_preamble()
+        if path is None:
+            raise UsageError(
+                f"{self.run.artifact('collect').path} comes without a preamble, and agent.preamble is data",
+                "set agent.preamble to world or to a JSON file, or collect from data with a preamble",
+            )
+        return path
 
     # Models
 

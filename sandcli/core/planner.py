@@ -143,8 +143,8 @@ def _edited(made: Manifest, artifact: Artifact[Any]) -> bool:
     """Whether the finished artifact, or a file derived from it, differs from what the manifest says."""
     if made.artifact and made.artifact != fingerprint(artifact.path):
         return True
-    files = artifact.derived.items()
-    return any(not path.exists() or made.derived.get(name) != fingerprint(path) for name, path in files)
+    there = {name: fingerprint(path) for name, path in artifact.derived.items() if path.exists()}
+    return made.derived != there
 
 
 def _lists_failures(artifact: Artifact[Any]) -> bool:

@@ -10,12 +10,15 @@ from sandcli.config import FILE
 from sandcli.core.artifact import Artifact, StageName
 from sandcli.core.store import Keyed, Records
 from sandcli.errors import PrerequisiteError
-from sandcli.records import Critique, Episode, Rollout, Sample, Thought, Trajectory
+from sandcli.records import Counterfactual, Critique, Episode, Rollout, Sample, Thought, Trajectory
 
 R = TypeVar("R", bound=Keyed)
 
 D_DELIB = "deliberations.jsonl"
 """D_delib, derived from expert.jsonl and thoughts.jsonl."""
+
+PREAMBLE = "preamble.json"
+"""The messages before the task in the recorded data that expert.jsonl comes from; only there if the data has any."""
 
 
 class Written(NamedTuple):
@@ -27,7 +30,7 @@ class Written(NamedTuple):
 
 
 ARTIFACTS: Mapping[StageName, Written] = {
-    "collect": Written("expert.jsonl", Trajectory),
+    "collect": Written("expert.jsonl", Trajectory, (PREAMBLE,)),
     "sft": Written("sft", None),
     "sample": Written("samples.jsonl", Sample),
     "rollout": Written("rollouts.jsonl", Rollout),
@@ -35,6 +38,7 @@ ARTIFACTS: Mapping[StageName, Written] = {
     "synthesize": Written("thoughts.jsonl", Thought, (D_DELIB,)),
     "train": Written("model", None),
     "eval": Written("eval.jsonl", Episode),
+    "counterfactual": Written("counterfactuals.jsonl", Counterfactual),
 }
 
 
@@ -67,6 +71,13 @@ class Run:
         """D_exp, the expert trajectories."""
         return self.artifact("collect").records()
 
+    def recorded_preamble(self) -> Path | None:
+        """The preamble of the data that D_exp comes from; None if there is none."""
+        expert = self.artifact("collect")
+        expert.require()
+        made = expert.manifest()
+        return expert.require_derived(PREAMBLE) if made and PREAMBLE in made.derived else None
+
     def samples(self) -> Records[Sample]:
         """The sampled turns at every expert step (Eq. 4)."""
         return self.artifact("sample").records()
@@ -90,3 +101,7 @@ class Run:
     def episodes(self) -> Records[Episode]:
         """The evaluated episodes."""
         return self.artifact("eval").records()
+
+    def counterfactuals(self) -> Records[Counterfactual]:
+        """Every deliberated step of the evaluated episodes, taken without deliberating."""
+        return self.artifact("counterfactual").records()

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from sandcli.core import estimates
-from sandcli.core.manifest import Identity, Manifest, Spent
+from sandcli.core.manifest import Manifest, Spent
 from sandcli.core.planner import came_to_nothing, compare, from_scratch, is_sealed, open_units
 from sandcli.core.stage import Options, P, R, Stage, State, Summary, unit_name
 from sandcli.core.units import Units
@@ -30,19 +30,24 @@ async def run_stage(stage: Stage[P, R], options: Options, stop: Callable[[], boo
         if follows:
             return Summary(stage.name, Exit.DONE, "", None, [])
         if options.dry_run:
-            return _forecast(stage, _planned(stage, options)[0])
+            planned = from_scratch(stage) if _redoes(stage, options) else _planned(stage, options)
+            return _forecast(stage, planned[0])
         with stage.artifact.locked():
-            if options.force and not _resumes_forced(stage):
+            if _redoes(stage, options):
                 return await _redo(stage, options, stop)
             if options.force:
                 notice(f"resuming the work on {stage.artifact.path} that --force began")
             return await _update(stage, options, stop)
 
 
+def _redoes(stage: Stage[P, R], options: Options) -> bool:
+    """Whether `--force` starts again. It resumes if it began this very work earlier."""
+    part = stage.artifact.manifest(part=True)
+    return options.force and not (part is not None and part.forced and part.identity == stage.identity())
+
+
 def _planned(stage: Stage[P, R], options: Options) -> tuple[State, dict[str, str]]:
     """What is to be done, and the digests of the planned units. Raises `PrerequisiteError` for a stale artifact."""
-    if options.force and not _resumes_forced(stage):
-        return from_scratch(stage)
     state, digests = compare(stage)
     if state.kind == "stale" and not (options.accept_stale and _can_be_kept(stage, state)):
         raise _refusal(stage, state)
@@ -78,16 +83,10 @@ async def _update(stage: Stage[P, R], options: Options, stop: Callable[[], bool]
             artifact.add_digests(digests)  # the note was lost
         return _nothing_to_do(stage, artifact.manifest())
     if artifact.record is None and is_sealed(artifact):
-        return _nothing_to_do(stage, _accept(stage, state))
+        return _nothing_to_do(stage, _keep_stale(stage, state))
     if state.refresh or state.edited:
         notice(f"{artifact.path}: it, its input or what is derived from it changed; checking and sealing it again")
     return await _produce(stage, state, digests, options, stop)
-
-
-def _resumes_forced(stage: Stage[P, R]) -> bool:
-    """Whether `--force` began this very work, which the same command then resumes."""
-    part = stage.artifact.manifest(part=True)
-    return part is not None and part.forced and part.identity == stage.identity()
 
 
 def _can_be_kept(stage: Stage[P, R], state: State) -> bool:
@@ -123,18 +122,18 @@ def _nothing_to_do(stage: Stage[P, R], manifest: Manifest | None) -> Summary:
     return Summary(stage.name, Exit.DONE, f"{stage.artifact.path} is complete: nothing to do", manifest, [])
 
 
-def _accept(stage: Stage[P, R], state: State) -> Manifest:
+def _keep_stale(stage: Stage[P, R], state: State) -> Manifest:
     """Note that a finished folder is kept although it is stale, and why."""
     identity = stage.identity()
     manifest = stage.artifact.manifest() or Manifest(stage=stage.name, identity=identity)
-    manifest.accepted, manifest.identity = _accepted(manifest, state), identity
+    manifest.accepted, manifest.identity = _reasons(manifest, state), identity
     manifest.artifact = fingerprint(stage.artifact.path)
     stage.artifact.write_manifest(manifest)
     stage.artifact.finish()
     return manifest
 
 
-def _accepted(earlier: Manifest | None, state: State) -> list[str]:
+def _reasons(earlier: Manifest | None, state: State) -> list[str]:
     """The reasons for which the artifact is stale and kept, those of earlier runs included."""
     return list(dict.fromkeys([*(earlier.accepted if earlier else []), *state.reasons]))
 
@@ -145,21 +144,25 @@ async def _produce(
     artifact = stage.artifact
     stage.check(state)
     earlier = artifact.newest_manifest() if state.kind != "missing" else None
-    identity, accepted = stage.identity(), _accepted(earlier, state)
-    spent = earlier.spent if earlier else Spent()
-    forced = options.force or bool(earlier and earlier.forced)
-    artifact.begin(identity, accepted, spent, forced)
+    manifest = Manifest(
+        stage=stage.name,
+        identity=stage.identity(),
+        accepted=_reasons(earlier, state),
+        spent=earlier.spent if earlier else Spent(),
+        forced=options.force or bool(earlier and earlier.forced),
+    )
+    artifact.begin(manifest)
     artifact.add_digests(digests)
     journal = artifact.open_journal(state.kind != "missing")
     try:
         done = await _do_units(stage, journal, state, options, stop, digests)
-        spent += stage.context.spent
+        manifest.spent += stage.context.spent
         estimates.remember(stage, stage.context.spent)
         done.list_failures()
         if done.interrupted or (done.unfinished and not options.accept_failures):
-            artifact.begin(identity, accepted, spent, forced)
+            artifact.begin(manifest)
             return _unfinished(stage, done)
-        manifest = _manifest(stage, journal, done, identity, accepted, spent)
+        _describe(manifest, stage, journal, done)
         _seal(stage, journal, manifest)
     finally:
         journal.close()
@@ -200,23 +203,15 @@ def _unfinished(stage: Stage[P, R], units: Units[P, R]) -> Summary:
     return Summary(stage.name, Exit.FAILED_UNITS, message, None, units.failures)
 
 
-def _manifest(
-    stage: Stage[P, R], journal: Work[R], units: Units[P, R], identity: Identity, accepted: list[str], spent: Spent
-) -> Manifest:
+def _describe(manifest: Manifest, stage: Stage[P, R], journal: Work[R], units: Units[P, R]) -> None:
+    """Add what the finished records hold."""
     metrics = stage.metrics(iter(journal))
-    return Manifest(
-        stage=stage.name,
-        identity=identity,
-        counts={"units": len(journal), "failed": len(units.failures), **metrics.counts},
-        figures=metrics.figures,
-        tokens=metrics.tokens,
-        left_out={**metrics.left_out, **units.skipped},
-        differences=metrics.differences,
-        loss=metrics.loss,
-        accepted=accepted,
-        spent=spent,
-        seconds=round(spent.seconds, 1),
-    )
+    manifest.counts = {"units": len(journal), "failed": len(units.failures), **metrics.counts}
+    manifest.figures, manifest.tokens, manifest.loss = metrics.figures, metrics.tokens, metrics.loss
+    manifest.left_out = {**metrics.left_out, **units.skipped}
+    manifest.differences = metrics.differences
+    manifest.seconds = round(manifest.spent.seconds, 1)
+    manifest.forced = False
 
 
 def _seal(stage: Stage[P, R], journal: Work[R], manifest: Manifest) -> None:
@@ -224,7 +219,7 @@ def _seal(stage: Stage[P, R], journal: Work[R], manifest: Manifest) -> None:
     artifact = stage.artifact
     for name, lines in stage.derive(journal).items():
         write_atomic(artifact.derived[name], lines)
-    manifest.derived = {name: fingerprint(path) for name, path in artifact.derived.items()}
+    manifest.derived = {name: fingerprint(path) for name, path in artifact.derived.items() if path.exists()}
 
     def note(made: Path) -> None:
         manifest.artifact = fingerprint(made)

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Literal, NamedTuple, TypeVar, cast
 
+from sandcli.agent.preamble import written
 from sandcli.core.artifact import Artifact, StageName
 from sandcli.core.context import Context, model_fingerprint
 from sandcli.core.manifest import SCHEMA, Identity, Manifest
@@ -118,7 +119,7 @@ class Stage(ABC, Generic[P, R]):
 
     `tables` names the settings tables that the stage may read: `self.settings` holds no others, so the identity cannot
     miss a setting that the result depends on. `prompts` are questions of the chosen set. A stage that
-    `plays` uses the world; one that only reads the world's instruction names the prompt `instruction`.
+    `plays` uses the world; one in which an agent speaks, or learns to, names the prompt `preamble`.
     """
 
     name: ClassVar[StageName]
@@ -227,7 +228,7 @@ class Stage(ABC, Generic[P, R]):
         return {path.name: fingerprint(path) for path in self.reads()}
 
     def _prompt(self, name: str) -> str:
-        return self.context.world.system if name == "instruction" else self.context.prompts.load(name)
+        return written(self.context.preamble).decode() if name == "preamble" else self.context.prompts.load(name)
 
     def model(self) -> Model | None:
         """The model that does the work."""

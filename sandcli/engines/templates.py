@@ -107,6 +107,7 @@ def _filled(tokenizer: Any, messages: Sequence[Message], answer: bool, thinking:
     except TemplateError as error:
         raise UsageError(
             f"the chat template of {tokenizer.name_or_path} refuses a conversation: {error}",
-            "use a model whose template accepts a system message, such as Llama-3.1, Qwen2.5 or SmolLM2",
+            "use a model whose template accepts a system message, such as Llama-3.1, Qwen2.5 or SmolLM2; if it refuses "
+            "your own preamble, change that (agent.preamble)",
         ) from None
     return str(text)

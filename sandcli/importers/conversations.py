@@ -2,7 +2,7 @@
 
 A message is `{"from": "human"|"gpt", "value": ...}` (ETO, AgentGym) or `{"role": "user"|"assistant", "content": ...}`.
 The task is named by `game_file`, `item_id` (AgentGym) or `id`. Anything before the message that states it
-(instruction, "OK", an example episode) is skipped.
+(instruction, "OK", an example episode) is the preamble.
 """
 
 from collections.abc import Sequence
@@ -12,16 +12,18 @@ import msgspec
 
 from sandcli.agent.turns import Turn, parse
 from sandcli.importers.rows import CONVERSATIONS
+from sandcli.messages import Message
+from sandcli.settings import AgentSettings
 
 _OBSERVATION = "Observation:"
-_ACTION, _THOUGHT = "Action:", "Thought:"
+_ANY_FORM = AgentSettings(inline=True, preface=True)
 _TASK = "your task is"
 
 
 class RecordedTrajectory(NamedTuple):
     """One recorded trajectory. `task` names its task or game. The last turn may have no observation.
 
-    `reward` is the recorded reward, None if the row has none.
+    `reward` is the recorded reward, None if the row has none. `preamble` holds the messages before the task.
     """
 
     id: str
@@ -30,6 +32,7 @@ class RecordedTrajectory(NamedTuple):
     turns: list[Turn]
     observations: list[str]
     reward: float | None = None
+    preamble: tuple[Message, ...] = ()
 
 
 class UnusableRow(Exception):
@@ -49,6 +52,12 @@ class _Message(msgspec.Struct):
     @property
     def text(self) -> str:
         return self.value if self.value is not None else self.content or ""
+
+    @property
+    def as_message(self) -> Message:
+        """The message in our own form."""
+        speaker = self.speaker or self.role
+        return Message("assistant" if self.by_agent else "system" if speaker == "system" else "user", self.text)
 
     @property
     def marked(self) -> bool:
@@ -99,7 +108,9 @@ def read_trajectory(row: ConversationRow) -> RecordedTrajectory:
     said = [message for message in messages[task + 1 :] if not message.by_agent]
     _check(len(turns), sum(message.by_agent for message in messages[task:]), len(said))
     observations = [message.text.strip().removeprefix(_OBSERVATION).strip() for message in said]
-    return RecordedTrajectory(row.name, row.task, messages[task].text.strip(), turns, observations, row.reward)
+    preamble = tuple(message.as_message for message in messages[:task])
+    instruction = messages[task].text.strip()
+    return RecordedTrajectory(row.name, row.task, instruction, turns, observations, row.reward, preamble)
 
 
 def _check(turns: int, spoken: int, observations: int) -> None:
@@ -111,12 +122,7 @@ def _check(turns: int, spoken: int, observations: int) -> None:
 
 def _turn(text: str) -> Turn | None:
     """A turn of the agent. In some data sets the action is in the middle of a line, or on the line after `Action:`."""
-    turn = parse(text)
-    if turn is None and _ACTION in text:
-        thought, _, action = text.partition(_ACTION)
-        lines = action.strip().splitlines()
-        turn = Turn(thought.strip().removeprefix(_THOUGHT).strip(), lines[0].strip()) if lines else None
-    return turn
+    return parse(text) or parse(text, _ANY_FORM)
 
 
 def _task_at(messages: Sequence[_Message], spoken: Sequence[Turn | None]) -> int:

@@ -45,8 +45,14 @@ _OUTCOMES = re.compile(
     r"|\b(?:task|goal|episode) (?:was|has been|had been) (?:completed|solved|finished|failed|advanced|hindered)\b"
     rf"|\b(?:it|this|that|which|they|others?|ones?|option|candidate|I|\d+\)|ACTION[\"'`]?) (?:had )?"
     r"(?:failed|succeeded|worked|turned out|resulted|led to|earned|gained|made no progress)\b"
+    r"|\bbecause (?:it|this|that) (?:had )?(?:let|allowed|enabled|helped) (?:me|us|you)\b"
 )
 """Outcomes of an action, in the past tense."""
+
+_EXPECTED = re.compile(
+    r"(?:\bWith [\"'`]*ACTION[\"'`]*,? )?\bI would (advance|hinder|not affect) the task, because(?: it would)?\b"
+)
+"""How every sentence of a guided deliberation begins; only the verdict tells two of them apart."""
 
 
 class Conclusion(NamedTuple):
@@ -78,7 +84,7 @@ def conclusion(text: str, candidates: Sequence[str]) -> Conclusion | None:
     return first
 
 
-def deliberated(text: str, candidates: Sequence[str]) -> str:
+def up_to_conclusion(text: str, candidates: Sequence[str]) -> str:
     """A text up to the end of its conclusion, one line per paragraph; empty if there is no conclusion."""
     found = conclusion(paragraphs(text), candidates)
     if found is None:
@@ -113,7 +119,7 @@ def _fault(found: Conclusion, candidates: Sequence[str]) -> str | None:
         return "leaves out a candidate"
     if len(re.findall(r"[^\W\d]+", body.replace("ACTION", ""))) < _WORDS * len(candidates):
         return "does not weigh the candidates"
-    return "repeats itself" if repeats(whole) else None
+    return "repeats itself" if repeats(_EXPECTED.sub(r"\1", whole)) else None
 
 
 def _ends(text: str) -> bool:

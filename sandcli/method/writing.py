@@ -5,7 +5,7 @@ from typing import NamedTuple
 from sandcli.agent.form import is_deliberation, listed_options, opening
 from sandcli.engines.base import Completion, Engine, Sampling
 from sandcli.messages import Message
-from sandcli.method.acceptance import CONCLUSION, conclusion, deliberated, rejection_reason
+from sandcli.method.acceptance import CONCLUSION, conclusion, rejection_reason, up_to_conclusion
 from sandcli.method.critique import verdict_of
 from sandcli.method.deliberation import FlaggedStep, Question
 
@@ -32,7 +32,7 @@ async def attempt(
     candidates = [option.action for option in question.order] or listed_options(whole)
     head = opening(candidates) if question.order else f"{whole.partition('.')[0]}."
     text = whole.removeprefix(head)
-    thought = f"{head} {deliberated(text, candidates)}"
+    thought = f"{head} {up_to_conclusion(text, candidates)}"
     why = rejection_reason(text, written.finish, flagged.action, candidates)
     why = why or (None if is_deliberation(thought) else "lists no alternatives")
     return Attempt("" if why else thought, why, written.tokens)
@@ -73,7 +73,7 @@ def _one_sentence(sampling: Sampling) -> Sampling:
 def _foreseen(critique: str) -> str:
     """A critique's verdict as something said before acting; empty if it gives none."""
     verdict = verdict_of(critique)
-    return f" would {_FORESEEN[verdict]} the task, because" if verdict else ""
+    return f" would {_FORESEEN[verdict]} the task, because it would" if verdict else ""
 
 
 def _continued(messages: list[Message], said: str) -> list[Message]:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Literal, NamedTuple
 
-from sandcli.report.scores import AgentRow, Score, by_group, worlds_of
+from sandcli.report.scores import AgentRow, Score, Suite, by_group, held_out, suites_of
 
 Band = Literal["hard", "medium", "easy"]
 BANDS: tuple[Band, ...] = ("hard", "medium", "easy")
@@ -23,10 +23,10 @@ class BandLimits(NamedTuple):
 
 
 class BandedScores(NamedTuple):
-    """An agent's scores on one world by difficulty band."""
+    """An agent's scores on one test set by difficulty band."""
 
     row: AgentRow
-    world: str
+    suite: Suite
     limits: BandLimits
     scores: Mapping[Band, list[Score]]
 
@@ -43,26 +43,35 @@ def band_limits(rewards: Sequence[float]) -> BandLimits:
 
 
 def banded_scores(rows: Sequence[AgentRow]) -> list[BandedScores]:
-    """The scores of every row, by band, on every world that its base model was evaluated on.
+    """The scores of every row, by band, on every test set that its base model was evaluated on.
 
     If a group has several rows of its base model, the first one counts. If the base model earned the same reward on
-    every task, no task is harder than another: the world has no bands.
+    every task, no task is harder than another: the test set has no bands.
     """
     found = []
     for members in by_group(rows).values():
-        for world in worlds_of(members):
-            base = next((row for row in members if row.kind == "base" and row.held_out(world)), None)
-            if base is not None and len({score.reward for score in base.held_out(world)}) > 1:
-                found += [_banded(row, world, base) for row in members if row.held_out(world)]
+        for suite in held_out(members):
+            base = next((row.scores[suite] for row in members if row.kind == "base" and suite in row.scores), [])
+            rewards = {score.task: score.reward for score in base}
+            if len(set(rewards.values())) > 1:
+                found += [_banded(row, suite, rewards) for row in members if suite in row.scores]
     return found
 
 
-def _banded(row: AgentRow, world: str, base: AgentRow) -> BandedScores:
-    rewards = {(score.split, score.task): score.reward for score in base.held_out(world)}
+def parts_of(rows: Sequence[AgentRow]) -> dict[tuple[str, str, Suite], dict[str, list[Score]]]:
+    """All scores of an agent on a test set, and those of each difficulty band, by base model, label and test set."""
+    parts = {
+        (row.group, row.label, suite): {"all": list(row.scores[suite])} for row in rows for suite in suites_of([row])
+    }
+    for row, suite, _, scores in banded_scores(rows):
+        parts[row.group, row.label, suite] |= {str(band): own for band, own in scores.items()}
+    return parts
+
+
+def _banded(row: AgentRow, suite: Suite, rewards: Mapping[str, float]) -> BandedScores:
     limits = band_limits(list(rewards.values()))
     scores: dict[Band, list[Score]] = {band: [] for band in BANDS}
-    for score in row.held_out(world):
-        reward = rewards.get((score.split, score.task))
-        if reward is not None:
-            scores[limits.band(reward)].append(score)
-    return BandedScores(row, world, limits, scores)
+    for score in row.scores[suite]:
+        if score.task in rewards:
+            scores[limits.band(rewards[score.task])].append(score)
+    return BandedScores(row, suite, limits, scores)

@@ -1,9 +1,11 @@
 """Comparisons: paired differences on the same tasks, and warnings about numbers that are not comparable."""
 
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import takewhile
 from pathlib import Path
 
+from sandcli.envs.alfworld.world import STEP_LIMIT
 from sandcli.report import paper
 from sandcli.report.estimates import Difference, bootstrap
 from sandcli.report.scores import (
@@ -19,11 +21,17 @@ from sandcli.report.scores import (
 
 _SETTINGS = {
     "agent.max_tokens": "the token limit of a turn (agent.max_tokens)",
-    "agent.max_invalid": "the limit of invalid actions (agent.max_invalid)",
+    "agent.inline": "how turns are read (agent.inline)",
+    "agent.preface": "how turns are read (agent.preface)",
+    "agent.thought": "how turns are read (agent.thought)",
+    "agent.max_invalid": "the limit of invalid turns (agent.max_invalid)",
+    "agent.invalid": "which invalid turns count (agent.invalid)",
+    "agent.invalid_message": "the message on an invalid turn (agent.invalid_message)",
+    "env.translate": "the translation of commands (env.translate)",
     "env.step_limit": "the step limit (env.step_limit)",
     "env.simplifications": "the simplifications (env.simplifications)",
     "env.grammar": "the games' grammar (env.games)",
-    "prompt.instruction": "the agent's prompt",
+    "prompt.preamble": "the preamble (agent.preamble)",
     "engine.max_length": "the token limit of a conversation (engine.max_length)",
     "schema": "the version of the records",
 }
@@ -124,13 +132,32 @@ def _run_warnings(evaluation: Evaluation) -> Iterator[str]:
             f"{evaluation.run}: its {model} was trained again after it was evaluated. "
             f"To evaluate it again, run: {_redo_command(evaluation)}"
         )
-    limit = evaluation.settings.get("env.step_limit", "0")
-    if limit != "0" and evaluation.world in paper.WORLDS:
+    if evaluation.outdated:
+        again = shlex.join(["sand", "counterfactual", "--run", evaluation.run, "--force"])
         yield (
-            f"{evaluation.run}: episodes end after {limit} steps, earlier than in the paper, so its numbers are not "
-            "comparable. To compare with the paper, set env.step_limit = 0"
+            f"{evaluation.run}: {evaluation.outdated} deliberated steps belong to episodes that were played again "
+            f"since; they are left out. To take them again, run: {again}"
         )
+    yield from _step_limit(evaluation)
     yield from _leaks(evaluation)
+
+
+def _step_limit(evaluation: Evaluation) -> Iterator[str]:
+    """Whether episodes are as long as in the literature, which does not use the same limits everywhere."""
+    limit = int(evaluation.settings.get("env.step_limit", "0"))
+    if evaluation.world == "ScienceWorld" and limit:
+        yield (
+            f"{evaluation.run}: episodes end after {limit} steps; the literature's limits are those of the task types, "
+            "10 to 120 steps, so its numbers are not comparable. To compare, set env.step_limit = 0"
+        )
+    steps = limit or STEP_LIMIT
+    if evaluation.world == "ALFWorld" and steps != paper.ALFWORLD_STEPS:
+        as_whom = "as in ETO and WKM" if steps == 40 else "as in no published comparison"
+        yield (
+            f"{evaluation.run}: episodes end after {steps} steps, {as_whom}; MPO, whose evaluation prompts the paper "
+            f"uses, ends them after {paper.ALFWORLD_STEPS}. To compare with the paper, set env.step_limit = "
+            f"{paper.ALFWORLD_STEPS}"
+        )
 
 
 def _redo_command(evaluation: Evaluation) -> str:

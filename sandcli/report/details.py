@@ -3,20 +3,33 @@
 from collections.abc import Sequence
 from statistics import fmean, median
 
-from sandcli.report.bands import BANDS, banded_scores
+from sandcli.report.bands import BANDS, banded_scores, parts_of
 from sandcli.report.compare import difference, reference
 from sandcli.report.estimates import wilson
-from sandcli.report.scores import AgentRow, Score, by_group, held_out, split_agent, suites_of, worlds_of
+from sandcli.report.scores import AgentRow, Score, Suite, by_group, held_out, split_agent, suites_of, worlds_of
 from sandcli.report.sheets import Cell, Sheet, SheetRow
 from sandcli.report.tables import INTERVALS, reward, tasks_note
 
 
 def success(rows: Sequence[AgentRow]) -> Sheet:
-    """The share of successful episodes, in per cent."""
-    suites = suites_of(rows)
-    found = [SheetRow(row.group, row.label, [_success(row.scores.get(suite)) for suite in suites]) for row in rows]
-    notes = ["Intervals: Wilson's 95 % score intervals.", tasks_note(rows)]
-    return Sheet("success", "Success rate, %", "agent", [*map(str, suites)], found, notes)
+    """The share of successful episodes, in per cent, by both definitions that papers use."""
+    found = [
+        SheetRow(row.group, row.label, [str(suite), *_successes(row.scores[suite])])
+        for row in rows
+        for suite in suites_of([row])
+    ]
+    notes = [
+        "reward 1: the agent earned the full reward. episode done: the world ended the episode, as ScienceWorld also "
+        "does after a wrong focus. Papers use either; on ALFWorld they are the same.",
+        "Intervals: Wilson's 95 % score intervals.",
+        tasks_note(rows),
+    ]
+    return Sheet("success", "Success rate, %", "agent", ["test set", "reward 1", "episode done"], found, notes)
+
+
+def _successes(scores: Sequence[Score]) -> list[Cell]:
+    counts = (sum(score.success for score in scores), sum(score.done for score in scores))
+    return [wilson(count, len(scores)).times(100) for count in counts]
 
 
 def differences(rows: Sequence[AgentRow]) -> Sheet | None:
@@ -51,38 +64,43 @@ def types(rows: Sequence[AgentRow]) -> Sheet | None:
 
 def difficulty(rows: Sequence[AgentRow]) -> Sheet | None:
     """Reward and deliberation rate in the three difficulty bands. None if no base model was evaluated."""
-    found, notes = [], [INTERVALS, "Bands: tertiles of the base model's reward on the same tasks, seen and unseen."]
-    for row, world, limits, scores in banded_scores(rows):
+    found, notes = [], [INTERVALS, "Bands: tertiles of the base model's reward on the same tasks."]
+    for row, suite, limits, scores in banded_scores(rows):
         for band in BANDS:
             rate = 100 * median([score.deliberation_rate for score in scores[band]]) if scores[band] else None
-            cells: list[Cell] = [world, band, len(scores[band]), reward(scores[band]), rate]
+            cells: list[Cell] = [str(suite), band, len(scores[band]), reward(scores[band]), rate]
             found.append(SheetRow(row.group, row.label, cells))
-        notes.append(f"{row.group}, {world}: hard up to {limits.hard:.2f}, easy above {limits.medium:.2f}.")
+        notes.append(f"{row.group}, {suite}: hard up to {limits.hard:.2f}, easy above {limits.medium:.2f}.")
         if row.kind == "base":
-            notes += [f"{row.group}, {world}: no task is {band}." for band in BANDS if not scores[band]]
+            notes += [f"{row.group}, {suite}: no task is {band}." for band in BANDS if not scores[band]]
     title = "Average reward x100 and median deliberation rate by difficulty"
-    columns = ["world", "band", "tasks", "reward", "rate, %"]
+    columns = ["test set", "band", "tasks", "reward", "rate, %"]
     return Sheet("difficulty", title, "agent", columns, found, list(dict.fromkeys(notes))) if found else None
 
 
 def deliberation(rows: Sequence[AgentRow]) -> Sheet | None:
     """The effect of deliberation: the same weights with never and always, against free. None without such rows."""
     found: list[SheetRow] = []
-    banded = banded_scores(rows)
+    parts = parts_of(rows)
     for row in rows:
-        for world, (run, agent) in row.sources.items():
-            model, mode = split_agent(agent)
-            free = next((other for other in rows if other.sources.get(world) == (run, model)), None)
-            if mode != "free" and free is not None:
-                bands = {"all": row.held_out(world)}
-                bands |= {band: s for own in banded if own[:2] == (row, world) for band, s in own.scores.items()}
+        for suite in suites_of([row]):
+            free = _free_scores(row, suite, rows)
+            if free is not None:
                 found += [
-                    SheetRow(row.group, row.label, [world, band, len(scores), *_against(scores, free.held_out(world))])
-                    for band, scores in bands.items()
+                    SheetRow(row.group, row.label, [str(suite), band, len(scores), *_against(scores, free)])
+                    for band, scores in parts[row.group, row.label, suite].items()
                 ]
     notes = ["Difference in average reward x100 from the same weights when the agent chooses.", INTERVALS]
-    columns = ["world", "band", "tasks", "difference", "rate, %"]
+    columns = ["test set", "band", "tasks", "difference", "rate, %"]
     return Sheet("deliberation", "The effect of deliberation", "agent", columns, found, notes) if found else None
+
+
+def _free_scores(row: AgentRow, suite: Suite, rows: Sequence[AgentRow]) -> list[Score] | None:
+    """What the same weights earned when the agent chose; None if that is the row itself, or was not evaluated."""
+    run, agent = row.sources[suite.world]
+    model, mode = split_agent(agent)
+    free = next((other for other in rows if other.sources.get(suite.world) == (run, model)), None)
+    return free.scores.get(suite) if mode != "free" and free is not None else None
 
 
 def _against(scores: Sequence[Score], free: Sequence[Score]) -> list[Cell]:
@@ -108,7 +126,3 @@ def _per_step(scores: Sequence[Score]) -> list[Cell]:
         fmean(score.reward_per_step for score in scores),
         fmean(score.deliberation_rate for score in scores),
     ]
-
-
-def _success(scores: Sequence[Score] | None) -> Cell:
-    return wilson(sum(score.success for score in scores), len(scores)).times(100) if scores else None

@@ -14,6 +14,7 @@ from sandcli.core.stage import digest_of, unit_name
 from sandcli.errors import PrerequisiteError, SandError, UsageError
 from sandcli.models import nothing_fetched
 from sandcli.records import Episode, Key, agent_name
+from sandcli.report.counterfactuals import changes_of
 from sandcli.report.scores import Evaluation, Score
 from sandcli.settings import Settings
 
@@ -30,6 +31,7 @@ def read_run(root: Path) -> Evaluation:
         raise PrerequisiteError(f"{root} is not a run directory: it has no {FILE}", "give folders made by sand init")
     settings = resolve(root, {}, {}).settings
     (scores, keys), manifest = _scores(run), run.artifact("eval").manifest()
+    changes, outdated = changes_of(run)
     return Evaluation(
         run=str(root),
         base=_base(root, settings),
@@ -43,6 +45,8 @@ def read_run(root: Path) -> Evaluation:
         trained_tasks=_trained_tasks(run),
         retrained=_retrained(run, settings, keys),
         limit=manifest.identity.limit if manifest else None,
+        changes=changes,
+        outdated=outdated,
     )
 
 
@@ -68,6 +72,7 @@ def _score(episode: Episode) -> Score:
         kind=episode.task.name,
         reward=episode.reward,
         success=episode.success,
+        done=episode.end == "done",
         steps=len(episode.steps),
         deliberated=episode.deliberated,
         tokens=episode.tokens,

@@ -74,8 +74,8 @@ def _figure3_drawing(rows: Sequence[AgentRow]) -> Drawing:
 
 
 def figure4(rows: Sequence[AgentRow]) -> Figure | None:
-    """Deliberation rates of tasks in the three difficulty bands, one panel for each iteration; None without bands."""
-    drawn = [part for part in banded_scores(rows) if part.row.kind == "sand"]
+    """Deliberation rates of unseen tasks in the difficulty bands, one panel for each iteration; None without bands."""
+    drawn = [part for part in banded_scores(rows) if part.row.kind == "sand" and part.suite.split == "unseen"]
     if not drawn:
         return None
     with matplotlib.rc_context(_STYLE):
@@ -83,7 +83,7 @@ def figure4(rows: Sequence[AgentRow]) -> Figure | None:
             _figure4_drawing(drawn),
             "figure4",
             "Figure 4: deliberation by difficulty",
-            "Deliberation rate of each task, by tertiles of the base model's reward on the same tasks. "
+            "Deliberation rate of each unseen task, by tertiles of the base model's reward on the same tasks. "
             "Line: median; points: single tasks, in bands of few tasks.",
         )
 
@@ -91,7 +91,7 @@ def figure4(rows: Sequence[AgentRow]) -> Figure | None:
 def _figure4_drawing(drawn: Sequence[BandedScores]) -> Drawing:
     lines: dict[tuple[str, str], list[BandedScores]] = {}
     for part in drawn:
-        lines.setdefault((part.row.group, part.world), []).append(part)
+        lines.setdefault((part.row.group, part.suite.world), []).append(part)
     columns = max(map(len, lines.values()))
     several = len({group for group, _ in lines}) > 1
     drawing, panels = _panels(len(lines), columns, (max(3.0, 2.1 * columns + 0.5), 2.3 * len(lines) + 0.3))

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 
 from sandcli.report.bands import banded_scores
-from sandcli.report.scores import AgentRow, Evaluation, by_group, eval_command, worlds_of
+from sandcli.report.scores import AgentRow, Evaluation, Suite, by_group, eval_command, worlds_of
 
 
 def missing_parts(evaluations: Sequence[Evaluation], rows: Sequence[AgentRow]) -> list[str]:
@@ -30,20 +30,23 @@ def _model_command(rows: Sequence[AgentRow], commands: Mapping[str, str]) -> str
 
 def _bands(rows: Sequence[AgentRow], commands: Mapping[str, str]) -> Iterator[str]:
     """The worlds without difficulty bands. `commands` are the commands that evaluate more of each run."""
-    with_bands = {(scores.row.group, scores.world) for scores in banded_scores(rows)}
+    with_bands = {(part.row.group, part.suite) for part in banded_scores(rows)}
     for group, members in by_group(rows).items():
         if not worlds_of(members):
             run, _ = next(iter(members[0].sources.values()))
             yield f"only training tasks were evaluated for {group}: {commands[run]} --splits seen,unseen"
         for world in worlds_of(members):
-            if (group, world) not in with_bands:
+            unseen = Suite(world, "unseen")
+            if (group, unseen) not in with_bands:
                 own = [row for row in members if world in row.sources]
-                yield f"no difficulty bands and no Figure 4 for {group} on {world}{_reason(own, world, commands)}"
+                yield f"no difficulty bands and no Figure 4 for {group} on {unseen}{_reason(own, unseen, commands)}"
 
 
-def _reason(rows: Sequence[AgentRow], world: str, commands: Mapping[str, str]) -> str:
-    """Why a world has no bands."""
-    if any(row.kind == "base" and row.held_out(world) for row in rows):
+def _reason(rows: Sequence[AgentRow], unseen: Suite, commands: Mapping[str, str]) -> str:
+    """Why there are no bands of the unseen tasks, which Figure 4 shows."""
+    if any(row.kind == "base" and unseen in row.scores for row in rows):
         return ": the base model earned the same reward on every task"
-    run, _ = rows[0].sources[world]
+    run, _ = rows[0].sources[unseen.world]
+    if not any(unseen in row.scores for row in rows):
+        return f", which was not evaluated: {commands[run]} --splits unseen --models base,model"
     return f", which need an evaluation of the base model: {commands[run]} --models base"

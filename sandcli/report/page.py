@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from sandcli.records import Critique, Episode, Rollout, Sample, Thought, Trajectory
+from sandcli.records import Critique, Episode, Rollout, Sample, Thought, Trajectory, agent_name
 from sandcli.report.formats import numeric
 from sandcli.report.parts import Figure, Grid
 from sandcli.terminal import visible
@@ -39,7 +39,7 @@ class TrainingTrajectory(msgspec.Struct, frozen=True):
 
 
 class RunData(NamedTuple):
-    """One run. `labels` gives the report's names for its models; the records are read lazily."""
+    """One run. `labels` gives the report's names for its agents; the records are read lazily."""
 
     name: str
     labels: dict[str, str]
@@ -102,7 +102,8 @@ def page_of(page: Page, runs: Sequence[RunData]) -> Iterator[bytes]:
 def _episodes(runs: Sequence[RunData]) -> Iterator[tuple[Any, Any]]:
     for run in runs:
         for e in run.episodes:
-            yield _entry(run.name, run.labels.get(e.model, e.model), e), e
+            agent = agent_name(e.model, e.deliberation)
+            yield _entry(run.name, run.labels.get(agent, agent), e), e
 
 
 def _entry(run: str, agent: str, e: Episode) -> _EpisodeEntry:

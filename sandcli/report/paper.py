@@ -17,6 +17,9 @@ WORLDS = frozenset(suite.world for suite in SUITES)
 TASKS = dict(zip(SUITES, (194, 211, 140, 134), strict=True))
 """The number of tasks in each."""
 
+ALFWORLD_STEPS = 30
+"""The step limit on ALFWorld of MPO, whose evaluation prompts the paper uses. ETO and WKM have 40."""
+
 
 class Rewards(NamedTuple):
     """A row of Table 2 or 3: average rewards on `SUITES`, and their average if the paper prints one."""
@@ -45,7 +48,7 @@ TABLE2 = (
 
 TABLE2_NOTES = (
     "The paper prints 86.0 as Llama-3.1-8B's average after iteration 1; its four numbers average 87.2.",
-    "* The paper takes these rows from Table 2 of the MPO paper.",
+    "* The paper takes these rows from Table 2 of the MPO paper, whose prompts hold one example episode.",
 )
 
 TABLE3 = (

@@ -6,7 +6,7 @@ from pathlib import PurePath
 from typing import NamedTuple, cast
 
 from sandcli.records import Deliberation, agent_name
-from sandcli.report.scores import AgentRow, Evaluation, Kind, Score, Suite, split_agent
+from sandcli.report.scores import AgentRow, Change, Evaluation, Kind, Score, Suite, split_agent
 from sandcli.terminal import visible
 
 _ORDER: tuple[Kind, ...] = ("base", "sft", "sand", "ablation", "other")
@@ -82,9 +82,12 @@ def _labelled(parts: Sequence[_Part], evaluations: Sequence[Evaluation]) -> dict
 
 def _row(name: tuple[str, str], parts: Sequence[_Part]) -> AgentRow:
     scores: dict[Suite, list[Score]] = {}
+    changes: dict[Suite, list[Change]] = {}
     for part in parts:
         for score in part.evaluation.scores[part.model]:
             scores.setdefault(Suite(part.evaluation.world, score.split), []).append(score)
+        for change in part.evaluation.changes.get(part.model, []):
+            changes.setdefault(Suite(part.evaluation.world, change.split), []).append(change)
     sources = {part.evaluation.world: (part.evaluation.run, part.model) for part in parts}
     trained = parts[0].kind in ("sand", "ablation")
-    return AgentRow(*name, parts[0].kind, parts[0].evaluation.iteration if trained else 0, scores, sources)
+    return AgentRow(*name, parts[0].kind, parts[0].evaluation.iteration if trained else 0, scores, sources, changes)

@@ -3,6 +3,7 @@
 import re
 import shlex
 from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 from typing import Literal, NamedTuple
 
 Kind = Literal["base", "sft", "sand", "ablation", "other"]
@@ -13,13 +14,17 @@ _FORCED = re.compile(r"(.*), (never|always) deliberating")
 
 
 class Score(NamedTuple):
-    """One episode without its texts. `kind` is the type of the task; `reward` is in [0, 1]."""
+    """One episode without its texts. `kind` is the type of the task; `reward` is in [0, 1].
+
+    `success`: the reward is 1. `done`: the world ended the episode, with success or without.
+    """
 
     split: str
     task: str
     kind: str
     reward: float
     success: bool
+    done: bool
     steps: int
     deliberated: int
     tokens: int
@@ -33,6 +38,18 @@ class Score(NamedTuple):
     def deliberation_rate(self) -> float:
         """Deliberated steps / steps. (Figures 3 and 4)"""
         return self.deliberated / max(1, self.steps)
+
+
+class Change(NamedTuple):
+    """A deliberated step that was taken without deliberating.
+
+    `same`: the action was the same. `gain` is the reward with the deliberation minus the one without.
+    """
+
+    split: str
+    task: str
+    same: bool
+    gain: float
 
 
 class Suite(NamedTuple):
@@ -52,7 +69,8 @@ class Evaluation(NamedTuple):
     agent (see `records.agent_name`) in the run. `settings` are what the episodes depend on. `failed` counts
     episodes that the engine or the environment failed. `accepted` lists how the settings of episodes that were kept
     differ from today's. `trained_tasks` are the tasks of D_exp. `retrained` names models that were trained again after
-    some of their episodes. `limit` is the `--limit` of the evaluation.
+    some of their episodes. `limit` is the `--limit` of the evaluation. `changes` are by model; `outdated` counts those
+    of episodes that were played again since.
     """
 
     run: str
@@ -67,6 +85,8 @@ class Evaluation(NamedTuple):
     trained_tasks: frozenset[str] = frozenset()
     retrained: tuple[str, ...] = ()
     limit: int | None = None
+    changes: Mapping[str, list[Change]] = MappingProxyType({})
+    outdated: int = 0
 
 
 class AgentRow(NamedTuple):
@@ -81,6 +101,7 @@ class AgentRow(NamedTuple):
     iteration: int
     scores: Mapping[Suite, list[Score]]
     sources: Mapping[str, tuple[str, str]]
+    changes: Mapping[Suite, list[Change]] = MappingProxyType({})
 
     def held_out(self, world: str) -> list[Score]:
         """All scores on a world, except those on training tasks."""

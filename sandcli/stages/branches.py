@@ -5,7 +5,7 @@ from functools import partial
 from typing import NamedTuple
 
 from sandcli.agent.conversation import STOP, conversation
-from sandcli.agent.episode import EpisodeLimits, Played, Taken, execute, play
+from sandcli.agent.episode import Played, Taken, execute, play
 from sandcli.agent.turns import normalise
 from sandcli.core.context import Context
 from sandcli.engines.base import Engine, Sampling
@@ -96,7 +96,8 @@ class BranchRunner:
             rest = Played([], "done", 0)
             if not first.done:
                 history = self.history(branch, first.step)
-                rest = await play(self._engine, session, history, partial(self.sampling, key), self.limits(branch.at))
+                sampling, limit = partial(self.sampling, key), self.limit(branch.at)
+                rest = await play(self._engine, session, history, sampling, limit, self._settings.agent)
             return _record(branch, [first.step, *rest.steps], session.best, rest.end, rest.tokens)
         finally:
             await session.close()
@@ -113,17 +114,16 @@ class BranchRunner:
     def history(self, branch: Branch, first: Step) -> list[Message]:
         """The conversation up to the policy's first own turn."""
         steps = [*branch.at.prefix, first]
-        return conversation(self._context.world.system, branch.at.trajectory.instruction, steps)
+        return conversation(self._context.preamble, branch.at.trajectory.instruction, steps)
 
     def sampling(self, key: Key, turn: int) -> Sampling:
         """How the policy samples one turn of a unit's rollout."""
         seed = self._context.seed("rollout", *key, turn)
         return Sampling(1, self._settings.rollout.temperature, self._settings.agent.max_tokens, seed, STOP)
 
-    def limits(self, at: ExpertStep) -> EpisodeLimits:
-        """What is left of an episode after the candidate."""
-        steps = step_limit(self._context.world, at.trajectory) - at.t - 1
-        return EpisodeLimits(steps, self._settings.agent.max_invalid)
+    def limit(self, at: ExpertStep) -> int:
+        """How many steps are left of an episode after the candidate."""
+        return step_limit(self._context.world, at.trajectory) - at.t - 1
 
 
 def _record(branch: Branch, steps: list[Step], reward: float, end: End, tokens: int) -> Rollout:

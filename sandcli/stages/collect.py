@@ -13,14 +13,17 @@ from functools import cached_property
 from itertools import islice
 from pathlib import Path
 
+from sandcli.agent.preamble import most_common, written
 from sandcli.core.context import Context
 from sandcli.core.manifest import Identity
+from sandcli.core.run import PREAMBLE
 from sandcli.core.stage import Metrics, Skipped, Stage, State, Unit
 from sandcli.engines.base import Model
 from sandcli.errors import UsageError
 from sandcli.importers.replays import differences
 from sandcli.importers.rows import locate_data, read_rows
 from sandcli.models import fingerprint
+from sandcli.progress import notice
 from sandcli.records import Trajectory
 from sandcli.stages.demonstrations import Demonstrator
 from sandcli.stages.inputs import must_hold_trajectories
@@ -150,6 +153,15 @@ class CollectStage(Stage[Wanted, Trajectory]):
         if isinstance(made, Skipped) or not self._writes_thoughts:
             return made
         return await demonstrator.with_thoughts(self.engine, made, self.settings.collect.max_tokens)
+
+    def derive(self, records: Iterable[Trajectory]) -> dict[str, Iterable[bytes]]:
+        """The preamble that most of the accepted rows begin with, if they have one."""
+        rows = (self._recorded.get(record.id, Wanted(None)).row for record in records)
+        common = most_common(row.preamble for row in rows if row is not None)
+        if not common.preamble:
+            return {}
+        notice(f'preamble of the data: {common}; agent.preamble = "data" uses it')
+        return {PREAMBLE: [written(common.preamble)]}
 
     def metrics(self, records: Iterable[Trajectory]) -> Metrics:
         """Steps, thoughts, rewards, and what differs from the recording. `UsageError` if there is no trajectory."""

@@ -1,22 +1,19 @@
 """`sand eval`: greedy episodes on held-out tasks. The agent writes its deliberation in the same pass as its action."""
 
-from collections.abc import AsyncIterator, Iterable
-from contextlib import asynccontextmanager
-from functools import cached_property
+from collections.abc import Iterable
 from pathlib import Path
 from statistics import fmean
 from typing import NamedTuple, cast, get_args
 
 from sandcli.agent.conversation import STOP, conversation
-from sandcli.agent.episode import EpisodeLimits, play
+from sandcli.agent.episode import play
 from sandcli.agent.form import TURN_OPENINGS
-from sandcli.core.context import model_fingerprint
-from sandcli.core.engine_holder import EngineHolder
-from sandcli.core.planner import open_units
-from sandcli.core.stage import Metrics, Stage, State, Unit
-from sandcli.engines.base import Engine, Model, Sampling
+from sandcli.core.stage import Metrics, State, Unit
+from sandcli.engines.base import Engine, Sampling
 from sandcli.errors import UsageError
 from sandcli.records import Deliberation, Episode, Task, agent_name
+from sandcli.stages.evaluated import ModelsStage
+from sandcli.stages.inputs import preamble_too_long
 
 
 class Trial(NamedTuple):
@@ -28,46 +25,23 @@ class Trial(NamedTuple):
     deliberation: Deliberation
 
 
-class EvalStage(Stage[Trial, Episode]):
+class EvalStage(ModelsStage[Trial, Episode]):
     """Units are (split, task, model). Models are compared unit by unit."""
 
     name = "eval"
-    tables = ("agent", "env", "eval", "engine")
-    prompts = ("instruction",)
-    plays = True
-    allow_extra = True
 
     def reads(self) -> tuple[Path, ...]:
         """Nothing but models."""
         return ()
 
-    def model(self) -> Model:
-        """The first model that is evaluated."""
-        return self._named(self.settings.eval.models[0])
-
-    @cached_property
-    def _evaluated(self) -> dict[str, Model]:
-        """The models by name; finding one hashes its folder."""
-        return {name: self._named(name) for name in self.settings.eval.models}
-
-    def _named(self, model: str) -> Model:
-        match model:
-            case "model":
-                return self.context.scripted or self.context.made_by("train")
-            case "sft":
-                return self.context.scripted or self.context.made_by("sft")
-            case "base":
-                return self.context.base()
-        return self.context.scripted or self.context.model(model)
-
     def input_hashes(self) -> dict[str, str]:
         """The evaluated models: if one was trained again, its episodes are stale."""
-        return {name: model_fingerprint(model.folder) for name, model in self._evaluated.items()}
+        return self.model_hashes()
 
     def units(self) -> list[Unit[Trial]]:
         """The first tasks of every split, once for each model; `--limit` counts the tasks of a split."""
         prints = self.input_hashes()
-        tasks = {split: self.context.world.tasks(split)[: self.limit] for split in self.settings.eval.splits}
+        tasks = {split: self.tasks(split) for split in self.settings.eval.splits}
         return [
             Unit((split, *task.key, agent_name(model, mode)), Trial(split, task, model, mode), (prints[model],))
             for model in self.settings.eval.models
@@ -91,18 +65,9 @@ class EvalStage(Stage[Trial, Episode]):
                 "name other splits in eval.splits, or other tasks in env.tasks",
             )
 
-    @asynccontextmanager
-    async def opened(self) -> AsyncIterator[None]:
-        """Start the environments; models are loaded one after the other, beginning with the first that has work."""
-        recorded = self.artifact.recorded()
-        unit = next(open_units(self, recorded), None) if recorded is not None else None
-        first = self._evaluated[unit.payload.model] if unit else self.model()
-        async with EngineHolder(self.context, first) as self._engines, self.context.pool() as self.pool:
-            yield
-
     async def step(self, unit: Unit[Trial], earlier: Episode | None) -> Episode:
         """Play one episode at temperature 0."""
-        async with self._engines.for_model(self._evaluated[unit.payload.model]) as engine:
+        async with self.engines.for_model(self.evaluated[unit.payload.model]) as engine:
             return await self._episode(engine, unit.payload)
 
     async def _episode(self, engine: Engine, trial: Trial) -> Episode:
@@ -110,11 +75,13 @@ class EvalStage(Stage[Trial, Episode]):
         session = await self.pool.restore(trial.task)
         try:
             sampling = Sampling(max_tokens=settings.max_tokens, stop=STOP)
-            limits = EpisodeLimits(world.step_limit(trial.task), settings.max_invalid)
-            history = conversation(world.system, session.reset.instruction, [])
-            played = await play(engine, session, history, lambda _: sampling, limits, TURN_OPENINGS[trial.deliberation])
+            history = conversation(self.context.preamble, session.reset.instruction, [])
+            limit, opening = world.step_limit(trial.task), TURN_OPENINGS[trial.deliberation]
+            played = await play(engine, session, history, lambda _: sampling, limit, settings, opening)
         finally:
             await session.close()
+        if played.end == "context" and not played.steps:
+            raise preamble_too_long(f"{trial.task}, for the model {trial.model},")
         return Episode(
             split=trial.split,
             task=trial.task,
@@ -130,11 +97,14 @@ class EvalStage(Stage[Trial, Episode]):
         )
 
     def metrics(self, records: Iterable[Episode]) -> Metrics:
-        """The average reward of every model and split."""
-        rewards: dict[str, list[float]] = {}
+        """The average reward of every agent and split, and its success rates by both definitions that papers use."""
+        found: dict[str, list[float]] = {}
         tokens = 0
         for episode in records:
-            agent = agent_name(episode.model, episode.deliberation)
-            rewards.setdefault(f"reward {agent} {episode.split}", []).append(episode.reward)
+            of = f"{agent_name(episode.model, episode.deliberation)} {episode.split}"
+            successes = {"reward 1": episode.success, "episode done": episode.end == "done"}
+            figures = {"reward": episode.reward, **{f"success ({name})": own for name, own in successes.items()}}
+            for name, value in figures.items():
+                found.setdefault(f"{name} {of}", []).append(value)
             tokens += episode.tokens
-        return Metrics(figures={name: round(fmean(found), 4) for name, found in rewards.items()}, tokens=tokens)
+        return Metrics(figures={name: round(fmean(values), 4) for name, values in found.items()}, tokens=tokens)

@@ -51,6 +51,14 @@ def replacements(run: Run, rule: Rule) -> Mapping[str, Rollout]:
     return switches({trajectory.id: trajectory for trajectory in run.trajectories()}, run.rollouts(), rule)
 
 
+def preamble_too_long(where: str) -> UsageError:
+    """The error for a conversation that does not even fit before the agent's first turn."""
+    return UsageError(
+        f"the preamble and the task of {where} leave no room for a turn of agent.max_tokens in the model's context",
+        "use a shorter preamble (agent.preamble) or a model with more context, or lower agent.max_tokens",
+    )
+
+
 def _refuse_unlike(run: Run, trajectory: Trajectory, t: int, action: str, stage: StageName) -> None:
     if t < len(trajectory.steps) and normalise(trajectory.steps[t].action) == normalise(action):
         return

@@ -21,7 +21,7 @@ class RolloutStage(Stage[Branch, Rollout]):
 
     name = "rollout"
     tables = ("run", "rollout", "agent", "env", "engine")
-    prompts = ("instruction",)
+    prompts = ("preamble",)
     plays = True
 
     def reads(self) -> tuple[Path, ...]:

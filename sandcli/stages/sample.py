@@ -14,7 +14,7 @@ from sandcli.engines.base import Model, Sampling
 from sandcli.errors import ContextOverflow
 from sandcli.method.inconsistency import ExpertStep, sample_record
 from sandcli.records import Draw, Sample
-from sandcli.stages.inputs import COLLECT_MORE, must_hold_trajectories
+from sandcli.stages.inputs import COLLECT_MORE, must_hold_trajectories, preamble_too_long
 
 
 class SampleStage(Stage[ExpertStep, Sample]):
@@ -22,7 +22,7 @@ class SampleStage(Stage[ExpertStep, Sample]):
 
     name = "sample"
     tables = ("run", "sample", "agent", "engine")
-    prompts = ("instruction",)
+    prompts = ("preamble",)
 
     def reads(self) -> tuple[Path, ...]:
         """D_exp."""
@@ -52,14 +52,16 @@ class SampleStage(Stage[ExpertStep, Sample]):
         at, n = unit.payload, self.settings.sample.n
         before = earlier.samples if earlier else []
         drawn = earlier.drawn if earlier else 0
-        history = conversation(self.context.world.system, at.trajectory.instruction, at.prefix)
+        history = conversation(self.context.preamble, at.trajectory.instruction, at.prefix)
         seed = self.seed("sample", *unit.key) + drawn
         sampling = Sampling(n - drawn, self.settings.sample.temperature, self.settings.agent.max_tokens, seed, STOP)
         try:
             completions = await self.engine.generate(history, sampling)
         except ContextOverflow:
+            if at.t == 0:
+                raise preamble_too_long(at.trajectory.id) from None
             return sample_record(at, [], drawn=0)
-        turns = [(parse(completion.text), completion.tokens) for completion in completions]
+        turns = [(parse(completion.text, self.settings.agent), completion.tokens) for completion in completions]
         draws = [Draw(thought=turn.thought, action=turn.action, tokens=tokens) for turn, tokens in turns if turn]
         return sample_record(at, [*before, *draws], drawn=n)
 

@@ -34,7 +34,7 @@ class Trained(NamedTuple):
 class TrainingStage(Stage[Path, Trained]):
     """One unit: a model is fine-tuned on a file of trajectories."""
 
-    prompts = ("instruction",)
+    prompts = ("preamble",)
     own_progress = True
     _group: ProcessGroup
 
@@ -110,9 +110,9 @@ class TrainingStage(Stage[Path, Trained]):
         return Trained(result)
 
     def _job(self) -> TrainingJob:
-        system, compute, seed = self.context.world.system, self.context.settings.trainer, self.settings.run.seed
+        preamble, compute, seed = self.context.preamble, self.context.settings.trainer, self.settings.run.seed
         folders, start = (self.artifact.journal, self.artifact.log), self.start()
-        config = TrainingConfig(start.folder, system, self.aims, compute, seed, *folders, start.trust_code)
+        config = TrainingConfig(start.folder, preamble, self.aims, compute, seed, *folders, start.trust_code)
         return TrainingJob(self.name, config, self.data(), self.limit)
 
     def _fit(self, job: TrainingJob) -> TrainingResult:

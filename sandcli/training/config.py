@@ -1,23 +1,24 @@
 """The configuration of a training job, the hooks through which it reports to its caller, and its result."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import msgspec
 
+from sandcli.messages import Message
 from sandcli.settings import ComputeSettings, TrainingSettings
 
 
 class TrainingConfig(NamedTuple):
-    """What to train: the model in `start`, with `system` at the head of every conversation.
+    """What to train: the model in `start`, with `preamble` at the head of every conversation.
 
     `aims` says what to learn, `compute` how to compute it. Checkpoints and the result go into the folder `work`.
     A batch is counted in trajectories. `trust_code`: code that comes with the model may be run.
     """
 
     start: Path
-    system: str
+    preamble: Sequence[Message]
     aims: TrainingSettings
     compute: ComputeSettings
     seed: int

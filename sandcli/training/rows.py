@@ -34,8 +34,8 @@ class Prepared(NamedTuple):
     too_long: dict[str, str]
 
 
-def tokenise(tokenizer: Any, messages: Sequence[Message]) -> TrainingRow:
-    """A conversation with loss on the assistant's turns, end tokens included.
+def tokenise(tokenizer: Any, messages: Sequence[Message], preamble: int = 0) -> TrainingRow:
+    """A conversation with loss on the assistant's turns, end tokens included, but not on its first `preamble` messages.
 
     Raises `UsageError` if the template rewrites earlier turns, or if the tokens of a turn depend on what follows: at
     inference the policy would never see the context that it was trained on.
@@ -44,7 +44,7 @@ def tokenise(tokenizer: Any, messages: Sequence[Message]) -> TrainingRow:
     labels: list[int] = []
     done = ""
     for number, message in enumerate(messages):
-        if message.role != "assistant":
+        if message.role != "assistant" or number < preamble:
             continue
         opened = render(tokenizer, messages[:number], answer=True)
         closed = render(tokenizer, messages[: number + 1], answer=False)
@@ -63,12 +63,14 @@ def tokenise(tokenizer: Any, messages: Sequence[Message]) -> TrainingRow:
     return TrainingRow(ids, labels)
 
 
-def prepare(tokenizer: Any, system: str, trajectories: Sequence[Trajectory], limit: int, too_long: str) -> Prepared:
+def prepare(
+    tokenizer: Any, preamble: Sequence[Message], trajectories: Sequence[Trajectory], limit: int, too_long: str
+) -> Prepared:
     """All rows. A trajectory of more than `limit` tokens is dropped, or loses whole steps from its end."""
     rows: list[TrainingRow] = []
     report: dict[str, str] = {}
     for trajectory in trajectories:
-        row = tokenise(tokenizer, training_messages(system, trajectory))
+        row = training_row(tokenizer, preamble, trajectory)
         tokens, ends = len(row.input_ids), _ends(row)
         if 0 < tokens <= limit:
             rows.append(row)
@@ -87,9 +89,14 @@ def _ends(row: TrainingRow) -> list[int]:
     return [n for n, (label, next_) in enumerate(zip(row.labels, after, strict=True), 1) if next_ == IGNORED != label]
 
 
-def training_messages(system: str, trajectory: Trajectory) -> list[Message]:
+def training_row(tokenizer: Any, preamble: Sequence[Message], trajectory: Trajectory) -> TrainingRow:
+    """A trajectory as it is trained on. Raises what `tokenise` does."""
+    return tokenise(tokenizer, training_messages(preamble, trajectory), len(preamble))
+
+
+def training_messages(preamble: Sequence[Message], trajectory: Trajectory) -> list[Message]:
     """The conversation to train on. It ends with the agent's last turn."""
-    return conversation(system, trajectory.instruction, trajectory.steps)[:-1]
+    return conversation(preamble, trajectory.instruction, trajectory.steps)[:-1]
 
 
 def refuse_endless(tokenizer: Any, row: TrainingRow, folder: Path) -> None:

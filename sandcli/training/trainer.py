@@ -33,7 +33,11 @@ def fit(config: TrainingConfig, trajectories: Sequence[Trajectory], hooks: Hooks
     plan = plan_training(config, trajectories)
     hooks.sized(plan.size)
     if not plan.rows:
-        raise UsageError("there is no trajectory to train on", "collect more, or raise max_length")
+        why = next((f"; {name}: {why}" for name, why in plan.size.too_long.items()), "")
+        raise UsageError(
+            f"there is no trajectory to train on{why}",
+            "collect more, raise max_length, or use a shorter preamble (agent.preamble)",
+        )
     refuse_endless(plan.tokenizer, plan.rows[0], config.start)
     with explained(config.work):
         trainer = _trainer(config, plan, hooks)

@@ -7,8 +7,7 @@ from typing import Any, cast
 
 import pytest
 
-from sandcli.agent.conversation import INVALID_TURN
-from sandcli.agent.episode import EpisodeLimits, Played, play
+from sandcli.agent.episode import Played, play
 from sandcli.engines.base import Completion, Sampling
 from sandcli.engines.scripted import ScriptedEngine
 from sandcli.envs.base import Outcome
@@ -16,6 +15,7 @@ from sandcli.envs.pool import Session
 from sandcli.errors import ContextOverflow, MachineryError
 from sandcli.messages import Message
 from sandcli.records import Step
+from sandcli.settings import AgentSettings
 from tests.helpers import POLICY, Rules, lines, make_run, perform, rules, write_rules
 
 HISTORY = [Message("system", "rules"), Message("user", "the task")]
@@ -51,10 +51,15 @@ class Hall:
         return Outcome(f"You {action}.", self.score, action == "win", action != "fly")
 
 
-def played(*texts: str | Exception, steps: int = 9, invalid: int = 3) -> tuple[Played, Parrot, Hall]:
+LIMITED = AgentSettings(max_invalid=3)
+
+
+def played(
+    *texts: str | Exception, steps: int = 9, settings: AgentSettings = LIMITED, opening: str = ""
+) -> tuple[Played, Parrot, Hall]:
     engine, hall = Parrot(*texts), Hall()
-    limits = EpisodeLimits(steps, invalid)
-    done = play(cast(Any, engine), cast(Session, hall), HISTORY, lambda turn: Sampling(seed=turn), limits)
+    session = cast(Session, hall)
+    done = play(cast(Any, engine), session, HISTORY, lambda turn: Sampling(seed=turn), steps, settings, opening)
     return asyncio.run(done), engine, hall
 
 
@@ -92,11 +97,43 @@ def test_invalid_actions_in_a_row_end_an_episode() -> None:
     assert hall.actions == ["fly", "fly", "look", "fly", "fly"]
 
 
+FLY, MUMBLE, LOOK = "Action: fly", "Hm?", "Action: look"
+
+
+@pytest.mark.parametrize(
+    ("settings", "texts", "taken"),
+    [
+        (AgentSettings(max_invalid=0), [FLY, MUMBLE] * 4, None),
+        (AgentSettings(max_invalid=1), [LOOK, MUMBLE, LOOK], 2),
+        (AgentSettings(max_invalid=2, invalid="action"), [FLY, MUMBLE, FLY, LOOK], 3),  # neither counts nor resets
+        (AgentSettings(max_invalid=2, invalid="action"), [FLY, LOOK, FLY, MUMBLE, MUMBLE], None),
+        (AgentSettings(max_invalid=2, invalid="turn"), [FLY, FLY, MUMBLE, FLY, MUMBLE, LOOK], 5),
+        (AgentSettings(max_invalid=2, invalid="turn"), [FLY, FLY, MUMBLE, LOOK, MUMBLE], None),
+        (AgentSettings(max_invalid=2, invalid="any"), [FLY, MUMBLE, LOOK], 2),
+    ],
+)
+def test_setting_says_which_invalid_turns_end_an_episode(
+    settings: AgentSettings, texts: list[str], taken: int | None
+) -> None:
+    found, _, _ = played(*texts, steps=len(texts), settings=settings)
+    assert (found.end, len(found.steps)) == (("invalid_actions", taken) if taken else ("max_steps", len(texts)))
+
+
+def test_settings_of_a_turn_decide_how_it_is_read_and_what_an_invalid_one_is_told() -> None:
+    inline = AgentSettings(inline=True, invalid_message="Again, please.")
+    found, _, hall = played("Thought: Now. Action: look", "Hm?", "Action: win", settings=inline)
+    assert [step.thought for step in found.steps] == ["Now.", "Hm?", ""] and hall.actions == ["look", "win"]
+    assert found.steps[1].observation == "Again, please."
+    found, _, hall = played("Thought: Now. Action: look", "Action: win")
+    assert hall.actions == ["win"]
+
+
 def test_turn_without_an_action_costs_a_step_and_does_not_touch_the_world() -> None:
     found, engine, hall = played(" Hm? ", "Action: win")
-    assert found.steps[0] == Step(thought="Hm?", action="", observation=INVALID_TURN, score=0.25)
+    assert found.steps[0] == Step(thought="Hm?", action="", observation=AgentSettings().invalid_message, score=0.25)
     assert hall.actions == ["win"]
-    assert engine.prompts[1][2:] == [Message("assistant", "Hm?"), Message("user", f"Observation: {INVALID_TURN}")]
+    said = Message("user", "Observation: Invalid format. Answer with 'Action:' and one action.")
+    assert engine.prompts[1][2:] == [Message("assistant", "Hm?"), said]
 
 
 def test_full_context_ends_an_episode_without_a_failure() -> None:
@@ -185,9 +222,7 @@ def test_reward_of_an_episode_is_its_best_score(tmp_path: Path) -> None:
 
 
 def test_every_turn_begins_with_the_opening() -> None:
-    engine, hall = Parrot(" look", " win"), Hall()
-    limits = EpisodeLimits(9, 3)
-    done = play(cast(Any, engine), cast(Session, hall), HISTORY, lambda turn: Sampling(seed=turn), limits, "Action:")
-    assert [step.action for step in asyncio.run(done).steps] == ["look", "win"]
+    found, engine, _ = played(" look", " win", opening="Action:")
+    assert [step.action for step in found.steps] == ["look", "win"]
     assert [prompt[-1] for prompt in engine.prompts] == [Message("assistant", "Action:")] * 2
     assert engine.prompts[1][2:4] == [Message("assistant", "Action: look"), Message("user", "Observation: You look.")]

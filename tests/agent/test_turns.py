@@ -1,11 +1,15 @@
 """Turns as text: how they are read and written, and which actions count as equal."""
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from sandcli.agent.turns import Turn, has_action_line, normalise, parse, render
-from tests.agent.texts import ACTIONS, THOUGHTS
+from sandcli.settings import AgentSettings
+from tests.agent.texts import ACTIONS, FORMS, THOUGHTS
+
+INLINE_OR_NOT = Turn("a Action: go", "stay"), Turn("a", "go")
 
 
 @pytest.mark.parametrize(
@@ -28,6 +32,39 @@ from tests.agent.texts import ACTIONS, THOUGHTS
 )
 def test_parse_reads_thought_and_action(text: str, turn: Turn | None) -> None:
     assert parse(text) == turn
+
+
+@pytest.mark.parametrize(
+    ("text", "strict", "inline", "preface", "both"),
+    [
+        ("Thought: a\nAction: go", *[Turn("a", "go")] * 4),
+        ("Action: go", *[Turn("", "go")] * 4),
+        ("Thought: a Action: go", None, Turn("a", "go"), None, Turn("a", "go")),
+        ("Thought: a\nAction:\n\n go \n", None, Turn("a", "go"), None, Turn("a", "go")),
+        ("Thought: a Action: go\nAction: stay", Turn("a Action: go", "stay"), Turn("a", "go"), *INLINE_OR_NOT),
+        ("Sure.\nThought: a\nAction: go", None, None, *[Turn("a", "go")] * 2),
+        ("I see.\nAction: go", None, None, *[Turn("I see.", "go")] * 2),
+        ("Sure. Thought: a Action: go", None, None, None, Turn("a", "go")),
+        ("Thought: a", *[None] * 4),
+        ("Thought: a Action: .", *[None] * 4),
+        ("go", *[None] * 4),
+    ],
+)
+def test_parse_reads_the_forms_that_are_set(
+    text: str, strict: Turn | None, inline: Turn | None, preface: Turn | None, both: Turn | None
+) -> None:
+    assert parse(text) == strict
+    assert parse(text, AgentSettings(inline=True)) == inline
+    assert parse(text, AgentSettings(preface=True)) == preface
+    assert parse(text, AgentSettings(inline=True, preface=True)) == both
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_parse_refuses_a_turn_without_a_thought_if_one_is_required(form: AgentSettings) -> None:
+    required = msgspec.structs.replace(form, thought="required")
+    for text in ("Action: go", "Thought:\nAction: go"):
+        assert parse(text, form) == Turn("", "go") and parse(text, required) is None
+    assert parse("Thought: a\nAction: go", required) == Turn("a", "go")
 
 
 @given(THOUGHTS, ACTIONS)

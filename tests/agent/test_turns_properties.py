@@ -4,8 +4,11 @@ import time
 
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from sandcli.agent.turns import Turn, has_action_line, normalise, parse, render
+from sandcli.settings import AgentSettings
+from tests.agent.texts import FORMS
 
 PIECES = st.lists(st.sampled_from([*" \t\n\r.!?\"'`a:", "Thought:", "Action:"]), min_size=1, max_size=4).map("".join)
 TEXTS = st.lists(
@@ -15,22 +18,29 @@ NOISE = 0.2
 """Possible error of a short measurement, in seconds of CPU time."""
 
 
-@given(TEXTS.map("".join))
-def test_turn_holds_only_what_the_text_holds(text: str) -> None:
-    turn = parse(text)
+@given(TEXTS.map("".join), st.sampled_from(FORMS))
+def test_turn_holds_only_what_the_text_holds(text: str, form: AgentSettings) -> None:
+    turn = parse(text, form)
     if turn is None:
         return
     assert turn.thought in text and turn.action in text
     assert normalise(turn.action) and "\n" not in turn.action
     assert not has_action_line(turn.thought)
-    assert parse(render(*turn)) == turn
+    assert parse(render(*turn), form) == turn
 
 
-@given(TEXTS.map("".join), TEXTS.map("".join))
-def test_what_follows_the_action_line_changes_nothing(text: str, more: str) -> None:
-    turn = parse(text)
+@given(TEXTS.map("".join), TEXTS.map("".join), st.sampled_from(FORMS))
+def test_what_follows_the_action_line_changes_nothing(text: str, more: str, form: AgentSettings) -> None:
+    turn = parse(text, form)
     if turn is not None:
-        assert parse(f"{text}\n{more}") == turn
+        assert parse(f"{text}\n{more}", form) == turn
+
+
+@given(TEXTS.map("".join), st.sampled_from(FORMS))
+def test_preface_makes_no_other_turn_of_what_can_be_read_without(text: str, form: AgentSettings) -> None:
+    turn = parse(text, replace(form, preface=False))
+    if turn is not None:
+        assert parse(text, replace(form, preface=True)) == turn
 
 
 @given(st.lists(st.text(), max_size=3))

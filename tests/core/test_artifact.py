@@ -138,7 +138,7 @@ def test_manifest_is_read_back(tmp_path: Path) -> None:
     run = empty_run(tmp_path)
     made = manifest(n="3")
     made.counts, made.left_out, made.loss = {"units": 2}, {"a": "why"}, [(1, 0.5)]
-    run.artifact("sample").begin(made.identity)
+    run.artifact("sample").begin(made)
     part = run.artifact("sample").manifest(part=True)
     assert part is not None
     assert part.identity == made.identity
@@ -294,7 +294,7 @@ def test_folder_and_its_checkpoints_are_put_back(tmp_path: Path) -> None:
     made.write_manifest(manifest())
     before = contents(tmp_path)
     moved = made.set_aside()
-    made.begin(manifest(n="3").identity, forced=True)
+    made.begin(manifest(n="3"))
     made.open_journal(resume=False)
     made.put_back(moved)
     assert contents(tmp_path) == before

@@ -52,7 +52,7 @@ def test_changed_instruction_makes_a_stage_stale(
 ) -> None:
     monkeypatch.setattr(ToyWorld, "system", "You live elsewhere.")
     (reason,) = state(stage, finished, limit=LIMIT).reasons
-    assert reason.startswith("prompt.instruction: was ")
+    assert reason.startswith("prompt.preamble: was ")
 
 
 def test_changed_policy_makes_a_stage_stale(run: Path) -> None:

@@ -15,6 +15,8 @@ from sandcli.messages import Message
 from sandcli.training.rows import tokenise, training_messages
 from tests.families import QWEN, publish, step, trained_spans, trajectory
 
+PREAMBLE = [Message("system", "You act.")]
+
 EMPTY = "<think>\n\n</think>\n\n"
 STEPS = [step("I look.", "look", "A hall."), step("", "go to kitchen", "You are there."), step("Hm?", "", "No.")]
 
@@ -29,9 +31,7 @@ def tokenizer(folder: Path, template: str) -> Any:
 
 
 def test_qwen3_is_asked_not_to_think_and_every_turn_begins_the_same_way(tmp_path: Path) -> None:
-    text = render(
-        tokenizer(tmp_path, published("qwen3")), conversation("You act.", "Bring it.", STEPS[:2]), answer=True
-    )
+    text = render(tokenizer(tmp_path, published("qwen3")), conversation(PREAMBLE, "Bring it.", STEPS[:2]), answer=True)
     turns = text.split("<|im_start|>assistant\n")[1:]
     assert [turn.split("<|im_end|>")[0] for turn in turns] == [
         f"{EMPTY}Thought: I look.\nAction: look",
@@ -43,14 +43,14 @@ def test_qwen3_is_asked_not_to_think_and_every_turn_begins_the_same_way(tmp_path
 @pytest.mark.parametrize("name", ["qwen3", "qwen3_5_think", "qwen3_5_nothink", "qwen3_6", "qwen3_8", "nemotron_3_nano"])
 def test_thinking_models_read_at_inference_what_they_were_trained_on(tmp_path: Path, name: str) -> None:
     loaded = tokenizer(tmp_path, published(name))
-    row = tokenise(loaded, training_messages("You act.", trajectory(STEPS)))
+    row = tokenise(loaded, training_messages(PREAMBLE, trajectory(STEPS)))
     assert [loaded.decode(span) for span in trained_spans(row)] == [
         "Thought: I look.\nAction: look<|im_end|>",
         "Action: go to kitchen<|im_end|>",
         "Hm?<|im_end|>",
     ]
     for number in range(3):
-        prompt = prompt_ids(loaded, conversation("You act.", "Bring the lamp.", STEPS[:number]))
+        prompt = prompt_ids(loaded, conversation(PREAMBLE, "Bring the lamp.", STEPS[:number]))
         assert row.input_ids[: len(prompt)] == prompt
 
 
@@ -75,7 +75,7 @@ def test_template_that_changes_earlier_turns_is_refused_by_every_stage_that_load
 def test_templates_without_a_switch_are_left_as_they_are(tmp_path: Path) -> None:
     loaded = tokenizer(tmp_path, QWEN.template)
     refuse_template(loaded)
-    assert "think" not in render(loaded, conversation("You act.", "Bring it.", STEPS), answer=True)
+    assert "think" not in render(loaded, conversation(PREAMBLE, "Bring it.", STEPS), answer=True)
 
 
 @pytest.mark.parametrize(

@@ -8,22 +8,23 @@ from typing import Any
 
 import pytest
 
-from sandcli.agent.conversation import INVALID_TURN, conversation
+from sandcli.agent.conversation import conversation
 from sandcli.engines.configs import stop_ids
 from sandcli.engines.templates import render
 from sandcli.engines.tokens import encode, load_tokenizer, prompt_ids
 from sandcli.errors import UsageError
 from sandcli.messages import Message
-from sandcli.settings import ComputeSettings, TrainingSettings
+from sandcli.settings import AgentSettings, ComputeSettings, TrainingSettings
 from sandcli.training.config import TrainingConfig
-from sandcli.training.rows import IGNORED, tokenise, training_messages
+from sandcli.training.rows import IGNORED, tokenise, training_messages, training_row
 from tests.families import HOOKS, LLAMA, QWEN, SMOLLM2, Family, every_family, publish, step, trained_spans, trajectory
 
+PREAMBLE = [Message("system", "You act.")]
 AIMS = TrainingSettings(learning_rate=1e-3, epochs=1, batch_size=1)
 
 SHORT = [
     step("I look.", "look", "A hall.\n"),
-    step("Hm?", "", INVALID_TURN),
+    step("Hm?", "", AgentSettings().invalid_message),
     step("", "go to kitchen", "\tYou are there."),
 ]
 
@@ -58,7 +59,7 @@ LAST = {
 def test_the_text_of_a_conversation(family: Family, tokenizers: dict[str, Any]) -> None:
     tokenizer = tokenizers[family.name]
     expected = LLAMA_TEXT if family is LLAMA else CHATML_TEXT
-    messages = conversation("You act.", "Bring the lamp.", SHORT)
+    messages = conversation(PREAMBLE, "Bring the lamp.", SHORT)
     assert render(tokenizer, messages[:-1], answer=False) == expected
     assert render(tokenizer, messages, answer=True) == expected + LAST[family.end]
 
@@ -95,7 +96,7 @@ def test_the_families_templates_equal_the_published_ones(family: Family, tokeniz
     tokenizer = tokenizers[family.name]
     assert family.published is not None
     published = (resources.files("trl") / "chat_templates" / family.published).read_text()
-    messages = conversation(" You act.\n", " Bring the lamp. ", SHORT)
+    messages = conversation([Message("system", " You act.\n")], " Bring the lamp. ", SHORT)
     for part in (messages, messages[1:], messages[:-1]):
         ours = [render(tokenizer, part, answer) for answer in (False, True)]
         tokenizer.chat_template = published
@@ -106,7 +107,7 @@ def test_the_families_templates_equal_the_published_ones(family: Family, tokeniz
 
 @pytest.mark.real
 def test_the_embedded_models_template_is_its_familys(smollm: Path, tokenizers: dict[str, Any]) -> None:
-    messages = conversation("You act.", " Bring the lamp. ", SHORT)
+    messages = conversation(PREAMBLE, " Bring the lamp. ", SHORT)
     for part in (messages, messages[1:], messages[:-1]):
         for answer in (False, True):
             ours = render(tokenizers[SMOLLM2.name], part, answer)
@@ -118,7 +119,7 @@ def test_the_loss_falls_on_the_agents_turns_and_their_end_token_only(
     family: Family, tokenizers: dict[str, Any]
 ) -> None:
     tokenizer = tokenizers[family.name]
-    messages = training_messages("You act.", trajectory(SHORT))
+    messages = training_messages(PREAMBLE, trajectory(SHORT))
     row = tokenise(tokenizer, messages)
     assert [tokenizer.decode(span) for span in trained_spans(row)] == [
         f"Thought: I look.\nAction: look{family.end}",
@@ -133,8 +134,8 @@ def test_llamas_begin_token_occurs_once(tokenizers: dict[str, Any]) -> None:
     tokenizer = tokenizers[LLAMA.name]
     begin = tokenizer.bos_token_id
     assert tokenizer("Hm?")["input_ids"][0] == begin  # what would put a second one there
-    ids = prompt_ids(tokenizer, conversation("You act.", "Bring the lamp.", SHORT))
-    row = tokenise(tokenizer, training_messages("You act.", trajectory(SHORT)))
+    ids = prompt_ids(tokenizer, conversation(PREAMBLE, "Bring the lamp.", SHORT))
+    row = tokenise(tokenizer, training_messages(PREAMBLE, trajectory(SHORT)))
     assert ids[0] == row.input_ids[0] == begin
     assert ids.count(begin) == row.input_ids.count(begin) == 1
 
@@ -145,7 +146,7 @@ def test_the_end_token_that_is_trained_on_ends_a_turn_at_inference(
 ) -> None:
     tokenizer = tokenizers[family.name]
     stops = stop_ids(families[family.name], tokenizer)
-    assert tokenise(tokenizer, training_messages("You act.", trajectory(SHORT))).labels[-1] in stops
+    assert tokenise(tokenizer, training_messages(PREAMBLE, trajectory(SHORT))).labels[-1] in stops
     assert stops == set(tokenizer.convert_tokens_to_ids(list(family.stops)))
 
 
@@ -179,6 +180,14 @@ def test_a_template_that_refuses_a_system_message_is_refused(tmp_path: Path) -> 
     assert "accepts a system message" in raised.value.fix
 
 
+def test_a_preamble_that_the_template_refuses_is_refused(tmp_path: Path) -> None:
+    refusal = "{% if messages[0].content == 'Hi.' %}{{ raise_exception('Be formal') }}{% endif %}"
+    tokenizer = load_tokenizer(spoiled(tmp_path, refusal + CHATML + OPEN))
+    with pytest.raises(UsageError, match="refuses a conversation: Be formal") as raised:
+        training_row(tokenizer, [Message("user", "Hi."), Message("assistant", "OK")], trajectory(SHORT))
+    assert "change that (agent.preamble)" in raised.value.fix
+
+
 def test_a_template_that_is_broken_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="refuses a conversation: "):
         load_tokenizer(spoiled(tmp_path, CHATML + "{% if %}"))
@@ -195,7 +204,7 @@ def test_a_template_that_drops_earlier_thoughts_is_refused(tmp_path: Path, conte
     folder = spoiled(tmp_path, CHATML.replace("{{ m.content }}", content) + OPEN)
     steps = [step("<think>Hm.</think>I look.", "look", "A hall."), step("", "look", "A hall.")]
     with pytest.raises(UsageError, match="rewrites earlier turns"):
-        tokenise(load_tokenizer(folder), training_messages("You act.", trajectory(steps)))
+        tokenise(load_tokenizer(folder), training_messages(PREAMBLE, trajectory(steps)))
 
 
 def test_a_template_without_clear_borders_between_turns_is_refused(tmp_path: Path) -> None:
@@ -218,7 +227,7 @@ def test_a_model_that_would_not_stop_where_its_turns_end_is_not_trained(
     (folder / "config.json").write_text('{"model_type": "llama", "max_position_embeddings": 2048}')
     config = json.loads((folder / "tokenizer_config.json").read_text())
     (folder / "tokenizer_config.json").write_text(json.dumps(config | {"eos_token": end}))
-    spec = TrainingConfig(folder, "You act.", AIMS, ComputeSettings(), 0, tmp_path / "work", tmp_path / "log.jsonl")
+    spec = TrainingConfig(folder, PREAMBLE, AIMS, ComputeSettings(), 0, tmp_path / "work", tmp_path / "log.jsonl")
     what = f"ends a turn with '<|im_end|>', and the model stops at {known}"
     with pytest.raises(UsageError, match=re.escape(what)) as raised:  # there are no weights to be loaded, either
         fit(spec, [trajectory(SHORT)], HOOKS)

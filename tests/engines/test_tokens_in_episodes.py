@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from tokenizers import AddedToken
 
 from sandcli.agent.conversation import conversation
-from sandcli.agent.episode import EpisodeLimits, play, take
+from sandcli.agent.episode import play, take
 from sandcli.agent.turns import parse
 from sandcli.engines import tokens
 from sandcli.engines.base import Completion, Sampling
@@ -22,9 +22,12 @@ from sandcli.envs.base import Outcome
 from sandcli.envs.pool import Session
 from sandcli.messages import Message
 from sandcli.records import Step, Task
+from sandcli.settings import AgentSettings
 from sandcli.training.rows import IGNORED, TrainingRow, tokenise, training_messages
 from tests.families import Family, every_family, step, trajectory
 from tests.toyworld import SYSTEM, ToyEpisode
+
+PREAMBLE = [Message("system", SYSTEM)]
 
 TURNS = [
     "Thought: I look.\nAction: look",
@@ -85,9 +88,10 @@ def test_an_episode_has_the_same_tokens_at_inference_and_in_training(
     tokenizer = tokenizers[family.name]
     engine, house = Told(tokenizer, TURNS), House(lambda text: around[0] + text + around[1])
     instruction = " Bring the lamp.\n"
-    begin = conversation(SYSTEM, instruction, [])
-    limits = EpisodeLimits(len(TURNS), len(TURNS))
-    played = asyncio.run(play(cast(Any, engine), cast(Session, house), begin, lambda turn: Sampling(), limits))
+    begin = conversation(PREAMBLE, instruction, [])
+    limit, settings = len(TURNS), AgentSettings(max_invalid=len(TURNS))
+    told = play(cast(Any, engine), cast(Session, house), begin, lambda turn: Sampling(), limit, settings)
+    played = asyncio.run(told)
     assert [(step.action, step.deliberated) for step in played.steps] == [
         ("look", False),
         ("go to kitchen", False),
@@ -99,10 +103,10 @@ def test_an_episode_has_the_same_tokens_at_inference_and_in_training(
         ("look", False),
         ("drop lamp", False),
     ]
-    row = tokenise(tokenizer, training_messages(SYSTEM, trajectory(played.steps, instruction)))
+    row = tokenise(tokenizer, training_messages(PREAMBLE, trajectory(played.steps, instruction)))
     read_as_trained(engine.prompts, row)
     for number, prompt in enumerate(engine.prompts):
-        assert prompt_ids(tokenizer, conversation(SYSTEM, instruction, played.steps[:number])) == prompt
+        assert prompt_ids(tokenizer, conversation(PREAMBLE, instruction, played.steps[:number])) == prompt
 
 
 class Saying:
@@ -118,7 +122,7 @@ class Saying:
 
 async def taken(said: Sequence[tuple[str, str]]) -> list[Step]:
     session = cast(Session, Saying([observation for _, observation in said]))
-    return [(await take(session, text))[0] for text, _ in said]
+    return [(await take(session, text, AgentSettings())).step for text, _ in said]
 
 
 @pytest.mark.slow
@@ -129,8 +133,8 @@ def test_any_turn_and_observation_is_read_as_in_training(
 ) -> None:
     steps = asyncio.run(taken(said))
     for tokenizer in tokenizers.values():
-        row = tokenise(tokenizer, training_messages(SYSTEM, trajectory(steps, instruction)))
-        prompts = [prompt_ids(tokenizer, conversation(SYSTEM, instruction, steps[:n])) for n in range(len(steps))]
+        row = tokenise(tokenizer, training_messages(PREAMBLE, trajectory(steps, instruction)))
+        prompts = [prompt_ids(tokenizer, conversation(PREAMBLE, instruction, steps[:n])) for n in range(len(steps))]
         read_as_trained(prompts, row)
 
 
@@ -138,15 +142,18 @@ def test_any_turn_and_observation_is_read_as_in_training(
 @given(st.lists(st.builds(step, TEXTS, TEXTS, TEXTS), min_size=1, max_size=6))
 def test_foreign_records_are_read_as_in_training(tokenizers: dict[str, Any], steps: list[Step]) -> None:
     for tokenizer in tokenizers.values():
-        row = tokenise(tokenizer, training_messages(SYSTEM, trajectory(steps)))
-        prompts = [prompt_ids(tokenizer, conversation(SYSTEM, "Bring the lamp.", steps[:n])) for n in range(len(steps))]
+        row = tokenise(tokenizer, training_messages(PREAMBLE, trajectory(steps)))
+        prompts = [
+            prompt_ids(tokenizer, conversation(PREAMBLE, "Bring the lamp.", steps[:n])) for n in range(len(steps))
+        ]
         read_as_trained(prompts, row)
 
 
 def test_every_family_reads_the_same_turn() -> None:
-    said = [message.content for message in conversation("s", "u", [step(" \nI look. ", " look\t", "A hall.")])]
+    steps = [step(" \nI look. ", " look\t", "A hall.")]
+    said = [message.content for message in conversation(PREAMBLE, "u", steps)]
     assert said[2] == "Thought: I look.\nAction: look" and parse(said[2]) == ("I look.", "look")
-    assert conversation("s", "u", [step("\n", "look", "")])[2].content == "Action: look"
+    assert conversation(PREAMBLE, "u", [step("\n", "look", "")])[2].content == "Action: look"
 
 
 @every_family
@@ -159,12 +166,14 @@ def test_training_uses_the_tokenizers_tokens_whichever_the_model_generated(
     spelled = [token for letter in "Action: look" for token in encode(tokenizer, letter)]
     assert spelled != usual and tokenizer.decode(spelled) == tokenizer.decode(usual)
     engine = Told(tokenizer, [tokenizer.decode(spelled), "Action: look"])
-    begin = conversation(SYSTEM, "Bring the lamp.", [])
+    begin = conversation(PREAMBLE, "Bring the lamp.", [])
     house = cast(Session, House(str))
-    played = asyncio.run(play(cast(Any, engine), house, begin, lambda turn: Sampling(), EpisodeLimits(2, 2)))
+    played = asyncio.run(
+        play(cast(Any, engine), house, begin, lambda turn: Sampling(), 2, AgentSettings(max_invalid=2))
+    )
     first, second = engine.prompts
     assert second[len(first) :][: len(usual)] == usual
-    read_as_trained(engine.prompts, tokenise(tokenizer, training_messages(SYSTEM, trajectory(played.steps))))
+    read_as_trained(engine.prompts, tokenise(tokenizer, training_messages(PREAMBLE, trajectory(played.steps))))
 
 
 MARKS = ("<|im_start|>", "<|im_end|>", "<|eot_id|>", "<|begin_of_text|>", "<|im_start", "|>", "<|im_end|><|im_end|>")
@@ -182,7 +191,7 @@ def test_prompts_that_share_a_history_have_the_tokens_of_the_whole_text(
     """Also if what was said contains special tokens, or parts of them."""
     for tokenizer in tokenizers.values():
         prompts = Prompts(tokenizer, 8192)
-        begin = [Message("system", SYSTEM), *history]
+        begin = [*PREAMBLE, *history]
         for messages in (begin, *([*begin, *branch] for branch in branches), begin):
             assert prompts.ids(messages) == prompt_ids(tokenizer, messages)
 
@@ -205,7 +214,7 @@ def test_a_history_is_tokenised_once(
 ) -> None:
     tokenizer = tokenizers[family.name]
     prompts = Prompts(tokenizer, 8192)
-    begin = conversation(SYSTEM, "Bring the lamp.", [step("I look.", "look", "A hall.")])
+    begin = conversation(PREAMBLE, "Bring the lamp.", [step("I look.", "look", "A hall.")])
     prompts.ids(begin)
     texts = record_texts(monkeypatch)
     for place in ("kitchen", "garden"):  # two branches of one history
@@ -242,7 +251,7 @@ def test_a_text_is_not_split_at_tokens_that_depend_on_what_surrounds_them(
 ) -> None:
     tokenizer = Stubborn(tokenizers["SmolLM2"], **{changed: True})
     whole = record_texts(monkeypatch)
-    messages = conversation(SYSTEM, "Bring the lamp.", [])
+    messages = conversation(PREAMBLE, "Bring the lamp.", [])
     assert Prompts(tokenizer, 8192).ids(messages) == prompt_ids(tokenizer, messages)
     assert len(set(whole)) == 1
 
@@ -252,5 +261,5 @@ def test_a_tokenizer_that_reads_a_text_otherwise_in_parts_gets_it_whole(
 ) -> None:
     tokenizer = tokenizers["SmolLM2"]
     monkeypatch.setattr(tokens, "encode", lambda tokenizer, text: [len(text), *encode(tokenizer, text)])
-    messages = conversation(SYSTEM, "Bring the lamp.", [])
+    messages = conversation(PREAMBLE, "Bring the lamp.", [])
     assert Prompts(tokenizer, 8192).ids(messages) == prompt_ids(tokenizer, messages)

@@ -8,6 +8,7 @@ from sandcli.agent.turns import Turn
 from sandcli.envs.scienceworld.world import ScienceWorld
 from sandcli.importers.conversations import RecordedTrajectory, UnusableRow, read_row, read_trajectory
 from sandcli.importers.rows import read_rows
+from sandcli.messages import Message
 from sandcli.records import Task
 from tests.helpers import REPO
 
@@ -29,6 +30,8 @@ READ = RecordedTrajectory(
     "Bring the lamp.",
     [Turn("I look.", "look"), Turn("I go.", "go to kitchen")],
     ["A hall.", "You go."],
+    None,
+    (Message("user", "You are in a house. Reply with OK."), Message("assistant", "OK")),
 )
 
 
@@ -76,14 +79,20 @@ def test_last_turn_may_have_no_observation() -> None:
 
 
 def test_first_message_is_the_task_without_a_preamble() -> None:
-    assert read(row(MESSAGES[2:])) == READ
+    assert read(row(MESSAGES[2:])) == READ._replace(preamble=())
 
 
 def test_task_comes_after_an_example_episode() -> None:
     task = ("human", "Now it is your turn. Your task is to bring the lamp.")
     example = [*MESSAGES[:2], ("human", "An example. Your task is to find the cat."), *MESSAGES[3:6]]
     found = read(row([*example, task, *MESSAGES[3:]]))
-    assert found == READ._replace(instruction=task[1])
+    preamble = [Message("assistant" if who == "gpt" else "user", text) for who, text in example]
+    assert found == READ._replace(instruction=task[1], preamble=tuple(preamble))
+
+
+def test_system_message_is_part_of_the_preamble() -> None:
+    found = read(row([("system", "Rules."), *MESSAGES]))
+    assert found.preamble == (Message("system", "Rules."), *READ.preamble)
 
 
 def test_game_file_names_the_task_and_an_id_may_be_a_number() -> None:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from sandcli.method.acceptance import conclusion, deliberated, rejection_reason
+from sandcli.method.acceptance import conclusion, rejection_reason, up_to_conclusion
 
 CANDIDATES = ["take lamp", "look", "go to hall"]
 """In the order of the opening; the first is the expert's."""
@@ -14,6 +14,10 @@ GOOD = [
     "To look is free but shows no more; to go to hall is too early; take lamp is next. So I will Take  Lamp.",
     "I could look, or go to hall, but both wait until I take lamp, and I must take lamp first. So I will take lamp!",
     "First look would repeat what I see, go to hall comes later, take lamp is due. So I will take lamp now.",
+    # as guided deliberations are: the same words begin every sentence
+    'With "look" I would advance the task, because it would show the room. With "go to hall" I would advance the task, '
+    'because it would lead home. With "take lamp" I would advance the task, because it would bring the lamp. '
+    "So I will take lamp.",
     # paragraphs and lists
     "The task asks for the lamp.\n\nTaking it is possible: take lamp.\n\nTo look adds nothing.\n\n"
     "To go to hall without it would cost a second trip.\n\nSo I will take lamp.",
@@ -81,6 +85,10 @@ BAD = [
     ("look is idle, go to hall is early; with take lamp the task was completed. So I will take lamp.", KNOWS),
     ("look is idle, go to hall is early, I am instructed to take lamp here. So I will take lamp.", KNOWS),
     ("With hindsight look and go to hall are a waste beside take lamp. So I will take lamp.", KNOWS),
+    ('With "look" I would see it. With "go to hall" I leave. With "take lamp" I advance, because it let me have it. '
+     "So I will take lamp.", KNOWS),
+    ("look is idle, go to hall is early, take lamp is good because that had allowed me to win. So I will take lamp.",
+     KNOWS),
     # other decisions
     ("To look is best; take lamp and go to hall can wait for now. So I will look.", WRONG),
     ("look or go to hall or take lamp, all the same to me today. So I will wait.", WRONG),
@@ -94,8 +102,8 @@ BAD = [
 @pytest.mark.parametrize("text", GOOD)
 def test_deliberation_that_weighs_every_candidate_is_accepted(text: str) -> None:
     assert rejection_reason(text, "stop", "take lamp", CANDIDATES) is None
-    assert deliberated(text, CANDIDATES).endswith((".", "!"))
-    assert rejection_reason(deliberated(text, CANDIDATES), "stop", "take lamp", CANDIDATES) is None
+    assert up_to_conclusion(text, CANDIDATES).endswith((".", "!"))
+    assert rejection_reason(up_to_conclusion(text, CANDIDATES), "stop", "take lamp", CANDIDATES) is None
 
 
 @pytest.mark.parametrize(("text", "why"), BAD)
@@ -118,7 +126,7 @@ def test_deliberation_is_rejected_for_a_stated_reason(text: str, why: str) -> No
     ],
 )
 def test_deliberation_ends_with_the_first_decision(text: str, kept: str) -> None:
-    assert deliberated(text, CANDIDATES) == kept
+    assert up_to_conclusion(text, CANDIDATES) == kept
 
 
 def test_conclusion_that_names_no_candidate_decides_nothing() -> None:

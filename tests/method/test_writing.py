@@ -19,8 +19,8 @@ from tests.method.made_up import trajectory
 def test_guided_deliberation_repeats_the_verdict_on_every_candidate() -> None:
     class Base(ScriptedEngine):
         async def generate(self, messages: Sequence[Message], sampling: Sampling) -> list[Completion]:
-            assert messages[-1].content.endswith("because")
-            return [Completion(" it is so", 3, "stop")]
+            assert messages[-1].content.endswith("because it would")
+            return [Completion(" be so", 3, "stop")]
 
     judged = {"look": "hindered", "take lamp": "advanced", "fly": "did not affect"}
     order = [Option(name, f"I {said} the task.") for name, said in judged.items()]
@@ -28,9 +28,9 @@ def test_guided_deliberation_repeats_the_verdict_on_every_candidate() -> None:
     written = asyncio.run(write_guided(Base([]), asked, "take lamp", Sampling(max_tokens=9)))
     assert written.finish == "stop"
     assert written.text == (
-        " would hinder the task, because it is so."
-        ' With "take lamp" I would advance the task, because it is so.'
-        ' With "fly" I would not affect the task, because it is so. So I will take lamp.'
+        " would hinder the task, because it would be so."
+        ' With "take lamp" I would advance the task, because it would be so.'
+        ' With "fly" I would not affect the task, because it would be so. So I will take lamp.'
     )
     assert written.tokens == 9
 

@@ -15,6 +15,7 @@ pytest.importorskip("alfworld", reason="ALFWorld is not installed: make setup-al
 from sandcli.envs.alfworld.experts import handcoded
 from sandcli.envs.alfworld.files import FILE, FOLDER, TYPES, goal_of, index, read_game
 from sandcli.envs.alfworld.game import NOTHING, Game, Position
+from sandcli.envs.alfworld.grammars import to_put
 from sandcli.envs.alfworld.making import make_games
 from sandcli.envs.alfworld.world import Alfworld
 from sandcli.envs.pool import Pool
@@ -23,6 +24,7 @@ from sandcli.records import Step, Task
 from sandcli.settings import EnvSettings
 from tests.helpers import sand
 from tests.real.alfworld_stock import Seen, stock, unpacked, wander
+from tests.real.literature import follow_the_literature, shortened
 
 pytestmark = pytest.mark.real
 
@@ -290,16 +292,41 @@ def test_translation_cache_is_private_and_replaced_if_damaged(
     assert Game(file, library).intro() == first
 
 
-def test_collect_reads_expert_data(made: Path, tmp_path: Path) -> None:
+def eto_row(made: Path) -> dict[str, Any]:
+    """The planner's path through the first training game, in ETO's form."""
     task: Task = world(made).tasks("train")[0]
     simulator = world(made).start()
-    episode, messages = simulator.open(task), []
+    episode = simulator.open(task)
+    said = ["Chores.", "OK", episode.reset.instruction]
     for action in simulator.expert(task, "planner", 0):
-        messages.append({"from": "gpt", "value": f"Thought: so.\nAction: {action}"})
-        messages.append({"from": "human", "value": f"Observation: {episode.step(action).observation}"})
-    intro = [{"from": "human", "value": "Chores."}, {"from": "gpt", "value": "OK"}]
-    task_message = {"from": "human", "value": episode.reset.instruction}
-    row = {"id": 0, "game_file": f"{FOLDER}/{task.game}/{FILE}", "conversations": [*intro, task_message, *messages]}
+        said += [f"Thought: so.\nAction: {action}", f"Observation: {episode.step(action).observation}"]
+    messages = [{"from": ("human", "gpt")[number % 2], "value": text} for number, text in enumerate(said)]
+    return {"id": 0, "game_file": f"{FOLDER}/{task.game}/{FILE}", "conversations": messages}
+
+
+def test_rows_are_used_with_their_preamble_in_every_stage(made: Path, tiny: Path, tmp_path: Path) -> None:
+    games = {"env__name": "alfworld", "env__games": str(made)}
+    follow_the_literature(shortened(tiny, [eto_row(made)], tmp_path / "run", **games))
+
+
+def test_agents_command_in_the_other_grammar_is_translated_if_set(made: Path) -> None:
+    task = world(made).tasks("train")[0]
+    path = world(made).start().expert(task, "planner", 0)
+    place = next(number for number, action in enumerate(path) if action.startswith("move "))
+    ends = {}
+    for translate in (False, True):
+        episode = world(made, translate=translate).start().open(task)
+        for action in path[:place]:
+            assert episode.step(action).valid
+        ends[translate] = episode.fork().step(to_put(path[place]))
+        assert episode.step(path[place]).valid  # the game's own grammar stays valid
+    assert not ends[False].valid and ends[True].valid
+    assert ends[True].observation.startswith("You move the ")
+
+
+def test_collect_reads_expert_data(made: Path, tmp_path: Path) -> None:
+    task: Task = world(made).tasks("train")[0]
+    row = eto_row(made)
     (tmp_path / "rows.json").write_text(json.dumps([row]))
     run = tmp_path / "run"
     sand("init", "--run", run, "--set", "env.name=alfworld", "--set", f"env.games={made}")

@@ -20,6 +20,7 @@ from sandcli.engines.loading import load_model
 from sandcli.engines.templates import render
 from sandcli.engines.tokens import load_tokenizer, prompt_ids
 from sandcli.errors import PrerequisiteError, SandError, UsageError
+from sandcli.messages import Message
 from sandcli.models import portable_name
 from sandcli.records import Step, Task, Trajectory
 from sandcli.settings import ComputeSettings, TrainingSettings
@@ -35,7 +36,7 @@ from tests.helpers import environment, make_run, perform, wait_until
 
 pytestmark = pytest.mark.real
 
-SYSTEM = "You act in a text world."
+PREAMBLE = [Message("system", "You act in a text world.")]
 AIMS = TrainingSettings(lora_rank=4, learning_rate=1e-3, epochs=4, batch_size=1)
 COMPUTE = ComputeSettings(checkpoint_minutes=60)
 SAVING = ComputeSettings(checkpoint_minutes=0)
@@ -53,7 +54,7 @@ def train(
 
 
 def configured(start: Path, aims: TrainingSettings, work: Path, compute: ComputeSettings = COMPUTE) -> TrainingConfig:
-    return TrainingConfig(start, SYSTEM, aims, compute, 0, work, work / "log.jsonl")
+    return TrainingConfig(start, PREAMBLE, aims, compute, 0, work, work / "log.jsonl")
 
 
 def trajectory(name: str, steps: int) -> Trajectory:
@@ -80,7 +81,7 @@ def trajectory(name: str, steps: int) -> Trajectory:
 
 def test_loss_covers_only_the_agents_turns_and_their_end_tokens(smollm: Path) -> None:
     tokenizer = load_tokenizer(smollm)
-    row = tokenise(tokenizer, training_messages(SYSTEM, trajectory("a", 3)))
+    row = tokenise(tokenizer, training_messages(PREAMBLE, trajectory("a", 3)))
     assert [tokenizer.decode(span) for span in trained_spans(row)] == [
         "Action: push 0<|im_end|>",
         "Thought: I continue with 1.\nAction: push 1<|im_end|>",
@@ -90,9 +91,9 @@ def test_loss_covers_only_the_agents_turns_and_their_end_tokens(smollm: Path) ->
 
 def test_context_at_inference_equals_that_of_training(smollm: Path) -> None:
     tokenizer, whole = load_tokenizer(smollm), trajectory("a", 4)
-    row = tokenise(tokenizer, training_messages(SYSTEM, whole))
+    row = tokenise(tokenizer, training_messages(PREAMBLE, whole))
     for step in range(4):
-        seen = prompt_ids(tokenizer, conversation(SYSTEM, whole.instruction, whole.steps[:step]))
+        seen = prompt_ids(tokenizer, conversation(PREAMBLE, whole.instruction, whole.steps[:step]))
         assert row.input_ids[: len(seen)] == seen
         assert row.labels[len(seen)] != IGNORED and row.labels[len(seen) - 1] == IGNORED
 
@@ -103,16 +104,16 @@ def test_template_that_rewrites_earlier_turns_is_refused(smollm: Path) -> None:
         "{% for m in messages %}{{ m.role }}: {{ m.content if loop.last else 'gone' }}\n{% endfor %}"
         "{% if add_generation_prompt %}assistant: {% endif %}"
     )
-    assert "gone" in render(tokenizer, training_messages(SYSTEM, trajectory("a", 2)), answer=False)
+    assert "gone" in render(tokenizer, training_messages(PREAMBLE, trajectory("a", 2)), answer=False)
     with pytest.raises(UsageError, match="rewrites earlier turns"):
-        tokenise(tokenizer, training_messages(SYSTEM, trajectory("a", 2)))
+        tokenise(tokenizer, training_messages(PREAMBLE, trajectory("a", 2)))
 
 
 @pytest.mark.parametrize(("rule", "rows", "report"), [("drop", 1, "left out"), ("cut", 2, "cut to")])
 def test_trajectories_that_are_too_long_are_reported(smollm: Path, rule: str, rows: int, report: str) -> None:
     tokenizer = load_tokenizer(smollm)
-    limit = len(tokenise(tokenizer, training_messages(SYSTEM, trajectory("short", 2))).input_ids) + 5
-    prepared = prepare(tokenizer, SYSTEM, [trajectory("short", 2), trajectory("long", 6)], limit, rule)
+    limit = len(tokenise(tokenizer, training_messages(PREAMBLE, trajectory("short", 2))).input_ids) + 5
+    prepared = prepare(tokenizer, PREAMBLE, [trajectory("short", 2), trajectory("long", 6)], limit, rule)
     assert len(prepared.rows) == rows
     assert list(prepared.too_long) == ["long"] and report in prepared.too_long["long"]
     assert all(len(row.input_ids) <= limit for row in prepared.rows)
@@ -301,7 +302,7 @@ def small_files() -> None:
 
 def test_trajectory_without_thoughts_trains_actions_only(smollm: Path) -> None:
     bare = msgspec.structs.replace(trajectory("a", 1), steps=[trajectory("a", 1).steps[0]])
-    row = tokenise(load_tokenizer(smollm), training_messages(SYSTEM, bare))
+    row = tokenise(load_tokenizer(smollm), training_messages(PREAMBLE, bare))
     trained = [label for label in row.labels if label != IGNORED]
     assert load_tokenizer(smollm).decode(trained) == "Action: push 0<|im_end|>"
 

@@ -152,6 +152,31 @@ def test_unknown_command_is_invalid_and_changes_nothing(simulator: ScienceWorldS
     assert episode.step("look around").observation == before.observation
 
 
+QUESTIONS = (
+    "task, pick up thermometer, Task , focus on apple, task, objects, 0, help, look around, teleport to kitchen, "
+    "objects, pick up orange, TASK, task, 1, look around, wait1, help, inventory"
+)
+"""Commands that the stock class answers itself, some of them while an ambiguous request waits for its number."""
+
+
+@pytest.mark.parametrize("name", ["boil", "find-plant", "identify-life-stages-2", "use-thermometer"])
+def test_questions_to_the_game_are_answered_as_by_the_stock_class(simulator: ScienceWorldSimulator, name: str) -> None:
+    task, actions = Task(name=name, variation=1), QUESTIONS.split(", ")
+    stock = simulator._gateway.jvm.scienceworld.runtime.pythonapi.PythonInterface()
+    stock.load(name, 1, simplifications_for("eto", task), False)
+    expected = [(stock.step(action), max(0, round(100 * stock.getScore())), stock.getCompleted()) for action in actions]
+    asked = [said for said, _, _ in expected if said.startswith(("Task description", "Possible "))]
+    assert len(asked) == 9
+    episode = simulator.open(task)
+    played = [episode.step(action) for action in actions]
+    assert [(o.observation, round(100 * o.score), o.done) for o in played] == expected
+    fork = simulator.open(task)
+    for action in actions[:11]:
+        fork.step(action)
+    fork = fork.fork() or fork
+    assert [fork.step(action) for action in actions[11:]] == played[11:]
+
+
 def test_eto_keeps_electricity_for_tasks_that_need_it() -> None:
     assert "noElectricalAction" not in simplifications_for("eto", Task(name="test-conductivity", variation=0))
     assert "noElectricalAction" in simplifications_for("eto", Task(name="find-plant", variation=0))

@@ -7,8 +7,8 @@ from sandcli.report.scores import Evaluation, Score
 
 
 def score(task: int, reward: float, split: str = "seen", **other: Any) -> Score:
-    """One episode of four steps with one deliberated step."""
-    values: dict[str, Any] = {"kind": "boil", "steps": 4, "deliberated": 1, "tokens": 100, **other}
+    """One episode of four steps with one deliberated step; the world ends it if it succeeds."""
+    values: dict[str, Any] = {"kind": "boil", "done": reward >= 1, "steps": 4, "deliberated": 1, "tokens": 100, **other}
     return Score(split, f"{values['kind']}_{task}", reward=reward, success=reward >= 1, **values)
 
 

@@ -63,10 +63,13 @@ def test_bands_follow_the_base_model_of_the_same_group() -> None:
     }
 
 
-def test_seen_and_unseen_tasks_of_the_same_name_are_distinct() -> None:
-    base = scores([0.0], "seen") + scores([1.0], "unseen")
-    (_, found) = banded_scores(agent_rows([evaluation(base_model=base, model=everywhere(0.4))]))
-    assert [len(found.scores[band]) for band in BANDS] == [1, 0, 1]
+def test_each_test_set_has_bands_of_its_own() -> None:
+    base = scores([0.0, 1.0], "seen") + scores([0.5, 0.1], "unseen")
+    found = banded_scores(agent_rows([evaluation(base_model=base, model=everywhere(0.2, 0.3))]))
+    assert [(str(part.suite), [s.task for s in part.scores["hard"]]) for part in found if part.row.kind == "sand"] == [
+        ("ScienceWorld seen", ["boil_0"]),
+        ("ScienceWorld unseen", ["boil_1"]),
+    ]
 
 
 def test_equal_rewards_of_the_base_model_give_no_bands() -> None:

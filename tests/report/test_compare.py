@@ -32,11 +32,11 @@ def test_equal_differences_have_no_interval() -> None:
 
 
 def test_comparable_runs_cause_no_warning() -> None:
-    settings = {"env.step_limit": "0", "prompt.instruction": "abc"}
+    settings = {"env.step_limit": "0", "prompt.preamble": "abc"}
     assert not warned(
         evaluation("a", settings=settings, model=scores([0.1, 0.2]), sft=scores([0.1, 0.2])),
         evaluation("b", settings=settings, iteration=2, model=scores([0.3, 0.2])),
-        evaluation("c", world="ALFWorld", settings={"env.step_limit": "0"}, model=scores([1.0])),
+        evaluation("c", world="ALFWorld", settings={"env.step_limit": "30"}, model=scores([1.0])),
     )
 
 
@@ -48,7 +48,7 @@ def test_comparable_runs_cause_no_warning() -> None:
         ("env.simplifications", "the simplifications"),
         ("env.grammar", "the games' grammar"),
         ("env.scienceworld", "the version of scienceworld"),
-        ("prompt.instruction", "the agent's prompt"),
+        ("prompt.preamble", "the preamble (agent.preamble)"),
     ],
 )
 def test_a_different_setting_causes_a_warning(key: str, named: str) -> None:
@@ -58,10 +58,27 @@ def test_a_different_setting_causes_a_warning(key: str, named: str) -> None:
     ]
     line, *own = warned(*runs)
     assert len(own) == (3 if key == "env.step_limit" else 0)
-    assert all("earlier than in the paper" in line for line in own)
+    assert all("the literature's limits are those of the task types" in line for line in own)
     assert named in line
     assert "differs: 1 in a, c; 2 in b." in line
     assert line.endswith("sand eval --run b --force")
+
+
+@pytest.mark.parametrize(
+    ("limit", "said"),
+    [
+        ("0", "a: episodes end after 40 steps, as in ETO and WKM; MPO, whose evaluation prompts the paper uses"),
+        ("40", "a: episodes end after 40 steps, as in ETO and WKM; MPO"),
+        ("8", "a: episodes end after 8 steps, as in no published comparison; MPO"),
+    ],
+)
+def test_warning_knows_the_step_limits_of_the_literature(limit: str, said: str) -> None:
+    (line,) = warned(evaluation("a", world="ALFWorld", settings={"env.step_limit": limit}, model=scores([1.0])))
+    assert line.startswith(said) and line.endswith("set env.step_limit = 30")
+
+
+def test_other_worlds_have_no_step_limit_to_compare_with() -> None:
+    assert not warned(evaluation("a", world="ToyWorld", settings={"env.step_limit": "8"}, model=scores([1.0])))
 
 
 def test_different_tasks_and_splits_cause_warnings() -> None:

@@ -56,7 +56,14 @@ def test_each_iteration_has_a_tick_and_a_panel(count: int) -> None:
     found = texts(figure4(rows))
     assert [text for text in found if text.startswith("SAND")] == [f"SAND, iteration {n}" for n in range(1, count + 1)]
     assert found.count("hard") == found.count("medium") == found.count("easy") == count
-    assert found.count("n = 8") == 3 * count
+    assert found.count("n = 4") == 3 * count
+
+
+def test_figure_4_shows_unseen_tasks_only() -> None:
+    seen = [found for found in varied() if found.split == "seen"]
+    assert figure4(agent_rows([evaluation(base_model=seen, model=seen)])) is None
+    drawn = figure4(agent_rows(iterations(1)))
+    assert drawn is not None and "each unseen task" in drawn.caption
 
 
 @pytest.mark.slow

@@ -82,6 +82,20 @@ def test_a_world_that_the_paper_does_not_use_is_shown_alone() -> None:
     assert not any(line.paper for line in sheet.rows)
 
 
+def test_table_3_contains_the_papers_numbers() -> None:
+    sheet = table3(
+        agent_rows([evaluation(without="sampling", model=everywhere(0.5)), *two_worlds(model=everywhere(0))])
+    )
+    assert sheet is not None
+    printed = {(line.group, line.label): line.cells[:4] for line in sheet.rows if line.paper}
+    assert printed == {
+        ("Llama-3.1-8B", "without sampling"): [70.3, 62.0, 85.7, 77.3],
+        ("Llama-3.1-8B", "without critique"): [78.6, 73.7, 85.0, 86.6],
+        ("Qwen2.5-7B", "without sampling"): [63.5, 52.4, 72.1, 62.7],
+        ("Qwen2.5-7B", "without critique"): [72.0, 66.3, 70.6, 75.0],
+    }
+
+
 def test_table_3_shows_ablations_with_their_iteration() -> None:
     runs = [
         evaluation("a", sft=scores([0.1]), model=scores([0.5])),
@@ -111,9 +125,10 @@ def test_table_4_shows_average_tokens_and_the_papers() -> None:
     assert {row.group for row in sheet.rows if row.paper} == {"Llama-3.1-8B"}
 
 
-def test_success_rate() -> None:
-    found = success(agent_rows([evaluation(model=scores([1.0, 0.99, 0.0, 1.0]))]))
-    assert cells(found, "SAND, iteration 1") == {"ScienceWorld seen": 50}
+def test_success_rate_by_both_definitions() -> None:
+    model = [score(0, 1.0), score(1, 0.99), score(2, 0.0, done=True), score(3, 1.0)]
+    found = success(agent_rows([evaluation(model=model)]))
+    assert cells(found, "SAND, iteration 1") == {"test set": "ScienceWorld seen", "reward 1": 50, "episode done": 75}
 
 
 def test_differences_are_to_sft_of_the_same_base_model() -> None:

@@ -88,7 +88,8 @@ def places(quiet: Quiet) -> dict[str, Place]:
         reader = READERS.get(stage, stage)
         root = quiet.at(reader) if stage in READERS else quiet.finished
         files = [f"manifests/{stage}.{kind}" for kind in ("json", "units.json")]
-        for name in next(row.writes for row in TABLE if row.name == stage):
+        written = next(row.writes for row in TABLE if row.name == stage)
+        for name in filter(lambda name: (root / name).exists(), written):
             files += [name] if (root / name).is_file() else [f"{name}/{path.name}" for path in (root / name).iterdir()]
         found |= {name: Place(quiet, root, name, stage, reader) for name in sorted(files)}
     for file in ("samples.jsonl.part", "manifests/sample.json.part"):

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from sandcli.engines.base import Model
+from sandcli.messages import Message
 from sandcli.records import Step, Task, Trajectory
 from sandcli.settings import ComputeSettings, TrainingSettings
 from sandcli.training.config import TrainingConfig
@@ -27,7 +28,9 @@ def trajectory(name: str, steps: int) -> Trajectory:
 def plan(words: Model, work: Path, lengths: list[int], aims: TrainingSettings) -> TrainingPlan:
     """The plan for trajectories of so many steps, by a model folder that holds no weights."""
     assert not list(words.folder.glob("*.safetensors"))
-    config = TrainingConfig(words.folder, "you act", aims, ComputeSettings(), 0, work, work / "log.jsonl")
+    config = TrainingConfig(
+        words.folder, [Message("system", "you act")], aims, ComputeSettings(), 0, work, work / "log.jsonl"
+    )
     return plan_training(config, [trajectory(f"t{number}", steps) for number, steps in enumerate(lengths)])
 
 

@@ -19,7 +19,9 @@ from sandcli.settings import EnvSettings
 if TYPE_CHECKING:
     from sandcli.envs.alfworld.game import Game, Position
 
-_STEP_LIMIT = 40
+STEP_LIMIT = 40
+"""Steps in an episode if `env.step_limit` is 0, as in ETO and WKM; MPO has 30."""
+
 _LIVE_GAMES = 16
 """Recently used games that a worker process keeps loaded; each takes about 10 MB."""
 
@@ -33,7 +35,7 @@ class Alfworld:
     def __init__(self, settings: EnvSettings = DEFAULTS) -> None:
         self.system = load("alfworld/instruction")
         self._types = select_types("ALFWorld", settings.tasks, files.TYPES, files.TYPES)
-        self._limit = settings.step_limit or _STEP_LIMIT
+        self._limit = settings.step_limit or STEP_LIMIT
         self._root = files.data_folder(settings.games)
         self._translate = settings.translate
 
@@ -117,14 +119,18 @@ class Alfworld:
     def start(self) -> "AlfworldSimulator":
         """Nothing heavy: a game is loaded when it is first played."""
         self.check_available()
-        return AlfworldSimulator(lambda task: _path(self._root, task))
+        return AlfworldSimulator(lambda task: _path(self._root, task), self._translate)
 
 
 class AlfworldSimulator:
-    """Opens episodes. A game stays loaded while an episode plays it, and the last few games stay loaded after that."""
+    """Opens episodes. A game stays loaded while an episode plays it, and the last few games stay loaded after that.
 
-    def __init__(self, path: Callable[[Task], Path]) -> None:
+    With `translate`, commands in the grammar of other games are translated.
+    """
+
+    def __init__(self, path: Callable[[Task], Path], translate: bool = False) -> None:
         self._path = path
+        self._translate = translate
         self._games: OrderedDict[Task, Game] = OrderedDict()
         self._libraries: list[Any] = []  # free for reuse; unloading a library can crash the process when it exits
 
@@ -132,7 +138,8 @@ class AlfworldSimulator:
         """A new episode."""
         game = self._game(task)
         # The literature shows the room and the task, without the game's welcome.
-        return AlfworldEpisode(game, game.start, Reset("\n".join(game.intro().split("\n\n")[1:]), 0.0))
+        reset = Reset("\n".join(game.intro().split("\n\n")[1:]), 0.0)
+        return AlfworldEpisode(game, game.start, reset, self._translate)
 
     def expert(self, task: Task, kind: str, seed: int) -> list[str]:
         """The actions of an expert; empty if it gives up."""
@@ -165,16 +172,20 @@ class AlfworldSimulator:
 class AlfworldEpisode:
     """One episode: a game and a position in it."""
 
-    def __init__(self, game: "Game", position: "Position", reset: Reset) -> None:
+    def __init__(self, game: "Game", position: "Position", reset: Reset, translate: bool = False) -> None:
         self._game = game
         self._position = position
+        self._translate = translate
         self.reset = reset
 
     def step(self, action: str) -> Outcome:
         """Execute one action. The score is 1 if the task is done, else 0."""
         from sandcli.envs.alfworld.game import NOTHING
 
-        operator = self._game.commands(self._position).get(action.strip())
+        command = action.strip()
+        if self._translate:
+            command = grammars.to_grammar(command, self._game.verb)
+        operator = self._game.commands(self._position).get(command)
         if operator is None:
             return Outcome(NOTHING, 0.0, False, False)
         self._position, text = self._game.apply(self._position, operator)
@@ -183,7 +194,7 @@ class AlfworldEpisode:
 
     def fork(self) -> "AlfworldEpisode":
         """An independent episode in the same position."""
-        return AlfworldEpisode(self._game, self._position, self.reset)
+        return AlfworldEpisode(self._game, self._position, self.reset, self._translate)
 
     def close(self) -> None:
         """Nothing to free: a position is a plain value."""

@@ -4,6 +4,7 @@ import java.lang.reflect.Field;
 import java.util.ArrayList;
 import java.util.List;
 import java.util.Random;
+import java.util.Set;
 import java.util.concurrent.atomic.AtomicLong;
 import scala.Tuple3;
 import scala.collection.mutable.ArrayBuffer;
@@ -22,6 +23,9 @@ public final class Episode {
     private static final String SEPARATOR = "\u0001";
     private static final String UNKNOWN =
         "Unknown action.  Type 'help' for a list of actions, and 'objects' for a list of possible object referents. ";
+
+    /** What the game answers itself, without a step of the simulator. */
+    private static final Set<String> QUESTIONS = Set.of("help", "objects", "task");
 
     private static final Object IDS = module("util.UniqueIdentifier$");
     private static final Field COUNT = field(IDS.getClass(), "count");
@@ -70,9 +74,15 @@ public final class Episode {
     /** Execute an action: the observation, the score, and whether the task is over. */
     public String step(String action) throws Exception {
         enter();
+        String observed = QUESTIONS.contains(action.trim().toLowerCase()) ? game.step(action) : act(action);
+        return observed + SEPARATOR + game.getScore() + SEPARATOR + game.getCompleted();
+    }
+
+    private String act(String action) {
         Tuple3<String, Object, Object> answer = agent().step(action);
-        String observed = answer._1().isEmpty() ? UNKNOWN : answer._1();
-        return observed + SEPARATOR + answer._2() + SEPARATOR + answer._3();
+        game.score_$eq((Double) answer._2());
+        game.isComplete_$eq((Boolean) answer._3());
+        return answer._1().isEmpty() ? UNKNOWN : answer._1();
     }
 
     /** An independent episode in the same state. */

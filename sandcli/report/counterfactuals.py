@@ -1,0 +1,73 @@
+"""What deliberating changed at single steps: the records of `sand counterfactual` and their table."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from statistics import fmean
+
+from sandcli.core.run import Run
+from sandcli.records import Counterfactual, Episode, Key
+from sandcli.report.bands import parts_of
+from sandcli.report.estimates import Difference, bootstrap
+from sandcli.report.scores import AgentRow, Change
+from sandcli.report.sheets import Cell, Sheet, SheetRow
+from sandcli.report.tables import INTERVALS
+
+
+def changes_of(run: Run) -> tuple[dict[str, list[Change]], int]:
+    """The changes by model, and how many records belong to episodes that were played again since."""
+    found: dict[str, list[Change]] = {}
+    if not run.artifact("counterfactual").path.exists():
+        return found, 0
+    records = run.counterfactuals()
+    for episode in run.episodes():
+        found.setdefault(episode.model, []).extend(_changes(episode, records.having(_keys(episode))))
+    return found, len(records) - sum(map(len, found.values()))
+
+
+def _keys(episode: Episode) -> list[Key]:
+    if episode.deliberation != "free":
+        return []
+    return [(*episode.key, t) for t, step in enumerate(episode.steps) if step.deliberated]
+
+
+def _changes(episode: Episode, records: Iterable[Counterfactual]) -> Iterator[Change]:
+    for record in records:
+        if (record.action, record.reward) == (episode.steps[record.step].action, episode.reward):
+            yield Change(episode.split, str(episode.task), record.same, record.reward - record.reward_without)
+
+
+def counterfactual(rows: Sequence[AgentRow]) -> Sheet | None:
+    """What the agent would have done without deliberating, and what came of it. None without such records."""
+    found: list[SheetRow] = []
+    for (group, label, suite), parts in parts_of(rows).items():
+        changes = next(row for row in rows if (row.group, row.label) == (group, label)).changes.get(suite, [])
+        for band, scores in parts.items() if changes else ():
+            tasks = {score.task for score in scores}
+            own = [change for change in changes if change.task in tasks]
+            found.append(SheetRow(group, label, [str(suite), band, *_cells(own)]))
+    notes = [
+        "At every step that the agent chose to deliberate, the same weights took the step from the same history "
+        "without deliberating. If that was another action, they went on from there as they chose; more, as much and "
+        "less count these steps by what deliberating earned in comparison.",
+        "Difference: reward x100 with the deliberation minus without, over the steps with another action, averaged by "
+        "task first.",
+        INTERVALS,
+    ]
+    columns = ["test set", "band", "steps", "other action, %", "more", "as much", "less", "difference"]
+    title = "Deliberated steps, taken without deliberating"
+    return Sheet("counterfactual", title, "agent", columns, found, notes) if found else None
+
+
+def _cells(changes: Sequence[Change]) -> list[Cell]:
+    gains = [change.gain for change in changes if not change.same]
+    share = 100 * len(gains) / len(changes) if changes else None
+    signs = [sum(gain > 0 for gain in gains), sum(gain == 0 for gain in gains), sum(gain < 0 for gain in gains)]
+    return [len(changes), share, *signs, _difference(changes)]
+
+
+def _difference(changes: Iterable[Change]) -> Difference | None:
+    by_task: dict[str, list[float]] = {}
+    for change in changes:
+        if not change.same:
+            by_task.setdefault(change.task, []).append(change.gain)
+    means = [fmean(gains) for gains in by_task.values()]
+    return Difference(*bootstrap(means).times(100), len(means)) if means else None
