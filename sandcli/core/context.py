@@ -76,8 +76,9 @@ class Context:
     def _recorded_preamble(self) -> Path:
         path = self.run.recorded_preamble()
         if path is None:
+            expert = self.run.artifact("collect").require()
             raise UsageError(
-                f"{self.run.artifact('collect').path} comes without a preamble, and agent.preamble is data",
+                f"{expert} comes without a preamble, and agent.preamble is data",
                 "set agent.preamble to world or to a JSON file, or collect from data with a preamble",
             )
         return path

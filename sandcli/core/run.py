@@ -74,7 +74,6 @@ class Run:
     def recorded_preamble(self) -> Path | None:
         """The preamble of the data that D_exp comes from; None if there is none."""
         expert = self.artifact("collect")
-        expert.require()
         made = expert.manifest()
         return expert.require_derived(PREAMBLE) if made and PREAMBLE in made.derived else None
 

@@ -117,6 +117,13 @@ def test_data_without_a_preamble_leave_none(tmp_path: Path) -> None:
     assert "set agent.preamble to world or to a JSON file" in caught.value.fix
 
 
+def test_preamble_of_the_data_needs_the_data(tmp_path: Path) -> None:
+    root = make_run(tmp_path / "run", agent__preamble="data", eval__models="base")
+    with pytest.raises(PrerequisiteError, match=r"expert.jsonl is missing") as caught:
+        perform("eval", root)
+    assert caught.value.fix == f"sand collect --run {root}"
+
+
 def test_edited_preamble_is_noticed_and_accepted_as_an_edited_artifact_is(root: Path, tmp_path: Path) -> None:
     (root / "preamble.json").write_bytes(written(OTHER))
     with pytest.raises(PrerequisiteError, match=r"preamble.json was changed after `sand collect` finished"):
