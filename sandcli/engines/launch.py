@@ -58,7 +58,7 @@ class VllmServers:
         self._base = weights_of(model.folder)
         self._base_fingerprint = fingerprint(self._base)
         adapters = {fingerprint(model.folder): model.folder} if is_adapter(model.folder) else {}
-        self._rank = rank_limit(max(rank, *(adapter_config(folder).rank for folder in adapters.values())))
+        self._rank = rank_limit(max([rank, *(adapter_config(folder).rank for folder in adapters.values())]))
         self._command = command(self._base, self._base_fingerprint, settings, self._rank, adapters, model.trust_code)
         self._settings, self._key = settings, secrets.token_hex(16)
         self.servers = [self._start(replica, port) for replica, port in enumerate(_free_ports(settings.data_parallel))]
