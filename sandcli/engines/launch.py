@@ -17,7 +17,7 @@ from sandcli.engines.base import Completion, Model, Sampling, Usage
 from sandcli.engines.server import ServerEngine
 from sandcli.engines.server_client import Identity, Unusable, together
 from sandcli.engines.tokens import load_tokenizer
-from sandcli.engines.vllm_options import RANKS, adapter_rank, batch, command, environment, rank_limit
+from sandcli.engines.vllm_options import RANKS, adapter_rank, batch, command, environment, rank_limit, replicas
 from sandcli.engines.vllm_server import VllmServer
 from sandcli.errors import MachineryError, PrerequisiteError
 from sandcli.install import install_command
@@ -54,7 +54,7 @@ class VllmServers:
         adapters = {fingerprint(model.folder): model.folder} if is_adapter(model.folder) else {}
         self._rank = rank_limit(max(rank, *map(adapter_rank, adapters.values()), 0))
         shared = command(self._base, self._base_fingerprint, settings, self._rank, adapters)
-        key, ports = secrets.token_hex(16), _free_ports(settings.data_parallel)
+        key, ports = secrets.token_hex(16), _free_ports(replicas(settings))
         self.servers = [
             VllmServer(
                 [*shared, "--host=127.0.0.1", f"--port={port}"],
@@ -122,7 +122,8 @@ class VllmEngine:
         await asyncio.to_thread(load_tokenizer, model.folder)  # fail now, not after minutes of loading
         servers = VllmServers(model, settings, lora_rank)
         try:
-            notice(f"vLLM is starting; its log is {', '.join(str(server.log) for server in servers.servers)}")
+            logs = [str(server.log) for server in servers.servers]
+            notice(f"vLLM is starting; copies of the model: {len(logs)}; its log is {', '.join(logs)}")
             await servers.wait_until_ready(model)
             clients = [server.client for server in servers.servers]
             engine = await ServerEngine.on(clients, model, replace(settings, batch=batch(settings)), notice)
