@@ -22,11 +22,16 @@ if TYPE_CHECKING:
 RunLike: TypeAlias = Union["Run", str, PathLike[str]]
 """A run, or the path of its directory."""
 
-Limit = Annotated[int | None, Meta(ge=1, description="Only the first N trajectories (eval: tasks of each split).")]
+Limit = Annotated[int | None, Meta(ge=1, description="Only the first N trajectories.")]
+Tasks = Annotated[
+    int | None,
+    Meta(ge=1, description="Only N tasks of each split, far apart: not the first N of another tool's list."),
+]
 EngineKind = Annotated[str | None, Meta(description="auto, transformers, vllm, server, or scripted (for tests).")]
 Workers = Annotated[int | None, Meta(ge=1, description="Environment processes.")]
 Processes = Annotated[
-    int | None, Meta(ge=1, description="Processes that train together, one for each GPU. Not needed under torchrun.")
+    int | None,
+    Meta(ge=1, description="Processes that train together; default: one for each GPU. Not needed under torchrun."),
 ]
 Seed = Annotated[int | None, Meta(description="The run's seed.")]
 Temperature = Annotated[float | None, Meta(ge=0, description="Sampling temperature (paper: 1.0).")]
@@ -216,7 +221,7 @@ async def evaluate(
     splits: Splits = None,
     models: Models = None,
     deliberation: Annotated[str | None, Meta(description="Comma-separated list of free, never, always.")] = None,
-    limit: Limit = None,
+    limit: Tasks = None,
     engine: EngineKind = None,
     workers: Workers = None,
     force: Force = False,

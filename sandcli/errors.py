@@ -50,7 +50,7 @@ class Interrupted(SandError):
 class MachineryError(Exception):
     """An engine or environment failed. This says nothing about the agent, so it never becomes a record.
 
-    `reason` is one of `engine`, `environment`, `timeout`, `replay_diverged`, `context`, `record`.
+    `reason` is one of `engine`, `environment`, `timeout`, `replay_diverged`, `expert`, `context`, `record`.
     """
 
     def __init__(self, reason: str, detail: str) -> None:

@@ -37,7 +37,7 @@ def start_run(
     """
     if (root / FILE).exists():
         raise UsageError(f"{root} is a run already", f"edit {root / FILE}, or choose another directory")
-    values: dict[str, Any] = {**(preset_values(preset) if preset else {}), **settings}
+    values: dict[str, Any] = {**(preset_values(preset) if preset else {}), **_paths_from(root, settings)}
     if previous is not None and preset:
         raise UsageError(
             f"--from takes its settings from {previous}, --preset from elsewhere",
@@ -93,6 +93,18 @@ def _carried(root: Path, previous: Run, world: str | None) -> dict[str, Scalar]:
     values["model.policy"] = str(previous.artifact("train").require().relative_to(previous.root))
     paths = {name: str(values[name]) for name in _PATHS if values.get(name) and values[name] not in _NO_PATHS}
     return values | {name: _seen_from(root, previous, path) for name, path in paths.items()}
+
+
+def _paths_from(root: Path, settings: Mapping[str, Scalar]) -> dict[str, Scalar]:
+    """The settings with relative paths from the current folder made relative to the run, as they are in sand.toml."""
+    home = os.path.realpath(root)
+    given = {name: str(settings[name]) for name in (*_PATHS, "collect.source") if settings.get(name)}
+    found = {
+        name: os.path.relpath(path, home)
+        for name, path in given.items()
+        if path not in _NO_PATHS and not Path(path).is_absolute() and Path(path).exists() and not (root / path).exists()
+    }
+    return {**settings, **found}
 
 
 def _seen_from(root: Path, previous: Run, name: str) -> str:

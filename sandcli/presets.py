@@ -54,6 +54,13 @@ PRESETS: dict[str, dict[str, Scalar]] = {
 """Settings by preset name. Later iterations train for one epoch, which `sand init --from` sets."""
 
 
+def data_wanted(name: str | None) -> str:
+    """What a preset needs and `sand init` does not have: the paper's expert data. Empty if it needs none."""
+    if name is None or name not in PRESETS or PRESETS[name] is _SMALL:
+        return ""
+    return "the paper's D_exp is the ETO data: pass it to sand collect with --from; without it, D_exp is our own"
+
+
 def preset_values(name: str) -> dict[str, Scalar]:
     """The settings of a preset. For an unknown name, raises a `UsageError` that lists all presets."""
     if name not in PRESETS:

@@ -71,6 +71,10 @@ class Step(Record, frozen=True, kw_only=True):
     deliberated: bool = False
 
 
+FROM_FILE = "file:"
+"""How the source of a recorded trajectory begins."""
+
+
 class Trajectory(Record, frozen=True, kw_only=True):
     """A line of expert.jsonl (D_exp) and deliberations.jsonl (D_delib): one complete episode.
 
@@ -89,6 +93,11 @@ class Trajectory(Record, frozen=True, kw_only=True):
     @property
     def key(self) -> Key:
         return (self.id,)
+
+    @property
+    def recorded(self) -> bool:
+        """Whether others recorded it; otherwise the world's expert made it."""
+        return self.source.startswith(FROM_FILE)
 
     @property
     def actions(self) -> list[str]:

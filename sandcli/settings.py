@@ -15,6 +15,9 @@ LONGEST = 1_000_000
 """The longest time to wait for anything, in seconds (11 days): calls of the system fail above some larger number."""
 
 
+_MAX_WORKERS = 32
+
+
 class Table(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One table of sand.toml."""
 
@@ -25,7 +28,7 @@ class RunSettings(Table, frozen=True, kw_only=True):
     iteration: Annotated[int, Meta(ge=1, description="number of this iteration; reports name rows by it"), COMPUTE] = 1
     seed: Annotated[int, Meta(description="every unit's own seed is derived from this and the unit's key")] = 0
     workers: Annotated[
-        int, Meta(ge=0, description="environment processes; 0: one for each core, at most 8"), COMPUTE
+        int, Meta(ge=0, description="environment processes; 0: one for each core, at most 32"), COMPUTE
     ] = 0
     in_flight: Annotated[
         int,
@@ -69,7 +72,10 @@ class EnvSettings(Table, frozen=True, kw_only=True):
     ] = "eto"
     tasks: Annotated[
         list[str],
-        Meta(description="paper (scienceworld: 24 types, at most 10 test variations each), all, or task types"),
+        Meta(
+            description="paper (scienceworld: the literature's 1,483 training, 194 seen and 211 unseen tasks), all, or "
+            "task types"
+        ),
         SCOPE,
     ] = msgspec.field(default_factory=lambda: ["paper"])
     step_limit: Annotated[int, Meta(ge=0, description="steps in one episode; 0: the literature's limit")] = 0
@@ -246,6 +252,9 @@ class TrainingSettings(Table, frozen=True, kw_only=True):
     ] = "full"
     lora_rank: Annotated[int, Meta(ge=1, description="rank of the adapter")] = 16
     learning_rate: Annotated[float, Meta(gt=0, description="peak of the cosine schedule (paper: 1e-5)")] = 1e-5
+    warmup: Annotated[
+        float, Meta(ge=0, lt=1, description="share of the steps over which the learning rate rises to its peak")
+    ] = 0.0
     epochs: Annotated[int, Meta(ge=1, description="paper: 3; 1 from iteration 2 on")] = 3
     batch_size: Annotated[int, Meta(ge=1, description="trajectories in one optimiser step (paper: 64)")] = 64
     max_length: Annotated[int, Meta(ge=0, description="longest trajectory in tokens; 0: the model's limit")] = 0
@@ -259,8 +268,10 @@ class ComputeSettings(Table, frozen=True, kw_only=True):
     """How `sand sft` and `sand train` compute; it does not change what they aim at."""
 
     nproc: Annotated[
-        int, Meta(ge=1, description="processes that train together, one for each GPU, sharing batch_size"), COMPUTE
-    ] = 1
+        int,
+        Meta(ge=0, description="processes that train together, sharing batch_size; 0: one for each GPU, 1 without any"),
+        COMPUTE,
+    ] = 0
     shard: Annotated[
         bool,
         Meta(description="spread weights, gradients and optimiser over several GPUs (FSDP) instead of copying them"),
@@ -326,7 +337,9 @@ class EngineSettings(Table, frozen=True, kw_only=True):
     ] = 2.0
     gpu_memory: Annotated[float, Meta(gt=0, le=1, description="vllm: share of each GPU's memory"), COMPUTE] = 0.9
     tensor_parallel: Annotated[int, Meta(ge=1, description="vllm: GPUs that one model is spread over"), COMPUTE] = 1
-    data_parallel: Annotated[int, Meta(ge=1, description="vllm: copies of the model"), COMPUTE] = 1
+    data_parallel: Annotated[
+        int, Meta(ge=0, description="vllm: copies of the model; 0: as many as fit the GPUs, 1 without any"), COMPUTE
+    ] = 0
     urls: Annotated[
         list[str],
         Meta(description="server: OpenAI-compatible URLs; the key is read from OPENAI_API_KEY only"),
@@ -364,4 +377,5 @@ class Settings(Table, frozen=True, kw_only=True):
 
 def worker_count(settings: Settings) -> int:
     """How many environment processes to start."""
-    return settings.run.workers or min(os.cpu_count() or 1, 8)
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return settings.run.workers or min(cores, _MAX_WORKERS)

@@ -12,7 +12,7 @@ from rich.panel import Panel
 from rich.table import Column, Table
 from rich.text import Text
 
-from sandcli.agent.turns import render
+from sandcli.agent.conversation import turn_messages
 from sandcli.core.artifact import StageName
 from sandcli.core.context import Context
 from sandcli.core.run import D_DELIB, Run
@@ -144,16 +144,14 @@ class _StepView:
         for thought in self._about(_records(self._run, "synthesize", Thought)):
             yield _thought(thought)
         step = trajectory.steps[number]
-        yield _panel("trained on", literal(render(step.thought, step.action)))
+        yield _panel("trained on", literal(_said(step)))
 
     def _about(self, records: Sequence[R]) -> list[R]:
         """The records of this step."""
         return [record for record in records if record.key[:2] == (self._trajectory.id, self._number)]
 
     def _steps(self, steps: Iterable[Step]) -> Text:
-        lines = (
-            f"{render(step.thought, step.action)}\nObservation: {self._observation(step.observation)}" for step in steps
-        )
+        lines = (f"{_said(step)}\nObservation: {self._observation(step.observation)}" for step in steps)
         return literal("\n\n".join(lines))
 
     def _observation(self, text: str) -> str:
@@ -169,6 +167,11 @@ class _StepView:
         if critique is not None:
             body.append(f"\nCritique: {visible(critique.critique)}", style="cyan")
         return _panel(f"{name}: {rollout.action}", body)
+
+
+def _said(step: Step) -> str:
+    """The agent's turn, as it is in the conversation."""
+    return turn_messages(step)[0].content
 
 
 def _panel(title: str, body: Text) -> Panel:

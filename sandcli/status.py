@@ -96,7 +96,7 @@ def status_view(stages: Sequence[StageStatus]) -> Iterator[RenderableType]:
 def summary_view(manifest: Manifest) -> Iterator[RenderableType]:
     """A stage's summary: counts and rates in a table, then what it left out and what differs, by kind."""
     table = Table(title=literal(manifest.stage), show_header=False)
-    rows: dict[str, int | float] = {**manifest.counts, **manifest.figures}
+    rows: dict[str, int | float | str] = {**manifest.counts, **manifest.figures}
     if manifest.tokens:
         rows["tokens"] = manifest.tokens
     rows |= manifest.spent.rates()
@@ -104,7 +104,7 @@ def summary_view(manifest: Manifest) -> Iterator[RenderableType]:
         rows["left out"] = len(manifest.left_out)
     rows["seconds"] = manifest.seconds
     for name, value in rows.items():
-        table.add_row(literal(name.replace("_", " ")), f"{round(value, 4):,}")
+        table.add_row(literal(name.replace("_", " ")), value if isinstance(value, str) else f"{round(value, 4):,}")
     yield table
     yield from _kinds_view({"left out": _by_kind(manifest.left_out), _DIFFERENT: manifest.differences})
 

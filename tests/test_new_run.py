@@ -11,7 +11,7 @@ from sandcli.core.manifest import Identity, Manifest
 from sandcli.errors import PrerequisiteError, UsageError
 from sandcli.models import fingerprint
 from sandcli.new_run import assigned, start_run
-from tests.helpers import artifact, contents, lines, make_run, perform, state
+from tests.helpers import artifact, contents, context, lines, make_run, perform, state
 
 
 def test_new_run_holds_its_settings(tmp_path: Path) -> None:
@@ -20,6 +20,18 @@ def test_new_run_holds_its_settings(tmp_path: Path) -> None:
     assert settings.sample.n == 3
     assert settings.env.tasks == ["boil", "melt"]
     assert sorted(path.name for path in (tmp_path / "it1").iterdir()) == ["manifests", "sand.toml"]
+
+
+def test_path_given_at_the_command_line_works_from_every_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "data" / "games").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    start_run(Path("runs/it1"), None, assigned(["env.games=data/games", "env.name=alfworld", "model.base=org/model"]))
+    settings = resolve(tmp_path / "runs" / "it1", {}, {}).settings
+    assert (settings.env.games, settings.model.base) == ("../../data/games", "org/model")
+    monkeypatch.chdir("/")
+    assert context(tmp_path / "runs" / "it1").path(settings.env.games) == f"{tmp_path}/runs/it1/../../data/games"
 
 
 def test_run_is_not_started_twice(tmp_path: Path) -> None:

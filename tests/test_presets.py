@@ -3,7 +3,9 @@
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from sandcli.cli import app
 from sandcli.config import resolve
 from sandcli.errors import UsageError
 from sandcli.new_run import assigned, start_run
@@ -25,6 +27,14 @@ def test_presets_are_the_papers_settings(tmp_path: Path, name: str) -> None:
 @pytest.mark.parametrize("name", PRESETS)
 def test_presets_do_not_trust_code(name: str) -> None:
     assert "model.trust_code" not in PRESETS[name]
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_papers_presets_ask_for_the_papers_data(tmp_path: Path, name: str) -> None:
+    ran = CliRunner().invoke(app, ["init", "--run", str(tmp_path / "run"), "--preset", name])
+    assert ran.exit_code == 0, ran.output
+    asked = "the paper's D_exp is the ETO data: pass it to sand collect with --from; without it, D_exp is our own"
+    assert (asked in " ".join(ran.output.split())) == ("smollm2" not in name)
 
 
 def test_setting_overrides_the_preset(tmp_path: Path) -> None:

@@ -104,6 +104,14 @@ def test_an_empty_thought_is_not_printed(run: Context, capsys: pytest.CaptureFix
     assert text.count("Thought:") == text.count("Thought: I look.") == 1
 
 
+def test_turn_without_an_action_is_shown_as_it_was_said(run: Context, capsys: pytest.CaptureFixture[str]) -> None:
+    said = Step(thought="Thought: I wonder.", action="", observation="Nothing happens.", score=0.5)
+    write(run.run.root / "rollouts.jsonl", [rollout(0, "look", said)])
+    text = printed(capsys, run, 1)
+    assert text.count("Thought: I wonder.") == 1
+    assert "Thought: Thought:" not in text and "Action: \n" not in text
+
+
 @pytest.mark.parametrize("step", [None, 0, 1])
 def test_text_from_outside_is_printed_literally(
     run: Context, capsys: pytest.CaptureFixture[str], step: int | None

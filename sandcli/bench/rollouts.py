@@ -62,18 +62,19 @@ class Way(NamedTuple):
         return self.usage.generated / self.seconds
 
     @property
-    def hit_rate(self) -> float:
-        """The share of prompt tokens that came out of the engine's cache."""
-        return self.usage.cached / self.usage.prompt if self.usage.prompt else 0.0
+    def hit_rate(self) -> float | None:
+        """The share of prompt tokens that came out of the engine's cache; None if the engine does not say."""
+        told = self.usage.prompt - self.usage.untold
+        return self.usage.cached / told if told else None
 
 
 class Ratios(NamedTuple):
-    """Ours over the others, in tokens a second, and the prefix-cache hit rate of ours."""
+    """Ours over the others, in tokens a second, and the prefix-cache hit rate of ours, None if it is unknown."""
 
     vs_sequential: float
     vs_lockstep: float
     vs_engine: float
-    prefix_hit_rate: float
+    prefix_hit_rate: float | None
 
 
 @contextmanager
@@ -107,7 +108,7 @@ def ratios(ways: Sequence[Way]) -> Ratios:
         vs_sequential=round(ours.rate / sequential.rate, 2),
         vs_lockstep=round(ours.rate / lockstep.rate, 2),
         vs_engine=round(ours.rate / engine.rate, 2),
-        prefix_hit_rate=round(ours.hit_rate, 3),
+        prefix_hit_rate=None if ours.hit_rate is None else round(ours.hit_rate, 3),
     )
 
 

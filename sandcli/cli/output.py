@@ -31,7 +31,10 @@ def context_of(run: Path, flags: "dict[str, Scalar | None]", limit: int | None) 
 
 
 def print_summary(summary: "Summary", root: Path, as_json: bool) -> None:
-    """Print how a stage ended and which command comes next. Raises `typer.Exit` if units failed."""
+    """Print how a stage ended and which command comes next. Raises `typer.Exit` if units failed.
+
+    Work that goes on is named with all its options: without them it would be refused as something else.
+    """
     if not summary.message:
         return  # one of several distributed processes: the first one prints everything
     if as_json:
@@ -39,13 +42,11 @@ def print_summary(summary: "Summary", root: Path, as_json: bool) -> None:
 
         print_json(msgspec.to_builtins(summary._asdict()))
     _print_details(summary)
-    from sandcli.core.run import Run
-
     if summary.exit is Exit.DONE:
-        print_next(summary.message, _without_dry_run() if summary.forecast else _next_command(summary, root))
+        print_next(summary.message, _this_command() if summary.forecast else _next_command(summary, root))
         return
-    again = Run(root).artifact(summary.stage).command
-    print_next(summary.message, f"{again} (tries them again; add --accept-failures to continue without them)")
+    how = "add --accept-failures" if summary.stage in sys.argv[:3] else f"sand {summary.stage} --accept-failures"
+    print_next(summary.message, f"{_this_command()} (tries them again; {how} to continue without them)")
     raise typer.Exit(summary.exit)
 
 
@@ -67,7 +68,7 @@ def _next_command(summary: "Summary", root: Path) -> str:
     return next_command(summary.stage, Run(root), context_of(root, {}, None).settings)
 
 
-def _without_dry_run() -> str:
+def _this_command() -> str:
     """The command that is running, without its `--dry-run`."""
     return shlex.join(["sand", *(word for word in sys.argv[1:] if word != "--dry-run")])
 

@@ -41,6 +41,8 @@ def init(
     """Make a run directory with its sand.toml."""
     from sandcli.new_run import assigned
     from sandcli.pipeline import next_command
+    from sandcli.presets import data_wanted
+    from sandcli.progress import notice
 
     ablation = [f"method.without={without}"] if without else []
     made = api.init(
@@ -49,6 +51,8 @@ def init(
     after = made.artifact("collect").command
     if previous is not None:
         after = next_command("collect", made, context_of(run, {}, None).settings)
+    if wanted := data_wanted(preset):
+        notice(wanted)
     print_next(f"made {run}; settings are in {run / 'sand.toml'}", after)
 
 

@@ -79,7 +79,8 @@ def bench_rollout(
     table = Table("variant", "tokens", "seconds", "tokens/s", "mean batch", "cache hits")
     for variant in variants:
         used, numbers = variant.usage, (f"{variant.seconds:.1f}", f"{variant.rate:.1f}")
-        table.add_row(variant.name, f"{used.generated:,}", *numbers, f"{used.batch:.1f}", f"{variant.hit_rate:.1%}")
+        hits = "unknown" if variant.hit_rate is None else f"{variant.hit_rate:.1%}"
+        table.add_row(variant.name, f"{used.generated:,}", *numbers, f"{used.batch:.1f}", hits)
     print_data([table, *(f"{name}: {value:g}" for name, value in found.items())])
 
 

@@ -40,10 +40,10 @@ class Identity(msgspec.Struct, frozen=True):
 class Spent(msgspec.Struct, frozen=True, kw_only=True):
     """The cost of making an artifact, over all processes that worked on it and were not killed; times in seconds.
 
-    `prompt` tokens, `cached` ones among them, `generated` tokens; `batch` is the mean number of sequences decoded
-    together. The waits are summed over all units; `empty` counts completions without text, `replaced` the characters of
-    models and worlds that UTF-8 cannot hold, `restarts` the worker processes of the environment that were replaced, by
-    reason.
+    `prompt` tokens, `cached` ones among them, `untold` ones of which the engine does not say whether they were cached,
+    `generated` tokens; `batch` is the mean number of sequences decoded together. The waits are summed over all units;
+    `empty` counts completions without text, `replaced` the characters of models and worlds that UTF-8 cannot hold,
+    `restarts` the worker processes of the environment that were replaced, by reason.
     """
 
     engine: str = ""
@@ -51,6 +51,7 @@ class Spent(msgspec.Struct, frozen=True, kw_only=True):
     seconds: float = 0.0
     prompt: int = 0
     cached: int = 0
+    untold: int = 0
     generated: int = 0
     batch: float = 0.0
     engine_wait: float = 0.0
@@ -71,13 +72,14 @@ class Spent(msgspec.Struct, frozen=True, kw_only=True):
         restarts = Counter(self.restarts) + Counter(other.restarts)
         return Spent(engine=other.engine or self.engine, batch=batch, restarts=restarts, **sums)
 
-    def rates(self) -> dict[str, float]:
-        """Rates and shares for people; only those that are known."""
-        waits, found = self.engine_wait + self.environment_wait, {}
+    def rates(self) -> dict[str, float | str]:
+        """Rates and shares for people; only those that there are."""
+        found: dict[str, float | str] = {}
+        waits = self.engine_wait + self.environment_wait
         if self.seconds and self.generated:
             found["generated tokens per second"] = round(self.generated / self.seconds, 1)
             found["prompt tokens"] = self.prompt
-            found["prefix cache hit rate"] = round(self.cached / self.prompt, 3) if self.prompt else 0.0
+            found["prefix cache hit rate"] = self._hit_rate()
             found["mean batch"] = round(self.batch, 1)
         if waits and self.environment_wait:
             found["share of time waiting for environments"] = round(self.environment_wait / waits, 3)
@@ -88,6 +90,10 @@ class Spent(msgspec.Struct, frozen=True, kw_only=True):
         for why, count in self.restarts.items():
             found[f"environment workers replaced: {why}"] = count
         return found
+
+    def _hit_rate(self) -> float | str:
+        told = self.prompt - self.untold
+        return round(self.cached / told, 3) if told else "unknown: the server does not tell"
 
 
 NOTHING_SPENT = Spent()

@@ -14,7 +14,7 @@ from sandcli.records import Failure
 _GIVE_UP_AFTER = 20
 """Failed units in a row after which a stage stops trying."""
 
-_NOT_RETRIED = ("replay_diverged", "context")
+_NOT_RETRIED = ("replay_diverged", "context", "expert")
 """Failures that come out the same every time."""
 
 
@@ -110,6 +110,8 @@ class Units(Generic[P, R]):
             try:
                 result = await self._step(unit, earlier)
             except MachineryError as error:
+                if self._stop():
+                    return  # it is tried again when the stage is resumed
                 if attempt == attempts or error.reason in _NOT_RETRIED:
                     self._failed(unit, error, attempt)
                     return

@@ -51,12 +51,14 @@ class Usage(NamedTuple):
 
     `prompt` counts prompt tokens, once for each of n completions; `cached` those that the engine had in its cache;
     `generated` the tokens of all completions. `batch` is the mean number of sequences that were generated together.
+    `untold` counts the prompt tokens of which the engine does not say whether it had them in its cache.
     """
 
     prompt: int = 0
     cached: int = 0
     generated: int = 0
     batch: float = 0.0
+    untold: int = 0
 
 
 class Model(NamedTuple):

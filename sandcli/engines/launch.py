@@ -17,7 +17,7 @@ from sandcli.engines.base import Completion, Model, Sampling, Usage
 from sandcli.engines.server import ServerEngine
 from sandcli.engines.server_client import Identity, Unusable, together
 from sandcli.engines.tokens import load_tokenizer
-from sandcli.engines.vllm_options import RANKS, batch, command, environment, rank_limit
+from sandcli.engines.vllm_options import RANKS, batch, command, environment, rank_limit, replicas
 from sandcli.engines.vllm_server import VllmServer
 from sandcli.errors import MachineryError, PrerequisiteError
 from sandcli.install import install_command
@@ -61,7 +61,7 @@ class VllmServers:
         self._rank = rank_limit(max([rank, *(adapter_config(folder).rank for folder in adapters.values())]))
         self._command = command(self._base, self._base_fingerprint, settings, self._rank, adapters, model.trust_code)
         self._settings, self._key = settings, secrets.token_hex(16)
-        self.servers = [self._start(replica, port) for replica, port in enumerate(_free_ports(settings.data_parallel))]
+        self.servers = [self._start(replica, port) for replica, port in enumerate(_free_ports(replicas(settings)))]
 
     def _start(self, replica: int, port: int) -> VllmServer:
         return VllmServer(
@@ -144,7 +144,8 @@ class VllmEngine:
         )  # fail now, not after minutes of loading
         servers = VllmServers(model, settings, lora_rank)
         try:
-            notice(f"vLLM is starting; its log is {', '.join(str(server.log) for server in servers.servers)}")
+            logs = [str(server.log) for server in servers.servers]
+            notice(f"vLLM is starting; copies of the model: {len(logs)}; its log is {', '.join(logs)}")
             await servers.wait_until_ready(model)
             clients = [server.client for server in servers.servers]
             engine = await ServerEngine.on(clients, model, replace(settings, batch=batch(settings)), notice)

@@ -39,8 +39,9 @@ def load_model(
     """Load a model; an adapter is merged into its base. `auto` is bfloat16 on a GPU, else float32.
 
     Weights to be trained stay in float32: in bfloat16 most updates would be rounded away at a learning rate of 1e-5.
-    `quantised` weights have 4 bits, for training an adapter on them; `sharded` ones are distributed over GPUs later.
-    `trust_code`: code that comes with the model may be run.
+    `quantised` weights have 4 bits, for training an adapter on them. `sharded` ones are spread over GPUs later: only
+    the first process reads them, and the others get a model without weights. `trust_code`: code that comes with the
+    model may be run.
     Raises `UsageError` if the folder does not hold exactly the weights of the model, and `PrerequisiteError` if there
     is not enough memory.
     """
@@ -49,7 +50,12 @@ def load_model(
         dtype = "bfloat16" if gpu and not training else "float32"
     source = weights_of(folder)
     _refuse_quantised(load_config(source, trust_code), source)
-    _must_fit(source, "int4" if quantised else dtype, gpu and not sharded)
+    if sharded and not quantised:
+        _must_fit(source, dtype, gpu=False, copies=1)
+        if os.environ.get("RANK", "0") != "0":
+            return _empty(source, dtype, attention, trust_code)
+    else:
+        _must_fit(source, "int4" if quantised else dtype, gpu and not sharded)
     own = {"": int(os.environ.get("LOCAL_RANK", "0"))}  # in distributed training each process has one GPU
     model = _loaded(
         source,
@@ -79,6 +85,19 @@ def _loaded(folder: Path, trust_code: bool, **options: Any) -> Any:
     unknown = [name for name in report["unexpected_keys"] if _belongs(model, name)]
     _refuse_weights(folder, {"lack": report["missing_keys"], "have other sizes of": unlike, "also have": unknown})
     return model
+
+
+def _empty(folder: Path, dtype: str, attention: str | None, trust_code: bool) -> Any:
+    """The model with weights that take no memory. Its buffers are computed, not loaded, so they are all there."""
+    from accelerate import init_empty_weights
+
+    with init_empty_weights():
+        return AutoModelForCausalLM.from_config(
+            load_config(folder, trust_code),
+            dtype=getattr(torch, dtype),
+            attn_implementation=attention,
+            trust_remote_code=trust_code,
+        )
 
 
 def _belongs(model: Any, name: str) -> bool:
@@ -134,12 +153,15 @@ def _refuse_quantised(config: Any, folder: Path) -> None:
             )
 
 
-def _must_fit(folder: Path, dtype: str, gpu: bool) -> None:
-    """Refuse a model that does not fit into memory. Only safetensors files are counted."""
+def _must_fit(folder: Path, dtype: str, gpu: bool, copies: int | None = None) -> None:
+    """Refuse a model that does not fit into memory. Only safetensors files are counted.
+
+    Without a GPU, every process on this machine loads a copy of its own unless `copies` says otherwise.
+    """
     weights = sum(map(_weights, _files(folder)))
     needed = weights * (0.5 if dtype == "int4" else getattr(torch, dtype).itemsize)
     if not gpu:
-        needed *= int(os.environ.get("LOCAL_WORLD_SIZE", "1"))  # every process loads its own copy
+        needed *= copies or int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     free = torch.cuda.mem_get_info()[0] if gpu else psutil.virtual_memory().available
     if needed > free:
         raise PrerequisiteError(

@@ -75,6 +75,7 @@ class _Tally:
     def forget(self) -> None:
         """Count from zero again."""
         self.prompt = self.cached = self.generated = 0
+        self.told = False
 
 
 class ServerEngine:
@@ -218,7 +219,9 @@ class ServerEngine:
     def _count(self, prompt: int, tokens: Tokens) -> None:
         details = tokens.prompt_tokens_details
         self._tally.prompt += prompt
-        self._tally.cached += (details and details.cached_tokens) or 0
+        if details is not None and details.cached_tokens is not None:
+            self._tally.cached += details.cached_tokens
+            self._tally.told = True  # vLLM says nothing if there were none, so one answer that tells is enough
         self._tally.generated += tokens.completion_tokens
 
     async def for_model(self, model: Model) -> "ServerEngine | None":
@@ -232,7 +235,9 @@ class ServerEngine:
 
     def usage(self) -> Usage:
         """See `Engine.usage`."""
-        return Usage(self._tally.prompt, self._tally.cached, self._tally.generated, self._pool.batch())
+        tally = self._tally
+        untold = 0 if tally.told else tally.prompt
+        return Usage(tally.prompt, tally.cached, tally.generated, self._pool.batch(), untold)
 
     def forget_usage(self) -> None:
         """Count from zero again."""

@@ -100,19 +100,29 @@ def environment(settings: EngineSettings, replica: int) -> dict[str, str]:
     on_cpu = {
         "VLLM_CPU_OMP_THREADS_BIND": "nobind",
         "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # one process fewer, each of which takes long to start
-        "OMP_NUM_THREADS": str(max(1, cores // settings.data_parallel)),
+        "OMP_NUM_THREADS": str(max(1, cores // replicas(settings))),
     }
     return defaults | on_cpu | os.environ
 
 
+def replicas(settings: EngineSettings) -> int:
+    """Return how many servers to start: as set, or as many as there are GPUs for."""
+    gpus = len(_visible()) if torch.cuda.is_available() else 0
+    return settings.data_parallel or max(1, gpus // settings.tensor_parallel)
+
+
+def _visible() -> list[str]:
+    given = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return given.split(",") if given else [str(number) for number in range(torch.cuda.device_count())]
+
+
 def _gpus(settings: EngineSettings, replica: int) -> str:
     """Return the GPUs of one replica."""
-    given = os.environ.get("CUDA_VISIBLE_DEVICES")
-    visible = given.split(",") if given else [str(number) for number in range(torch.cuda.device_count())]
-    needed = settings.data_parallel * settings.tensor_parallel
+    visible, copies = _visible(), replicas(settings)
+    needed = copies * settings.tensor_parallel
     if needed > len(visible):
         raise PrerequisiteError(
-            f"engine.data_parallel {settings.data_parallel} x engine.tensor_parallel {settings.tensor_parallel} "
+            f"engine.data_parallel {copies} x engine.tensor_parallel {settings.tensor_parallel} "
             f"needs {needed} GPUs, and {len(visible)} are visible",
             "lower one of them, or set CUDA_VISIBLE_DEVICES",
         )

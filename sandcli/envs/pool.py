@@ -18,6 +18,7 @@ from sandcli.envs.base import Outcome, Reset, World
 from sandcli.envs.worker import MAX_DEATHS, Worker, WorkerDied, WorkerReplaced
 from sandcli.errors import MachineryError
 from sandcli.files import disk_space
+from sandcli.interrupts import never
 from sandcli.records import Step, Task, storable
 
 _MAX_IMBALANCE = 4
@@ -26,6 +27,9 @@ _MAX_IMBALANCE = 4
 _MAX_TASKS = 256
 """The pool remembers for this many tasks which workers hold their snapshots."""
 
+
+_LOOK_EVERY = 0.2
+"""Seconds between two looks at whether an expert should be broken off."""
 
 NO_LOG = Path(os.devnull)
 """Where the output of a world goes if there is no log."""
@@ -134,15 +138,25 @@ class Pool:
             return idlest
         return holder
 
-    async def expert(self, task: Task, kind: str, seed: int) -> list[str]:
-        """The actions of one of the world's experts for a task."""
+    async def expert(self, task: Task, kind: str, seed: int, stop: Callable[[], bool] = never) -> list[str]:
+        """The actions of one of the world's experts for a task.
+
+        Some experts think for minutes, so they are broken off if `stop` says so: that is a `MachineryError`.
+        """
         worker = self._worker_for(task)
         worker.sessions += 1
+        asked = asyncio.ensure_future(worker.call_with_restarts("expert", task, kind, seed))
         try:
-            _, actions = await worker.call_with_restarts("expert", task, kind, seed)
+            while not asked.done() and not stop():
+                await asyncio.wait([asked], timeout=_LOOK_EVERY)
+            if not asked.done():
+                asked.cancel()
+                worker.break_off()
+                raise MachineryError("expert", "it was interrupted")
         finally:
             worker.sessions -= 1
-        return [str(action) for action in actions]
+            asked.cancel()
+        return [str(action) for action in asked.result()[1]]
 
 
 class Session:

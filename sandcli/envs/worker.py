@@ -92,12 +92,17 @@ class Worker:
         return await future
 
     async def call_with_restarts(self, operation: str, *arguments: Any) -> tuple[int, Any]:
-        """`call`, repeated if the process dies; `MachineryError` after `MAX_DEATHS` deaths."""
+        """`call`, repeated if the process dies; `MachineryError` after `MAX_DEATHS` deaths.
+
+        An expert that gives no answer in time would give none the next time either: that is `expert`.
+        """
         for _ in range(MAX_DEATHS):
             try:
                 return await self.call(operation, *arguments)
             except WorkerDied as error:
                 last = error
+                if operation == "expert" and error.reason == "timeout":
+                    raise MachineryError("expert", f"{error}: raise run.timeout, or choose another expert") from error
         raise MachineryError(last.reason, str(last))
 
     def _call(self, operation: str, arguments: tuple[Any, ...], generation: int | None) -> tuple[int, Any]:
@@ -162,6 +167,12 @@ class Worker:
         self.generation += 1  # no episode may mistake the next process for its own
         self.restarts[detail] += 1
         return WorkerDied(reason, detail)
+
+    def break_off(self) -> None:
+        """Kill the process, from another thread than its own: the call in progress fails."""
+        process = self._process
+        if process is not None:
+            process.kill()
 
     def _forget_process(self) -> None:
         """Kill the process and everything that it started."""

@@ -138,6 +138,11 @@ def _run_warnings(evaluation: Evaluation) -> Iterator[str]:
             f"{evaluation.run}: {evaluation.outdated} deliberated steps belong to episodes that were played again "
             f"since; they are left out. To take them again, run: {again}"
         )
+    if evaluation.own_data and evaluation.world in paper.WORLDS:
+        yield (
+            f"{evaluation.run}: D_exp is our own, not the paper's ETO data: the world's expert made "
+            f"{evaluation.own_data} of its trajectories. To compare with the paper, use sand collect --from"
+        )
     yield from _step_limit(evaluation)
     yield from _leaks(evaluation)
 

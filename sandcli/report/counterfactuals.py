@@ -46,22 +46,19 @@ def counterfactual(rows: Sequence[AgentRow]) -> Sheet | None:
             found.append(SheetRow(group, label, [str(suite), band, *_cells(own)]))
     notes = [
         "At every step that the agent chose to deliberate, the same weights took the step from the same history "
-        "without deliberating. If that was another action, they went on from there as they chose; more, as much and "
-        "less count these steps by what deliberating earned in comparison.",
+        "without deliberating. other %: how often that was another action. They then went on as they chose.",
         "Difference: reward x100 with the deliberation minus without, over the steps with another action, averaged by "
         "task first.",
         INTERVALS,
     ]
-    columns = ["test set", "band", "steps", "other action, %", "more", "as much", "less", "difference"]
+    columns = ["test set", "band", "steps", "other %", "difference"]
     title = "Deliberated steps, taken without deliberating"
     return Sheet("counterfactual", title, "agent", columns, found, notes) if found else None
 
 
 def _cells(changes: Sequence[Change]) -> list[Cell]:
-    gains = [change.gain for change in changes if not change.same]
-    share = 100 * len(gains) / len(changes) if changes else None
-    signs = [sum(gain > 0 for gain in gains), sum(gain == 0 for gain in gains), sum(gain < 0 for gain in gains)]
-    return [len(changes), share, *signs, _difference(changes)]
+    other = sum(not change.same for change in changes)
+    return [len(changes), 100 * other / len(changes) if changes else None, _difference(changes)]
 
 
 def _difference(changes: Iterable[Change]) -> Difference | None:

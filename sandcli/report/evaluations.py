@@ -47,6 +47,7 @@ def read_run(root: Path) -> Evaluation:
         limit=manifest.identity.limit if manifest else None,
         changes=changes,
         outdated=outdated,
+        own_data=_own_data(run),
     )
 
 
@@ -89,6 +90,12 @@ def _trained_tasks(run: Run) -> frozenset[str]:
     """The tasks of D_exp; none if D_exp does not exist."""
     exists = run.artifact("collect").path.exists()
     return frozenset(str(trajectory.task) for trajectory in run.trajectories()) if exists else frozenset()
+
+
+def _own_data(run: Run) -> int:
+    """How many trajectories of D_exp are by the world's own expert."""
+    exists = run.artifact("collect").path.exists()
+    return sum(not made.recorded for made in run.trajectories()) if exists else 0
 
 
 def _without(run: Run, settings: Settings) -> Literal["none", "sampling", "critique"]:

@@ -68,7 +68,8 @@ class Evaluation(NamedTuple):
     `run` is the run directory as the user gave it, `base` identifies the base model. `scores` are by the name of the
     agent (see `records.agent_name`) in the run. `settings` are what the episodes depend on. `failed` counts
     episodes that the engine or the environment failed. `accepted` lists how the settings of episodes that were kept
-    differ from today's. `trained_tasks` are the tasks of D_exp. `retrained` names models that were trained again after
+    differ from today's. `trained_tasks` are the tasks of D_exp, and `own_data` counts its trajectories that were not
+    recorded by others. `retrained` names models that were trained again after
     some of their episodes. `limit` is the `--limit` of the evaluation. `changes` are by model; `outdated` counts those
     of episodes that were played again since.
     """
@@ -87,6 +88,7 @@ class Evaluation(NamedTuple):
     limit: int | None = None
     changes: Mapping[str, list[Change]] = MappingProxyType({})
     outdated: int = 0
+    own_data: int = 0
 
 
 class AgentRow(NamedTuple):

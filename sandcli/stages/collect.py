@@ -8,7 +8,7 @@ candidates.
 
 import contextlib
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sized
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
@@ -24,7 +24,7 @@ from sandcli.importers.replays import differences
 from sandcli.importers.rows import locate_data, read_rows
 from sandcli.models import fingerprint
 from sandcli.progress import notice
-from sandcli.records import Trajectory
+from sandcli.records import FROM_FILE, Trajectory
 from sandcli.stages.demonstrations import Demonstrator
 from sandcli.stages.inputs import must_hold_trajectories
 from sandcli.stages.recorded import Wanted, wanted_rows
@@ -32,7 +32,8 @@ from sandcli.stages.recorded import Wanted, wanted_rows
 PREVIOUS = "D_delib of "
 """How the source of expert data begins that is the previous iteration's D_delib."""
 
-_FROM_FILE = "file:"
+PAPERS = "scienceworld", "alfworld"
+"""The worlds of the paper that are here."""
 _CHECK = "set env.simplifications and env.games to those of the recording, or choose other data"
 
 
@@ -87,14 +88,14 @@ class CollectStage(Stage[Wanted, Trajectory]):
         with contextlib.suppress(UsageError):  # a damaged manifest says nothing
             made = self.artifact.manifest()
         source = made.identity.settings.get("source", "") if made else ""
-        elsewhere = self._source is None and source.startswith((PREVIOUS, _FROM_FILE))
+        elsewhere = self._source is None and source.startswith((PREVIOUS, FROM_FILE))
         return made.identity if made and elsewhere else None
 
     @property
     def _origin(self) -> str:
         if self._source is not None:
             name = Path(self.context.path(self.settings.collect.source))
-            return f"{_FROM_FILE}{name.name if name.exists() else name}"  # or a name on the hub
+            return f"{FROM_FILE}{name.name if name.exists() else name}"  # or a name on the hub
         return f"{self._expert}, thoughts {self.settings.collect.thoughts}"
 
     @property
@@ -149,7 +150,7 @@ class CollectStage(Stage[Wanted, Trajectory]):
         demonstrator = Demonstrator(self.context, self.pool, self._origin)
         if wanted.row is not None:
             return await demonstrator.replay(wanted.task, wanted.row, self.settings.collect.rows)
-        made = await demonstrator.expert(wanted.task, self._expert)
+        made = await demonstrator.expert(wanted.task, self._expert, self.stop)
         if isinstance(made, Skipped) or not self._writes_thoughts:
             return made
         return await demonstrator.with_thoughts(self.engine, made, self.settings.collect.max_tokens)
@@ -178,6 +179,13 @@ class CollectStage(Stage[Wanted, Trajectory]):
             metrics.counts["below_the_full_score"] = partial
         metrics.figures["mean_reward"] = round(sum(rewards) / len(rewards), 4)
         return metrics
+
+    def summary(self, records: Sized) -> str:
+        """What was made, and that it is not the paper's data if it is the world's own."""
+        count = super().summary(records)
+        if self._source is not None or self._made_elsewhere() or self.context.world.name not in PAPERS:
+            return count
+        return f"{count}; D_exp is our own ({self._origin}), the paper's is the ETO data (--from)"
 
     def _compare(self, record: Trajectory, metrics: Metrics) -> None:
         """Add every kind of difference between a trajectory and the row that it was made from."""

@@ -1,6 +1,6 @@
 """Making expert trajectories: an expert's path or a recorded one, executed in the environment, with thoughts."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import zip_longest
 
 from msgspec.structs import replace
@@ -14,6 +14,7 @@ from sandcli.envs.pool import Pool, Restored
 from sandcli.errors import ContextOverflow
 from sandcli.importers.conversations import RecordedTrajectory
 from sandcli.importers.replays import rejected, strictly_rejected
+from sandcli.interrupts import never
 from sandcli.method.texts import first_sentences, format_steps, repeats
 from sandcli.records import Step, Task, Trajectory
 
@@ -26,9 +27,9 @@ class Demonstrator:
         self._pool = pool
         self._source = source
 
-    async def expert(self, task: Task, kind: str) -> Trajectory | Skipped:
+    async def expert(self, task: Task, kind: str, stop: Callable[[], bool] = never) -> Trajectory | Skipped:
         """The path of one of the world's experts; skipped if it does not reach the full score."""
-        found = await self._pool.expert(task, kind, self._context.seed("expert", str(task)))
+        found = await self._pool.expert(task, kind, self._context.seed("expert", str(task)), stop)
         actions = [normalise(action) for action in found]
         if not actions:
             return Skipped("the expert gave up")

@@ -18,6 +18,7 @@ from sandcli.stages.inputs import must_hold_trajectories
 from sandcli.training.checkpoints import complete_checkpoints
 from sandcli.training.config import TrainingConfig, TrainingResult
 from sandcli.training.distributed import ProcessGroup, TrainingJob, describe
+from sandcli.training.processes import Processes, processes_for
 
 
 class Trained(NamedTuple):
@@ -90,12 +91,15 @@ class TrainingStage(Stage[Path, Trained]):
         for package in ("torch", "trl", "peft"):
             require_package(package, "training")
         must_hold_trajectories(self.data(), self.fix_empty())
-        processes = self._group.size if self._group.size > 1 else self.context.settings.trainer.nproc
-        if processes > self.aims.batch_size:
+        count = self._processes().number
+        if count > self.aims.batch_size:
             raise UsageError(
-                f"{processes} processes cannot share batches of {self.aims.batch_size} trajectories",
+                f"{count} processes cannot share batches of {self.aims.batch_size} trajectories",
                 f"start {self.aims.batch_size} or fewer, or raise {self.name}.batch_size",
             )
+
+    def _processes(self) -> Processes:
+        return processes_for(self._group.size, self.context.settings.trainer.nproc, self.aims.batch_size)
 
     @abstractmethod
     def fix_empty(self) -> str:
@@ -103,7 +107,9 @@ class TrainingStage(Stage[Path, Trained]):
 
     async def step(self, unit: Unit[Path], earlier: Trained | None) -> Trained:
         """Train: in processes that are started now, with those that a launcher started, or alone."""
+        processes = self._processes()
         notice(f"training {self.aims.method} from {self.start().folder} on {unit.payload}")
+        notice(f"processes that train: {processes.number} ({processes.why})")
         result = self._fit(self._job())
         if not result.finished:
             raise Interrupted(self.name)
@@ -116,11 +122,11 @@ class TrainingStage(Stage[Path, Trained]):
         return TrainingJob(self.name, config, self.data(), self.limit)
 
     def _fit(self, job: TrainingJob) -> TrainingResult:
-        compute = self.context.settings.trainer
-        if compute.nproc > 1 and self._group.size == 1:
-            return job.launch(compute.nproc)
-        if compute.shard and self._group.size == 1:
-            notice("trainer.shard has no effect in one process; --nproc starts one for each GPU")
+        processes = self._processes().number
+        if processes > 1 and self._group.size == 1:
+            return job.launch(processes)
+        if self.context.settings.trainer.shard and processes == 1:
+            notice("trainer.shard has no effect in one process")
         self._group.share(job)
         return job.run(self.stop)
 

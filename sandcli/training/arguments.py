@@ -35,6 +35,7 @@ def trl_config(config: TrainingConfig, batches: Batches) -> Any:
         train_sampling_strategy="sequential",
         learning_rate=config.aims.learning_rate,
         lr_scheduler_type="cosine",
+        warmup_steps=config.aims.warmup,  # below 1 it is a share
         per_device_train_batch_size=compute.device_batch,
         gradient_accumulation_steps=batches.accumulate,
         padding_free=packed,
@@ -61,8 +62,13 @@ def _devices(gpu: bool, sharded: bool) -> dict[str, Any]:
         "use_cpu": not gpu,
         "gradient_checkpointing": gpu and not sharded,
         "fsdp": True if sharded else None,
-        "fsdp_config": {"activation_checkpointing": True} if sharded else None,
+        "fsdp_config": sharding() if sharded else None,
     }
+
+
+def sharding() -> dict[str, bool]:
+    """How FSDP works here: only the first process holds all weights before they are spread."""
+    return {"activation_checkpointing": True, "cpu_ram_efficient_loading": True}
 
 
 def refuse_missing_loggers(loggers: Sequence[str]) -> None:

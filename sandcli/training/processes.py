@@ -2,6 +2,7 @@
 
 import os
 from datetime import timedelta
+from typing import NamedTuple
 
 from sandcli.errors import UsageError
 
@@ -17,6 +18,25 @@ def process_count() -> int:
 def rank() -> int:
     """The number of this process; 0 leads."""
     return int(os.environ.get("RANK", "0"))
+
+
+class Processes(NamedTuple):
+    """How many processes train, and the reason."""
+
+    number: int
+    why: str
+
+
+def processes_for(launched: int, wanted: int, batch: int) -> Processes:
+    """The processes that a launcher started; or as many as are set; or one for each GPU, at most one a trajectory."""
+    import torch
+
+    if launched > 1:
+        return Processes(launched, "started by a launcher")
+    if wanted:
+        return Processes(wanted, "as set")
+    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    return Processes(max(1, min(gpus, batch)), "one for each GPU" if gpus else "there is no GPU")
 
 
 def refuse_srun_tasks() -> None:

@@ -221,14 +221,18 @@ def test_failed_units_exit_with_1_and_are_listed(tmp_path: Path) -> None:
     root = make_run(tmp_path / "run", env__simplifications=f"faults={faults}", run__retries=0, run__in_flight=1)
     for _ in range(3):
         fault(faults, "raise", "fetch_0 take lamp")
-    ran = sand("collect", "--run", root)
+    ran = sand("collect", "--run", root, "--seed", "5")
     assert ran.returncode == 1, ran.stderr
     assert "1 units failed" in ran.stderr
+    again = (
+        f"next: sand collect --run {root} --seed 5 (tries them again; add --accept-failures to continue without them)"
+    )
+    assert again in ran.stderr.replace("\n", " ")
     assert "Traceback" not in ran.stderr
-    items = json.loads(sand("status", "--run", root, "--json").stdout)
+    items = json.loads(sand("status", "--run", root, "--json", extra={"SAND_RUN_SEED": "5"}).stdout)
     assert items[0]["failures"] == {"environment": 1}
     assert (items[0]["state"], items[0]["recorded"], items[0]["todo"]) == ("partial", 5, 1)
-    assert sand("collect", "--run", root).returncode == 0
+    assert sand("collect", "--run", root, "--seed", "5").returncode == 0
 
 
 @pytest.mark.slow

@@ -178,6 +178,14 @@ def test_figures_show_rates_and_shares() -> None:
     assert Spent(empty=3).rates() == {"empty completions": 3}
 
 
+def test_hit_rate_is_the_share_of_the_tokens_that_servers_tell_about() -> None:
+    silent = Spent(seconds=2, prompt=200, untold=200, generated=50)
+    telling = Spent(seconds=2, prompt=100, cached=25, generated=50)
+    assert silent.rates()["prefix cache hit rate"] == "unknown: the server does not tell"
+    assert (silent + telling).rates()["prefix cache hit rate"] == 0.25
+    assert Spent(seconds=2, prompt=100, generated=50).rates()["prefix cache hit rate"] == 0.0
+
+
 def test_a_manifest_records_costs_even_after_a_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root = make_run(tmp_path / "run")
     perform("collect", root, limit=2)

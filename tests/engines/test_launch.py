@@ -20,7 +20,7 @@ import torch
 from sandcli.engines import launch
 from sandcli.engines.base import Model
 from sandcli.engines.launch import VllmEngine
-from sandcli.engines.vllm_options import command, environment
+from sandcli.engines.vllm_options import command, environment, replicas
 from sandcli.errors import MachineryError, PrerequisiteError, UsageError
 from sandcli.messages import Message
 from sandcli.models import fingerprint
@@ -400,6 +400,26 @@ def test_what_a_cpu_needs_is_set(words: Model, monkeypatch: pytest.MonkeyPatch) 
     forgetful = given(command(words.folder, "name", EngineSettings(cache_gib=0), 8, {"b": words.folder}))
     assert "--no-enable-prefix-caching" in forgetful and forgetful["--max-model-len"] == "512"
     assert forgetful["--max-lora-rank"] == "8" and forgetful["b"] == str(words.folder)
+
+
+@pytest.mark.parametrize(
+    ("gpus", "settings", "copies"),
+    [
+        (0, EngineSettings(), 1),
+        (1, EngineSettings(), 1),
+        (8, EngineSettings(), 8),
+        (8, EngineSettings(tensor_parallel=4), 2),
+        (8, EngineSettings(data_parallel=3), 3),
+        (2, EngineSettings(tensor_parallel=4), 1),
+    ],
+)
+def test_there_are_as_many_replicas_as_gpus_for_them(
+    monkeypatch: pytest.MonkeyPatch, gpus: int, settings: EngineSettings, copies: int
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpus > 0)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert replicas(settings) == copies
 
 
 def test_every_replica_has_gpus_of_its_own(words: Model, monkeypatch: pytest.MonkeyPatch) -> None:

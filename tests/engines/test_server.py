@@ -266,6 +266,20 @@ def test_usage_counts_tokens_and_the_mean_batch_of_busy_time(words: Model, serve
     run(task)
 
 
+def test_prompt_tokens_are_untold_until_a_server_says_how_many_were_cached(words: Model, serve: Serve) -> None:
+    server = serve(says("hello"), says("hello", cached=4), says("hello"))
+
+    async def task() -> None:
+        async with opened(words, server) as (engine, _):
+            untold = []
+            for _ in range(3):
+                await engine.generate(PROMPT, SIMPLE)
+                untold.append(engine.usage().untold)
+            assert untold == [len(IDS), 0, 0]
+
+    run(task)
+
+
 def test_a_cancelled_request_leaves_nothing_behind(words: Model, serve: Serve) -> None:
     server, ready = serve(), threading.Event()
     server.behaviours.extend([after(ready, says("late"))] * 3)

@@ -38,6 +38,18 @@ class OddSimulator(ToySimulator):
         return super().expert(task, kind, seed) if task.name == "fetch" else None
 
 
+class PonderingWorld(ToyWorld):
+    """A world whose expert never answers."""
+
+    def start(self) -> ToySimulator:
+        return _PonderingSimulator(0.0, None)
+
+
+class _PonderingSimulator(ToySimulator):
+    def expert(self, task: Task, kind: str, seed: int) -> Any:
+        time.sleep(10_000)
+
+
 class OddEpisode(ToyEpisode):
     def step(self, action: str) -> Any:
         print("the episode prints \ud800")

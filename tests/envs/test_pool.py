@@ -16,6 +16,7 @@ from sandcli.envs.worker import PROCESS_NAME, WorkerDied, WorkerReplaced
 from sandcli.errors import MachineryError, PrerequisiteError
 from sandcli.records import Step, Task
 from sandcli.settings import EnvSettings
+from tests.envs.odd_worlds import PonderingWorld
 from tests.helpers import fault
 from tests.toyworld import ClosedWorld, RuinedWorld, ToyWorld
 
@@ -73,6 +74,32 @@ def test_restore_brings_an_episode_to_the_state_after_its_prefix() -> None:
         await session.close()
 
     run_in_pool(task)
+
+
+def test_expert_without_an_answer_in_time_is_asked_once() -> None:
+    async def task(pool: Pool) -> None:
+        pool._workers[0]._timeout = 0.5  # the start may take longer
+        with pytest.raises(MachineryError, match=r"raise run\.timeout, or choose another expert") as caught:
+            await pool.expert(KITCHEN, "gold", 0)
+        assert caught.value.reason == "expert"
+        assert pool.restarts == {"no answer to expert within 0.5 s": 1}
+
+    run_in_pool(task, kind=PonderingWorld)
+
+
+def test_expert_is_broken_off_by_an_interrupt_and_so_are_those_that_wait_for_its_worker() -> None:
+    async def task(pool: Pool) -> None:
+        asked: list[int] = []
+
+        def stop() -> bool:
+            asked.append(1)
+            return len(asked) > 4
+
+        experts = [pool.expert(house, "gold", 0, stop) for house in (KITCHEN, GARDEN)]
+        for broken in await asyncio.gather(*experts, return_exceptions=True):
+            assert isinstance(broken, MachineryError) and broken.detail == "it was interrupted"
+
+    run_in_pool(task, timeout=1_000.0, kind=PonderingWorld)
 
 
 def test_replay_stops_at_the_end_of_the_episode() -> None:

@@ -79,6 +79,11 @@ def trajectory(name: str, steps: int) -> Trajectory:
     )
 
 
+def test_learning_rate_rises_over_the_warm_up(tiny: Path, tmp_path: Path) -> None:
+    rates = [step.learning_rate for step in train(tiny, [trajectory("a", 1)], replace(AIMS, warmup=0.5), tmp_path).log]
+    assert rates[0] < max(rates) == pytest.approx(AIMS.learning_rate) and rates[-1] < max(rates)
+
+
 def test_loss_covers_only_the_agents_turns_and_their_end_tokens(smollm: Path) -> None:
     tokenizer = load_tokenizer(smollm)
     row = tokenise(tokenizer, training_messages(PREAMBLE, trajectory("a", 3)))

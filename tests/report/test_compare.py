@@ -104,6 +104,13 @@ def test_failed_and_accepted_episodes_cause_warnings() -> None:
     assert "was 512, is 64" in accepted and accepted.endswith("--force")
 
 
+def test_expert_data_of_our_own_cause_a_warning_in_the_papers_worlds() -> None:
+    said = "a: D_exp is our own, not the paper's ETO data: the world's expert made 7 of its trajectories. "
+    assert any(line.startswith(said) for line in warned(evaluation("a", own_data=7, world="ALFWorld")))
+    assert not any("D_exp" in line for line in warned(evaluation("a", world="ALFWorld")))
+    assert not any("D_exp" in line for line in warned(evaluation("a", own_data=7, world="toyworld")))
+
+
 def test_test_tasks_in_the_training_data_cause_a_warning() -> None:
     trained = frozenset({"boil_0", "boil_2", "boil_77"})
     model = scores([0.1, 0.2, 0.3]) + scores([0.1], "train")

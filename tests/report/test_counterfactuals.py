@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from sandcli.core.run import Run
-from sandcli.report.build import build_report
+from sandcli.report.build import Report, build_report, tables_for_terminal
 from sandcli.report.counterfactuals import changes_of, counterfactual
 from sandcli.report.rows import agent_rows
 from sandcli.report.scores import Change
@@ -20,20 +20,24 @@ def change(task: int, gain: float | None) -> Change:
     return Change("seen", f"boil_{task}", gain is None, gain or 0.0)
 
 
-def test_steps_are_counted_by_what_deliberating_earned() -> None:
+def test_differences_are_over_steps_with_another_action(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
     changes = [change(0, 0.5), change(0, 0.1), change(0, None), change(1, -0.1), change(2, 0.0), change(2, None)]
     found: dict[str, Any] = {"base": scores([0.0, 0.5, 1.0]), "model": scores([0.4, 0.5, 0.6])}
     sheet = counterfactual(agent_rows([evaluation(scores=found, changes={"model": changes})]))
     assert sheet is not None
-    assert [(row.label, *row.cells[:3], *row.cells[4:7]) for row in sheet.rows] == [
-        ("SAND, iteration 1", "ScienceWorld seen", "all", 6, 2, 1, 1),
-        ("SAND, iteration 1", "ScienceWorld seen", "hard", 3, 2, 0, 0),
-        ("SAND, iteration 1", "ScienceWorld seen", "medium", 1, 0, 0, 1),
-        ("SAND, iteration 1", "ScienceWorld seen", "easy", 2, 0, 1, 0),
+    assert [(row.label, *row.cells[:3]) for row in sheet.rows] == [
+        ("SAND, iteration 1", "ScienceWorld seen", "all", 6),
+        ("SAND, iteration 1", "ScienceWorld seen", "hard", 3),
+        ("SAND, iteration 1", "ScienceWorld seen", "medium", 1),
+        ("SAND, iteration 1", "ScienceWorld seen", "easy", 2),
     ]
-    everything: Any = sheet.rows[0].cells
-    assert everything[3] == pytest.approx(100 * 4 / 6)
-    assert (round(everything[7].mean, 6), everything[7].tasks) == (round(100 * (0.3 - 0.1 + 0) / 3, 6), 3)
+    others: list[Any] = [row.cells[3] for row in sheet.rows]
+    assert others == [pytest.approx(100 * 4 / 6), pytest.approx(100 * 2 / 3), 100, 50]
+    difference: Any = sheet.rows[0].cells[4]
+    assert (round(difference.mean, 6), difference.tasks) == (round(100 * (0.3 - 0.1 + 0) / 3, 6), 3)
+    (printed,) = tables_for_terminal(Report([], [], [sheet], [], []))
+    assert max(map(len, str(printed).splitlines())) <= 80
 
 
 def test_without_records_there_is_no_table() -> None:

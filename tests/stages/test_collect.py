@@ -1,6 +1,7 @@
 """`sand collect` from recorded trajectories, on the toy world."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 import sandcli
 from sandcli.core.stage import Options, Summary
 from sandcli.errors import Exit, UsageError
-from tests.helpers import artifact, lines, make_run, perform, sand, state
+from tests.helpers import artifact, built, lines, make_run, perform, sand, state
 
 FETCH = {
     "go to kitchen": "You are in the kitchen.",
@@ -90,12 +91,82 @@ def test_texts_come_from_the_replay_and_thoughts_and_actions_from_the_recording(
     }
 
 
+def _messages(recorded: Row) -> list[Row]:
+    """The messages of a row as chat templates name them."""
+    roles = {"human": "user", "gpt": "assistant"}
+    return [{"role": roles[said["from"]], "content": said["value"]} for said in recorded["conversations"]]
+
+
+def _agentgym(recorded: Row) -> Row:
+    """The row in AgentGym's form: the first messages are instructions, and each says whether it carries loss."""
+    said = [{**message, "loss": message["from"] == "gpt" or None} for message in recorded["conversations"]]
+    return {"item_id": recorded["id"], "conversations": said}
+
+
+FORMS: dict[str, Callable[[Row], Row]] = {
+    "eto": lambda recorded: recorded,
+    "chat": lambda recorded: {"id": recorded["id"], "messages": _messages(recorded)},
+    "agentgym": _agentgym,
+}
+
+
+def _as_list(path: Path, rows: list[Row]) -> None:
+    write(path, *rows)
+
+
+def _as_lines(path: Path, rows: list[Row]) -> None:
+    path.write_text("".join(json.dumps(each) + "\n" for each in rows))
+
+
+def _as_parquet(path: Path, rows: list[Row]) -> None:
+    arrow = pytest.importorskip("pyarrow", reason="pyarrow is not installed")
+    from pyarrow.parquet import write_table
+
+    write_table(arrow.Table.from_pylist(rows), path)
+
+
+def _as_folder(path: Path, rows: list[Row]) -> None:
+    path.mkdir()
+    for number, each in enumerate(rows):
+        write(path / f"{number}.json", each)
+
+
+CONTAINERS: dict[str, Callable[[Path, list[Row]], None]] = {
+    "rows.json": _as_list,
+    "rows.jsonl": _as_lines,
+    "rows.parquet": _as_parquet,
+    "folder": _as_folder,
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("container", CONTAINERS)
+def test_rows_of_every_form_in_every_container_give_the_same_trajectories(
+    root: Path, tmp_path: Path, container: str, form: str
+) -> None:
+    CONTAINERS[container](tmp_path / container, [FORMS[form](row(name)) for name in ("fetch_0", "fetch_2")])
+    assert collect(root, tmp_path / container).exit is Exit.DONE
+    first, second = lines(root / "expert.jsonl")
+    assert (first["id"], second["id"]) == ("fetch_0", "fetch_2")
+    assert [(step["thought"], step["action"]) for step in first["steps"]] == [("I must.", action) for action in FETCH]
+
+
 def test_as_recorded_keeps_the_recorded_texts(root: Path, tmp_path: Path) -> None:
     recorded = row(steps=changed(take_lamp="You have the lamp now."), task="Fetch it.")
     collect(root, write(tmp_path / "rows.json", recorded), as_recorded=True)
     (record,) = lines(root / "expert.jsonl")
     assert record["instruction"] == "Fetch it."
     assert [step["observation"] for step in record["steps"]] == [*changed(take_lamp="You have the lamp now.").values()]
+
+
+def test_collection_says_that_data_are_our_own_unless_others_recorded_them(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sandcli.stages.collect.PAPERS", ("toyworld",))
+    said = "2 records; D_exp is our own (gold, thoughts none), the paper's is the ETO data (--from)"
+    assert built("collect", root).summary([1, 2]) == said
+    source = write(tmp_path / "rows.json", row())
+    assert built("collect", root, collect__source=str(source)).summary([1, 2]) == "2 records"
 
 
 def test_strict_leaves_out_what_differs(root: Path, tmp_path: Path) -> None:

@@ -115,15 +115,22 @@ def index(root: Path) -> list[GameEntry]:
     known = {entry.game: entry for entry in _cached(cache)}
     found = sorted(_scan(root / FOLDER))
     if not found:
-        raise PrerequisiteError(
-            f"no ALFWorld games in {root / FOLDER}",
-            "alfworld-download",
-        )
+        raise PrerequisiteError(f"no ALFWorld games in {root / FOLDER}", _where_else(root))
     entries = list(_entries(root, found, known))
     if entries != list(known.values()):
         with suppress(OSError):  # without the cache, the next call reads the files again
             keep(cache, msgspec.json.encode(_Index(entries)))
     return entries
+
+
+def _where_else(root: Path) -> str:
+    """How to get games: from another folder, if the given one is a part of it or holds it, else by a download."""
+    here = Path(os.path.abspath(root))  # noqa: PTH100  (links stay as the user named them)
+    near = [*here.parents[:3], *(path.parent for path in sorted(here.glob(f"*/{FOLDER}")))]
+    for folder in near:
+        if next(_scan(folder / FOLDER), None):
+            return f"point env.games or $ALFWORLD_DATA to {folder}, which has games in {FOLDER}"
+    return "alfworld-download"
 
 
 def _cached(cache: Path) -> list[GameEntry]:

@@ -95,7 +95,7 @@ class Alfworld:
         if not self._translate:
             raise UsageError(
                 f"{other!r} is in another grammar than the game {task}, which uses `{verb}`",
-                "set env.translate=true, or use the games that the data was recorded on",
+                "set env.translate = true in sand.toml, or use the games that the data was recorded on",
             )
         translated = [grammars.without_arrival(grammars.to_grammar(text, verb)) for text in observations]
         return [grammars.to_grammar(action, verb) for action in actions], translated

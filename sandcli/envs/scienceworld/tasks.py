@@ -1,10 +1,14 @@
 """ScienceWorld 1.2.3's task types as data, so that listing tasks needs no simulator.
 
 A test compares the variation counts and splits with the simulator's own. The step limits and the selection of `seen`
-variations are those of the published comparisons on ScienceWorld.
+variations are those of the published comparisons on ScienceWorld; so are the training variations in the file beside
+this module.
 """
 
+import functools
+import tomllib
 from collections.abc import Sequence
+from importlib import resources
 from typing import NamedTuple
 
 
@@ -131,6 +135,22 @@ def spread(variations: Sequence[int]) -> list[int]:
     digits = (len(variations) - 1).bit_length()
     order = sorted(range(len(variations)), key=lambda index: f"{index:0{digits}b}"[::-1])
     return [variations[index] for index in order]
+
+
+@functools.cache
+def literature() -> dict[str, list[int]]:
+    """The literature's training variations, by type.
+
+    A quarter of them are in the simulator's development range, and 54 of them also in the literature's seen set.
+    """
+    text = resources.files(__package__).joinpath("training_tasks.toml").read_text(encoding="utf-8")
+    return {name: [v for part in parts.split() for v in _range(part)] for name, parts in tomllib.loads(text).items()}
+
+
+def _range(text: str) -> range:
+    """The numbers in `3-5`, or in `3`."""
+    first, _, last = text.partition("-")
+    return range(int(first), int(last or first) + 1)
 
 
 def train(kind: TaskType) -> range:

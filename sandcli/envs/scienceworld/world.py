@@ -47,7 +47,7 @@ class ScienceWorld:
     def _variations(self, name: str, split: str) -> Sequence[int]:
         kind = table.TYPES[name]
         if split == "train":
-            return table.train(kind)
+            return table.literature()[name] if self._paper and kind.limit else table.train(kind)
         if split == "seen":
             return kind.seen if self._paper else table.dev(kind)
         return table.test(kind)[:10] if self._paper else table.test(kind)

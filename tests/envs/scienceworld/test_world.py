@@ -1,5 +1,6 @@
 """ScienceWorld without its simulator: tasks and their names, step limits, folded walks, simplifications."""
 
+from collections import Counter
 from itertools import pairwise
 
 import pytest
@@ -80,13 +81,44 @@ def test_all_selects_every_type_and_variation() -> None:
 def test_paper_selects_the_tasks_of_the_literature() -> None:
     world = selected(["paper"])
     assert {item.name for item in world.tasks("train")} == set(LIMITS)
-    assert (len(world.tasks("seen")), len(world.tasks("unseen"))) == (194, 211)
+    assert [len(world.tasks(split)) for split in SPLITS] == [1483, 194, 211]
 
 
-@pytest.mark.parametrize("tasks", [["paper"], ["all"]])
-def test_splits_share_no_task(tasks: list[str]) -> None:
-    found = [item for split in SPLITS for item in selected(tasks).tasks(split)]
+TRAINING = {
+    **dict.fromkeys(("boil", "change-the-state-of-matter-of", "freeze", "melt"), 14),
+    **dict.fromkeys(("measure-melting-point-known-substance", "use-thermometer"), 120),
+    **dict.fromkeys(("test-conductivity", "test-conductivity-of-unknown-substances"), 120),
+    **dict.fromkeys(("find-animal", "find-living-thing", "find-non-living-thing", "find-plant"), 120),
+    **dict.fromkeys(("power-component", "power-component-renewable-vs-nonrenewable-energy"), 8),
+    **dict.fromkeys(("chemistry-mix-paint-secondary-color", "chemistry-mix-paint-tertiary-color"), 18),
+    **dict.fromkeys(("grow-plant", "lifespan-longest-lived", "lifespan-shortest-lived"), 83),
+    **{"grow-fruit": 62, "chemistry-mix": 16, "lifespan-longest-lived-then-shortest-lived": 78},
+    **{"identify-life-stages-1": 6, "identify-life-stages-2": 4},
+}
+"""The literature's training tasks by type."""
+
+
+def test_paper_selects_the_training_tasks_of_the_literature() -> None:
+    found = selected(["paper"]).tasks("train")
+    assert Counter(item.name for item in found) == TRAINING
     assert len(set(map(str, found))) == len(found)
+    assert sum((item.variation or 0) not in table.train(table.TYPES[item.name]) for item in found) == 357
+
+
+def test_literature_trains_on_54_of_its_seen_tasks_and_on_no_unseen_one() -> None:
+    train, seen, unseen = ({str(item) for item in selected(["paper"]).tasks(split)} for split in SPLITS)
+    assert (len(train & seen), len(train & unseen), len(seen & unseen)) == (54, 0, 0)
+
+
+def test_splits_of_all_tasks_share_no_task() -> None:
+    found = [item for split in SPLITS for item in selected(["all"]).tasks(split)]
+    assert len(set(map(str, found))) == len(found)
+
+
+def test_type_beside_the_paper_keeps_the_simulators_training_tasks() -> None:
+    added = "mendelian-genetics-known-plant"
+    found = [item for item in selected(["paper", added]).tasks("train") if item.name == added]
+    assert len(found) == len(table.train(table.TYPES[added]))
 
 
 def test_tasks_have_only_existing_variations() -> None:
