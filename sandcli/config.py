@@ -155,13 +155,15 @@ def read_text(name: str, text: str, origin: str) -> Any:
     if kind == list[str]:
         return [part.strip() for part in text.split(",") if part.strip()]
     value: Any = text
-    with contextlib.suppress(msgspec.ValidationError):  # the check below gives the better message
+    with contextlib.suppress(msgspec.ValidationError, UnicodeEncodeError):  # the check below gives the better message
         value = msgspec.convert(text, kind, strict=False)
     return _checked(field, value, origin)
 
 
 def _checked(field: Field, value: Any, origin: str) -> Any:
     try:
+        if isinstance(value, str):
+            _refuse_unwritable(value)  # msgspec fails otherwise if it compares the text with a list of choices
         converted = msgspec.convert(value, field.hint)
         _refuse_unwritable(converted)
     except msgspec.ValidationError as error:

@@ -69,8 +69,9 @@ def locate(name: str, revision: str | None = None) -> Path:
 
 
 def _require_model_type(config: Path) -> None:
-    with contextlib.suppress(ValueError, TypeError, RecursionError):
-        if "model_type" in json.loads(config.read_text()):
+    with contextlib.suppress(ValueError, RecursionError):
+        found = json.loads(config.read_text())
+        if isinstance(found, dict) and "model_type" in found:
             return
     raise PrerequisiteError(
         f"{config} names no model_type, so it is not a model's config", "copy the model there again"
@@ -108,7 +109,8 @@ def differences(folder: Path, base: Path) -> list[str]:
 
 def _architecture(folder: Path) -> dict[str, object]:
     config = json.loads((folder / "config.json").read_text())
-    text = config.get("text_config") or {}  # models that also read images have the language model's sizes there
+    nested = config.get("text_config")  # models that also read images have the language model's sizes there
+    text = nested if isinstance(nested, dict) else {}
     parts = ("model_type", "vocab_size", "hidden_size", "num_hidden_layers")
     return {part: config.get(part, text.get(part)) for part in parts}
 

@@ -2,9 +2,12 @@
 
 import contextlib
 import os
+import shlex
 from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
 
-from sandcli.config import FILE, Scalar, resolve
+from sandcli.config import FILE, Scalar, resolve, without_password
 from sandcli.core.artifact import StageName
 from sandcli.core.context import Context
 from sandcli.core.run import Run
@@ -22,7 +25,18 @@ Flags = Mapping[str, Scalar | None]
 def context_of(run: Run, flags: Flags, limit: int | None = None) -> Context:
     """A run with its settings: sand.toml, `SAND_*` variables, flags. Raises `PrerequisiteError` if there is no run."""
     run.must_exist()
-    return Context(run, resolve(run.root, os.environ, flags).settings, limit)
+    resolved = resolve(run.root, os.environ, flags)
+    file = run.root / FILE
+    if resolved.origins["engine.urls"].startswith(f"{file}:"):
+        _warn_of_password(file, tuple(resolved.settings.engine.urls))
+    return Context(run, resolved.settings, limit)
+
+
+@cache
+def _warn_of_password(file: Path, urls: tuple[str, ...]) -> None:
+    """Say once that others can read the passwords in a file's URLs."""
+    if file.stat().st_mode & 0o077 and any(url != without_password(url) for url in urls):
+        notice(f"{file} holds a password, and other users may read it: chmod 600 {shlex.quote(str(file))}")
 
 
 def is_skipped(name: StageName, context: Context) -> bool:

@@ -54,6 +54,11 @@ class ModelSettings(Table, frozen=True, kw_only=True):
     policy: Annotated[
         str, Meta(description="pi_k, the policy to improve; empty: the sft/ folder of this run"), REFERENCE
     ] = ""
+    trust_code: Annotated[
+        bool,
+        Meta(description="run Python code that comes with the models, as you; for models that need code of their own"),
+        COMPUTE,  # the code is part of the folder's content
+    ] = False
 
 
 class EnvSettings(Table, frozen=True, kw_only=True):

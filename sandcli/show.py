@@ -198,7 +198,8 @@ def _tokens(context: Context, trajectory: Trajectory) -> Iterator[RenderableType
     from sandcli.engines.tokens import load_tokenizer
     from sandcli.training.rows import IGNORED, training_row
 
-    tokenizer = load_tokenizer(context.base_model().folder)
+    base = context.base_model()
+    tokenizer = load_tokenizer(base.folder, base.trust_code)
     row = training_row(tokenizer, context.preamble, trajectory)
     text = Text()
     pairs = zip(row.input_ids, row.labels, strict=True)

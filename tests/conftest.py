@@ -1,6 +1,5 @@
 """Models, from the real small one to a tokenizer without weights, and servers for tests."""
 
-import json
 import ssl
 import sys
 from collections.abc import Iterator
@@ -72,22 +71,9 @@ def tiny(smollm: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def words(tmp_path_factory: pytest.TempPathFactory) -> Model:
     """A tokenizer that knows a few words, and the config of a model with 512 positions; no weights."""
-    from tokenizers import Tokenizer
-    from tokenizers.models import WordLevel
-    from tokenizers.pre_tokenizers import WhitespaceSplit
-    from transformers import PreTrainedTokenizerFast
+    from tests.words import publish
 
-    known = ["?", "<system>", "<user>", "<assistant>", "you", "act", "find", "the", "lamp", "Thought:"]
-    tokenizer = Tokenizer(WordLevel({word: number for number, word in enumerate(known)}, unk_token="?"))
-    tokenizer.pre_tokenizer = WhitespaceSplit()
-    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="?")
-    fast.chat_template = (
-        "{% for m in messages %}<{{ m.role }}> {{ m.content }} {% endfor %}"
-        "{% if add_generation_prompt %}<assistant> {% endif %}"
-    )
-    folder = tmp_path_factory.mktemp("models") / "policy"
-    fast.save_pretrained(folder)
-    (folder / "config.json").write_text(json.dumps({"model_type": "llama", "max_position_embeddings": 512}))
+    folder = publish(tmp_path_factory.mktemp("models") / "policy")
     return Model(folder, "policy")
 
 

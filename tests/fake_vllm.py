@@ -1,8 +1,8 @@
 """Stands in for vLLM's server in tests of the launcher: it starts at once, and fails as it is told to.
 
 `install` writes a package `vllm` that runs this file. $FAKE_VLLM says what it does: `fail ERROR` prints that error and
-ends, `hang` never answers, `stubborn` ignores SIGTERM. Its process id and that of a child that it starts are
-appended to the file $FAKE_VLLM_PIDS.
+ends, `hang` never answers, `slow SECONDS` waits before each answer, `stubborn` ignores SIGTERM. Its process id and that
+of a child that it starts are appended to the file $FAKE_VLLM_PIDS.
 """
 
 import json
@@ -31,6 +31,8 @@ def options() -> tuple[dict[str, str], dict[str, str]]:
     return values, {name: value for name, _, value in given if not name.startswith("--")}
 
 
+BEHAVIOUR = os.environ.get("FAKE_VLLM", "")
+
 SERVED: dict[str, dict[str, str]] = {}
 
 
@@ -46,6 +48,8 @@ class Handler(BaseHTTPRequestHandler):
             return
         if body["prompt"][-1] == 0:  # an unknown word at the end
             os._exit(0)
+        if BEHAVIOUR.startswith("slow"):
+            time.sleep(float(BEHAVIOUR.removeprefix("slow ")))
         choice = {"index": 0, "text": body["model"], "finish_reason": "stop"}
         self.answer({"choices": [choice], "usage": {"completion_tokens": 1}})
 
@@ -67,16 +71,15 @@ def serve(name: str, path: str) -> None:
 
 
 def main() -> None:
-    behaviour = os.environ.get("FAKE_VLLM", "")
     child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
     with Path(os.environ["FAKE_VLLM_PIDS"]).open("a") as file:
         file.write(f"{os.getpid()} {child.pid}\n")
-    if behaviour.startswith("fail"):
-        print(behaviour.removeprefix("fail "), file=sys.stderr)
+    if BEHAVIOUR.startswith("fail"):
+        print(BEHAVIOUR.removeprefix("fail "), file=sys.stderr)
         sys.exit(1)
-    if behaviour == "hang":
+    if BEHAVIOUR == "hang":
         time.sleep(600)
-    if behaviour == "stubborn":
+    if BEHAVIOUR == "stubborn":
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
     values, adapters = options()
     serve(values["--served-model-name"], values["--model"])

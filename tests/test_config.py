@@ -183,9 +183,10 @@ def test_a_delete_character_is_read_back(tmp_path: Path) -> None:
         ("run.seed", 2**63, "Expected a number of at most 64 bits"),
         ("run.seed", 10**5000, "Expected a number of at most 64 bits"),
         ("model.base", "a\udcffb", "Expected text that UTF-8 can hold"),
+        ("method.without", "\ud800", "Expected text that UTF-8 can hold"),
         ("env.tasks", ["boil", "\ud800"], "Expected text that UTF-8 can hold"),
     ],
-    ids=range(9),
+    ids=range(10),
 )
 def test_a_value_that_no_file_can_hold_is_refused(tmp_path: Path, name: str, value: Scalar, why: str) -> None:
     with pytest.raises(UsageError) as caught:

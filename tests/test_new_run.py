@@ -82,7 +82,14 @@ def test_settings_with_a_password_are_private(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "value", ["sample.temperature=inf", "run.timeout=1e10", "model.base=\udcff", "run.seed=" + "9" * 5000]
+    "value",
+    [
+        "sample.temperature=inf",
+        "run.timeout=1e10",
+        "model.base=\udcff",
+        "method.switch=\udcff",
+        "run.seed=" + "9" * 5000,
+    ],
 )
 def test_value_that_cannot_be_read_back_starts_no_run(tmp_path: Path, value: str) -> None:
     with pytest.raises(UsageError):

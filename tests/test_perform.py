@@ -6,10 +6,11 @@ from pathlib import Path
 import pytest
 
 import sandcli
+from sandcli.core.run import Run
 from sandcli.core.stage import Options
 from sandcli.engines.scripted import ScriptedEngine
 from sandcli.errors import Exit, MachineryError, UsageError
-from sandcli.perform import perform
+from sandcli.perform import context_of, perform
 from tests.helpers import artifacts, context, make_run, sand
 
 
@@ -75,6 +76,23 @@ def test_failed_units_end_the_pipeline(tmp_path: Path, tiny: Path, monkeypatch: 
     monkeypatch.setattr(ScriptedEngine, "generate", broken)
     summaries = sandcli.iterate(prepared(tmp_path / "it1", tiny), iterations=1)
     assert [(s.stage, s.exit) for s in summaries[-2:]] == [("sft", Exit.DONE), ("sample", Exit.FAILED_UNITS)]
+
+
+@pytest.mark.parametrize(
+    ("mode", "url", "warns"),
+    [(0o644, "http://u:hidden@a", True), (0o600, "http://u:hidden@a", False), (0o644, "http://a", False)],
+)
+def test_password_in_a_file_that_others_can_read_is_warned_of_once(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], mode: int, url: str, warns: bool
+) -> None:
+    root = make_run(tmp_path / "run")
+    file = root / "sand.toml"
+    file.write_text(file.read_text().replace("# urls = []", f'urls = ["{url}"]'))
+    file.chmod(mode)
+    for _ in range(2):
+        assert context_of(Run(root), {}).settings.engine.urls == [url]
+    said = capfd.readouterr().err
+    assert said == (f"{file} holds a password, and other users may read it: chmod 600 {file}\n" if warns else "")
 
 
 def test_unknown_stage_is_named(tmp_path: Path) -> None:

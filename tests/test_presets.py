@@ -25,6 +25,11 @@ def test_presets_are_the_papers_settings(tmp_path: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", PRESETS)
+def test_presets_do_not_trust_code(name: str) -> None:
+    assert "model.trust_code" not in PRESETS[name]
+
+
+@pytest.mark.parametrize("name", PRESETS)
 def test_papers_presets_ask_for_the_papers_data(tmp_path: Path, name: str) -> None:
     ran = CliRunner().invoke(app, ["init", "--run", str(tmp_path / "run"), "--preset", name])
     assert ran.exit_code == 0, ran.output

@@ -19,6 +19,7 @@ from transformers.trainer_callback import PrinterCallback
 from trl import SFTConfig, SFTTrainer
 
 from sandcli.core.context import Context
+from sandcli.engines.base import Model
 from sandcli.engines.loading import load_model
 from sandcli.engines.templates import render
 from sandcli.engines.tokens import load_tokenizer
@@ -56,17 +57,19 @@ def bench_training(context: Context, steps: int) -> Compared:
     trajectories = list(islice(context.run.trajectories(), steps))
     if len(trajectories) < max(2, steps):
         raise UsageError(f"{steps} steps need as many trajectories", "collect more, or lower --steps")
-    start, preamble = context.base_model().folder, context.preamble
+    base, preamble = context.base_model(), context.preamble
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder) / "ours"
-        config = TrainingConfig(start, preamble, _AIMS, ComputeSettings(), 0, work, work / "log.jsonl")
+        config = TrainingConfig(
+            base.folder, preamble, _AIMS, ComputeSettings(), 0, work, work / "log.jsonl", base.trust_code
+        )
         plan = plan_training(config, trajectories)
         if plan.size.too_long:
             raise UsageError(
                 f"{len(plan.size.too_long)} trajectories are too long for the model", "collect shorter tasks"
             )
         conversations = [training_messages(preamble, trajectory) for trajectory in trajectories]
-        ended, theirs = _plain(start, plan.tokenizer, conversations, Path(folder) / "plain")
+        ended, theirs = _plain(base, plan.tokenizer, conversations, Path(folder) / "plain")
         plain = _rate([len(row.input_ids) for row in plan.rows], ended)
         ours = _rate(plan.batches.tokens, _ours(config, trajectories))
     same = all(_same(*pair) for pair in zip(plan.rows, theirs, strict=True))
@@ -99,7 +102,7 @@ def _ours(config: TrainingConfig, trajectories: Sequence[Trajectory]) -> list[fl
 
 
 def _plain(
-    start: Path, tokenizer: Any, conversations: Sequence[Sequence[Message]], work: Path
+    base: Model, tokenizer: Any, conversations: Sequence[Sequence[Message]], work: Path
 ) -> tuple[list[float], list[TrainingRow]]:
     """When each step ended, and TRL's own rows of the conversations."""
     for messages in conversations:
@@ -126,9 +129,9 @@ def _plain(
     if config.n_gpu > 1:
         config._n_gpu = 1  # one GPU for each process, like ours
     trainer = SFTTrainer(
-        model=load_model(start, training=True),
+        model=load_model(base.folder, training=True, trust_code=base.trust_code),
         args=config,
-        processing_class=load_tokenizer(start),
+        processing_class=load_tokenizer(base.folder, base.trust_code),
         train_dataset=Dataset.from_list([{"messages": _dicts(messages)} for messages in conversations]),
         callbacks=[watch],
     )

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from sandcli import __version__
+from sandcli.cli.output import reader_may_end
 from sandcli.errors import Exit, MachineryError, SandError
 
 app = typer.Typer(
@@ -42,7 +43,8 @@ def main() -> None:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # the terminal may not support every character
     try:
-        app()
+        with reader_may_end():
+            app()
     except KeyboardInterrupt:
         sys.exit(Exit.INTERRUPTED)
     except SandError as error:

@@ -82,17 +82,15 @@ def print_data(parts: "Iterable[RenderableType]") -> None:
             raise BrokenPipeError
 
     console = Stdout(highlight=False, markup=False, emoji=False)
-    with _reader():
-        for part in parts:
-            console.print(part, crop=False)
+    for part in parts:
+        console.print(part, crop=False)
 
 
 def print_text(text: str) -> None:
     """Print lines, with control characters made visible: they may reach a terminal."""
     from sandcli.terminal import visible
 
-    with _reader():
-        print(visible(text), flush=True)
+    print(visible(text), flush=True)
 
 
 def print_json(value: Any) -> None:
@@ -101,13 +99,22 @@ def print_json(value: Any) -> None:
 
 
 @contextlib.contextmanager
-def _reader() -> Iterator[None]:
-    """End quietly, as other programs do, if the reader of the output (such as `| head`) has ended."""
+def reader_may_end() -> Iterator[None]:
+    """End quietly, as other programs do, if the reader of the output (such as `| head`) has ended.
+
+    Typer and Rich then exit with 1, as if units had failed.
+    """
     try:
-        yield
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # where the rest of the buffer goes
-        raise typer.Exit(128 + signal.SIGPIPE) from None
+        try:
+            yield
+        finally:
+            if sys.stdout is not None:
+                sys.stdout.flush()
+    except (BrokenPipeError, SystemExit) as error:
+        if isinstance(error, SystemExit) and not isinstance(error.__context__, BrokenPipeError):
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # where the rest of the buffer goes
+        sys.exit(128 + signal.SIGPIPE)
 
 
 def print_next(message: str, command: str) -> None:

@@ -16,6 +16,7 @@ from sandcli.engines import choose, open_engine
 from sandcli.engines.adapters import is_adapter, weights_of
 from sandcli.engines.base import Engine, Model
 from sandcli.engines.metered import Clock, Metered
+from sandcli.envs import make_world
 from sandcli.envs import world_builder as builder_of
 from sandcli.envs.base import World
 from sandcli.envs.pool import NO_LOG, Pool
@@ -46,7 +47,7 @@ class Context:
     @cached_property
     def world(self) -> World:
         """The text world of this run."""
-        return self.world_builder()
+        return make_world(self.world_builder)
 
     @cached_property
     def world_builder(self) -> "partial[World]":
@@ -120,7 +121,7 @@ class Context:
 
     def model(self, name: str) -> Model:
         """A model by its name in the settings."""
-        return Model(locate(self.path(name)), name)
+        return Model(locate(self.path(name)), name, self.settings.model.trust_code)
 
     def must_make_sft(self) -> None:
         """Raise `UsageError` in a run that starts from a given policy: only a first iteration has an SFT model."""
@@ -135,7 +136,7 @@ class Context:
         if stage == "sft":
             self.must_make_sft()
         folder = self.run.artifact(stage).require()
-        return Model(folder, str(folder))
+        return Model(folder, str(folder), self.settings.model.trust_code)
 
     def path(self, name: str) -> str:
         """A relative path in sand.toml starts at the run directory; a hub name stays what it is."""

@@ -3,10 +3,26 @@
 import json
 from pathlib import Path
 
+import msgspec
+
 from sandcli.errors import PrerequisiteError, UsageError
 from sandcli.models import locate
 
 _CONFIG = "adapter_config.json"
+
+
+class AdapterConfig(msgspec.Struct, frozen=True):
+    """What an adapter says about itself."""
+
+    base_model_name_or_path: str
+    revision: str | None = None
+    r: int = 0
+    rank_pattern: dict[str, int] | None = None
+
+    @property
+    def rank(self) -> int:
+        """The largest rank in it."""
+        return max(self.r, *(self.rank_pattern or {}).values(), 0)
 
 
 def is_adapter(folder: Path) -> bool:
@@ -21,20 +37,20 @@ def weights_of(folder: Path) -> Path:
     """
     if not is_adapter(folder):
         return folder
-    name, revision = _base(folder / _CONFIG)
+    written = adapter_config(folder)
+    name = written.base_model_name_or_path
     if Path(name).is_absolute() and not Path(name).exists():
         raise PrerequisiteError(
             f"{folder} is an adapter of {name}, which is not there",
             f"put that model there, or a link to where it is now: ln -s FOLDER {name}",
         )
-    return locate(name, revision)
+    return locate(name, written.revision)
 
 
-def _base(config: Path) -> tuple[str, str | None]:
+def adapter_config(folder: Path) -> AdapterConfig:
+    """Read the config of an adapter. Raises `UsageError` if it is damaged."""
+    config = folder / _CONFIG
     try:
-        written = json.loads(config.read_text())
-        return str(written["base_model_name_or_path"]), written.get("revision")
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        raise UsageError(
-            f"{config} names no base_model_name_or_path, so it is not an adapter's config", "copy the adapter again"
-        ) from None
+        return msgspec.convert(json.loads(config.read_text()), AdapterConfig)
+    except (ValueError, RecursionError) as error:
+        raise UsageError(f"{config} is not an adapter's config: {error}", "copy the adapter again") from None

@@ -1,8 +1,9 @@
 """How to reach a server: its URL, the proxy in between, and the key."""
 
+import contextlib
 import os
 from base64 import b64encode
-from ipaddress import ip_address
+from ipaddress import ip_address, ip_network
 from typing import NamedTuple
 from urllib.parse import unquote, urlsplit
 from urllib.request import getproxies, proxy_bypass
@@ -47,9 +48,10 @@ class Address(NamedTuple):
         Raises `UsageError` if it is not an HTTP proxy.
         """
         parts = urlsplit(self.url)
-        if _is_local(parts.hostname or "") or proxy_bypass(parts.netloc):
-            return None
         known = getproxies()
+        host = parts.hostname or ""
+        if _is_local(host) or proxy_bypass(parts.netloc) or _is_within(host, known.get("no", "")):
+            return None
         proxy = known.get(parts.scheme) or known.get("all")
         if not proxy or proxy.startswith(("http://", "https://")):
             return proxy
@@ -71,6 +73,15 @@ def _is_local(host: str) -> bool:
     except ValueError:
         return False
     return (getattr(address, "ipv4_mapped", None) or address).is_loopback or address.is_unspecified
+
+
+def _is_within(host: str, networks: str) -> bool:
+    """Whether a host is an address in one of the networks (such as 10.0.0.0/8) in a list with commas."""
+    for network in networks.split(","):
+        with contextlib.suppress(ValueError):  # the host or this entry is a name
+            if ip_address(host) in ip_network(network.strip(), strict=False):
+                return True
+    return False
 
 
 def key_of_environment() -> str | None:

@@ -62,10 +62,14 @@ class Usage(NamedTuple):
 
 
 class Model(NamedTuple):
-    """A model's folder, and its name in the settings: a path or a hub name."""
+    """A model's folder, and its name in the settings: a path or a hub name.
+
+    `trust_code`: code that comes with it may be run.
+    """
 
     folder: Path
     name: str
+    trust_code: bool = False
 
 
 class Engine(Protocol):

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import msgspec
 from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoConfig
 
@@ -11,33 +12,40 @@ from sandcli.engines.adapters import weights_of
 from sandcli.errors import UsageError
 
 
-def load_config(folder: Path) -> Any:
-    """Load a model's config; for an adapter, its base's. Code that comes with a model is never run.
+def load_config(folder: Path, trust_code: bool = False) -> Any:
+    """Load a model's config; for an adapter, its base's. Code that comes with it is run only if that is trusted.
 
     Raises `UsageError` for a type that transformers does not know, and for a model that needs code of its own.
     """
     source = weights_of(folder)
     try:
-        return AutoConfig.from_pretrained(source, trust_remote_code=False)
-    except (ValueError, OSError, KeyError, StrictDataclassError, RecursionError) as error:
-        refuse_own_code(source)
+        return AutoConfig.from_pretrained(source, trust_remote_code=trust_code)
+    except load_errors(trust_code) as error:
+        refuse_own_code(source, trust_code)
         raise UsageError(
             f"transformers cannot read the config of the model in {source}: {first_line(error)}",
             "use a model of a type that the installed transformers knows, or install a newer one",
         ) from None
 
 
-def refuse_own_code(folder: Path) -> None:
-    """Raise `UsageError` if a model that could not be loaded brings code of its own, which is never run."""
+def load_errors(trust_code: bool) -> tuple[type[BaseException], ...]:
+    """What the loaders of transformers raise; code of the model's own may raise anything, or exit."""
+    known = ValueError, OSError, KeyError, RuntimeError, StrictDataclassError
+    return (Exception, SystemExit) if trust_code else known
+
+
+def refuse_own_code(folder: Path, trust_code: bool) -> None:
+    """Raise `UsageError` if a model that could not be loaded brings code of its own that is not to be run."""
     files = (folder / name for name in ("config.json", "tokenizer_config.json"))
-    if any(file.exists() and '"auto_map"' in file.read_text(errors="replace") for file in files):
+    if not trust_code and any(file.exists() and '"auto_map"' in file.read_text(errors="replace") for file in files):
         raise UsageError(
-            f"the model in {folder} needs code that comes with it, which is never run",
-            "use a model of a type that the installed transformers knows",
+            f"the model in {folder} needs code that comes with it, which is not run",
+            "use a model of a type that the installed transformers knows, or, if you trust that code, set "
+            "model.trust_code = true",
         )
 
 
-def first_line(error: Exception) -> str:
+def first_line(error: BaseException) -> str:
     """Return the first line of a library's error message, or the error's type if the message is empty."""
     return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
 
@@ -56,9 +64,15 @@ def context_length(config: Any, bound: int = 0) -> int:
     return min(int(known) for known in (limit, bound) if known)
 
 
-def longest(folder: Path, bound: int) -> int:
+def longest(folder: Path, bound: int, trust_code: bool = False) -> int:
     """The context length in a model's own config, within a bound."""
-    return context_length(load_config(folder), bound)
+    return context_length(load_config(folder, trust_code), bound)
+
+
+class _Generation(msgspec.Struct, frozen=True):
+    """The part of generation_config.json that counts here."""
+
+    eos_token_id: int | list[int] | None = None
 
 
 def stop_ids(folder: Path, tokenizer: Any) -> set[int]:
@@ -68,8 +82,10 @@ def stop_ids(folder: Path, tokenizer: Any) -> set[int]:
     """
     file = weights_of(folder) / "generation_config.json"
     try:
-        published = json.loads(file.read_text()).get("eos_token_id") if file.exists() else None
-    except (ValueError, AttributeError):
-        raise UsageError(f"{file} is not a JSON object", "copy it again, or remove it") from None
-    published = published if isinstance(published, list) else [published]
-    return {token for token in [tokenizer.eos_token_id, *published] if token is not None}
+        published = msgspec.convert(json.loads(file.read_text()), _Generation) if file.exists() else _Generation()
+    except (ValueError, RecursionError) as error:
+        raise UsageError(
+            f"{file} is not a JSON object with tokens as eos_token_id: {error}", "copy it again, or remove it"
+        ) from None
+    ends = published.eos_token_id if isinstance(published.eos_token_id, list) else [published.eos_token_id]
+    return {token for token in [tokenizer.eos_token_id, *ends] if token is not None}

@@ -12,12 +12,12 @@ from collections.abc import Callable, Sequence
 
 from msgspec.structs import replace
 
-from sandcli.engines.adapters import is_adapter, weights_of
+from sandcli.engines.adapters import adapter_config, is_adapter, weights_of
 from sandcli.engines.base import Completion, Model, Sampling, Usage
 from sandcli.engines.server import ServerEngine
 from sandcli.engines.server_client import Identity, Unusable, together
 from sandcli.engines.tokens import load_tokenizer
-from sandcli.engines.vllm_options import RANKS, adapter_rank, batch, command, environment, rank_limit, replicas
+from sandcli.engines.vllm_options import RANKS, batch, command, environment, rank_limit, replicas
 from sandcli.engines.vllm_server import VllmServer
 from sandcli.errors import MachineryError, PrerequisiteError
 from sandcli.install import install_command
@@ -28,7 +28,13 @@ from sandcli.settings import EngineSettings
 _TRIAL = [Message("user", "Hello.")]
 """A first request: some models are loaded, and fail when they compute."""
 
+_PORTS = 3
+"""How many ports a server tries: another program may take one after it was chosen."""
+
+_PORT_TAKEN = "[Aa]ddress already in use"
+
 _FIXES = {
+    _PORT_TAKEN: "run the same command again",
     "No available memory for the cache|larger than the available KV cache": (
         "lower engine.max_length, or raise engine.gpu_memory (engine.cache_gib on a CPU)"
     ),
@@ -52,27 +58,41 @@ class VllmServers:
         self._base = weights_of(model.folder)
         self._base_fingerprint = fingerprint(self._base)
         adapters = {fingerprint(model.folder): model.folder} if is_adapter(model.folder) else {}
-        self._rank = rank_limit(max(rank, *map(adapter_rank, adapters.values()), 0))
-        shared = command(self._base, self._base_fingerprint, settings, self._rank, adapters)
-        key, ports = secrets.token_hex(16), _free_ports(replicas(settings))
-        self.servers = [
-            VllmServer(
-                [*shared, "--host=127.0.0.1", f"--port={port}"],
-                environment(settings, replica),
-                port,
-                key,
-                settings.timeout,
-            )
-            for replica, port in enumerate(ports)
-        ]
+        self._rank = rank_limit(max([rank, *(adapter_config(folder).rank for folder in adapters.values())]))
+        self._command = command(self._base, self._base_fingerprint, settings, self._rank, adapters, model.trust_code)
+        self._settings, self._key = settings, secrets.token_hex(16)
+        self.servers = [self._start(replica, port) for replica, port in enumerate(_free_ports(replicas(settings)))]
+
+    def _start(self, replica: int, port: int) -> VllmServer:
+        return VllmServer(
+            [*self._command, "--host=127.0.0.1", f"--port={port}"],
+            environment(self._settings, replica),
+            port,
+            self._key,
+            self._settings.timeout,
+        )
 
     async def wait_until_ready(self, model: Model) -> None:
         """Wait until all serve the model. Raises `PrerequisiteError` if one ends instead."""
         identity = Identity.of(model)
         try:
-            await together(server.wait_until_ready(identity) for server in self.servers)
+            await together(self._wait_for(replica, identity) for replica in range(len(self.servers)))
         except Unusable:
             raise self.refusal() from None
+
+    async def _wait_for(self, replica: int, model: Identity) -> None:
+        """Wait for one server. If another program took its port before it did, start it again on another one."""
+        for left in reversed(range(_PORTS)):
+            server = self.servers[replica]
+            try:
+                await server.wait_until_ready(model)
+                return
+            except Unusable:
+                if not left or not re.search(_PORT_TAKEN, server.cause()):
+                    raise
+            await server.close()
+            server.log.unlink()
+            self.servers[replica] = self._start(replica, *_free_ports(1))
 
     def refusal(self) -> PrerequisiteError:
         """Say why vLLM does not serve the model, by the log of the server that failed."""
@@ -86,7 +106,7 @@ class VllmServers:
         """Load an adapter of the base; returns False if it cannot be served here."""
         related = weights_of(adapter.folder).resolve() == self._base.resolve()
         related = related and fingerprint(self._base) == self._base_fingerprint
-        if not related or adapter_rank(adapter.folder) > self._rank:
+        if not related or adapter_config(adapter.folder).rank > self._rank:
             return False
         name = fingerprint(adapter.folder)
         await asyncio.gather(*(server.load_adapter(name, adapter.folder) for server in self.servers))
@@ -119,7 +139,9 @@ class VllmEngine:
         if importlib.util.find_spec("vllm") is None:
             fix = f"run `{install_command('vllm')}` for a CPU, or `pip install vllm` with a GPU"
             raise PrerequisiteError("vllm is not installed", fix)
-        await asyncio.to_thread(load_tokenizer, model.folder)  # fail now, not after minutes of loading
+        await asyncio.to_thread(
+            load_tokenizer, model.folder, model.trust_code
+        )  # fail now, not after minutes of loading
         servers = VllmServers(model, settings, lora_rank)
         try:
             logs = [str(server.log) for server in servers.servers]

@@ -16,7 +16,7 @@ from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 from transformers.utils.logging import disable_progress_bar
 
 from sandcli.engines.adapters import is_adapter, weights_of
-from sandcli.engines.configs import first_line, load_config
+from sandcli.engines.configs import first_line, load_config, load_errors
 from sandcli.errors import PrerequisiteError, UsageError
 
 disable_progress_bar()  # a stage shows its own progress
@@ -34,12 +34,14 @@ def load_model(
     attention: str | None = None,
     quantised: bool = False,
     sharded: bool = False,
+    trust_code: bool = False,
 ) -> Any:
     """Load a model; an adapter is merged into its base. `auto` is bfloat16 on a GPU, else float32.
 
     Weights to be trained stay in float32: in bfloat16 most updates would be rounded away at a learning rate of 1e-5.
     `quantised` weights have 4 bits, for training an adapter on them. `sharded` ones are spread over GPUs later: only
-    the first process reads them, and the others get a model without weights.
+    the first process reads them, and the others get a model without weights. `trust_code`: code that comes with the
+    model may be run.
     Raises `UsageError` if the folder does not hold exactly the weights of the model, and `PrerequisiteError` if there
     is not enough memory.
     """
@@ -47,16 +49,17 @@ def load_model(
     if dtype == "auto":
         dtype = "bfloat16" if gpu and not training else "float32"
     source = weights_of(folder)
-    _refuse_quantised(source)
+    _refuse_quantised(load_config(source, trust_code), source)
     if sharded and not quantised:
         _must_fit(source, dtype, gpu=False, copies=1)
         if os.environ.get("RANK", "0") != "0":
-            return _empty(source, dtype, attention)
+            return _empty(source, dtype, attention, trust_code)
     else:
         _must_fit(source, "int4" if quantised else dtype, gpu and not sharded)
     own = {"": int(os.environ.get("LOCAL_RANK", "0"))}  # in distributed training each process has one GPU
     model = _loaded(
         source,
+        trust_code,
         dtype=getattr(torch, dtype),
         device_map=own if gpu and not sharded else None,
         attn_implementation=attention,
@@ -65,15 +68,15 @@ def load_model(
     return add_adapter(model, folder).merge_and_unload() if is_adapter(folder) else model
 
 
-def _loaded(folder: Path, **options: Any) -> Any:
+def _loaded(folder: Path, trust_code: bool, **options: Any) -> Any:
     """Load all weights, and check that none is missing: missing ones would be left random."""
     try:
         model, report = AutoModelForCausalLM.from_pretrained(
-            folder, trust_remote_code=False, ignore_mismatched_sizes=True, output_loading_info=True, **options
+            folder, trust_remote_code=trust_code, ignore_mismatched_sizes=True, output_loading_info=True, **options
         )
     except torch.OutOfMemoryError:
         raise
-    except (ValueError, OSError, KeyError, RuntimeError) as error:
+    except load_errors(trust_code) as error:
         raise UsageError(
             f"transformers cannot load the model in {folder}: {first_line(error)}",
             "use a text model with its weights as safetensors, or serve it: --engine vllm or server",
@@ -84,13 +87,16 @@ def _loaded(folder: Path, **options: Any) -> Any:
     return model
 
 
-def _empty(folder: Path, dtype: str, attention: str | None) -> Any:
+def _empty(folder: Path, dtype: str, attention: str | None, trust_code: bool) -> Any:
     """The model with weights that take no memory. Its buffers are computed, not loaded, so they are all there."""
     from accelerate import init_empty_weights
 
     with init_empty_weights():
         return AutoModelForCausalLM.from_config(
-            load_config(folder), dtype=getattr(torch, dtype), attn_implementation=attention
+            load_config(folder, trust_code),
+            dtype=getattr(torch, dtype),
+            attn_implementation=attention,
+            trust_remote_code=trust_code,
         )
 
 
@@ -136,9 +142,8 @@ def _four_bits() -> BitsAndBytesConfig:
     )
 
 
-def _refuse_quantised(folder: Path) -> None:
+def _refuse_quantised(config: Any, folder: Path) -> None:
     """Refuse weights of 4 or 8 bits: they would be loaded as if they were not quantised."""
-    config = load_config(folder)
     for part in (config, config.get_text_config(decoder=True)):
         if found := getattr(part, "quantization_config", None):
             kind = found.get("quant_method", "unknown") if isinstance(found, dict) else found.quant_method
@@ -171,8 +176,8 @@ def _files(folder: Path) -> Sequence[Path]:
     if whole.exists() or not index.exists():
         return [whole] if whole.exists() else list(folder.glob("*.safetensors"))
     try:
-        names = set(json.loads(index.read_text())["weight_map"].values())
-    except (ValueError, KeyError, TypeError, AttributeError):
+        names = {str(name) for name in json.loads(index.read_text())["weight_map"].values()}
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise UsageError(f"{index} is damaged", "copy the model there again") from None
     return [folder / name for name in sorted(names)]
 

@@ -91,8 +91,8 @@ class ServerEngine:
         self._tally = tally
         self._model = Identity.of(model)
         self._settings = settings
-        self._limit = longest(model.folder, settings.max_length)
-        tokenizer = load_tokenizer(model.folder)
+        self._limit = longest(model.folder, settings.max_length, model.trust_code)
+        tokenizer = load_tokenizer(model.folder, model.trust_code)
         self._prompts = Prompts(tokenizer, self._limit)
         self._stops = sorted(stop_ids(model.folder, tokenizer))
         _refuse_shorter(pool.context(self._model), self._limit)

@@ -10,7 +10,7 @@ from typing import Any
 
 from transformers import AutoTokenizer
 
-from sandcli.engines.configs import first_line, refuse_own_code
+from sandcli.engines.configs import first_line, load_errors, refuse_own_code
 from sandcli.engines.templates import refuse_template, render
 from sandcli.errors import ContextOverflow, UsageError
 from sandcli.messages import Message
@@ -22,12 +22,12 @@ _PROBES = ("", "user\n", " You act.\n\n", "Thought: I look.\nAction: look", "\t1
 """Texts between special tokens that show whether a tokenizer encodes each on its own."""
 
 
-def load_tokenizer(folder: Path) -> Any:
+def load_tokenizer(folder: Path, trust_code: bool = False) -> Any:
     """Load the tokenizer of a model folder. Raises `UsageError` if it has none, or no usable chat template."""
     try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-    except (ValueError, OSError, KeyError) as error:
-        refuse_own_code(folder)
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_code)
+    except load_errors(trust_code) as error:
+        refuse_own_code(folder, trust_code)
         raise UsageError(
             f"the model in {folder} has no tokenizer: {first_line(error)}", "copy its tokenizer files there"
         ) from None

@@ -92,9 +92,9 @@ class TransformersEngine:
         """Load the model. Raises `PrerequisiteError` if it does not fit into memory, or needs other attention."""
         self.capacity = settings.batch or _BATCH
         self._identity = model.folder.resolve(), fingerprint(model.folder)
-        self._tokenizer = load_tokenizer(model.folder)
+        self._tokenizer = load_tokenizer(model.folder, model.trust_code)
         self._stops = stop_ids(model.folder, self._tokenizer)
-        loaded = load_model(model.folder, settings.dtype).eval()
+        loaded = load_model(model.folder, settings.dtype, trust_code=model.trust_code).eval()
         self._model = Ragged(loaded)
         self._prompts = Prompts(self._tokenizer, context_length(loaded.config, settings.max_length))
         self._cache = PrefixCache(int(settings.cache_gib * 2**30))

@@ -1,6 +1,5 @@
 """How a `vllm serve` is set up: its command line and environment, for a GPU or a CPU."""
 
-import json
 import os
 import sys
 from pathlib import Path
@@ -39,16 +38,14 @@ def rank_limit(rank: int) -> int:
     return next((known for known in RANKS if known >= rank), RANKS[-1]) if rank else 0
 
 
-def adapter_rank(adapter: Path) -> int:
-    """Return the largest rank in an adapter."""
-    config = json.loads((adapter / "adapter_config.json").read_text())
-    ranks: list[int] = [config["r"], *(config.get("rank_pattern") or {}).values()]
-    return max(ranks)
+def command(
+    base: Path, name: str, settings: EngineSettings, rank: int, adapters: dict[str, Path], trust_code: bool = False
+) -> list[str]:
+    """Return the command line that serves a base model as `name`, and adapters up to a rank under their names.
 
-
-def command(base: Path, name: str, settings: EngineSettings, rank: int, adapters: dict[str, Path]) -> list[str]:
-    """Return the command line that serves a base model as `name`, and adapters up to a rank under their names."""
-    length = longest(base, settings.max_length)
+    `trust_code`: code that comes with the base may be run.
+    """
+    length = longest(base, settings.max_length, trust_code)
     options: dict[str, object] = {
         "model": base.resolve(),
         "served-model-name": name,
@@ -61,6 +58,8 @@ def command(base: Path, name: str, settings: EngineSettings, rank: int, adapters
     }
     flags = ["enable-prompt-tokens-details", "disable-log-stats", "disable-uvicorn-access-log"]
     flags.append("enable-prefix-caching" if settings.cache_gib else "no-enable-prefix-caching")
+    if trust_code:
+        flags.append("trust-remote-code")
     if torch.cuda.is_available():
         options["dtype"] = settings.dtype
     else:

@@ -10,7 +10,7 @@ from functools import partial
 from importlib.metadata import entry_points
 
 from sandcli.envs.base import World
-from sandcli.errors import UsageError
+from sandcli.errors import SandError, UsageError
 from sandcli.settings import EnvSettings
 
 GROUP = "sandcli.envs"
@@ -27,8 +27,21 @@ def world_builder(settings: EnvSettings) -> "partial[World]":
     except (ImportError, AttributeError, ValueError, TypeError) as error:
         fix = f"use one of {', '.join(sorted(known))}, or module:Class of your own world"
         raise UsageError(f"unknown environment {settings.name!r}: {error}", fix) from None
-    except Exception as error:
-        what = f"the module of the environment {settings.name!r} does not load: {type(error).__name__}: {error}"
-        raise UsageError(
-            what, "correct the module; run the same command with sand --debug to see where it fails"
-        ) from error
+    except (Exception, SystemExit) as error:
+        raise _broken(f"the module of the environment {settings.name!r} does not load", error) from error
+
+
+def make_world(build: "partial[World]") -> World:
+    """The world. Raises `UsageError` if its own code fails, which the message says."""
+    try:
+        return build()
+    except SandError:
+        raise
+    except (Exception, SystemExit) as error:
+        made = f"{build.func.__module__}:{build.func.__qualname__}"
+        raise _broken(f"the environment {made} cannot be made", error) from error
+
+
+def _broken(what: str, error: BaseException) -> UsageError:
+    why = "it calls sys.exit" if isinstance(error, SystemExit) else f"{type(error).__name__}: {error}"
+    return UsageError(f"{what}: {why}", "correct it; run the same command with sand --debug to see where it fails")

@@ -117,8 +117,8 @@ class TrainingStage(Stage[Path, Trained]):
 
     def _job(self) -> TrainingJob:
         preamble, compute, seed = self.context.preamble, self.context.settings.trainer, self.settings.run.seed
-        folders = self.artifact.journal, self.artifact.log
-        config = TrainingConfig(self.start().folder, preamble, self.aims, compute, seed, *folders)
+        folders, start = (self.artifact.journal, self.artifact.log), self.start()
+        config = TrainingConfig(start.folder, preamble, self.aims, compute, seed, *folders, start.trust_code)
         return TrainingJob(self.name, config, self.data(), self.limit)
 
     def _fit(self, job: TrainingJob) -> TrainingResult:

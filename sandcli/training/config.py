@@ -14,7 +14,7 @@ class TrainingConfig(NamedTuple):
     """What to train: the model in `start`, with `preamble` at the head of every conversation.
 
     `aims` says what to learn, `compute` how to compute it. Checkpoints and the result go into the folder `work`.
-    A batch is counted in trajectories.
+    A batch is counted in trajectories. `trust_code`: code that comes with the model may be run.
     """
 
     start: Path
@@ -24,6 +24,7 @@ class TrainingConfig(NamedTuple):
     seed: int
     work: Path
     log: Path
+    trust_code: bool = False
 
 
 class Size(NamedTuple):

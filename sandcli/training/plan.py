@@ -23,8 +23,8 @@ class TrainingPlan(NamedTuple):
 
 def plan_training(config: TrainingConfig, trajectories: Sequence[Trajectory]) -> TrainingPlan:
     """Tokenise the trajectories and cut them into batches. Raises `UsageError` for a model without a chat template."""
-    tokenizer = load_tokenizer(config.start)
-    limit = longest(config.start, config.aims.max_length)
+    tokenizer = load_tokenizer(config.start, config.trust_code)
+    limit = longest(config.start, config.aims.max_length, config.trust_code)
     prepared = prepare(tokenizer, config.preamble, trajectories, limit, config.aims.too_long)
     lengths = [len(row.input_ids) for row in prepared.rows]
     batches = make_batches(lengths, config.aims, config.seed, process_count(), config.compute.device_batch)

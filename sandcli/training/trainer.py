@@ -51,7 +51,7 @@ def fit(config: TrainingConfig, trajectories: Sequence[Trajectory], hooks: Hooks
 def _trainer(config: TrainingConfig, plan: TrainingPlan, hooks: Hooks) -> Any:
     arguments = trl_config(config, plan.batches)
     attention = "flash_attention_2" if arguments.padding_free else None
-    model = trainable(config.start, config.aims, attention, sharded=bool(arguments.fsdp))
+    model = trainable(config, attention, sharded=bool(arguments.fsdp))
     meter = Meter(plan.batches.tokens, config.aims.epochs)
 
     class Trainer(SFTTrainer):  # type: ignore[misc]

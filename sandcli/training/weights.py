@@ -1,6 +1,8 @@
 """The model to train: all weights, or an adapter on frozen weights."""
 
 import re
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,17 +11,20 @@ from sandcli.engines.loading import add_adapter, load_model
 from sandcli.errors import PrerequisiteError, UsageError
 from sandcli.models import portable_name
 from sandcli.settings import TrainingSettings
+from sandcli.training.config import TrainingConfig
 
 
-def trainable(start: Path, aims: TrainingSettings, attention: str | None, sharded: bool) -> Any:
-    """Load the model in a folder for training. The training of an adapter is continued.
+def trainable(config: TrainingConfig, attention: str | None, sharded: bool) -> Any:
+    """Load the model to start from. The training of an adapter is continued.
 
     `attention` is the kind of attention, None for the model's own. `sharded`: the weights will be spread over GPUs.
     """
+    start, aims = config.start, config.aims
+    load = partial(load_model, attention=attention, sharded=sharded, trust_code=config.trust_code)
     if aims.method == "full":
         if is_adapter(start):
             raise UsageError(f"{start} is an adapter, and method is full", "set method to lora or qlora")
-        model = load_model(start, training=True, attention=attention, sharded=sharded)
+        model = load(start, training=True)
         _refuse_unsavable(model, start)
         return model
     from peft import LoraConfig, PeftConfig, get_peft_model
@@ -28,11 +33,11 @@ def trainable(start: Path, aims: TrainingSettings, attention: str | None, sharde
         rank = PeftConfig.from_pretrained(start).r
         if rank != aims.lora_rank:
             raise UsageError(f"{start} is an adapter of rank {rank}, not {aims.lora_rank}", f"set lora_rank = {rank}")
-        return add_adapter(_frozen(weights_of(start), aims, attention, sharded), start, training=True)
-    config = LoraConfig(
+        return add_adapter(_frozen(weights_of(start), aims, sharded, load), start, training=True)
+    adapter = LoraConfig(
         r=aims.lora_rank, lora_alpha=2 * aims.lora_rank, target_modules="all-linear", task_type="CAUSAL_LM"
     )
-    model = get_peft_model(_frozen(start, aims, attention, sharded), config)
+    model = get_peft_model(_frozen(start, aims, sharded, load), adapter)
     written = model.peft_config["default"]
     written.base_model_name_or_path, written.revision = portable_name(start)
     return model
@@ -57,21 +62,21 @@ def _refuse_unsavable(model: Any, folder: Path) -> None:
         ) from None
 
 
-def _frozen(folder: Path, aims: TrainingSettings, attention: str | None, sharded: bool) -> Any:
+def _frozen(folder: Path, aims: TrainingSettings, sharded: bool, load: Callable[..., Any]) -> Any:
     if is_adapter(folder):
         raise UsageError(
             f"{folder} is an adapter, and an adapter needs a complete model", "merge it into its base first"
         )
     if aims.method == "lora":
         # Frozen weights need no full precision, but FSDP requires the same type for all.
-        return load_model(folder, training=sharded, attention=attention, sharded=sharded)
+        return load(folder, training=sharded)
     try:
         import bitsandbytes  # noqa: F401  (transformers quantises with it)
     except ImportError:
         raise PrerequisiteError("method qlora needs bitsandbytes", "pip install bitsandbytes, or use lora") from None
     from peft import prepare_model_for_kbit_training
 
-    model = load_model(folder, training=True, attention=attention, quantised=True, sharded=sharded)
+    model = load(folder, training=True, quantised=True)
     return prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)  # the trainer does it
 
 

@@ -53,6 +53,12 @@ def without_reader(*arguments: str | Path, **closed: bool) -> subprocess.Complet
         os.close(writer)
 
 
+@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["sample", "--help"]], ids=" ".join)
+def test_help_for_a_closed_pipe_is_no_error(arguments: list[str]) -> None:
+    ran = without_reader(*arguments, stdout=True)
+    assert (ran.returncode, ran.stderr) == (128 + signal.SIGPIPE, "")
+
+
 @pytest.mark.parametrize("arguments", [["status"], ["status", "--json"], ["config"]], ids=" ".join)
 def test_a_closed_pipe_is_no_error(tmp_path: Path, arguments: list[str]) -> None:
     ran = without_reader(*arguments, "--run", make_run(tmp_path / "run"), stdout=True)

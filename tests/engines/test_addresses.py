@@ -45,6 +45,18 @@ def test_another_machine_is_reached_through_the_proxy(
     assert Address.read(f"{scheme}://near.example:8000").proxy is None
 
 
+@pytest.mark.parametrize(
+    ("host", "bypassed"),
+    [("10.1.2.3", True), ("11.1.2.3", False), ("192.168.7.7", True), ("[fd00::7]", True), ("gpu.example", False)],
+)
+def test_networks_in_no_proxy_are_reached_without_the_proxy(
+    monkeypatch: pytest.MonkeyPatch, host: str, bypassed: bool
+) -> None:
+    monkeypatch.setenv("http_proxy", "http://proxy:3128")
+    monkeypatch.setenv("NO_PROXY", "near.example, 10.0.0.0/8,192.168.7.0/24,fd00::/8,")
+    assert Address.read(f"http://{host}:8000").proxy == (None if bypassed else "http://proxy:3128")
+
+
 def test_a_proxy_of_another_kind_is_refused_without_its_password(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("all_proxy", "socks5://me:hidden@proxy:1080")
     with pytest.raises(UsageError, match="only HTTP proxies") as caught:

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -16,6 +17,7 @@ import psutil
 import pytest
 import torch
 
+from sandcli.engines import launch
 from sandcli.engines.base import Model
 from sandcli.engines.launch import VllmEngine
 from sandcli.engines.vllm_options import command, environment, replicas
@@ -176,6 +178,31 @@ def test_a_server_that_ends_at_its_start_fails_at_once_and_says_why(
     assert refused.value.fix.startswith(fix)
     assert running(pids) == []
     assert any(f"the log is {log}" in refused.value.fix and error in log.read_text() for log in logs(tmp_path))
+
+
+def test_server_whose_port_was_taken_meanwhile_starts_on_another_port(
+    words: Model, pids: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    free_ports = launch._free_ports
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        ports = [[other.getsockname()[1]]]
+        monkeypatch.setattr(launch, "_free_ports", lambda count: ports.pop() if ports else free_ports(count))
+
+        async def task() -> None:
+            engine = await opened(words)
+            assert await answer(engine) == fingerprint(words.folder)
+            await engine.close()
+
+        asyncio.run(task())
+    assert len(started(pids)) == 4 and running(pids) == [] and logs(tmp_path) == []
+
+
+def test_server_that_finds_no_free_port_is_an_error(words: Model, pids: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        monkeypatch.setattr(launch, "_free_ports", lambda count: [other.getsockname()[1]] * count)
+        with pytest.raises(PrerequisiteError, match="Address already in use") as refused:
+            asyncio.run(opened(words))
+    assert refused.value.fix.startswith("run the same command again") and running(pids) == []
 
 
 def test_without_vllm_it_says_how_to_install_it(words: Model, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -364,6 +391,8 @@ def test_what_a_cpu_needs_is_set(words: Model, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     settings = EngineSettings(cache_gib=0.5, max_length=100, batch=7)
     options = given(command(words.folder, "name", settings, 0, {}))
+    trusted = given(command(words.folder, "name", settings, 0, {}, trust_code=True))
+    assert trusted == options | {"--trust-remote-code": ""}
     assert options["--dtype"] == "float32" and options["--kv-cache-memory-bytes"] == str(2**29)
     assert options["--max-model-len"] == "100" and options["--max-num-batched-tokens"] == "2048"
     assert {"--enforce-eager", "--no-enable-chunked-prefill", "--enable-prefix-caching"} <= set(options)

@@ -97,6 +97,20 @@ class ShakyWorld(ToyWorld):
         return super().start()
 
 
+class ExitingWorld(ToyWorld):
+    """A world that ends the program."""
+
+    def __init__(self) -> None:
+        sys.exit(0)
+
+
+class StumblingWorld(ToyWorld):
+    """A world whose own code has an error."""
+
+    def __init__(self) -> None:
+        _ = 1 / 0
+
+
 def abandon() -> None:
     """Start programs in a pool, print their ids and the worker's, then die at once; the worker may be busy."""
     asyncio.run(_abandon(sys.argv[1]))

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Awaitable, Callable
+from functools import partial
 from multiprocessing import util
 from pathlib import Path
 from typing import Any
@@ -13,12 +14,13 @@ from typing import Any
 import psutil
 import pytest
 
-from sandcli.envs import world_builder
+from sandcli.envs import make_world, world_builder
+from sandcli.envs.base import World
 from sandcli.envs.pool import NO_LOG, Pool
 from sandcli.errors import MachineryError, UsageError
 from sandcli.records import Task
 from sandcli.settings import EnvSettings
-from tests.envs.odd_worlds import TASK, BrokenWorld, OddWorld, ShakyWorld
+from tests.envs.odd_worlds import TASK, BrokenWorld, ExitingWorld, OddWorld, ShakyWorld, StumblingWorld
 from tests.envs.test_pool import KITCHEN, OUTCOMES, PATH, run_in_pool, workers_alive
 from tests.helpers import REPO, environment, fault, lines, make_run, perform, sand, wait_until
 
@@ -229,6 +231,7 @@ def test_summary_says_how_many_workers_were_replaced_and_why(
     [
         ("1 / 0", "does not load: ZeroDivisionError: division by zero"),
         ("def", "does not load: SyntaxError: invalid syntax"),
+        ("raise SystemExit(0)", "the environment 'wrong_world:World' does not load: it calls sys.exit$"),
         ("World = 1", "unknown environment 'wrong_world:World': the first argument must be callable"),
     ],
 )
@@ -240,3 +243,11 @@ def test_world_whose_module_is_wrong_is_a_usage_error(
     monkeypatch.delitem(sys.modules, "wrong_world", raising=False)
     with pytest.raises(UsageError, match=why):
         world_builder(EnvSettings(name="wrong_world:World"))
+
+
+@pytest.mark.parametrize(
+    ("kind", "why"), [(ExitingWorld, "it calls sys.exit"), (StumblingWorld, "ZeroDivisionError: division by zero")]
+)
+def test_world_whose_own_code_fails_is_a_usage_error(kind: type[World], why: str) -> None:
+    with pytest.raises(UsageError, match=f"odd_worlds:{kind.__name__} cannot be made: {why}$"):
+        make_world(partial(kind))

@@ -11,8 +11,9 @@ from accelerate.utils.fsdp_utils import fsdp2_prepare_model
 from safetensors.torch import save_file
 from torch.distributed.tensor import DTensor
 
-from sandcli.settings import TrainingSettings
+from sandcli.settings import ComputeSettings, TrainingSettings
 from sandcli.training.arguments import sharding
+from sandcli.training.config import TrainingConfig
 from sandcli.training.weights import trainable
 
 
@@ -24,7 +25,9 @@ def main(start: Path, out: Path) -> None:
 
 
 def _shard(start: Path, out: Path, accelerator: Accelerator, method: Literal["full", "lora"]) -> None:
-    model = trainable(start, TrainingSettings(method=method), None, sharded=True)
+    aims = TrainingSettings(method=method)
+    config = TrainingConfig(start, [], aims, ComputeSettings(), 0, out, out / "log.jsonl")
+    model = trainable(config, None, sharded=True)
     held = sum(weight.nbytes for weight in model.parameters() if not weight.is_meta)
     plugin = FullyShardedDataParallelPlugin(fsdp_version=2, auto_wrap_policy="transformer_based_wrap", **sharding())
     accelerator.state.fsdp_plugin = plugin

@@ -347,5 +347,34 @@ def test_adapter_names_its_base_so_that_any_machine_finds_it(smollm: Path, tiny:
     assert portable_name(smollm) == ("smollm2-135m-instruct", None)
 
 
+def test_model_with_code_of_its_own_is_trained_if_that_is_trusted(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(tmp_path / "modules"))
+    base = Path(shutil.copytree(tiny, tmp_path / "base"))
+    config = json.loads((base / "config.json").read_text())
+    own = {"AutoConfig": "mine.Config", "AutoModelForCausalLM": "mine.Model"}
+    (base / "config.json").write_text(json.dumps(config | {"model_type": "mine", "auto_map": own}))
+    (base / "mine.py").write_text(_MINE)
+    spec = configured(base, replace(AIMS, epochs=1), tmp_path)
+    with pytest.raises(UsageError, match="needs code that comes with it, which is not run"):
+        fit(spec, [trajectory("a", 1)], HOOKS)
+    assert fit(spec._replace(trust_code=True), [trajectory("a", 1)], HOOKS).finished
+    with pytest.raises(UsageError, match="needs code that comes with it, which is not run"):
+        load_model(tmp_path / "result")
+    assert type(load_model(tmp_path / "result", trust_code=True)).__name__ == "Model"
+
+
+_MINE = """
+from transformers import LlamaConfig, LlamaForCausalLM
+
+class Config(LlamaConfig):
+    model_type = "mine"
+
+class Model(LlamaForCausalLM):
+    config_class = Config
+"""
+
+
 if __name__ == "__main__":
     _trained(Path(sys.argv[1]), Path(sys.argv[2]))

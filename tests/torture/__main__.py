@@ -3,6 +3,7 @@
 import argparse
 import gc
 import itertools
+import math
 import os
 import random
 import shutil
@@ -10,7 +11,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from tests.torture.cases import Case, Wrong
@@ -37,11 +38,11 @@ MEANING = {
     "line-twice": "a line of a file doubled",
     "line-moved": "a line of a file moved to its end",
     "input": "malformed data, settings, answers",
-    "process": "real processes killed: driver, worker, JVM, group",
+    "process": "real processes killed: driver, worker, JVM, model server, group",
 }
 
-RARE = {"process": 25}
-"""Kinds that are tried only every so many turns, because one case takes as long as a hundred others."""
+PACE = {"cut": 50, "flip": 50, "process": 1 / 16}
+"""Cases of a kind in one turn, if not 1: all kinds come to their end together, and one process takes as long as 100."""
 
 
 class Torture:
@@ -54,6 +55,7 @@ class Torture:
         self._damages, self._inputs = Damages(carry, folder), Inputs(fetch, folder)
         self._processes = Processes(folder / "processes")
         self._seed = seed
+        self.possible: Counter[str] = Counter()
         self.tried: Counter[str] = Counter()
         self.faults: list[tuple[Case, str]] = []
         gc.freeze()  # so that a fork copies less
@@ -71,12 +73,13 @@ class Torture:
     def cases(self, only: str, short: bool) -> Iterator[Case]:
         """One case of each kind in turn, in random order; some kinds never run out of cases.
 
-        A short torture uses no real processes.
+        A short torture uses no real processes, and as many cases of each kind.
         """
         chance = random.Random(self._seed)
         lists: dict[str, list[Case]] = {}
         for case in itertools.chain(self._strikes, self._damages):
             lists.setdefault(case.kind, []).append(case)
+        self.possible.update({kind: len(cases) for kind, cases in lists.items()})
         for cases in lists.values():
             chance.shuffle(cases)
         endless = {
@@ -86,7 +89,7 @@ class Torture:
         }
         kinds: dict[str, Iterator[Case]] = {name: iter(cases) for name, cases in lists.items()} | endless
         wanted = only.split(",") if only else [name for name in kinds if not (short and name == "process")]
-        return _in_turn({name: kinds[name] for name in wanted})
+        return _in_turn({name: kinds[name] for name in wanted}, {} if short else PACE)
 
     def try_one(self, case: Case) -> None:
         """Run a case, and count it if its fault occurred."""
@@ -110,27 +113,28 @@ class Torture:
         print(f"FAULT {case.name}: {what}", flush=True)
 
     def table(self) -> Iterator[str]:
-        """Tried, survived and faults by kind, then how to repeat each fault."""
+        """Possible, tried, survived and faults by kind, then how to repeat each fault."""
         faults = Counter(case.kind for case, _ in self.faults)
-        yield "| kind | what happens | tried | survived | faults |"
-        yield "|---|---|---:|---:|---:|"
+        yield "| kind | what happens | possible | tried | survived | faults |"
+        yield "|---|---|---:|---:|---:|---:|"
         for kind, tried in sorted(self.tried.items(), key=lambda item: list(MEANING).index(item[0])):
-            yield f"| {kind} | {MEANING[kind]} | {tried:,} | {tried - faults[kind]:,} | {faults[kind]:,} |"
-        yield f"| all | | {self.tried.total():,} | {self.tried.total() - len(self.faults):,} | {len(self.faults):,} |"
+            possible = f"{self.possible[kind]:,}" if self.possible[kind] else "any"
+            yield f"| {kind} | {MEANING[kind]} | {possible} | {tried:,} | {tried - faults[kind]:,} | {faults[kind]:,} |"
+        tried = self.tried.total()
+        yield f"| all | | | {tried:,} | {tried - len(self.faults):,} | {len(self.faults):,} |"
         for case, _ in self.faults[:20]:
             yield f"repeat it: make torture CASE='{case.name}'"
 
 
-def _in_turn(kinds: dict[str, Iterator[Case]]) -> Iterator[Case]:
+def _in_turn(kinds: dict[str, Iterator[Case]], pace: Mapping[str, float]) -> Iterator[Case]:
     for turn in itertools.count():
         for name in list(kinds):
-            if turn % RARE.get(name, 1):
-                continue
-            case = next(kinds[name], None)
-            if case is None:
+            share = pace.get(name, 1)
+            wanted = math.ceil((turn + 1) * share) - math.ceil(turn * share)
+            cases = list(itertools.islice(kinds[name], wanted))
+            yield from cases
+            if len(cases) < wanted:
                 del kinds[name]
-            else:
-                yield case
         if not kinds:
             return
 

@@ -54,7 +54,7 @@ def garbled(text: bytes, chance: random.Random) -> bytes:
         text[:at] + chance.randbytes(3) + text[at:],
         text[:at] + b"\x00" * 64 + text[at + 64 :],
         b"\xef\xbb\xbf" + text,
-        text.decode().encode("utf-16"),
+        text.decode(errors="replace").encode("utf-16"),
         text.replace(b"\n", b"\r\n"),
         b"[" * 100_000,
         b"",

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 
 import typer.main
 
-from sandcli import envs
+from sandcli import envs, models
 from sandcli.cli import main
 from sandcli.envs import pool
 from sandcli.envs.base import World
@@ -84,12 +84,17 @@ class WorkerInside(Worker):
 
 
 def live_inside() -> None:
-    """From now on, stages of this process start no thread and no process, and training is a stand-in."""
+    """From now on, stages of this process start no thread and no process; training and models are stand-ins."""
 
     async def at_once(function: Callable[..., Any], *arguments: Any) -> Any:
         return function(*arguments)
 
-    stand_ins = ((pool, "Worker", WorkerInside), (asyncio, "to_thread", at_once), (TrainingStage, "_fit", _fit))
+    stand_ins = (
+        (pool, "Worker", WorkerInside),
+        (asyncio, "to_thread", at_once),
+        (TrainingStage, "_fit", _fit),
+        (models, "_convert", _converted),
+    )
     for owner, name, stand_in in stand_ins:
         setattr(owner, name, stand_in)
     for module, name in ((envs, "entry_points"), (importlib.metadata, "version"), (typer.main, "get_command")):
@@ -99,6 +104,12 @@ def live_inside() -> None:
     os.environ["COLUMNS"] = "200"
     for variable in [variable for variable in os.environ if variable.startswith("SAND_")]:
         del os.environ[variable]
+
+
+def _converted(source: Path, folder: Path) -> None:
+    """Stand in for the embedded model, whose conversion takes most of a minute."""
+    folder.mkdir()
+    (folder / "config.json").write_text('{"model_type": "llama"}')
 
 
 def _fit(stage: TrainingStage, job: Any) -> TrainingResult:

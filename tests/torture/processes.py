@@ -1,19 +1,21 @@
-"""Real processes, killed at random moments: the driver, a worker, a simulator's JVM, or all of them at once."""
+"""Real processes, killed at random moments: the driver, a worker, a JVM, a model server, or all of them at once."""
 
 import os
 import random
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
+from typing import NamedTuple
 
 import psutil
 
 from sandcli.core.artifact import StageName
+from tests import fake_vllm
+from tests.helpers import REPO, artifact, artifacts, environment, make_run, sand
 from tests.helpers import SAND as COMMAND
-from tests.helpers import artifact, artifacts, environment, make_run, sand
 from tests.torture.cases import Case, must, must_end_well
 from tests.torture.inside import Ended
 from tests.torture.runs import copied
@@ -24,8 +26,47 @@ _PATIENCE = 600.0
 _SOON = 60.0
 """Seconds within which everything that a killed command started must be gone."""
 
-_HIT = {"driver": None, "group": None, "worker": "python", "jvm": "java"}
-"""The program of the process that is killed, if it is not the driver or everything at once."""
+
+class Scene(NamedTuple):
+    """A stage that comes next in the run `quiet`, the seconds that it takes, and its further variables."""
+
+    quiet: Path
+    stage: StageName
+    seconds: float
+    extra: Mapping[str, str]
+
+    @property
+    def done(self) -> Path:
+        """The same run with the stage done, undisturbed."""
+        return self.quiet.parent.with_name(f"{self.quiet.parent.name}-done") / self.quiet.name
+
+    def run(self, root: Path) -> Ended:
+        """Run the stage in `root` to its end."""
+        ended = sand(self.stage, "--run", root, "--limit", "3", timeout=_PATIENCE, extra=self.extra)
+        return Ended(ended.returncode, ended.stdout + ended.stderr)
+
+
+class Target(NamedTuple):
+    """Which process of a scene is killed: the last one with `word` in its command line; without a word the driver.
+
+    `codes` are the exit codes of a driver that survives.
+    """
+
+    scene: str
+    word: str = ""
+    group: bool = False
+    codes: tuple[int, ...] = ()
+
+
+TARGETS = {
+    "driver": Target("toy"),
+    "server": Target("served", "vllm.entrypoints", codes=(0, 1, 3)),
+    "worker": Target("toy", "spawn_main", codes=(0, 1)),
+    "jvm": Target("science", "GatewayServer", codes=(0, 1)),
+    "group": Target("toy", group=True),
+    "client": Target("served"),
+}
+"""`client` is the driver of a model server."""
 
 
 class Processes:
@@ -33,74 +74,108 @@ class Processes:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._toy, self._science = cache(self._toyworld), cache(self._scienceworld)
+        self._scene = cache(self._made)
 
     def from_seed(self, seed: int) -> Iterator[Case]:
-        """An endless series of cases; few have a JVM, because those are slow."""
+        """An endless series of cases."""
         while True:
-            for what in ("driver", "worker", "group", "driver", "worker", "group", "jvm"):
+            for what in TARGETS:
                 yield self.case(f"process/{what}/{seed}")
-                seed += 1
+            seed += 1
 
     def case(self, name: str) -> Case:
         """The case process/WHAT/SEED."""
-        _, what, _ = name.split("/")
-        return Case(name, lambda folder: self._hit(what, folder, random.Random(name)))
+        target = TARGETS[name.split("/")[1]]
+        return Case(name, lambda folder: _hit(target, self._scene(target.scene), folder, random.Random(name)))
 
-    def _toyworld(self) -> tuple[Path, StageName, float]:
-        (self._folder / "toy").mkdir(parents=True)
-        root = make_run(self._folder / "toy" / "run", run__workers=2, env__simplifications="pause=0.01", sample__n=3)
-        for stage in ("collect", "sample"):
-            assert sand(stage, "--run", root).returncode == 0
-        return self._timed(root, "rollout")
-
-    def _scienceworld(self) -> tuple[Path, StageName, float]:
-        (self._folder / "science").mkdir(parents=True)
-        task = {"env__name": "scienceworld", "env__tasks": "find-plant"}
-        return self._timed(make_run(self._folder / "science" / "run", run__workers=1, **task), "collect")
-
-    def _timed(self, root: Path, stage: StageName) -> tuple[Path, StageName, float]:
-        """A run, the stage that comes next, and the seconds that it takes; it is done in a copy named `done`."""
-        done = copied(root, root.parent.with_name(f"{root.parent.name}-done"))
-        started = time.monotonic()
-        ended = sand(stage, "--run", done, "--limit", "3", timeout=_PATIENCE)
-        assert ended.returncode == 0, ended.stderr
-        return root, stage, time.monotonic() - started
-
-    def _hit(self, what: str, folder: Path, chance: random.Random) -> bool:
-        quiet, stage, seconds = self._science() if what == "jvm" else self._toy()
-        expected = artifacts(quiet.parent.with_name(f"{quiet.parent.name}-done") / quiet.name)
-        root = copied(quiet, folder)
-        command = [*COMMAND, stage, "--run", str(root), "--limit", "3"]
-        with (folder / "said").open("wb") as said:
-            driver = subprocess.Popen(command, env=environment(), stdout=said, stderr=said, start_new_session=True)
-        started = _kill(what, driver, chance.uniform(0.2, 1.0) * seconds)
-        code = driver.wait(_PATIENCE)
-        ended = Ended(None if code < 0 else code, (folder / "said").read_text())
-        if what in ("worker", "jvm"):
-            must_end_well(ended, (0, 1))
-        _wait(lambda: not [process for process in started if process.is_running()], "processes outlive their stage")
-        again = sand(stage, "--run", root, "--limit", "3", timeout=_PATIENCE)
-        must_end_well(Ended(again.returncode, again.stdout + again.stderr), (0,))
-        must(artifacts(root) == expected, f"{artifact(root, stage).path.name} has other content")
-        return bool(started)
+    def _made(self, name: str) -> Scene:
+        folder = self._folder / name
+        folder.mkdir(parents=True)
+        match name:
+            case "toy":
+                root = make_run(folder / "run", run__workers=2, env__simplifications="pause=0.01", sample__n=3)
+                for stage in ("collect", "sample"):
+                    assert sand(stage, "--run", root).returncode == 0
+                return _timed(root, "rollout", {})
+            case "science":
+                task = {"env__name": "scienceworld", "env__tasks": "find-plant"}
+                return _timed(make_run(folder / "run", run__workers=1, **task), "collect", {})
+            case _:
+                return _served(folder, self._folder)
 
 
-def _kill(what: str, driver: "subprocess.Popen[bytes]", delay: float) -> list[psutil.Process]:
-    """Kill after `delay` seconds, or as soon as there is something to kill; what the driver had started by then."""
+def _served(folder: Path, beside: Path) -> Scene:
+    """A stage that starts a model server and asks it."""
+    from tests.words import publish
+
+    model = str(publish(beside / "model", positions=4096))
+    root = make_run(folder / "run", model__base=model, model__policy=model, agent__max_tokens=64, sample__n=2)
+    assert sand("collect", "--run", root).returncode == 0
+    installed = fake_vllm.install(beside / "installed")
+    extra = {
+        "SAND_ENGINE_KIND": "vllm",
+        "PYTHONPATH": f"{installed}:{REPO}",
+        "FAKE_VLLM_PIDS": str(beside / "pids"),
+        "FAKE_VLLM": "slow 0.2",
+    }
+    return _timed(root, "sample", extra)
+
+
+def _timed(root: Path, stage: StageName, extra: Mapping[str, str]) -> Scene:
+    """Run the stage once, undisturbed, to know its result and the time that it takes."""
+    scene = Scene(root, stage, 0.0, extra)
+    copied(root, scene.done.parent)
+    started = time.monotonic()
+    ended = scene.run(scene.done)
+    assert ended.code == 0, ended.said
+    return scene._replace(seconds=time.monotonic() - started)
+
+
+def _hit(target: Target, scene: Scene, folder: Path, chance: random.Random) -> bool:
+    root = copied(scene.quiet, folder)
+    command = [*COMMAND, scene.stage, "--run", str(root), "--limit", "3"]
+    variables = environment(**scene.extra)
+    with (folder / "said").open("wb") as said:
+        driver = subprocess.Popen(command, env=variables, stdout=said, stderr=said, start_new_session=True)
+    started = _kill(target, driver, chance.uniform(0.2, 1.0) * scene.seconds)
+    code = driver.wait(_PATIENCE)
+    if target.codes:
+        must_end_well(Ended(code, (folder / "said").read_text()), target.codes)
+    _wait(lambda: not any(map(_lives, started)), "processes outlive their stage")
+    must_end_well(scene.run(root), (0,))
+    must(artifacts(root) == artifacts(scene.done), f"{artifact(root, scene.stage).path.name} has other content")
+    return bool(started)
+
+
+def _kill(target: Target, driver: "subprocess.Popen[bytes]", delay: float) -> list[psutil.Process]:
+    """Kill after `delay` seconds, or as soon as there is something to kill; what ran at that time, or nothing."""
     until = time.monotonic() + delay
-    program = _HIT[what]
     while driver.poll() is None:
-        started: list[psutil.Process] = psutil.Process(driver.pid).children(recursive=True)
-        hit = [process for process in started if program and process.is_running() and program in process.name()]
-        if time.monotonic() >= until and (program is None or hit):
-            if what == "group":
+        main = psutil.Process(driver.pid)
+        running = [main, *main.children(recursive=True)]
+        hit = [process for process in running[1:] if _has(process, target.word)] if target.word else [main]
+        if time.monotonic() >= until and hit:
+            if target.group:
                 os.killpg(driver.pid, signal.SIGKILL)
             else:
-                (hit[-1] if program else driver).kill()
-            return started
+                hit[-1].kill()
+            return running
         time.sleep(0.005)
     return []
+
+
+def _has(process: psutil.Process, word: str) -> bool:
+    try:
+        return any(word in argument for argument in process.cmdline())
+    except psutil.Error:  # it has ended
+        return False
+
+
+def _lives(process: psutil.Process) -> bool:
+    try:
+        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
 
 
 def _wait(holds: Callable[[], bool], otherwise: str) -> None:

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import pytest
@@ -13,14 +14,18 @@ from sandcli.config import FILE, resolve
 from sandcli.core import estimates
 from sandcli.core.artifact import Artifact
 from sandcli.core.store import Journal, Records
+from sandcli.engines.adapters import adapter_config
+from sandcli.engines.configs import stop_ids
 from sandcli.engines.scripted import ScriptedEngine
 from sandcli.envs.alfworld.files import read_game
 from sandcli.errors import SandError
 from sandcli.importers.rows import read_rows
-from sandcli.models import locate
+from sandcli.models import differences, locate
 from sandcli.records import Critique, Failure, Trajectory
 from sandcli.stages.recorded import wanted_rows
 from tests.toyworld import ToyWorld
+
+NO_TOKENIZER = SimpleNamespace(eos_token_id=None)
 
 WHOLE: dict[str, Any] = {
     "rows": [
@@ -32,6 +37,8 @@ WHOLE: dict[str, Any] = {
     "failure": {"unit": ["fetch_0", 1], "reason": "engine", "detail": "out of order", "attempts": 3},
     "critique": {"id": "a", "step": 0, "candidate": 1, "action": "go", "reward": 0.5, "critique": "So.", "tokens": 3},
     "model": {"model_type": "llama", "vocab_size": 9, "hidden_size": 8, "num_hidden_layers": 1},
+    "generation": {"eos_token_id": [1, 2], "temperature": 0.6},
+    "adapter": {"base_model_name_or_path": "/base", "r": 8, "rank_pattern": {"layer": 4}},
     "game": {"pddl_domain": "(domain alfred)", "pddl_problem": "(:domain alfred)", "grammar": "x", "solvable": True},
     "past": {
         "kind": {"stage": "sample", "world": "toy", "engine": "scripted", "model": 0},
@@ -72,7 +79,9 @@ READERS = [
     Reader("damage.jsonl", "critique", lambda path: Records(path, Critique).find_damage()),
     Reader("expert.jsonl", "critique", lambda path: list(Records(path, Trajectory))),
     Reader("critiques.jsonl.part", "critique", _journal),
-    Reader("model/config.json", "model", lambda path: locate(str(path.parent))),
+    Reader("model/config.json", "model", lambda path: differences(locate(str(path.parent)), path.parent)),
+    Reader("model/generation_config.json", "generation", lambda path: stop_ids(path.parent, NO_TOKENIZER)),
+    Reader("model/adapter_config.json", "adapter", lambda path: adapter_config(path.parent).rank),
     Reader("game.tw-pddl", "game", read_game),
     Reader("cache/sand/history.jsonl", "past", lambda path: estimates._past_runs()),
     Reader(FILE, "model", lambda path: resolve(path.parent, {}, {})),

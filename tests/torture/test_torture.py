@@ -8,7 +8,7 @@ import pytest
 from tests.helpers import REPO, environment
 
 CASES = 260
-"""About 20 of each kind; the kills of real processes are in tests/crash."""
+"""About 20 of each kind; most kills of real processes are in tests/crash."""
 
 
 def torture(*arguments: str) -> "subprocess.CompletedProcess[str]":
@@ -26,4 +26,10 @@ def test_short_torture_finds_no_fault() -> None:
 def test_power_cut_does_not_lose_what_force_moved_aside() -> None:
     ran = torture("--case", *(f"power/force/{point}" for point in range(15, 50, 5)))
     assert ran.returncode == 0, ran.stdout + ran.stderr
-    assert "| all | | 7 | 7 | 0 |" in ran.stdout
+    assert "| all | | | 7 | 7 | 0 |" in ran.stdout
+
+
+@pytest.mark.slow
+def test_killed_model_server_costs_no_record() -> None:
+    ran = torture("--case", "process/server/2")
+    assert ran.returncode == 0, ran.stdout + ran.stderr
