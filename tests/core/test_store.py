@@ -149,7 +149,9 @@ def test_value_out_of_range_is_named_by_file_and_line(tmp_path: Path, change: di
 def test_rollout_without_a_step_is_no_rollout(tmp_path: Path) -> None:
     empty = {"id": "a", "step": 0, "candidate": 0, "action": "look", "thought": "", "expert": True, "count": 1}
     path = tmp_path / "r.jsonl"
-    path.write_text(json.dumps({**empty, "steps": [], "reward": 0, "success": False, "end": "done", "tokens": 0}) + "\n")
+    path.write_text(
+        json.dumps({**empty, "steps": [], "reward": 0, "success": False, "end": "done", "tokens": 0}) + "\n"
+    )
     with pytest.raises(UsageError, match=r"r\.jsonl:1: not a valid record: Expected .*`\$\.steps`"):
         list(Records(path, Rollout))
 
