@@ -85,7 +85,7 @@ class Trajectory(Record, frozen=True, kw_only=True):
     env: str
     task: Task
     instruction: str
-    steps: list[Step]
+    steps: Annotated[list[Step], Meta(min_length=1)]
     reward: Share
     success: bool
     source: str
@@ -156,7 +156,7 @@ class Rollout(Record, frozen=True, kw_only=True):
     thought: str
     expert: bool
     count: Count
-    steps: list[Step]
+    steps: Annotated[list[Step], Meta(min_length=1)]
     reward: Share
     success: bool
     end: End

@@ -12,15 +12,20 @@ COMPLETE = "complete"
 
 def complete_checkpoints(folder: Path) -> list[Path]:
     """The complete checkpoints, oldest first."""
-    return [path for path in sorted(folder.glob("checkpoint-*"), key=step_of) if (path / COMPLETE).exists()]
+    return [path for path in _checkpoints(folder) if (path / COMPLETE).exists()]
 
 
 def last_checkpoint(folder: Path) -> Path | None:
     """The newest complete checkpoint. Incomplete ones are deleted."""
     complete = complete_checkpoints(folder)
-    for path in set(folder.glob("checkpoint-*")) - set(complete):
+    for path in set(_checkpoints(folder)) - set(complete):
         shutil.rmtree(path, ignore_errors=True)
     return complete[-1] if complete else None
+
+
+def _checkpoints(folder: Path) -> list[Path]:
+    """All of them, oldest first. A folder that somebody renamed, such as `checkpoint-old`, is none."""
+    return sorted((path for path in folder.glob("checkpoint-*") if path.name.split("-", 1)[1].isdecimal()), key=step_of)
 
 
 def step_of(checkpoint: Path | None) -> int:

@@ -19,7 +19,7 @@ from sandcli.core.stage import Options
 from sandcli.core.store import Journal, Records, lock
 from sandcli.errors import PrerequisiteError, UsageError
 from sandcli.files import write_atomic
-from sandcli.records import Critique
+from sandcli.records import Critique, Rollout
 from tests.core.damage import folder
 from tests.core.runs import LIMIT
 from tests.helpers import artifact, environment, lines, make_run, perform
@@ -144,6 +144,16 @@ def test_value_out_of_range_is_named_by_file_and_line(tmp_path: Path, change: di
     path.write_text("".join(json.dumps(line) + "\n" for line in (good, {**good, "id": "b", **change})))
     with pytest.raises(UsageError, match=rf"^{path}:2: not a valid record: Expected .*`\$\.{next(iter(change))}`$"):
         list(Records(path, Critique))
+
+
+def test_rollout_without_a_step_is_no_rollout(tmp_path: Path) -> None:
+    empty = {"id": "a", "step": 0, "candidate": 0, "action": "look", "thought": "", "expert": True, "count": 1}
+    path = tmp_path / "r.jsonl"
+    path.write_text(
+        json.dumps({**empty, "steps": [], "reward": 0, "success": False, "end": "done", "tokens": 0}) + "\n"
+    )
+    with pytest.raises(UsageError, match=r"r\.jsonl:1: not a valid record: Expected .*`\$\.steps`"):
+        list(Records(path, Rollout))
 
 
 def test_missing_field_is_named(tmp_path: Path) -> None:

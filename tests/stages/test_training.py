@@ -14,7 +14,7 @@ from sandcli.engines.base import Model
 from sandcli.errors import Exit, Interrupted, PrerequisiteError, UsageError
 from sandcli.perform import perform as perform_stage
 from sandcli.stages.training import TrainingStage
-from sandcli.training.checkpoints import COMPLETE
+from sandcli.training.checkpoints import COMPLETE, last_checkpoint
 from sandcli.training.config import LoggedStep, Size, TrainingResult
 from sandcli.training.distributed import ProcessGroup
 from tests.helpers import artifact, contents, context, make_run, perform
@@ -185,6 +185,15 @@ def test_checkpoints_are_not_dropped_because_their_manifest_is_damaged(run: Path
     with pytest.raises(PrerequisiteError, match="sft has no manifest"):
         sft(run)
     assert (run / "sft.part" / "checkpoints" / "checkpoint-1").exists()
+
+
+def test_folder_with_the_name_of_no_checkpoint_is_left_alone(tmp_path: Path) -> None:
+    for name in ("checkpoint-9", "checkpoint-10", "checkpoint-old"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / COMPLETE).touch()
+    (tmp_path / "checkpoint-9" / COMPLETE).unlink()
+    assert last_checkpoint(tmp_path) == tmp_path / "checkpoint-10"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint-10", "checkpoint-old"]
 
 
 def test_model_is_put_back_if_its_successor_cannot_be_trained(
