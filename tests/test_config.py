@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from sandcli.config import Scalar, read_text, resolve, template
 from sandcli.errors import UsageError
-from sandcli.settings import LONGEST, Settings, worker_count
+from sandcli.settings import Settings, worker_count
+from sandcli.tables import LONGEST
 
 
 def written(folder: Path, text: str) -> Path:
