@@ -14,9 +14,9 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from sandcli import records
 from sandcli.cli import app
 from sandcli.core.manifest import Identity, Manifest, Spent
-from sandcli.effects import Effect
 from sandcli.fields import Field, fields
 from sandcli.settings import Settings
+from sandcli.tables import Effect
 
 FOLDER = Path(__file__).with_name("reference")
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, TypeAlias, Union
 
 from msgspec import Meta
 
+from sandcli import parameters as given
 from sandcli.verb import Verb
 
 if TYPE_CHECKING:
@@ -21,28 +22,6 @@ if TYPE_CHECKING:
 
 RunLike: TypeAlias = Union["Run", str, PathLike[str]]
 """A run, or the path of its directory."""
-
-Limit = Annotated[int | None, Meta(ge=1, description="Only the first N trajectories.")]
-Tasks = Annotated[
-    int | None,
-    Meta(ge=1, description="Only N tasks of each split, far apart: not the first N of another tool's list."),
-]
-EngineKind = Annotated[str | None, Meta(description="auto, transformers, vllm, server, or scripted (for tests).")]
-Workers = Annotated[int | None, Meta(ge=1, description="Environment processes.")]
-Processes = Annotated[
-    int | None,
-    Meta(ge=1, description="Processes that train together; default: one for each GPU. Not needed under torchrun."),
-]
-Seed = Annotated[int | None, Meta(description="The run's seed.")]
-Temperature = Annotated[float | None, Meta(ge=0, description="Sampling temperature (paper: 1.0).")]
-Splits = Annotated[str | None, Meta(description="Comma-separated list of train, seen, unseen.")]
-Models = Annotated[str | None, Meta(description="Comma-separated list of model, sft, base, or folders.")]
-Force = Annotated[bool, Meta(description="Move what is there aside and redo the stage.")]
-AcceptStale = Annotated[
-    bool, Meta(description="Keep what was made from other inputs or settings, and continue; the manifest notes it.")
-]
-AcceptFailures = Annotated[bool, Meta(description="Finish without the units that failed for technical reasons.")]
-DryRun = Annotated[bool, Meta(description="Say what would be done, and do nothing.")]
 
 
 def init(
@@ -70,34 +49,21 @@ def init(
 async def collect(
     run: RunLike,
     *,
-    source: Annotated[
-        Path | None,
-        Meta(
-            description="Recorded trajectories: a file (JSON, JSON lines, parquet), a folder of files, or a hub data "
-            "set (OWNER/NAME or OWNER/NAME:FILE).",
-            extra={"flag": "--from"},
-        ),
-    ] = None,
+    source: given.Source = None,
     strict: Annotated[bool, Meta(description="Accept a recorded trajectory only if it replays word for word.")] = False,
     as_recorded: Annotated[
         bool, Meta(description="Keep the recorded texts instead of the replay's; for training only.")
     ] = False,
     thoughts: Annotated[str | None, Meta(description="base: the base model writes them; none: no thoughts.")] = None,
-    expert: Annotated[
-        str | None,
-        Meta(
-            description="ScienceWorld: gold, the simulator's own path. ALFWorld: handcoded, which searches and knows "
-            "only what a player sees, or planner, which knows the hidden state and takes the shortest path."
-        ),
-    ] = None,
-    limit: Limit = None,
-    engine: EngineKind = None,
-    workers: Workers = None,
-    seed: Seed = None,
-    force: Force = False,
-    accept_stale: AcceptStale = False,
-    accept_failures: AcceptFailures = False,
-    dry_run: DryRun = False,
+    expert: given.Expert = None,
+    limit: given.Limit = None,
+    engine: given.EngineKind = None,
+    workers: given.Workers = None,
+    seed: given.Seed = None,
+    force: given.Force = False,
+    accept_stale: given.AcceptStale = False,
+    accept_failures: given.AcceptFailures = False,
+    dry_run: given.DryRun = False,
 ) -> "Summary":
     """Make D_exp: from the world's own expert, or from recorded trajectories, each verified by replay."""
     flags = {
@@ -114,12 +80,12 @@ async def collect(
 async def sft(
     run: RunLike,
     *,
-    limit: Limit = None,
-    nproc: Processes = None,
-    seed: Seed = None,
-    force: Force = False,
-    accept_stale: AcceptStale = False,
-    dry_run: DryRun = False,
+    limit: given.Limit = None,
+    nproc: given.Processes = None,
+    seed: given.Seed = None,
+    force: given.Force = False,
+    accept_stale: given.AcceptStale = False,
+    dry_run: given.DryRun = False,
 ) -> "Summary":
     """Fine-tune the base model on D_exp: the policy before iteration 1."""
     flags = {"trainer.nproc": nproc, **_common(None, None, seed)}
@@ -131,14 +97,14 @@ async def sample(
     run: RunLike,
     *,
     n: Annotated[int | None, Meta(ge=1, description="Turns sampled at every step (paper: 5).")] = None,
-    temperature: Temperature = None,
-    limit: Limit = None,
-    engine: EngineKind = None,
-    seed: Seed = None,
-    force: Force = False,
-    accept_stale: AcceptStale = False,
-    accept_failures: AcceptFailures = False,
-    dry_run: DryRun = False,
+    temperature: given.Temperature = None,
+    limit: given.Limit = None,
+    engine: given.EngineKind = None,
+    seed: given.Seed = None,
+    force: given.Force = False,
+    accept_stale: given.AcceptStale = False,
+    accept_failures: given.AcceptFailures = False,
+    dry_run: given.DryRun = False,
 ) -> "Summary":
     """Sample N turns at every expert step and flag the steps where actions disagree (Eq. 4)."""
     flags = {"sample.n": n, "sample.temperature": temperature, **_common(engine, None, seed)}
@@ -149,15 +115,15 @@ async def sample(
 async def rollout(
     run: RunLike,
     *,
-    temperature: Temperature = None,
-    limit: Limit = None,
-    engine: EngineKind = None,
-    workers: Workers = None,
-    seed: Seed = None,
-    force: Force = False,
-    accept_stale: AcceptStale = False,
-    accept_failures: AcceptFailures = False,
-    dry_run: DryRun = False,
+    temperature: given.Temperature = None,
+    limit: given.Limit = None,
+    engine: given.EngineKind = None,
+    workers: given.Workers = None,
+    seed: given.Seed = None,
+    force: given.Force = False,
+    accept_stale: given.AcceptStale = False,
+    accept_failures: given.AcceptFailures = False,
+    dry_run: given.DryRun = False,
 ) -> "Summary":
     """Execute every candidate of a flagged step in the real environment, to the end of the episode."""
     flags = {"rollout.temperature": temperature, **_common(engine, workers, seed)}
@@ -168,13 +134,13 @@ async def rollout(
 async def critique(
     run: RunLike,
     *,
-    limit: Limit = None,
-    engine: EngineKind = None,
-    seed: Seed = None,
-    force: Force = False,
-    accept_stale: AcceptStale = False,
-    accept_failures: AcceptFailures = False,
-    dry_run: DryRun = False,
+    limit: given.Limit = None,
+    engine: given.EngineKind = None,
+    seed: given.Seed = None,
+    force: given.Force = False,
+    accept_stale: given.AcceptStale = False,
+    accept_failures: given.AcceptFailures = False,
+    dry_run: given.DryRun = False,
 ) -> "Summary":
     """Let the base model criticise every candidate from what its rollout led to (Eq. 5)."""
     options = _options(force, accept_stale, accept_failures, dry_run)
@@ -185,13 +151,13 @@ async def critique(
 async def synthesize(
     run: RunLike,
     *,
-    limit: Limit = None,
-    engine: EngineKind = None,
-    seed: Seed = None,
-    force: Force = False,
-    accept_stale: AcceptStale = False,
-    accept_failures: AcceptFailures = False,
-    dry_run: DryRun = False,
+    limit: given.Limit = None,
+    engine: given.EngineKind = None,
+    seed: given.Seed = None,
+    force: given.Force = False,
+    accept_stale: given.AcceptStale = False,
+    accept_failures: given.AcceptFailures = False,
+    dry_run: given.DryRun = False,
 ) -> "Summary":
     """Let the base model write one deliberation for each flagged step (Eq. 6), and make D_delib."""
     options = _options(force, accept_stale, accept_failures, dry_run)
@@ -202,12 +168,12 @@ async def synthesize(
 async def train(
     run: RunLike,
     *,
-    limit: Limit = None,
-    nproc: Processes = None,
-    seed: Seed = None,
-    force: Force = False,
-    accept_stale: AcceptStale = False,
-    dry_run: DryRun = False,
+    limit: given.Limit = None,
+    nproc: given.Processes = None,
+    seed: given.Seed = None,
+    force: given.Force = False,
+    accept_stale: given.AcceptStale = False,
+    dry_run: given.DryRun = False,
 ) -> "Summary":
     """Fine-tune the policy on D_delib: the next policy."""
     flags = {"trainer.nproc": nproc, **_common(None, None, seed)}
@@ -218,16 +184,16 @@ async def train(
 async def evaluate(
     run: RunLike,
     *,
-    splits: Splits = None,
-    models: Models = None,
+    splits: given.Splits = None,
+    models: given.Models = None,
     deliberation: Annotated[str | None, Meta(description="Comma-separated list of free, never, always.")] = None,
-    limit: Tasks = None,
-    engine: EngineKind = None,
-    workers: Workers = None,
-    force: Force = False,
-    accept_stale: AcceptStale = False,
-    accept_failures: AcceptFailures = False,
-    dry_run: DryRun = False,
+    limit: given.Tasks = None,
+    engine: given.EngineKind = None,
+    workers: given.Workers = None,
+    force: given.Force = False,
+    accept_stale: given.AcceptStale = False,
+    accept_failures: given.AcceptFailures = False,
+    dry_run: given.DryRun = False,
 ) -> "Summary":
     """Run greedy episodes on held-out tasks: reward, success, deliberation rate, tokens."""
     flags = {
@@ -243,15 +209,15 @@ async def evaluate(
 async def counterfactual(
     run: RunLike,
     *,
-    splits: Splits = None,
-    models: Models = None,
-    limit: Limit = None,
-    engine: EngineKind = None,
-    workers: Workers = None,
-    force: Force = False,
-    accept_stale: AcceptStale = False,
-    accept_failures: AcceptFailures = False,
-    dry_run: DryRun = False,
+    splits: given.Splits = None,
+    models: given.Models = None,
+    limit: given.Limit = None,
+    engine: given.EngineKind = None,
+    workers: given.Workers = None,
+    force: given.Force = False,
+    accept_stale: given.AcceptStale = False,
+    accept_failures: given.AcceptFailures = False,
+    dry_run: given.DryRun = False,
 ) -> "Summary":
     """Take every deliberated step of the evaluated episodes again, without deliberating: what changes?"""
     flags = {"eval.splits": _listed(splits), "eval.models": _listed(models), **_common(engine, workers, None)}
@@ -265,9 +231,9 @@ async def iterate(
     *,
     iterations: Annotated[int, Meta(ge=1, description="Iterations of the method (paper: 3).")] = 3,
     until: Annotated[str | None, Meta(description="Stop after this stage of the last iteration.")] = None,
-    engine: EngineKind = None,
-    workers: Workers = None,
-    dry_run: DryRun = False,
+    engine: given.EngineKind = None,
+    workers: given.Workers = None,
+    dry_run: given.DryRun = False,
 ) -> "list[Summary]":
     """Run Algorithm 1: every stage of the first iteration, then the next iterations, each in a directory of its own.
 

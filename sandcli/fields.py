@@ -6,8 +6,8 @@ from typing import Any, NamedTuple, get_type_hints
 
 from msgspec import Meta
 
-from sandcli.effects import Effect
 from sandcli.settings import Settings
+from sandcli.tables import Effect
 
 
 class Field(NamedTuple):

@@ -9,17 +9,11 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
-from sandcli.effects import COMPUTE, REFERENCE, SCOPE
-
-LONGEST = 1_000_000
-"""The longest time to wait for anything, in seconds (11 days): calls of the system fail above some larger number."""
-
+from sandcli.engine_settings import EngineSettings
+from sandcli.tables import COMPUTE, LONGEST, REFERENCE, SCOPE, Table
+from sandcli.training_settings import ComputeSettings, TrainingSettings
 
 _MAX_WORKERS = 32
-
-
-class Table(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One table of sand.toml."""
 
 
 class RunSettings(Table, frozen=True, kw_only=True):
@@ -243,55 +237,6 @@ class SynthesizeSettings(Table, frozen=True, kw_only=True):
     ] = "free"
 
 
-class TrainingSettings(Table, frozen=True, kw_only=True):
-    """Fine-tuning; the same for [sft] and [train]."""
-
-    method: Annotated[
-        Literal["full", "lora", "qlora"],
-        Meta(description="all weights, a PEFT adapter, or an adapter on 4-bit weights (needs bitsandbytes)"),
-    ] = "full"
-    lora_rank: Annotated[int, Meta(ge=1, description="rank of the adapter")] = 16
-    learning_rate: Annotated[float, Meta(gt=0, description="peak of the cosine schedule (paper: 1e-5)")] = 1e-5
-    warmup: Annotated[
-        float, Meta(ge=0, lt=1, description="share of the steps over which the learning rate rises to its peak")
-    ] = 0.0
-    epochs: Annotated[int, Meta(ge=1, description="paper: 3; 1 from iteration 2 on")] = 3
-    batch_size: Annotated[int, Meta(ge=1, description="trajectories in one optimiser step (paper: 64)")] = 64
-    max_length: Annotated[int, Meta(ge=0, description="longest trajectory in tokens; 0: the model's limit")] = 0
-    too_long: Annotated[
-        Literal["drop", "cut"],
-        Meta(description="leave out longer trajectories, or cut whole steps from their end"),
-    ] = "drop"
-
-
-class ComputeSettings(Table, frozen=True, kw_only=True):
-    """How `sand sft` and `sand train` compute; it does not change what they aim at."""
-
-    nproc: Annotated[
-        int,
-        Meta(ge=0, description="processes that train together, sharing batch_size; 0: one for each GPU, 1 without any"),
-        COMPUTE,
-    ] = 0
-    shard: Annotated[
-        bool,
-        Meta(description="spread weights, gradients and optimiser over several GPUs (FSDP) instead of copying them"),
-        COMPUTE,
-    ] = False
-    device_batch: Annotated[
-        int,
-        Meta(ge=1, description="trajectories a GPU computes at once, unpadded; above 1 needs flash-attention"),
-        COMPUTE,
-    ] = 1
-    checkpoint_minutes: Annotated[
-        float, Meta(ge=0, description="minutes between checkpoints to resume from"), COMPUTE
-    ] = 10.0
-    report_to: Annotated[
-        list[str],
-        Meta(description="tensorboard, wandb or other integrations of transformers, beside the JSONL log"),
-        COMPUTE,
-    ] = msgspec.field(default_factory=list)
-
-
 class EvalSettings(Table, frozen=True, kw_only=True):
     """`sand eval`."""
 
@@ -309,49 +254,6 @@ class EvalSettings(Table, frozen=True, kw_only=True):
         ),
         SCOPE,
     ] = msgspec.field(default_factory=lambda: ["free"])
-
-
-class EngineSettings(Table, frozen=True, kw_only=True):
-    """What generates text. Artifacts do not depend on it, except on `max_length`."""
-
-    kind: Annotated[
-        Literal["auto", "transformers", "vllm", "server", "scripted"],
-        Meta(description="auto chooses and says why"),
-        COMPUTE,
-    ] = "auto"
-    batch: Annotated[
-        int,
-        Meta(ge=0, description="sequences decoded together (server: requests for each URL); 0: the engine's choice"),
-        COMPUTE,
-    ] = 0
-    max_length: Annotated[int, Meta(ge=0, description="longest conversation in tokens; 0: the model's limit")] = 0
-    dtype: Annotated[
-        Literal["auto", "bfloat16", "float16", "float32"],
-        Meta(description="auto: bfloat16 on a GPU, else float32"),
-        COMPUTE,
-    ] = "auto"
-    cache_gib: Annotated[
-        float,
-        Meta(ge=0, le=2**20, description="memory for reusable prefixes: transformers, and vllm on a CPU"),
-        COMPUTE,
-    ] = 2.0
-    gpu_memory: Annotated[float, Meta(gt=0, le=1, description="vllm: share of each GPU's memory"), COMPUTE] = 0.9
-    tensor_parallel: Annotated[int, Meta(ge=1, description="vllm: GPUs that one model is spread over"), COMPUTE] = 1
-    data_parallel: Annotated[
-        int, Meta(ge=0, description="vllm: copies of the model; 0: as many as fit the GPUs, 1 without any"), COMPUTE
-    ] = 0
-    urls: Annotated[
-        list[str],
-        Meta(description="server: OpenAI-compatible URLs; the key is read from OPENAI_API_KEY only"),
-        COMPUTE,
-    ] = msgspec.field(default_factory=list)
-    timeout: Annotated[
-        float, Meta(gt=0, le=LONGEST, description="server: seconds that one request may take"), COMPUTE
-    ] = 600.0
-    patience: Annotated[
-        float, Meta(ge=0, le=LONGEST, description="server: seconds to wait for URLs that do not answer"), COMPUTE
-    ] = 60.0
-    script: Annotated[str, Meta(description="scripted: the rules, a JSON file, for tests"), REFERENCE] = ""
 
 
 class Settings(Table, frozen=True, kw_only=True):

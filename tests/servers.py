@@ -12,10 +12,10 @@ from contextlib import asynccontextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, NamedTuple
 
+from sandcli.engine_settings import EngineSettings
 from sandcli.engines.base import Completion, Model, Sampling
 from sandcli.engines.server import ServerEngine
 from sandcli.messages import Message
-from sandcli.settings import EngineSettings
 
 PROMPT = [Message("system", "you act"), Message("user", "find the lamp")]
 IDS = [1, 4, 5, 2, 6, 7, 8, 3]

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from sandcli.config import Scalar, read_text, resolve, template
 from sandcli.errors import UsageError
-from sandcli.settings import LONGEST, Settings, worker_count
+from sandcli.settings import Settings, worker_count
+from sandcli.tables import LONGEST
 
 
 def written(folder: Path, text: str) -> Path:
@@ -236,7 +237,10 @@ def test_every_setting_has_a_meaning(tmp_path: Path) -> None:
     assert [item.name for item in resolve(tmp_path, {}, {}).listing() if not item.meaning] == []
 
 
-def test_worker_count_is_the_number_of_cores_but_at_most_8(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr("os.cpu_count", lambda: 64)
-    assert worker_count(Settings()) == 8
-    assert worker_count(resolve(tmp_path, {}, {"run.workers": 12}).settings) == 12
+def test_worker_count_is_the_number_of_usable_cores_but_at_most_32(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for cores, workers in ((3, 3), (64, 32)):
+        monkeypatch.setattr("os.sched_getaffinity", lambda process, cores=cores: set(range(cores)))
+        assert worker_count(Settings()) == workers
+    assert worker_count(resolve(tmp_path, {}, {"run.workers": 40}).settings) == 40

@@ -26,11 +26,11 @@ from sandcli.engines.tokens import load_tokenizer
 from sandcli.errors import UsageError
 from sandcli.messages import Message
 from sandcli.records import Trajectory
-from sandcli.settings import ComputeSettings, TrainingSettings
 from sandcli.training.config import Hooks, TrainingConfig
 from sandcli.training.plan import plan_training
 from sandcli.training.rows import IGNORED, TrainingRow, training_messages
 from sandcli.training.trainer import fit
+from sandcli.training_settings import ComputeSettings, TrainingSettings
 
 _MARKED = (
     "{% for m in messages %}{{ '<|im_start|>' + m.role + '\n' }}"

@@ -16,7 +16,6 @@ from sandcli.core.artifact import Artifact, StageName
 from sandcli.core.context import Context, model_fingerprint
 from sandcli.core.manifest import SCHEMA, Identity, Manifest
 from sandcli.core.store import Keyed
-from sandcli.effects import SCOPE, Effect
 from sandcli.engines.base import Engine, Model
 from sandcli.envs.pool import Pool
 from sandcli.errors import Exit
@@ -25,6 +24,7 @@ from sandcli.models import fingerprint
 from sandcli.prompts import digest as text_digest
 from sandcli.records import Failure, Key, encoded
 from sandcli.settings import Settings
+from sandcli.tables import SCOPE, Effect
 
 P = TypeVar("P")
 R = TypeVar("R", bound=Keyed)

@@ -10,9 +10,9 @@ import os
 from collections.abc import Callable
 from typing import NamedTuple
 
+from sandcli.engine_settings import EngineSettings
 from sandcli.engines.base import Engine, Model
 from sandcli.models import require_package
-from sandcli.settings import EngineSettings
 
 # Must be set before torch is loaded. Waiting threads that spin take the cores from the simulators: with two such
 # programs on two cores a decoding step took 1.2 s, and with threads that sleep 0.4 s.

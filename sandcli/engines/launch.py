@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 
 from msgspec.structs import replace
 
+from sandcli.engine_settings import EngineSettings
 from sandcli.engines.adapters import adapter_config, is_adapter, weights_of
 from sandcli.engines.base import Completion, Model, Sampling, Usage
 from sandcli.engines.server import ServerEngine
@@ -23,7 +24,6 @@ from sandcli.errors import MachineryError, PrerequisiteError
 from sandcli.install import install_command
 from sandcli.messages import Message
 from sandcli.models import fingerprint
-from sandcli.settings import EngineSettings
 
 _TRIAL = [Message("user", "Hello.")]
 """A first request: some models are loaded, and fail when they compute."""

@@ -14,6 +14,7 @@ from collections.abc import Callable, Hashable, Sequence
 
 import msgspec
 
+from sandcli.engine_settings import EngineSettings
 from sandcli.engines.addresses import Address
 from sandcli.engines.base import Completion, Model, Sampling, Usage
 from sandcli.engines.configs import longest, stop_ids
@@ -32,7 +33,6 @@ from sandcli.engines.server_protocol import Answer, Body, Failed, LessContext, T
 from sandcli.engines.tokens import Prompts, load_tokenizer
 from sandcli.errors import MachineryError, PrerequisiteError
 from sandcli.messages import Message
-from sandcli.settings import EngineSettings
 
 _CAPACITY = 32
 """Requests sent to one server at a time, unless engine.batch is set."""

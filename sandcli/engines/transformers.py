@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sandcli.engine_settings import EngineSettings
 from sandcli.engines.base import Completion, Model, Sampling, Usage, stop_at, without_thought
 from sandcli.engines.configs import context_length, stop_ids
 from sandcli.engines.kvcache import PrefixCache, common_prefix
@@ -25,7 +26,6 @@ from sandcli.engines.tokens import Prompts, load_tokenizer
 from sandcli.errors import MachineryError
 from sandcli.messages import Message
 from sandcli.models import fingerprint
-from sandcli.settings import EngineSettings
 
 _BATCH = 16
 """Sequences decoded together unless engine.batch is set; on two cores, more gain little."""

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import torch
 
+from sandcli.engine_settings import EngineSettings
 from sandcli.engines.configs import longest
 from sandcli.errors import PrerequisiteError
-from sandcli.settings import EngineSettings
 
 _BATCH_ON_GPU, _BATCH_ON_CPU = 256, 16
 

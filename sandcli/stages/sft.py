@@ -3,9 +3,9 @@
 from pathlib import Path
 
 from sandcli.engines.base import Model
-from sandcli.settings import TrainingSettings
 from sandcli.stages.inputs import COLLECT_MORE
 from sandcli.stages.training import TrainingStage
+from sandcli.training_settings import TrainingSettings
 
 
 class SftStage(TrainingStage):

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from sandcli.core.run import D_DELIB
 from sandcli.engines.base import Model
-from sandcli.settings import TrainingSettings
 from sandcli.stages.training import TrainingStage
+from sandcli.training_settings import TrainingSettings
 
 
 class TrainStage(TrainingStage):

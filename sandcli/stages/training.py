@@ -13,12 +13,12 @@ from sandcli.errors import Interrupted, UsageError
 from sandcli.models import fingerprint, require_package
 from sandcli.progress import notice
 from sandcli.records import Key
-from sandcli.settings import TrainingSettings
 from sandcli.stages.inputs import must_hold_trajectories
 from sandcli.training.checkpoints import complete_checkpoints
 from sandcli.training.config import TrainingConfig, TrainingResult
 from sandcli.training.distributed import ProcessGroup, TrainingJob, describe
 from sandcli.training.processes import Processes, processes_for
+from sandcli.training_settings import TrainingSettings
 
 
 class Trained(NamedTuple):

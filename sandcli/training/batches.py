@@ -5,7 +5,7 @@ import random
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from sandcli.settings import TrainingSettings
+from sandcli.training_settings import TrainingSettings
 
 
 class Batches(NamedTuple):

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import msgspec
 
 from sandcli.messages import Message
-from sandcli.settings import ComputeSettings, TrainingSettings
+from sandcli.training_settings import ComputeSettings, TrainingSettings
 
 
 class TrainingConfig(NamedTuple):

@@ -10,8 +10,8 @@ from sandcli.engines.adapters import is_adapter, weights_of
 from sandcli.engines.loading import add_adapter, load_model
 from sandcli.errors import PrerequisiteError, UsageError
 from sandcli.models import portable_name
-from sandcli.settings import TrainingSettings
 from sandcli.training.config import TrainingConfig
+from sandcli.training_settings import TrainingSettings
 
 
 def trainable(config: TrainingConfig, attention: str | None, sharded: bool) -> Any:

@@ -14,10 +14,10 @@ from sandcli.core.planner import inspect
 from sandcli.core.run import PREAMBLE, Run
 from sandcli.core.runner import run_stage
 from sandcli.core.stage import Options
-from sandcli.effects import Effect
 from sandcli.fields import Field, fields
 from sandcli.pipeline import TABLE, row, stages_of, stages_on_request
 from sandcli.settings import Settings
+from sandcli.tables import Effect
 from tests.helpers import context, make_run
 
 JSONL: tuple[StageName, ...] = ("collect", "sample", "rollout", "critique", "synthesize", "eval", "counterfactual")

@@ -15,13 +15,13 @@ from sandcli.core.engine_holder import EngineHolder
 from sandcli.core.manifest import Spent
 from sandcli.core.stage import Options
 from sandcli.doctor import examine
+from sandcli.engine_settings import EngineSettings
 from sandcli.engines import choose
 from sandcli.engines.base import Completion, Model, Sampling
 from sandcli.engines.metered import Clock, Metered
 from sandcli.engines.scripted import Rule, ScriptedEngine
 from sandcli.errors import UsageError
 from sandcli.messages import Message
-from sandcli.settings import EngineSettings
 from tests.helpers import artifact, built, context, make_run, perform, sand
 
 

@@ -17,6 +17,7 @@ import psutil
 import pytest
 import torch
 
+from sandcli.engine_settings import EngineSettings
 from sandcli.engines import launch
 from sandcli.engines.base import Model
 from sandcli.engines.launch import VllmEngine
@@ -24,7 +25,6 @@ from sandcli.engines.vllm_options import command, environment, replicas
 from sandcli.errors import MachineryError, PrerequisiteError, UsageError
 from sandcli.messages import Message
 from sandcli.models import fingerprint
-from sandcli.settings import EngineSettings
 from tests import fake_vllm
 from tests.helpers import REPO, wait_until
 from tests.servers import PROMPT, SIMPLE, until
@@ -39,7 +39,7 @@ import asyncio, sys, time
 from pathlib import Path
 from sandcli.engines.base import Model
 from sandcli.engines.launch import VllmEngine
-from sandcli.settings import EngineSettings
+from sandcli.engine_settings import EngineSettings
 
 async def main():
     engine = await VllmEngine.open(Model(Path(sys.argv[1]), "policy"), EngineSettings(), 0, lambda text: None)

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
+from sandcli.engine_settings import EngineSettings
 from sandcli.engines.base import Model, Sampling
 from sandcli.engines.server import ServerEngine
 from sandcli.engines.server_pool import _SLACK
 from sandcli.errors import ContextOverflow, MachineryError, PrerequisiteError, UsageError
 from sandcli.messages import Message
 from sandcli.models import fingerprint
-from sandcli.settings import EngineSettings
 from tests.servers import (
     HELLO,
     IDS,

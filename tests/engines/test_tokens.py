@@ -14,9 +14,10 @@ from sandcli.engines.templates import render
 from sandcli.engines.tokens import encode, load_tokenizer, prompt_ids
 from sandcli.errors import UsageError
 from sandcli.messages import Message
-from sandcli.settings import AgentSettings, ComputeSettings, TrainingSettings
+from sandcli.settings import AgentSettings
 from sandcli.training.config import TrainingConfig
 from sandcli.training.rows import IGNORED, tokenise, training_messages, training_row
+from sandcli.training_settings import ComputeSettings, TrainingSettings
 from tests.families import HOOKS, LLAMA, QWEN, SMOLLM2, Family, every_family, publish, step, trained_spans, trajectory
 
 PREAMBLE = [Message("system", "You act.")]

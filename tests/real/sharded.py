@@ -11,10 +11,10 @@ from accelerate.utils.fsdp_utils import fsdp2_prepare_model
 from safetensors.torch import save_file
 from torch.distributed.tensor import DTensor
 
-from sandcli.settings import ComputeSettings, TrainingSettings
 from sandcli.training.arguments import sharding
 from sandcli.training.config import TrainingConfig
 from sandcli.training.weights import trainable
+from sandcli.training_settings import ComputeSettings, TrainingSettings
 
 
 def main(start: Path, out: Path) -> None:

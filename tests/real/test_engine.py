@@ -11,13 +11,13 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, Qwen2Config, Qwen2ForCausalLM
 
+from sandcli.engine_settings import EngineSettings
 from sandcli.engines.base import Completion, Model, Sampling
 from sandcli.engines.ragged import KeyValues
 from sandcli.engines.tokens import load_tokenizer, prompt_ids
 from sandcli.engines.transformers import TransformersEngine
 from sandcli.errors import ContextOverflow, MachineryError, PrerequisiteError, UsageError
 from sandcli.messages import Message
-from sandcli.settings import EngineSettings
 
 pytestmark = pytest.mark.real
 

@@ -23,7 +23,6 @@ from sandcli.errors import PrerequisiteError, SandError, UsageError
 from sandcli.messages import Message
 from sandcli.models import portable_name
 from sandcli.records import Step, Task, Trajectory
-from sandcli.settings import ComputeSettings, TrainingSettings
 from sandcli.training.checkpoints import last_checkpoint, refuse_other_sharding
 from sandcli.training.config import Hooks, LoggedStep, TrainingConfig, TrainingResult
 from sandcli.training.errors import explained, refuse_broken
@@ -31,6 +30,7 @@ from sandcli.training.plan import plan_training
 from sandcli.training.rows import IGNORED, prepare, tokenise, training_messages
 from sandcli.training.trainer import fit
 from sandcli.training.weights import in_full_precision
+from sandcli.training_settings import ComputeSettings, TrainingSettings
 from tests.families import HOOKS, trained_spans
 from tests.helpers import environment, make_run, perform, wait_until
 

@@ -14,13 +14,13 @@ import psutil
 import pytest
 import torch
 
+from sandcli.engine_settings import EngineSettings
 from sandcli.engines.base import Completion, Model, Sampling
 from sandcli.engines.loading import load_model
 from sandcli.engines.server import ServerEngine
 from sandcli.engines.tokens import load_tokenizer, prompt_ids
 from sandcli.errors import ContextOverflow, MachineryError, PrerequisiteError
 from sandcli.messages import Message
-from sandcli.settings import EngineSettings
 
 pytestmark = [
     pytest.mark.real,

@@ -11,12 +11,12 @@ import psutil
 import pytest
 from transformers import AutoConfig, AutoModelForCausalLM
 
+from sandcli.engine_settings import EngineSettings
 from sandcli.engines.base import Model
 from sandcli.engines.launch import VllmEngine
 from sandcli.engines.tokens import load_tokenizer
 from sandcli.errors import PrerequisiteError
 from sandcli.messages import Message
-from sandcli.settings import EngineSettings
 from tests.helpers import REPO
 from tests.real.test_vllm import lora, plain
 
@@ -31,7 +31,7 @@ from pathlib import Path
 from sandcli.engines.base import Model, Sampling
 from sandcli.engines.launch import VllmEngine
 from sandcli.messages import Message
-from sandcli.settings import EngineSettings
+from sandcli.engine_settings import EngineSettings
 
 async def main():
     model, settings = Model(Path(sys.argv[1]), "adapter"), EngineSettings(cache_gib=0.5)

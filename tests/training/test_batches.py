@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sandcli.settings import TrainingSettings
 from sandcli.training.batches import make_batches
+from sandcli.training_settings import TrainingSettings
 
 LENGTHS = st.lists(st.integers(1, 50), min_size=1, max_size=30)
 SIZES = st.integers(1, 8)

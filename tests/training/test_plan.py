@@ -7,9 +7,9 @@ import pytest
 from sandcli.engines.base import Model
 from sandcli.messages import Message
 from sandcli.records import Step, Task, Trajectory
-from sandcli.settings import ComputeSettings, TrainingSettings
 from sandcli.training.config import TrainingConfig
 from sandcli.training.plan import TrainingPlan, plan_training
+from sandcli.training_settings import ComputeSettings, TrainingSettings
 
 
 def trajectory(name: str, steps: int) -> Trajectory:

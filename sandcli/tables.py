@@ -1,6 +1,15 @@
-"""How a change of a setting affects existing artifacts: the marks of the settings in `sandcli.settings`."""
+"""What a table of settings is made of: its base class, and the marks that say what a change of a setting affects."""
 
 from enum import Enum
+
+import msgspec
+
+LONGEST = 1_000_000
+"""The longest time to wait for anything, in seconds (11 days): calls of the system fail above some larger number."""
+
+
+class Table(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One table of sand.toml."""
 
 
 class Effect(Enum):

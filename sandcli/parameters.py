@@ -1,0 +1,43 @@
+"""The parameters of the commands that several share, or that need a long explanation: type, bounds and help."""
+
+from pathlib import Path
+from typing import Annotated
+
+from msgspec import Meta
+
+Limit = Annotated[int | None, Meta(ge=1, description="Only the first N trajectories.")]
+Tasks = Annotated[
+    int | None,
+    Meta(ge=1, description="Only N tasks of each split, far apart: not the first N of another tool's list."),
+]
+EngineKind = Annotated[str | None, Meta(description="auto, transformers, vllm, server, or scripted (for tests).")]
+Workers = Annotated[int | None, Meta(ge=1, description="Environment processes.")]
+Processes = Annotated[
+    int | None,
+    Meta(ge=1, description="Processes that train together; default: one for each GPU. Not needed under torchrun."),
+]
+Seed = Annotated[int | None, Meta(description="The run's seed.")]
+Temperature = Annotated[float | None, Meta(ge=0, description="Sampling temperature (paper: 1.0).")]
+Splits = Annotated[str | None, Meta(description="Comma-separated list of train, seen, unseen.")]
+Models = Annotated[str | None, Meta(description="Comma-separated list of model, sft, base, or folders.")]
+Force = Annotated[bool, Meta(description="Move what is there aside and redo the stage.")]
+AcceptStale = Annotated[
+    bool, Meta(description="Keep what was made from other inputs or settings, and continue; the manifest notes it.")
+]
+AcceptFailures = Annotated[bool, Meta(description="Finish without the units that failed for technical reasons.")]
+DryRun = Annotated[bool, Meta(description="Say what would be done, and do nothing.")]
+Source = Annotated[
+    Path | None,
+    Meta(
+        description="Recorded trajectories: a file (JSON, JSON lines, parquet), a folder of files, or a hub data "
+        "set (OWNER/NAME or OWNER/NAME:FILE).",
+        extra={"flag": "--from"},
+    ),
+]
+Expert = Annotated[
+    str | None,
+    Meta(
+        description="ScienceWorld: gold, the simulator's own path. ALFWorld: handcoded, which searches and knows "
+        "only what a player sees, or planner, which knows the hidden state and takes the shortest path."
+    ),
+]
