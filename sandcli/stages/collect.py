@@ -114,9 +114,19 @@ class CollectStage(Stage[Wanted, Trajectory]):
             )
 
     def check(self, state: State) -> None:
-        """Raise `UsageError` if the trajectories came from elsewhere and were all deleted since."""
+        """Raise `UsageError` if the trajectories came from elsewhere and were all deleted since.
+
+        Also for a preamble that the later stages would refuse: collecting may take hours.
+        """
         if self._made_elsewhere():
             must_hold_trajectories(self.artifact.path, "restore the file, or make another run with sand init --from")
+        elif self.context.settings.agent.preamble != "data":
+            _ = self.context.preamble
+        elif self._source is None:
+            raise UsageError(
+                "agent.preamble is data, and the world's own expert brings none",
+                "pass recorded trajectories with --from, or set agent.preamble to world or to a JSON file",
+            )
 
     def units(self) -> list[Unit[Wanted]]:
         """The rows of the data, or the world's training tasks; none if the trajectories came from elsewhere."""

@@ -124,6 +124,15 @@ def test_preamble_of_the_data_needs_the_data(tmp_path: Path) -> None:
     assert caught.value.fix == f"sand collect --run {root}"
 
 
+def test_collecting_says_at_once_that_there_will_be_no_preamble(tmp_path: Path) -> None:
+    root = make_run(tmp_path / "run", agent__preamble="data")
+    with pytest.raises(UsageError, match=r"agent.preamble is data, and the world's own expert brings none"):
+        perform("collect", root)
+    with pytest.raises(UsageError, match=r"the preamble .*own.json cannot be read"):
+        perform("collect", root, agent__preamble="own.json")
+    assert not (root / "expert.jsonl.part").exists()
+
+
 def test_edited_preamble_is_noticed_and_accepted_as_an_edited_artifact_is(root: Path, tmp_path: Path) -> None:
     (root / "preamble.json").write_bytes(written(OTHER))
     with pytest.raises(PrerequisiteError, match=r"preamble.json was changed after `sand collect` finished"):
