@@ -275,9 +275,7 @@ def test_the_version() -> None:
 
 
 @pytest.mark.parametrize("debug", [[], ["--debug"]])
-def test_an_internal_error_exits_with_70_and_shows_a_traceback_only_with_debug(
-    tmp_path: Path, debug: list[str]
-) -> None:
+def test_internal_error_exits_with_70_and_shows_a_traceback_only_with_debug(tmp_path: Path, debug: list[str]) -> None:
     program = "import sandcli.status; sandcli.status.status_of = lambda context: 1 + ''; main()"
     command = [sys.executable, "-c", f"from sandcli.cli import main; {program}", *debug, "status", "--run"]
     root = str(make_run(tmp_path / "run"))

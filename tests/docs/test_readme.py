@@ -126,9 +126,8 @@ def test_recorded_session_of_the_readme_is_what_happens(tiny: Path, tmp_path: Pa
     variables = toy_settings(tiny, tmp_path)
     assert sand("init", "--run", "runs/it1", cwd=tmp_path, extra=variables).returncode == 0
     done = sand(*shlex.split(command.removeprefix("$ sand ")), cwd=tmp_path, extra=variables)
-    left_out = re.compile(
-        r"(engine|environment|processes that train): |training |\w+: \d+/\d+, .* left$|$"
-    )  # the machine; progress, if it is busy
+    of_the_machine = "(engine|environment|processes that train): |training "
+    left_out = re.compile(rf"{of_the_machine}|\w+: \d+/\d+, .* left$|$")  # progress, on a busy machine
     printed = [line for line in done.stderr.splitlines() if not left_out.match(line)]
     assert printed == recorded, done.stderr
 
