@@ -27,9 +27,11 @@ _MAX_IMBALANCE = 4
 _MAX_TASKS = 256
 """The pool remembers for this many tasks which workers hold their snapshots."""
 
-
 _LOOK_EVERY = 0.2
-"""Seconds between two looks at whether an expert should be broken off."""
+"""Seconds between two looks at whether an expert should come to its end."""
+
+_GRACE = 10.0
+"""Seconds that it has for that."""
 
 NO_LOG = Path(os.devnull)
 """Where the output of a world goes if there is no log."""
@@ -141,7 +143,8 @@ class Pool:
     async def expert(self, task: Task, kind: str, seed: int, stop: Callable[[], bool] = never) -> list[str]:
         """The actions of one of the world's experts for a task.
 
-        Some experts think for minutes, so they are broken off if `stop` says so: that is a `MachineryError`.
+        Some experts think for minutes. If one has no answer soon after `stop` returns true, it is broken off: that is a
+        `MachineryError`.
         """
         worker = self._worker_for(task)
         worker.sessions += 1
@@ -149,6 +152,7 @@ class Pool:
         try:
             while not asked.done() and not stop():
                 await asyncio.wait([asked], timeout=_LOOK_EVERY)
+            await asyncio.wait([asked], timeout=_GRACE)
             if not asked.done():
                 asked.cancel()
                 worker.break_off()

@@ -21,7 +21,14 @@ def test_ctrl_c_during_startup_prints_no_traceback(tmp_path: Path, module: str) 
     (tmp_path / f"{module}.py").write_text("import os, signal; os.kill(os.getpid(), signal.SIGINT)")
     command = [sys.executable, "-m", "sandcli", "status", "--run", str(tmp_path / "none")]
     path = f"{tmp_path}:{REPO}"
-    ran = subprocess.run(command, env=environment(PYTHONPATH=path), capture_output=True, text=True, timeout=120)
+    ran = subprocess.run(
+        command,
+        env=environment(PYTHONPATH=path),
+        capture_output=True,
+        text=True,
+        timeout=120,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # the tests may ignore it
+    )
     assert (ran.returncode in (-signal.SIGINT, Exit.INTERRUPTED), ran.stderr) == (True, "")
 
 

@@ -274,14 +274,17 @@ def test_the_version() -> None:
     assert sand("--version").stdout == f"sand {sandcli.__version__}\n"
 
 
-def test_an_internal_error_exits_with_70_and_shows_a_traceback_only_with_debug(tmp_path: Path) -> None:
-    root = make_run(tmp_path / "run", env__name="tests.toyworld:ToySimulator")
-    ran = sand("collect", "--run", root)
-    assert ran.returncode == 70
-    what, fix = error_of(ran)
-    assert what.startswith("internal error: TypeError: ")
-    assert fix == "sand --debug with the same command shows the traceback"
-    assert "Traceback" in sand("--debug", "collect", "--run", root).stderr
+@pytest.mark.parametrize("debug", [[], ["--debug"]])
+def test_internal_error_exits_with_70_and_shows_a_traceback_only_with_debug(tmp_path: Path, debug: list[str]) -> None:
+    program = "import sandcli.status; sandcli.status.status_of = lambda context: 1 + ''; main()"
+    command = [sys.executable, "-c", f"from sandcli.cli import main; {program}", *debug, "status", "--run"]
+    root = str(make_run(tmp_path / "run"))
+    ran = subprocess.run([*command, root], env=environment(), capture_output=True, text=True)
+    assert ("Traceback" in ran.stderr) == bool(debug)
+    if not debug:
+        what, fix = error_of(ran)
+        assert (ran.returncode, fix) == (70, "sand --debug with the same command shows the traceback")
+        assert what.startswith("internal error: TypeError: ")
 
 
 def test_errors_do_not_control_the_terminal(tmp_path: Path) -> None:

@@ -87,7 +87,11 @@ def test_expert_without_an_answer_in_time_is_asked_once() -> None:
     run_in_pool(task, kind=PonderingWorld)
 
 
-def test_expert_is_broken_off_by_an_interrupt_and_so_are_those_that_wait_for_its_worker() -> None:
+def test_expert_is_broken_off_by_an_interrupt_and_so_are_those_that_wait_for_its_worker(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("sandcli.envs.pool._GRACE", 0.1)
+
     async def task(pool: Pool) -> None:
         asked: list[int] = []
 

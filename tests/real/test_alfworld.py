@@ -260,7 +260,7 @@ def test_data_in_the_other_grammar_is_rejected_or_translated(made: Path) -> None
     observations = ["You arrive at loc 3. On the desk 1, you see nothing.", "You put the mug 1 in/on the desk 1."]
     with pytest.raises(UsageError, match="in another grammar") as caught:
         world(made).to_game_grammar(task, actions, observations)
-    assert "env.translate=true" in caught.value.fix
+    assert "set env.translate = true in sand.toml" in caught.value.fix
     assert world(made, translate=True).to_game_grammar(task, actions, observations) == (
         ["go to desk 1", "move mug 1 to desk 1"],
         ["On the desk 1, you see nothing.", "You move the mug 1 to the desk 1."],
