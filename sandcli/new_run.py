@@ -37,7 +37,8 @@ def start_run(
     """
     if (root / FILE).exists():
         raise UsageError(f"{root} is a run already", f"edit {root / FILE}, or choose another directory")
-    values: dict[str, Any] = {**(preset_values(preset) if preset else {}), **_paths_from(root, settings)}
+    given = _paths_from(root, settings)
+    values: dict[str, Any] = {**(preset_values(preset) if preset else {}), **given}
     if previous is not None and preset:
         raise UsageError(
             f"--from takes its settings from {previous}, --preset from elsewhere",
@@ -49,7 +50,7 @@ def start_run(
         values.setdefault("method.switch", "shorter")  # the paper switches on ALFWorld, not on ScienceWorld
     if protocol is not None:
         world = values.get("env.name", EnvSettings().name)
-        values = {**values, **protocol_values(protocol, world), **settings}
+        values = {**values, **protocol_values(protocol, world), **given}
     chosen = resolve(root, {}, values).settings
     (root / "manifests").mkdir(parents=True, exist_ok=True)
     if previous is not None:

@@ -22,14 +22,18 @@ def test_new_run_holds_its_settings(tmp_path: Path) -> None:
     assert sorted(path.name for path in (tmp_path / "it1").iterdir()) == ["manifests", "sand.toml"]
 
 
+@pytest.mark.parametrize("protocol", [None, "eto"])
 def test_path_given_at_the_command_line_works_from_every_folder(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, protocol: str | None
 ) -> None:
     (tmp_path / "data" / "games").mkdir(parents=True)
+    (tmp_path / "own.json").write_text("[]")
     monkeypatch.chdir(tmp_path)
-    start_run(Path("runs/it1"), None, assigned(["env.games=data/games", "env.name=alfworld", "model.base=org/model"]))
+    given = ["env.games=data/games", "env.name=alfworld", "model.base=org/model", "agent.preamble=own.json"]
+    start_run(Path("runs/it1"), None, assigned(given), protocol=protocol)
     settings = resolve(tmp_path / "runs" / "it1", {}, {}).settings
     assert (settings.env.games, settings.model.base) == ("../../data/games", "org/model")
+    assert settings.agent.preamble == "../../own.json"
     monkeypatch.chdir("/")
     assert context(tmp_path / "runs" / "it1").path(settings.env.games) == f"{tmp_path}/runs/it1/../../data/games"
 

@@ -64,7 +64,7 @@ class Context:
 
     @cached_property
     def preamble(self) -> list[Message]:
-        """What the agent reads before its task. Raises `UsageError` if there is no such preamble, or it is no list."""
+        """What the agent reads before its task. Raises `UsageError` if there is none, or it cannot be read."""
         match self.settings.agent.preamble:
             case "world":
                 return [Message("system", self.world.system)]

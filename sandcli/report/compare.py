@@ -157,7 +157,7 @@ def _step_limit(evaluation: Evaluation) -> Iterator[str]:
         )
     steps = limit or STEP_LIMIT
     if evaluation.world == "ALFWorld" and steps != paper.ALFWORLD_STEPS:
-        as_whom = "as in ETO and WKM" if steps == 40 else "as in no published comparison"
+        as_whom = "as in ETO and WKM" if steps == STEP_LIMIT else "as in no published comparison"
         yield (
             f"{evaluation.run}: episodes end after {steps} steps, {as_whom}; MPO, whose evaluation prompts the paper "
             f"uses, ends them after {paper.ALFWORLD_STEPS}. To compare with the paper, set env.step_limit = "

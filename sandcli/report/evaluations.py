@@ -32,6 +32,7 @@ def read_run(root: Path) -> Evaluation:
     settings = resolve(root, {}, {}).settings
     (scores, keys), manifest = _scores(run), run.artifact("eval").manifest()
     changes, outdated = changes_of(run)
+    d_exp = list(run.trajectories()) if run.artifact("collect").path.exists() else []
     return Evaluation(
         run=str(root),
         base=_base(root, settings),
@@ -42,12 +43,12 @@ def read_run(root: Path) -> Evaluation:
         settings=manifest.identity.settings if manifest else {},
         failed=len(run.artifact("eval").failures()),
         accepted=tuple(manifest.accepted) if manifest else (),
-        trained_tasks=_trained_tasks(run),
+        trained_tasks=frozenset(str(made.task) for made in d_exp),
         retrained=_retrained(run, settings, keys),
         limit=manifest.identity.limit if manifest else None,
         changes=changes,
         outdated=outdated,
-        own_data=_own_data(run),
+        own_data=sum(not made.recorded for made in d_exp),
     )
 
 
@@ -84,18 +85,6 @@ def _base(root: Path, settings: Settings) -> str:
     """Identifies the base model: the path of its folder, or its name if there is no such folder."""
     inside = root / settings.model.base
     return os.path.normpath(inside.absolute()) if inside.exists() else settings.model.base
-
-
-def _trained_tasks(run: Run) -> frozenset[str]:
-    """The tasks of D_exp; none if D_exp does not exist."""
-    exists = run.artifact("collect").path.exists()
-    return frozenset(str(trajectory.task) for trajectory in run.trajectories()) if exists else frozenset()
-
-
-def _own_data(run: Run) -> int:
-    """How many trajectories of D_exp are by the world's own expert."""
-    exists = run.artifact("collect").path.exists()
-    return sum(not made.recorded for made in run.trajectories()) if exists else 0
 
 
 def _without(run: Run, settings: Settings) -> Literal["none", "sampling", "critique"]:

@@ -69,9 +69,9 @@ class Evaluation(NamedTuple):
     agent (see `records.agent_name`) in the run. `settings` are what the episodes depend on. `failed` counts
     episodes that the engine or the environment failed. `accepted` lists how the settings of episodes that were kept
     differ from today's. `trained_tasks` are the tasks of D_exp, and `own_data` counts its trajectories that were not
-    recorded by others. `retrained` names models that were trained again after
-    some of their episodes. `limit` is the `--limit` of the evaluation. `changes` are by model; `outdated` counts those
-    of episodes that were played again since.
+    recorded by others. `retrained` names models that were trained again after some of their episodes. `limit` is the
+    `--limit` of the evaluation. `changes` are by model; `outdated` counts those of episodes that were played again
+    since.
     """
 
     run: str

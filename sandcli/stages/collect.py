@@ -32,8 +32,9 @@ from sandcli.stages.recorded import Wanted, wanted_rows
 PREVIOUS = "D_delib of "
 """How the source of expert data begins that is the previous iteration's D_delib."""
 
-PAPERS = "scienceworld", "alfworld"
-"""The worlds of the paper that are here."""
+PAPER_WORLDS = "scienceworld", "alfworld"
+"""The worlds on which the paper evaluates."""
+
 _CHECK = "set env.simplifications and env.games to those of the recording, or choose other data"
 
 
@@ -193,7 +194,7 @@ class CollectStage(Stage[Wanted, Trajectory]):
     def summary(self, records: Sized) -> str:
         """What was made, and that it is not the paper's data if it is the world's own."""
         count = super().summary(records)
-        if self._source is not None or self._made_elsewhere() or self.context.world.name not in PAPERS:
+        if self._source is not None or self._made_elsewhere() or self.context.world.name not in PAPER_WORLDS:
             return count
         return f"{count}; D_exp is our own ({self._origin}), the paper's is the ETO data (--from)"
 

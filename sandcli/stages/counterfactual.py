@@ -8,11 +8,11 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from sandcli.agent.conversation import STOP, conversation, turn_messages
+from sandcli.agent.conversation import conversation, turn_messages
 from sandcli.agent.episode import Played, play
 from sandcli.agent.form import TURN_OPENINGS
 from sandcli.core.stage import Metrics, Skipped, State, Unit, digest_of, unit_name
-from sandcli.engines.base import Engine, Sampling
+from sandcli.engines.base import Engine
 from sandcli.envs.pool import Session
 from sandcli.errors import PrerequisiteError, UsageError
 from sandcli.records import Counterfactual, Episode, Step
@@ -50,10 +50,6 @@ class CounterfactualStage(ModelsStage[DeliberatedStep, Counterfactual]):
         """The evaluated episodes."""
         return (self.run.artifact("eval").require(),)
 
-    def input_hashes(self) -> dict[str, str]:
-        """The episodes and the models that played them."""
-        return super().input_hashes() | self.model_hashes()
-
     def units(self) -> Iterator[Unit[DeliberatedStep]]:
         """Every deliberated step of the freely played episodes, one model after the other."""
         prints = self.model_hashes()
@@ -61,8 +57,7 @@ class CounterfactualStage(ModelsStage[DeliberatedStep, Counterfactual]):
             depends_on = (prints[episode.model], episode.instruction, episode.reward)
             for t, step in enumerate(episode.steps):
                 if step.deliberated:
-                    key = (episode.split, *episode.task.key, episode.model, t)
-                    yield Unit(key, DeliberatedStep(episode, t), (*depends_on, episode.steps[: t + 1]))
+                    yield Unit((*episode.key, t), DeliberatedStep(episode, t), (*depends_on, episode.steps[: t + 1]))
 
     def _episodes(self) -> Iterator[Episode]:
         tasks = {(split, *task.key) for split in self.settings.eval.splits for task in self.tasks(split)}
@@ -114,14 +109,13 @@ class CounterfactualStage(ModelsStage[DeliberatedStep, Counterfactual]):
 
     async def _play(self, engine: Engine, session: Session, at: DeliberatedStep) -> Played:
         settings, world = self.settings.agent, self.context.world
-        sampling = Sampling(max_tokens=settings.max_tokens, stop=STOP)
         history = conversation(self.context.preamble, session.reset.instruction, at.prefix)
-        first = await play(engine, session, history, lambda _: sampling, 1, settings, TURN_OPENINGS["never"])
+        first = await play(engine, session, history, lambda _: self.sampling, 1, settings, TURN_OPENINGS["never"])
         if first.end != "max_steps" or first.steps[0].action == at.taken.action:
             return first
         history += turn_messages(first.steps[0])
         left = world.step_limit(at.episode.task) - at.t - 1
-        rest = await play(engine, session, history, lambda _: sampling, left, settings)
+        rest = await play(engine, session, history, lambda _: self.sampling, left, settings)
         return Played([*first.steps, *rest.steps], rest.end, first.tokens + rest.tokens)
 
     def metrics(self, records: Iterable[Counterfactual]) -> Metrics:

@@ -5,11 +5,11 @@ from pathlib import Path
 from statistics import fmean
 from typing import NamedTuple, cast, get_args
 
-from sandcli.agent.conversation import STOP, conversation
+from sandcli.agent.conversation import conversation
 from sandcli.agent.episode import play
 from sandcli.agent.form import TURN_OPENINGS
 from sandcli.core.stage import Metrics, State, Unit
-from sandcli.engines.base import Engine, Sampling
+from sandcli.engines.base import Engine
 from sandcli.errors import UsageError
 from sandcli.records import Deliberation, Episode, Task, agent_name
 from sandcli.stages.evaluated import ModelsStage
@@ -34,13 +34,9 @@ class EvalStage(ModelsStage[Trial, Episode]):
         """Nothing but models."""
         return ()
 
-    def input_hashes(self) -> dict[str, str]:
-        """The evaluated models: if one was trained again, its episodes are stale."""
-        return self.model_hashes()
-
     def units(self) -> list[Unit[Trial]]:
         """The first tasks of every split, once for each model; `--limit` counts the tasks of a split."""
-        prints = self.input_hashes()
+        prints = self.model_hashes()
         tasks = {split: self.tasks(split) for split in self.settings.eval.splits}
         return [
             Unit((split, *task.key, agent_name(model, mode)), Trial(split, task, model, mode), (prints[model],))
@@ -74,10 +70,9 @@ class EvalStage(ModelsStage[Trial, Episode]):
         settings, world = self.settings.agent, self.context.world
         session = await self.pool.restore(trial.task)
         try:
-            sampling = Sampling(max_tokens=settings.max_tokens, stop=STOP)
             history = conversation(self.context.preamble, session.reset.instruction, [])
             limit, opening = world.step_limit(trial.task), TURN_OPENINGS[trial.deliberation]
-            played = await play(engine, session, history, lambda _: sampling, limit, settings, opening)
+            played = await play(engine, session, history, lambda _: self.sampling, limit, settings, opening)
         finally:
             await session.close()
         if played.end == "context" and not played.steps:

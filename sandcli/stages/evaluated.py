@@ -5,11 +5,12 @@ from contextlib import asynccontextmanager
 from functools import cached_property
 from typing import Protocol, TypeVar
 
+from sandcli.agent.conversation import STOP
 from sandcli.core.context import model_fingerprint
 from sandcli.core.engine_holder import EngineHolder
 from sandcli.core.planner import open_units
 from sandcli.core.stage import R, Stage
-from sandcli.engines.base import Model
+from sandcli.engines.base import Model, Sampling
 from sandcli.records import Task
 
 
@@ -36,6 +37,10 @@ class ModelsStage(Stage[M, R]):
         """The first model that is evaluated."""
         return self._named(self.settings.eval.models[0])
 
+    def input_hashes(self) -> dict[str, str]:
+        """The files it reads and the models: if one was trained again, what was made with it is stale."""
+        return super().input_hashes() | self.model_hashes()
+
     @cached_property
     def evaluated(self) -> dict[str, Model]:
         """The models by name; finding one hashes its folder."""
@@ -54,6 +59,11 @@ class ModelsStage(Stage[M, R]):
     def model_hashes(self) -> dict[str, str]:
         """The fingerprints of the models by name."""
         return {name: model_fingerprint(model.folder) for name, model in self.evaluated.items()}
+
+    @property
+    def sampling(self) -> Sampling:
+        """A greedy turn."""
+        return Sampling(max_tokens=self.settings.agent.max_tokens, stop=STOP)
 
     def tasks(self, split: str) -> list[Task]:
         """The first tasks of a split: `--limit` counts them."""

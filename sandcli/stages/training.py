@@ -110,7 +110,7 @@ class TrainingStage(Stage[Path, Trained]):
         processes = self._processes()
         notice(f"training {self.aims.method} from {self.start().folder} on {unit.payload}")
         notice(f"processes that train: {processes.number} ({processes.why})")
-        result = self._fit(self._job())
+        result = self._fit(self._job(), processes.number)
         if not result.finished:
             raise Interrupted(self.name)
         return Trained(result)
@@ -121,8 +121,7 @@ class TrainingStage(Stage[Path, Trained]):
         config = TrainingConfig(start.folder, preamble, self.aims, compute, seed, *folders, start.trust_code)
         return TrainingJob(self.name, config, self.data(), self.limit)
 
-    def _fit(self, job: TrainingJob) -> TrainingResult:
-        processes = self._processes().number
+    def _fit(self, job: TrainingJob, processes: int) -> TrainingResult:
         if processes > 1 and self._group.size == 1:
             return job.launch(processes)
         if self.context.settings.trainer.shard and processes == 1:

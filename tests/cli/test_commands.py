@@ -4,12 +4,16 @@ import json
 import re
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 
 import sandcli
+from sandcli.bench.rollouts import Way
+from sandcli.cli.tools import bench_rollout
 from sandcli.core.run import ARTIFACTS
+from sandcli.engines.base import Usage
 from sandcli.errors import PrerequisiteError, UsageError
 from sandcli.models import locate
 from tests.helpers import SAND, artifact, contents, environment, fault, make_run, perform, sand, wait_until
@@ -334,3 +338,13 @@ def test_the_rollout_benchmark_compares_four_variants(tmp_path: Path) -> None:
     found = json.loads(ran.stdout.splitlines()[-1])
     assert list(found) == ["vs_sequential", "vs_lockstep", "vs_engine", "prefix_hit_rate"]
     assert min(found["vs_sequential"], found["vs_lockstep"], found["vs_engine"]) > 0
+
+
+def test_rollout_benchmark_says_if_servers_do_not_tell_about_their_cache(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ways = [Way(name, 1.0, Usage(prompt=10, generated=5, batch=1.0, untold=10)) for name in "abcd"]
+    monkeypatch.setattr("sandcli.bench.rollouts.chosen", lambda run, engine: nullcontext((None, None)))
+    monkeypatch.setattr("sandcli.bench.rollouts.bench_rollouts", lambda *_: ways)
+    bench_rollout()
+    assert "prefix_hit_rate: unknown" in capsys.readouterr().out

@@ -162,7 +162,7 @@ def test_as_recorded_keeps_the_recorded_texts(root: Path, tmp_path: Path) -> Non
 def test_collection_says_that_data_are_our_own_unless_others_recorded_them(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sandcli.stages.collect.PAPERS", ("toyworld",))
+    monkeypatch.setattr("sandcli.stages.collect.PAPER_WORLDS", ("toyworld",))
     said = "2 records; D_exp is our own (gold, thoughts none), the paper's is the ETO data (--from)"
     assert built("collect", root).summary([1, 2]) == said
     source = write(tmp_path / "rows.json", row())
