@@ -28,11 +28,14 @@ def init(
     run: RunLike,
     *,
     previous: RunLike | None = None,
+    d_exp: RunLike | None = None,
     preset: str | None = None,
     protocol: str | None = None,
     settings: "Mapping[str, Scalar] | None" = None,
 ) -> "Run":
     """Make a run directory with its sand.toml; with `previous`, the iteration after that run.
+
+    With `d_exp`, D_exp is taken from that run instead of being collected.
 
     `settings` are by `table.key`, such as `{"sample.n": 5}`; they override those of the preset and the protocol. Raises
     `UsageError` for a wrong setting or if there is a run already, `PrerequisiteError` if the previous run is not
@@ -41,7 +44,8 @@ def init(
     from sandcli.new_run import start_run
 
     made = as_run(run)
-    start_run(made.root, as_run(previous).root if previous is not None else None, settings or {}, preset, protocol)
+    earlier, shared = (as_run(other).root if other is not None else None for other in (previous, d_exp))
+    start_run(made.root, earlier, settings or {}, preset, protocol, shared)
     return made
 
 
@@ -243,6 +247,25 @@ async def iterate(
     from sandcli.perform import Pipeline
 
     return await Pipeline(_common(engine, workers, None), iterations, until, dry_run).run(as_run(run))
+
+
+@Verb
+async def experiment(
+    plan: Path,
+    run: RunLike,
+    *,
+    seeds: Annotated[int | None, Meta(ge=1, description="Seeds 0 to N - 1 instead of the plan's.")] = None,
+    engine: given.EngineKind = None,
+    workers: given.Workers = None,
+) -> "Summary":
+    """Make every run of a plan: each arm with each seed, from one D_exp.
+
+    Runs share whatever is equal, such as the SFT model of a seed. Stopped at any point, the same call resumes there.
+    Ends early if units of a stage failed. Returns the summary of the last stage.
+    """
+    from sandcli.experiment import Experiment
+
+    return await Experiment(as_run(run).root, Path(plan), seeds, _common(engine, workers, None)).run()
 
 
 async def _do(

@@ -20,6 +20,9 @@ class RunSettings(Table, frozen=True, kw_only=True):
     """Settings of the whole run."""
 
     iteration: Annotated[int, Meta(ge=1, description="number of this iteration; reports name rows by it"), COMPUTE] = 1
+    label: Annotated[
+        str, Meta(description="name of this run's agent in reports; empty: SAND, iteration N"), COMPUTE
+    ] = ""
     seed: Annotated[int, Meta(description="every unit's own seed is derived from this and the unit's key")] = 0
     workers: Annotated[
         int, Meta(ge=0, description="environment processes; 0: one for each core, at most 32"), COMPUTE

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 def init(
     run: RunDir,
     previous: Annotated[Path | None, typer.Option("--from", help="Start the iteration after this run.")] = None,
+    d_exp: Annotated[Path | None, typer.Option(help="Take D_exp from this run instead of collecting it.")] = None,
     preset: Annotated[
         str | None, typer.Option(help="The paper's settings, such as scienceworld-llama3.1-8b; a wrong name lists all.")
     ] = None,
@@ -46,12 +47,17 @@ def init(
 
     ablation = [f"method.without={without}"] if without else []
     made = api.init(
-        run, previous=previous, preset=preset, protocol=protocol, settings=assigned([*(settings or []), *ablation])
+        run,
+        previous=previous,
+        d_exp=d_exp,
+        preset=preset,
+        protocol=protocol,
+        settings=assigned([*(settings or []), *ablation]),
     )
     after = made.artifact("collect").command
-    if previous is not None:
+    if previous is not None or d_exp is not None:
         after = next_command("collect", made, context_of(run, {}, None).settings)
-    if wanted := data_wanted(preset):
+    if d_exp is None and (wanted := data_wanted(preset)):
         notice(wanted)
     print_next(f"made {run}; settings are in {run / 'sand.toml'}", after)
 

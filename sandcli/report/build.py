@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.text import Text
 
 from sandcli.files import write_atomic
+from sandcli.plans import runs_of
 from sandcli.report.compare import warnings
 from sandcli.report.counterfactuals import counterfactual
 from sandcli.report.details import deliberation, differences, difficulty, steps, success, types
@@ -19,6 +20,7 @@ from sandcli.report.missing import missing_parts
 from sandcli.report.parts import Figure, Grid
 from sandcli.report.rows import agent_rows
 from sandcli.report.scores import AgentRow
+from sandcli.report.seeds import over_seeds
 from sandcli.report.sheets import Sheet, grid, plain
 from sandcli.report.tables import table2, table3, table4
 from sandcli.terminal import visible
@@ -57,11 +59,26 @@ class Report:
 
 
 def build_report(given: Sequence[Path]) -> Report:
-    """The report on run directories. Raises `PrerequisiteError` if one is no run directory or has no evaluation."""
-    roots = list({root.resolve(): root for root in given}.values())
+    """The report on run directories, and on all evaluated runs of an experiment's folder.
+
+    Raises `PrerequisiteError` if one is neither, or has no evaluation.
+    """
+    roots = list({root.resolve(): root for folder in given for root in runs_of(folder)}.values())
     evaluations = [read_run(root) for root in roots]
     rows = agent_rows(evaluations)
-    makers = (table2, differences, success, table3, table4, steps, difficulty, deliberation, counterfactual, types)
+    makers = (
+        over_seeds,
+        table2,
+        differences,
+        success,
+        table3,
+        table4,
+        steps,
+        difficulty,
+        deliberation,
+        counterfactual,
+        types,
+    )
     sheets = [sheet for sheet in (make(rows) for make in makers) if sheet is not None]
     return Report(roots, rows, sheets, warnings(evaluations, rows), missing_parts(evaluations, rows))
 

@@ -48,6 +48,8 @@ def read_run(root: Path) -> Evaluation:
         limit=manifest.identity.limit if manifest else None,
         changes=changes,
         outdated=outdated,
+        label=settings.run.label,
+        seed=_seed(run, settings),
         own_data=sum(not made.recorded for made in d_exp),
     )
 
@@ -85,6 +87,13 @@ def _base(root: Path, settings: Settings) -> str:
     """Identifies the base model: the path of its folder, or its name if there is no such folder."""
     inside = root / settings.model.base
     return os.path.normpath(inside.absolute()) if inside.exists() else settings.model.base
+
+
+def _seed(run: Run, settings: Settings) -> int:
+    """The seed of the last training, which a flag may have set; that of sand.toml if there was none."""
+    made = run.artifact("train").manifest() or run.artifact("sft").manifest()
+    known = made.identity.settings.get("run.seed") if made else None
+    return int(known) if known is not None else settings.run.seed
 
 
 def _without(run: Run, settings: Settings) -> Literal["none", "sampling", "critique"]:

@@ -58,13 +58,19 @@ def _free_part(group: str, evaluation: Evaluation, model: str) -> _Part:
             return _Part(group, "base", "base", evaluation, model)
         case "sft":
             return _Part(group, "SFT", "sft", evaluation, model)
-        case "model" if evaluation.without != "none":
-            later = f", iteration {evaluation.iteration}" if evaluation.iteration > 1 else ""
-            return _Part(group, f"without {evaluation.without}{later}", "ablation", evaluation, model)
         case "model":
-            return _Part(group, f"SAND, iteration {evaluation.iteration}", "sand", evaluation, model)
+            kind: Kind = "sand" if evaluation.without == "none" else "ablation"
+            return _Part(group, visible(evaluation.label) or _trained(evaluation), kind, evaluation, model)
     path = model if len(PurePath(model).parts) > 1 else f"./{model}"  # a folder may be called "SFT"
     return _Part(group, visible(path), "other", evaluation, model)
+
+
+def _trained(evaluation: Evaluation) -> str:
+    """The name of the agent that a run trained."""
+    if evaluation.without == "none":
+        return f"SAND, iteration {evaluation.iteration}"
+    later = f", iteration {evaluation.iteration}" if evaluation.iteration > 1 else ""
+    return f"without {evaluation.without}{later}"
 
 
 def _labelled(parts: Sequence[_Part], evaluations: Sequence[Evaluation]) -> dict[tuple[str, str], list[_Part]]:
@@ -90,4 +96,6 @@ def _row(name: tuple[str, str], parts: Sequence[_Part]) -> AgentRow:
             changes.setdefault(Suite(part.evaluation.world, change.split), []).append(change)
     sources = {part.evaluation.world: (part.evaluation.run, part.model) for part in parts}
     trained = parts[0].kind in ("sand", "ablation")
-    return AgentRow(*name, parts[0].kind, parts[0].evaluation.iteration if trained else 0, scores, sources, changes)
+    iteration = parts[0].evaluation.iteration if trained else 0
+    named = (parts[0].label, parts[0].evaluation.seed)
+    return AgentRow(*name, parts[0].kind, iteration, scores, sources, *named, changes)

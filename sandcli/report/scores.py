@@ -71,7 +71,7 @@ class Evaluation(NamedTuple):
     differ from today's. `trained_tasks` are the tasks of D_exp, and `own_data` counts its trajectories that were not
     recorded by others. `retrained` names models that were trained again after some of their episodes. `limit` is the
     `--limit` of the evaluation. `changes` are by model; `outdated` counts those of episodes that were played again
-    since.
+    since. `label` is the name of the agent that the run trains, empty if it has none, and `seed` its training's seed.
     """
 
     run: str
@@ -89,12 +89,15 @@ class Evaluation(NamedTuple):
     changes: Mapping[str, list[Change]] = MappingProxyType({})
     outdated: int = 0
     own_data: int = 0
+    label: str = ""
+    seed: int = 0
 
 
 class AgentRow(NamedTuple):
     """A row of the paper's tables: one agent on the test sets of all worlds.
 
-    `group` is the name of the base model. `sources` gives, by world, the run and the name of the agent in that run.
+    `group` is the name of the base model. `name` is the agent's name without its run, which `label` adds if several
+    runs have such an agent. `sources` gives, by world, the run and the name of the agent in that run.
     """
 
     group: str
@@ -103,6 +106,8 @@ class AgentRow(NamedTuple):
     iteration: int
     scores: Mapping[Suite, list[Score]]
     sources: Mapping[str, tuple[str, str]]
+    name: str
+    seed: int
     changes: Mapping[Suite, list[Change]] = MappingProxyType({})
 
     def held_out(self, world: str) -> list[Score]:

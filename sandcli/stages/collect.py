@@ -32,6 +32,9 @@ from sandcli.stages.recorded import Wanted, wanted_rows
 PREVIOUS = "D_delib of "
 """How the source of expert data begins that is the previous iteration's D_delib."""
 
+SHARED = "D_exp of "
+"""How the source of expert data begins that is another run's."""
+
 PAPER_WORLDS = "scienceworld", "alfworld"
 """The worlds on which the paper evaluates."""
 
@@ -89,7 +92,7 @@ class CollectStage(Stage[Wanted, Trajectory]):
         with contextlib.suppress(UsageError):  # a damaged manifest says nothing
             made = self.artifact.manifest()
         source = made.identity.settings.get("source", "") if made else ""
-        elsewhere = self._source is None and source.startswith((PREVIOUS, FROM_FILE))
+        elsewhere = self._source is None and source.startswith((PREVIOUS, SHARED, FROM_FILE))
         return made.identity if made and elsewhere else None
 
     @property
