@@ -100,6 +100,7 @@ def _carried(root: Path, previous: Run, world: str | None) -> dict[str, Scalar]:
         )
     values = {s.name: s.value for s in resolved.listing() if s.origin != "default"}
     values.pop("eval.models", None)  # it may name sft, which the new run does not have
+    values.pop("run.label", None)  # the new run trains another agent
     values.pop("collect.source", None)  # the new run starts from D_delib
     values |= {"run.iteration": resolved.settings.run.iteration + 1, "train.epochs": 1}
     values["model.policy"] = str(previous.artifact("train").require().relative_to(previous.root))

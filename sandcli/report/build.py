@@ -26,6 +26,21 @@ from sandcli.report.tables import table2, table3, table4
 from sandcli.terminal import visible
 
 
+_SHEETS = (
+    over_seeds,
+    table2,
+    differences,
+    success,
+    table3,
+    table4,
+    steps,
+    difficulty,
+    deliberation,
+    counterfactual,
+    types,
+)
+
+
 @dataclass(frozen=True)
 class Report:
     """The report on some runs.
@@ -66,20 +81,7 @@ def build_report(given: Sequence[Path]) -> Report:
     roots = list({root.resolve(): root for folder in given for root in runs_of(folder)}.values())
     evaluations = [read_run(root) for root in roots]
     rows = agent_rows(evaluations)
-    makers = (
-        over_seeds,
-        table2,
-        differences,
-        success,
-        table3,
-        table4,
-        steps,
-        difficulty,
-        deliberation,
-        counterfactual,
-        types,
-    )
-    sheets = [sheet for sheet in (make(rows) for make in makers) if sheet is not None]
+    sheets = [sheet for sheet in (make(rows) for make in _SHEETS) if sheet is not None]
     return Report(roots, rows, sheets, warnings(evaluations, rows), missing_parts(evaluations, rows))
 
 

@@ -12,8 +12,8 @@ from sandcli.report.scores import AgentRow, Suite, suites_of
 from sandcli.report.sheets import Cell, Sheet, SheetRow
 
 NOTES = [
-    "mean: over seeds and tasks, with a 95 % interval: bootstrap over seeds and over tasks at the same time, "
-    f"{RESAMPLES:,} resamples. Two or three seeds say little about other seeds: the interval is then rather too narrow.",
+    "mean: over seeds and tasks, with a 95 % interval: bootstrap over seeds and tasks at the same time, "
+    f"{RESAMPLES:,} resamples. Two or three seeds say little about others: the interval is then too narrow.",
     "sd: standard deviation of the seeds' averages. difference: from the reference, seed by seed and task by task.",
     "Only tasks that every seed was evaluated on.",
 ]
