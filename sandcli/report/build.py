@@ -25,7 +25,6 @@ from sandcli.report.sheets import Sheet, grid, plain
 from sandcli.report.tables import table2, table3, table4
 from sandcli.terminal import visible
 
-
 _SHEETS = (
     over_seeds,
     table2,
