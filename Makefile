@@ -20,7 +20,7 @@ PARALLEL := -n 2 --dist loadfile
 SMALL := --set prompts.set=compact --set prompts.history_tokens=100 --set synthesize.form=guided \
   --set sample.n=3 --set agent.max_tokens=160 --set critique.max_tokens=80 --set synthesize.max_tokens=160 \
   --set sft.epochs=3 --set sft.batch_size=2 --set sft.learning_rate=1e-4 \
-  --set train.epochs=2 --set train.batch_size=2 --set train.learning_rate=5e-5 \
+  --set train.epochs=1 --set train.batch_size=2 --set train.learning_rate=5e-5 \
   --set eval.models=sft,model
 
 .PHONY: help setup setup-alfworld setup-vllm demo demo-alfworld iteration experiment experiment-small test test-fast torture check docs lint

@@ -72,7 +72,7 @@ class Experiment:
         if name not in ("collect", "eval"):
             stage = row(name).stage(context)
             if shared := share(stage, [other.artifact(name) for other in others]):
-                notice(f"{stage.artifact.path}: the same as {shared.path}, copied")
+                notice(f"{stage.artifact.path}: copied from {shared.path}, which is the same")
         summary = await perform(name, context, Options())
         notice(summary.message)
         return summary

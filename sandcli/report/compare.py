@@ -41,14 +41,14 @@ def reference(row: AgentRow, suite: Suite, members: Sequence[AgentRow]) -> Agent
     """The row of the same base model that a row is compared with on a test set; None if that is the row itself.
 
     It is SFT if SFT was evaluated, otherwise the base model, otherwise the first row. If there are several, the one
-    whose run directory is nearest is taken.
+    of the same seed whose run directory is nearest is taken.
     """
     evaluated = [member for member in members if suite in member.scores]
     kinds = [[member for member in evaluated if member.kind == kind] for kind in ("sft", "base")]
     choice = next((found for found in kinds if found), evaluated[:1])
     if row in choice:
         return choice[0] if row is not choice[0] else None
-    return max(choice, key=lambda member: _nearness(member, row, suite.world))
+    return max(choice, key=lambda member: (member.seed == row.seed, _nearness(member, row, suite.world)))
 
 
 def _nearness(one: AgentRow, other: AgentRow, world: str) -> int:
