@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from sandcli.core.artifact import StageName
 from sandcli.core.run import Run
 from sandcli.core.sharing import share
 from sandcli.core.stage import Options
@@ -80,9 +81,9 @@ def test_begun_work_is_continued_instead(one: Path) -> None:
 
 def test_interrupted_copy_is_made_again(one: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     other = other_run(one)
-    from sandcli.core import sharing
+    from sandcli import files
 
-    write = sharing.write_atomic
+    write = files.write_atomic
 
     def failing(path: Path, chunks: list[bytes]) -> None:
         if path.name == "samples.jsonl":
@@ -90,7 +91,7 @@ def test_interrupted_copy_is_made_again(one: Path, monkeypatch: pytest.MonkeyPat
         write(path, chunks)
 
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
-        patched.setattr(sharing, "write_atomic", failing)
+        patched.setattr("sandcli.core.sharing.write_atomic", failing)
         share(built("sample", other), [artifact(one, "sample")])
     assert state("sample", other).kind == "missing"
     assert share(built("sample", other), [artifact(one, "sample")]) is not None
@@ -98,9 +99,10 @@ def test_interrupted_copy_is_made_again(one: Path, monkeypatch: pytest.MonkeyPat
 
 
 def test_derived_files_come_along(one: Path) -> None:
-    for stage in ("rollout", "critique", "synthesize"):
-        assert perform(stage, one).exit is Exit.DONE  # type: ignore[arg-type]
+    made: tuple[StageName, ...] = ("sample", "rollout", "critique", "synthesize")
+    for stage in made:
+        assert perform(stage, one).exit is Exit.DONE
     other = other_run(one)
-    for stage in ("sample", "rollout", "critique", "synthesize"):
-        assert share(built(stage, other), [artifact(one, stage)]) is not None  # type: ignore[arg-type]
+    for stage in made:
+        assert share(built(stage, other), [artifact(one, stage)]) is not None
     assert list(Run(other).deliberations()) == list(Run(one).deliberations())
