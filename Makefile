@@ -6,6 +6,7 @@ ITERATIONS ?= 3
 MINUTES ?= 10
 SEED   ?= 0
 DEMO   := runs/demo
+SMALL_RUN ?= runs/small
 SAND   := .venv/bin/sand
 READY  := .venv/.ready
 ALFWORLD := .venv/.alfworld
@@ -106,15 +107,9 @@ experiment: $(READY)  ## SFT and ITERATIONS (3) iterations in RUN/it1, it2, ...:
 	done
 	@$(SAND) report $$(seq -f "$(RUN)/it%g" $(ITERATIONS))
 
-# SFT again, for as many epochs as the iteration adds: what further training does without deliberation.
-experiment-small:  ## SFT, one iteration and longer SFT of SmolLM2-135M, 120 held-out episodes a side; two hours on 2 cores
-	@$(MAKE) --no-print-directory experiment RUN=runs/small ITERATIONS=1 INIT="--preset scienceworld-smollm2-135m" \
-	  COLLECT="--limit 36" EVAL="--limit 60"
-	@test -f runs/small/more-sft/sand.toml || $(SAND) init --run runs/small/more-sft \
-	  --preset scienceworld-smollm2-135m --set model.base=$(CURDIR)/runs/small/it1/sft
-	$(SAND) collect --run runs/small/more-sft --limit 36
-	$(SAND) sft --run runs/small/more-sft
-	$(SAND) eval --run runs/small/it1 --models sft,model,base,runs/small/more-sft/sft --limit 60
+experiment-small: $(READY)  ## every arm of experiments/small.toml on a small real model; many hours on 2 cores
+	$(SAND) experiment experiments/small.toml --run $(SMALL_RUN)
+	$(SAND) report $(SMALL_RUN)
 
 test: $(READY) $(COMPILED)  ## every test, the real simulator and the real small model included
 	.venv/bin/python -m pytest $(PARALLEL)

@@ -5,9 +5,10 @@ A plan is a TOML file:
     seeds = [0, 1, 2]
     limit = 200                  # trajectories of D_exp
     panel = "scienceworld-short" # what every agent is evaluated on
+    preset = "scienceworld-smollm2-135m"
 
-    [settings]                   # of every run, as in sand.toml
-    model.base = "smollm2-135m-instruct"
+    [settings]                   # of every run, as in sand.toml; they override the preset's
+    train.epochs = 2
 
     [arms.sft]                   # an arm's own settings
     eval.models = ["sft"]
@@ -31,6 +32,7 @@ from sandcli.config import Scalar
 from sandcli.core.artifact import StageName
 from sandcli.errors import PrerequisiteError, UsageError
 from sandcli.pipeline import stages_of
+from sandcli.presets import preset_values
 from sandcli.records import Record
 from sandcli.settings import Settings
 
@@ -44,7 +46,7 @@ class Plan(Record, frozen=True, kw_only=True):
     """The content of a plan.
 
     `limit` counts trajectories of D_exp, `tasks` the tasks of each split that are evaluated if there is no `panel`;
-    None is all of them.
+    None is all of them. `settings` override those of the `preset`, and an arm's own settings override both.
     """
 
     arms: Annotated[dict[str, dict[str, Any]], Meta(min_length=1)]
@@ -52,6 +54,7 @@ class Plan(Record, frozen=True, kw_only=True):
     limit: Annotated[int, Meta(ge=1)] | None = None
     tasks: Annotated[int, Meta(ge=1)] | None = None
     panel: str = ""
+    preset: str = ""
     settings: dict[str, Any] = msgspec.field(default_factory=dict)
 
 
@@ -86,6 +89,8 @@ def _check_arms(path: Path, plan: Plan) -> None:
     for arm, tables in plan.arms.items():
         if Path(arm).name != arm or arm == EXPERT:
             raise UsageError(f"{path}: an arm cannot be called {arm!r}", f"use a name of a folder, not {EXPERT}")
+        if "collect" in tables:
+            raise UsageError(f"{path}: arms.{arm}: all arms share one D_exp", "move collect to [settings]")
         if (wanted := tables.get("updates_of")) is not None and wanted not in earlier:
             raise UsageError(f"{path}: arms.{arm}: no arm before it is {wanted!r}", "set updates_of to an earlier arm")
         earlier.append(arm)
@@ -100,7 +105,7 @@ EXPERT = "expert"
 
 def expert_settings(plan: Plan) -> dict[str, Scalar]:
     """The settings of the run that collects D_exp."""
-    return flat(plan.settings)
+    return {**(preset_values(plan.preset) if plan.preset else {}), **flat(plan.settings)}
 
 
 def planned_runs(plan: Plan, seeds: Sequence[int]) -> Iterator[PlannedRun]:
@@ -112,7 +117,8 @@ def planned_runs(plan: Plan, seeds: Sequence[int]) -> Iterator[PlannedRun]:
         for arm, tables in plan.arms.items():
             own = dict(tables)
             updates_of = str(own.pop("updates_of", ""))
-            settings = {**flat(plan.settings), **flat(own), "run.seed": seed, "run.label": arm}
+            shared = {name: value for name, value in expert_settings(plan).items() if not name.startswith("collect.")}
+            settings = {**shared, **flat(own), "run.seed": seed, "run.label": arm}
             if plan.panel:
                 settings["eval.panel"] = plan.panel
             if seed == seeds[0] or not _untrained(settings):

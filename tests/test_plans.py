@@ -6,7 +6,7 @@ import pytest
 
 from sandcli.config import resolve
 from sandcli.errors import PrerequisiteError, UsageError
-from sandcli.plans import planned_runs, read_plan, runs_of, stages_needed
+from sandcli.plans import expert_settings, planned_runs, read_plan, runs_of, stages_needed
 
 PLAN = """
 seeds = [3, 4]
@@ -46,6 +46,14 @@ def test_settings_of_an_arm_override_the_plans(tmp_path: Path) -> None:
     assert (low.updates_of, runs["sand/seed4"].settings["train.epochs"]) == ("sand", 2)
 
 
+def test_settings_override_the_preset(tmp_path: Path) -> None:
+    text = 'preset = "scienceworld-smollm2-135m"\n[settings]\ntrain.batch_size = 2\n[arms.sand]'
+    plan = read_plan(written(tmp_path, text))
+    (run,) = planned_runs(plan, plan.seeds)
+    assert (run.settings["train.batch_size"], run.settings["sft.batch_size"]) == (2, 4)
+    assert (expert_settings(plan)["collect.thoughts"], "collect.thoughts" in run.settings) == ("none", False)
+
+
 def test_panel_is_a_setting_of_every_run(tmp_path: Path) -> None:
     plan = read_plan(written(tmp_path, 'panel = "some"\n[arms.sand]\n'))
     (run,) = planned_runs(plan, plan.seeds)
@@ -78,6 +86,7 @@ def test_stages_are_those_that_make_what_is_evaluated(
         ("limit = 0\n[arms.a]", ">= 1"),
         ("arms", "Expected '='"),
         ('[arms.a]\nupdates_of = "b"\n[arms.b]', "arms.a: no arm before it is 'b'"),
+        ('[arms.a]\ncollect.thoughts = "none"', "arms.a: all arms share one D_exp"),
         ('[arms."a/b"]', "an arm cannot be called 'a/b'"),
         ("[arms.expert]", "an arm cannot be called 'expert'"),
     ],
