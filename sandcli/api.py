@@ -254,7 +254,8 @@ async def experiment(
     plan: Path,
     run: RunLike,
     *,
-    seeds: Annotated[int | None, Meta(ge=1, description="Seeds 0 to N - 1 instead of the plan's.")] = None,
+    seeds: given.Seeds = None,
+    only: given.OnlySeed = None,
     engine: given.EngineKind = None,
     workers: given.Workers = None,
 ) -> "Summary":
@@ -265,7 +266,7 @@ async def experiment(
     """
     from sandcli.experiment import Experiment
 
-    return await Experiment(as_run(run).root, Path(plan), seeds, _common(engine, workers, None)).run()
+    return await Experiment(as_run(run).root, Path(plan), seeds, only, _common(engine, workers, None)).run()
 
 
 async def _do(

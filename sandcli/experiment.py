@@ -19,14 +19,19 @@ from sandcli.progress import notice
 class Experiment:
     """An experiment in the folder `root`: one run that collects D_exp, and one for every arm and seed."""
 
-    def __init__(self, root: Path, plan: Path, seeds: int | None, flags: Flags) -> None:
-        """`seeds`: 0, 1, ... below this number, instead of the plan's. Raises what `read_plan` does."""
+    def __init__(self, root: Path, plan: Path, seeds: int | None, only: int | None, flags: Flags) -> None:
+        """`seeds`: 0, 1, ... below this number, instead of the plan's; `only`: the runs of one of them.
+
+        Raises what `read_plan` does, and `UsageError` if `only` is none of the seeds.
+        """
         self._root = root
         self._file = plan
         self._plan: Plan = read_plan(plan)
-        self._seeds = list(range(seeds)) if seeds else self._plan.seeds
+        chosen = list(range(seeds)) if seeds else self._plan.seeds
+        if only is not None and only not in chosen:
+            raise UsageError(f"{plan}: {only} is none of its seeds", f"use one of {', '.join(map(str, chosen))}")
         self._flags = flags
-        self._runs = list(planned_runs(self._plan, self._seeds))
+        self._runs = [run for run in planned_runs(self._plan, chosen) if only in (None, run.seed)]
 
     async def run(self) -> Summary:
         """Make what is missing, run after run. Ends early if units of a stage failed; returns the last summary."""

@@ -6,6 +6,7 @@ import pytest
 
 from sandcli.config import resolve
 from sandcli.errors import PrerequisiteError, UsageError
+from sandcli.experiment import Experiment
 from sandcli.plans import expert_settings, planned_runs, read_plan, runs_of, stages_needed
 
 PLAN = """
@@ -120,3 +121,12 @@ def test_experiment_without_an_evaluated_run(tmp_path: Path) -> None:
     written(tmp_path)
     with pytest.raises(PrerequisiteError, match="has no evaluated run"):
         runs_of(tmp_path)
+
+
+def test_only_one_of_the_seeds(tmp_path: Path) -> None:
+    path = written(tmp_path)
+    lines = Experiment(tmp_path / "x", path, None, 4, {}).outline()
+    assert [line.partition(":")[0] for line in lines] == [f"{tmp_path}/x/{arm}/seed4" for arm in ("sft", "sand", "low")]
+    with pytest.raises(UsageError, match="5 is none of its seeds"):
+        Experiment(tmp_path / "x", path, None, 5, {})
+    assert not (tmp_path / "x").exists()

@@ -17,6 +17,9 @@ def experiment(
     plan: Annotated[Path, typer.Argument(help="The plan, a TOML file: see docs/experiments.md.")],
     run: RunDir,
     seeds: Annotated[int | None, typer.Option(min=1, help="Seeds 0 to N - 1 instead of the plan's.")] = None,
+    only: Annotated[
+        int | None, typer.Option(min=0, help="Only the runs of this seed, to make those of others on other devices.")
+    ] = None,
     engine: EngineKind = None,
     workers: Annotated[int | None, typer.Option(min=1, help="Environment processes.")] = None,
     dry_run: Annotated[
@@ -29,10 +32,10 @@ def experiment(
     from sandcli.interrupts import Interrupts
 
     if dry_run:
-        print_data(Experiment(run, plan, seeds, {}).outline())
+        print_data(Experiment(run, plan, seeds, only, {}).outline())
         return
     with Interrupts():
-        summary = api.experiment(plan, run, seeds=seeds, engine=engine, workers=workers)
+        summary = api.experiment(plan, run, seeds=seeds, only=only, engine=engine, workers=workers)
     if summary.exit is not Exit.DONE:
         print_summary(summary, run, as_json=False)
     else:
