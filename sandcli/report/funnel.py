@@ -82,7 +82,7 @@ def _summary(funnel: Funnel) -> list[str]:
     last = funnel.filters[-1]
     if not flagged or last.name == FLAGGED:
         return []
-    return [f"Of {flagged:,} inconsistent steps {last.kept:,} are left ({100 * last.kept / flagged:.1f} %)."]
+    return [f"{last.name}: {last.kept:,} of {flagged:,} inconsistent steps ({100 * last.kept / flagged:.1f} %)."]
 
 
 def _outside(funnel: Funnel) -> list[str]:

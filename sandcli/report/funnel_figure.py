@@ -58,7 +58,7 @@ def _losses(one: Filter) -> str:
     """What a filter lost and why, on a few lines."""
     if not one.lost:
         return ""
-    named = [f"{count:,} {reason}" for reason, count in list(one.lost.items())[:_REASONS]]
+    named = [f"{reason} ({count:,})" for reason, count in list(one.lost.items())[:_REASONS]]
     others = sum(list(one.lost.values())[_REASONS:])
-    text = "; ".join([*named, *([f"{others:,} for other reasons"] if others else [])])
-    return "\n".join(textwrap.wrap(f"lost {sum(one.lost.values()):,}: {text}", _WIDTH))
+    text = ", ".join([*named, *([f"other reasons ({others:,})"] if others else [])])
+    return "\n".join(textwrap.wrap(f"{sum(one.lost.values()):,} lost: {text}", _WIDTH))

@@ -22,14 +22,15 @@ def read_funnel(run: Run, without: Without) -> Funnel | None:
     Filters whose artifact is missing or damaged are left out, and a note says so.
     """
     passed: list[Passed] = []
-    notes: list[str] = []
-    for names, read in _Reader(run).filters(without).items():
+    left_out: dict[str, list[str]] = {}
+    for name, read in _Reader(run).filters(without).items():
         try:
-            passed += read()
+            passed.append(read())
         except SandError as error:
-            notes.append(f"Left out: {names} ({visible(error.what)}).")
+            left_out.setdefault(visible(f"{error.what}: {error.fix}"), []).append(name)
     if len(passed) < 2:
         return None
+    notes = [f"Left out: {', '.join(names)} ({why})." for why, names in left_out.items()]
     return Funnel(filtered(passed), [*notes, *_training_notes(run)])
 
 
@@ -46,10 +47,10 @@ class _Reader:
     def __init__(self, run: Run) -> None:
         self._run = run
 
-    def filters(self, without: Without) -> dict[str, Callable[[], list[Passed]]]:
+    def filters(self, without: Without) -> dict[str, Callable[[], Passed]]:
         """How the filters of the method, or of an ablation, are read, in order."""
-        sampling: dict[str, Callable[[], list[Passed]]] = {f"sampled and {FLAGGED}": self._sampled}
-        execution: dict[str, Callable[[], list[Passed]]] = {
+        sampling: dict[str, Callable[[], Passed]] = {"sampled": self._sampled, FLAGGED: self._flagged}
+        execution: dict[str, Callable[[], Passed]] = {
             "rolled out": partial(self._complete, "rollout", "rolled out"),
             "critiqued": partial(self._complete, "critique", "critiqued"),
         }
@@ -61,9 +62,9 @@ class _Reader:
             "in D_delib": self._in_d_delib,
         }
 
-    def _expert_steps(self) -> list[Passed]:
+    def _expert_steps(self) -> Passed:
         steps: set[Key] = {(made.id, t) for made in self._run.trajectories() for t in range(len(made.steps))}
-        return [Passed("expert steps", steps, lambda _: "")]
+        return Passed("expert steps", steps, lambda _: "")
 
     @cached_property
     def _samples(self) -> _Samples:
@@ -77,23 +78,23 @@ class _Reader:
                 samples.others[sample.key] = "no sample can be read" if sample.drawn else "the history is too long"
         return samples
 
-    def _sampled(self) -> list[Passed]:
-        samples, failed = self._samples, self._failed("sample")
-        return [
-            Passed("sampled", samples.flagged.keys() | samples.others.keys(), _reason(failed, "not sampled")),
-            Passed(FLAGGED, set(samples.flagged), _reason(samples.others, "not sampled")),
-        ]
+    def _sampled(self) -> Passed:
+        steps = self._samples.flagged.keys() | self._samples.others.keys()
+        return Passed("sampled", steps, _reason(self._failed("sample"), "not sampled"))
 
-    def _complete(self, stage: StageName, name: str) -> list[Passed]:
+    def _flagged(self) -> Passed:
+        return Passed(FLAGGED, set(self._samples.flagged), _reason(self._samples.others, "not sampled"))
+
+    def _complete(self, stage: StageName, name: str) -> Passed:
         """The flagged steps that have a record of every candidate."""
         flagged, found = self._samples.flagged, Counter[Key]()
         for record in self._run.artifact(stage).records():
             key, actions = (record.id, record.step), flagged.get((record.id, record.step), [])
             found[key] += actions[record.candidate : record.candidate + 1] == [normalise(record.action)]
         steps = {key for key, actions in flagged.items() if found[key] == len(actions)}
-        return [Passed(name, steps, _reason(self._failed(stage), f"not {name}"))]
+        return Passed(name, steps, _reason(self._failed(stage), f"not {name}"))
 
-    def _deliberated(self) -> list[Passed]:
+    def _deliberated(self) -> Passed:
         steps: set[Key] = set()
         why = self._failed("synthesize")
         for thought in self._run.thoughts():
@@ -101,9 +102,9 @@ class _Reader:
                 steps.add(thought.key)
             elif thought.rejected:
                 why[thought.key] = thought.rejected[-1]
-        return [Passed("deliberated", steps, _reason(why, "no deliberation was asked for"))]
+        return Passed("deliberated", steps, _reason(why, "no deliberation was asked for"))
 
-    def _in_d_delib(self) -> list[Passed]:
+    def _in_d_delib(self) -> Passed:
         """The steps whose deliberation is in D_delib, which may hold deliberations of earlier iterations as well."""
         thoughts, steps, held = self._run.thoughts(), set[Key](), set[str]()
         for made in self._run.deliberations():
@@ -112,7 +113,7 @@ class _Reader:
                 written = thoughts.having([(made.id, t)]) if step.deliberated else []
                 if any(thought.thought == step.thought for thought in written):
                     steps.add((made.id, t))
-        return [Passed("in D_delib", steps, lambda key: _not_in_d_delib(str(key[0]) in held))]
+        return Passed("in D_delib", steps, lambda key: _not_in_d_delib(str(key[0]) in held))
 
     def _failed(self, stage: StageName) -> dict[Key, str]:
         """The steps with a unit that failed for technical reasons."""
@@ -120,7 +121,7 @@ class _Reader:
 
 
 def _reason(known: dict[Key, str], otherwise: str) -> Callable[[Key], str]:
-    return lambda key: known.get(key, otherwise)
+    return lambda key: visible(known.get(key, otherwise))
 
 
 def _not_in_d_delib(held: bool) -> str:
