@@ -23,7 +23,8 @@ def read_funnel(run: Run, without: Without) -> Funnel | None:
     """
     passed: list[Passed] = []
     left_out: dict[str, list[str]] = {}
-    for name, read in _Reader(run).filters(without).items():
+    reader = _Reader(run)
+    for name, read in reader.filters(without).items():
         try:
             passed.append(read())
         except SandError as error:
@@ -31,7 +32,7 @@ def read_funnel(run: Run, without: Without) -> Funnel | None:
     if len(passed) < 2:
         return None
     notes = [f"Left out: {', '.join(names)} ({why})." for why, names in left_out.items()]
-    return Funnel(filtered(passed), [*notes, *_training_notes(run)])
+    return Funnel(filtered(passed), [*notes, *reader.notes, *_training_notes(run)])
 
 
 class _Samples(NamedTuple):
@@ -46,6 +47,7 @@ class _Reader:
 
     def __init__(self, run: Run) -> None:
         self._run = run
+        self.notes: list[str] = []
 
     def filters(self, without: Without) -> dict[str, Callable[[], Passed]]:
         """How the filters of the method, or of an ablation, are read, in order."""
@@ -105,14 +107,19 @@ class _Reader:
         return Passed("deliberated", steps, _reason(why, "no deliberation was asked for"))
 
     def _in_d_delib(self) -> Passed:
-        """The steps whose deliberation is in D_delib, which may hold deliberations of earlier iterations as well."""
-        thoughts, steps, held = self._run.thoughts(), set[Key](), set[str]()
+        """The steps whose deliberation is in D_delib; a note counts the other deliberations there."""
+        thoughts, steps, held, others = self._run.thoughts(), set[Key](), set[str](), 0
         for made in self._run.deliberations():
             held.add(made.id)
             for t, step in enumerate(made.steps):
-                written = thoughts.having([(made.id, t)]) if step.deliberated else []
-                if any(thought.thought == step.thought for thought in written):
+                if not step.deliberated:
+                    continue
+                if any(thought.thought == step.thought for thought in thoughts.having([(made.id, t)])):
                     steps.add((made.id, t))
+                else:
+                    others += 1
+        if others:
+            self.notes.append(f"D_delib has {others:,} more deliberated steps, of earlier iterations or of rollouts.")
         return Passed("in D_delib", steps, lambda key: _not_in_d_delib(str(key[0]) in held))
 
     def _failed(self, stage: StageName) -> dict[Key, str]:

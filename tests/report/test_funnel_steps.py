@@ -88,6 +88,7 @@ def test_deliberations_that_do_not_reach_the_training_data(run: Run) -> None:
     found = read(run)
     assert kept(found)["in D_delib"] == 1
     assert lost(found, "in D_delib") == {"its trajectory is left out": 1, "the expert was switched": 1}
+    assert found.notes == ["D_delib has 1 more deliberated steps, of earlier iterations or of rollouts."]
 
 
 def test_records_of_steps_that_an_earlier_filter_lost_are_told(run: Run) -> None:
