@@ -20,6 +20,7 @@ OPTIONS = "My options: (1) look around; (2) go to kitchen; (3) pick up seed; (4)
         ("So I will go to kitchen.", "go to kitchen"),
         ("So I will `Go  to kitchen`, because it is near.", "go to kitchen"),
         ("Therefore, I will look around", "look around"),
+        ("It is near.\n\nSo  I will go to kitchen.", "go to kitchen"),
         ("So I will pick up seed in jar.", "pick up seed in jar"),
         ("So I will pick up seed.", "pick up seed"),
         ("So I will wait. So I will look around.", "look around"),

@@ -132,9 +132,10 @@ def test_ablations_have_fewer_filters(run: Run) -> None:
     assert list(kept(found)) == ["expert steps", "sampled", "inconsistent", "deliberated", "in D_delib"]
     run.artifact("sample").path.unlink()
     replace(run, "synthesize", thought("a", 0, "Thought."), thought("a", 1, "", "lists no alternatives"))
+    write(run.root / D_DELIB, trained("a", t0="Thought."))
     found = read_funnel(run, "sampling")
     assert found is not None and not found.notes
-    assert kept(found) == {"expert steps": 10, "deliberated": 1, "in D_delib": 0}
+    assert kept(found) == {"expert steps": 10, "deliberated": 1, "in D_delib": 1}
     assert lost(found, "deliberated") == {"no deliberation was asked for": 8, "lists no alternatives": 1}
 
 
