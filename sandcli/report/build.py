@@ -13,7 +13,9 @@ from sandcli.files import write_atomic
 from sandcli.plans import runs_of
 from sandcli.report.compare import warnings
 from sandcli.report.counterfactuals import counterfactual
+from sandcli.report.decisions import decisions
 from sandcli.report.details import deliberation, differences, difficulty, steps, success, types
+from sandcli.report.diagnostics import Diagnostics, diagnostic_sheets, diagnostics_of
 from sandcli.report.evaluations import read_run
 from sandcli.report.formats import comma_separated, latex, markdown, terminal
 from sandcli.report.missing import missing_parts
@@ -36,6 +38,7 @@ _SHEETS = (
     difficulty,
     deliberation,
     counterfactual,
+    decisions,
     types,
 )
 
@@ -44,8 +47,8 @@ _SHEETS = (
 class Report:
     """The report on some runs.
 
-    `warnings` say which numbers are not comparable. `missing` says which parts are missing, and the command that adds
-    each.
+    `warnings` say which numbers are not comparable or cannot be read. `missing` says which parts are missing, and the
+    command that adds each. `diagnostics` are of each run.
     """
 
     roots: list[Path]
@@ -53,6 +56,7 @@ class Report:
     sheets: list[Sheet]
     warnings: list[str]
     missing: list[str]
+    diagnostics: Sequence[Diagnostics] = ()
 
     @cached_property
     def grids(self) -> list[Grid]:
@@ -61,10 +65,13 @@ class Report:
 
     @cached_property
     def figures(self) -> list[Figure]:
-        """Figures 3 and 4, if there is data for them. Drawing takes a second or two."""
+        """Figures 3 and 4 and the funnel, if there is data for them. Drawing takes a second or two."""
         from sandcli.report.figures import figure3, figure4
+        from sandcli.report.funnel_figure import funnel_figure
 
-        return [figure for figure in (figure3(self.rows), figure4(self.rows)) if figure is not None]
+        funnels = {found.name: found.funnel for found in self.diagnostics if found.funnel}
+        drawn = (figure3(self.rows), figure4(self.rows), funnel_figure(funnels))
+        return [figure for figure in drawn if figure is not None]
 
     def plain(self) -> dict[str, Any]:
         """All numbers for `--json`."""
@@ -81,7 +88,10 @@ def build_report(given: Sequence[Path]) -> Report:
     evaluations = [read_run(root) for root in roots]
     rows = agent_rows(evaluations)
     sheets = [sheet for sheet in (make(rows) for make in _SHEETS) if sheet is not None]
-    return Report(roots, rows, sheets, warnings(evaluations, rows), missing_parts(evaluations, rows))
+    diagnostics = diagnostics_of(evaluations)
+    found = [*warnings(evaluations, rows), *(line for own in diagnostics for line in own.warnings)]
+    missing = missing_parts(evaluations, rows)
+    return Report(roots, rows, [*sheets, *diagnostic_sheets(diagnostics)], found, missing, diagnostics)
 
 
 def tables_for_terminal(report: Report) -> Iterator[Text]:

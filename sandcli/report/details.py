@@ -9,6 +9,7 @@ from sandcli.report.estimates import wilson
 from sandcli.report.scores import AgentRow, Score, Suite, by_group, held_out, split_agent, suites_of, worlds_of
 from sandcli.report.sheets import Cell, Sheet, SheetRow
 from sandcli.report.tables import INTERVALS, reward, tasks_note
+from sandcli.report.trend import trend_notes
 
 
 def success(rows: Sequence[AgentRow]) -> Sheet:
@@ -65,7 +66,8 @@ def types(rows: Sequence[AgentRow]) -> Sheet | None:
 def difficulty(rows: Sequence[AgentRow]) -> Sheet | None:
     """Reward and deliberation rate in the three difficulty bands. None if no base model was evaluated."""
     found, notes = [], [INTERVALS, "Bands: tertiles of the base model's reward on the same tasks."]
-    for row, suite, limits, scores in banded_scores(rows):
+    parts = banded_scores(rows)
+    for row, suite, limits, scores, _ in parts:
         for band in BANDS:
             rate = 100 * median([score.deliberation_rate for score in scores[band]]) if scores[band] else None
             cells: list[Cell] = [str(suite), band, len(scores[band]), reward(scores[band]), rate]
@@ -73,6 +75,7 @@ def difficulty(rows: Sequence[AgentRow]) -> Sheet | None:
         notes.append(f"{row.group}, {suite}: hard up to {limits.hard:.2f}, easy above {limits.medium:.2f}.")
         if row.kind == "base":
             notes += [f"{row.group}, {suite}: no task is {band}." for band in BANDS if not scores[band]]
+    notes += trend_notes(parts)
     title = "Average reward x100 and median deliberation rate by difficulty"
     columns = ["test set", "band", "tasks", "reward", "rate, %"]
     return Sheet("difficulty", title, "agent", columns, found, list(dict.fromkeys(notes))) if found else None

@@ -15,6 +15,7 @@ from sandcli.errors import PrerequisiteError, SandError, UsageError
 from sandcli.models import nothing_fetched
 from sandcli.records import Episode, Key, agent_name
 from sandcli.report.counterfactuals import changes_of
+from sandcli.report.decisions import decisions_of
 from sandcli.report.scores import Evaluation, Score
 from sandcli.settings import Settings
 
@@ -80,6 +81,7 @@ def _score(episode: Episode) -> Score:
         steps=len(episode.steps),
         deliberated=episode.deliberated,
         tokens=episode.tokens,
+        decisions=decisions_of(episode),
     )
 
 

@@ -13,10 +13,19 @@ Kind = Literal["base", "sft", "sand", "ablation", "other"]
 _FORCED = re.compile(r"(.*), (never|always) deliberating")
 
 
+class Decisions(NamedTuple):
+    """Deliberated steps: the action is the one decided for, or another; or the decision cannot be read."""
+
+    same: int = 0
+    other: int = 0
+    unread: int = 0
+
+
 class Score(NamedTuple):
     """One episode without its texts. `kind` is the type of the task; `reward` is in [0, 1].
 
-    `success`: the reward is 1. `done`: the world ended the episode, with success or without.
+    `success`: the reward is 1. `done`: the world ended the episode, with success or without. `decisions` are those of
+    its deliberated steps.
     """
 
     split: str
@@ -28,6 +37,7 @@ class Score(NamedTuple):
     steps: int
     deliberated: int
     tokens: int
+    decisions: Decisions = Decisions()
 
     @property
     def reward_per_step(self) -> float:
