@@ -13,6 +13,7 @@ from sandcli.files import write_atomic
 from sandcli.report.compare import warnings
 from sandcli.report.counterfactuals import counterfactual
 from sandcli.report.details import deliberation, differences, difficulty, steps, success, types
+from sandcli.report.draws import passes
 from sandcli.report.evaluations import read_run
 from sandcli.report.formats import comma_separated, latex, markdown, terminal
 from sandcli.report.missing import missing_parts
@@ -61,7 +62,19 @@ def build_report(given: Sequence[Path]) -> Report:
     roots = list({root.resolve(): root for root in given}.values())
     evaluations = [read_run(root) for root in roots]
     rows = agent_rows(evaluations)
-    makers = (table2, differences, success, table3, table4, steps, difficulty, deliberation, counterfactual, types)
+    makers = (
+        table2,
+        differences,
+        success,
+        passes,
+        table3,
+        table4,
+        steps,
+        difficulty,
+        deliberation,
+        counterfactual,
+        types,
+    )
     sheets = [sheet for sheet in (make(rows) for make in makers) if sheet is not None]
     return Report(roots, rows, sheets, warnings(evaluations, rows), missing_parts(evaluations, rows))
 

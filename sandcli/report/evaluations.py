@@ -15,6 +15,7 @@ from sandcli.errors import PrerequisiteError, SandError, UsageError
 from sandcli.models import nothing_fetched
 from sandcli.records import Episode, Key, agent_name
 from sandcli.report.counterfactuals import changes_of
+from sandcli.report.draws import one_a_task
 from sandcli.report.scores import Evaluation, Score
 from sandcli.settings import Settings
 
@@ -53,7 +54,7 @@ def read_run(root: Path) -> Evaluation:
 
 
 def _scores(run: Run) -> tuple[dict[str, list[Score]], dict[Key, str]]:
-    """The scores of each agent, and the model of each episode."""
+    """The scores of each agent, one for each task, and the model of each episode."""
     scores: dict[str, list[Score]] = {}
     seen: dict[Key, str] = {}
     path = run.artifact("eval").path
@@ -64,7 +65,7 @@ def _scores(run: Run) -> tuple[dict[str, list[Score]], dict[Key, str]]:
         scores.setdefault(agent_name(episode.model, episode.deliberation), []).append(_score(episode))
     if not scores:
         raise PrerequisiteError(f"{path} contains no episodes", run.artifact("eval").command)
-    return scores, seen
+    return {agent: one_a_task(own) for agent, own in scores.items()}, seen
 
 
 def _score(episode: Episode) -> Score:

@@ -3,6 +3,7 @@
 import re
 import shlex
 from collections.abc import Iterable, Mapping
+from statistics import fmean
 from types import MappingProxyType
 from typing import Literal, NamedTuple
 
@@ -14,30 +15,37 @@ _FORCED = re.compile(r"(.*), (never|always) deliberating")
 
 
 class Score(NamedTuple):
-    """One episode without its texts. `kind` is the type of the task; `reward` is in [0, 1].
+    """One task without its texts. `kind` is the type of the task; `reward` is in [0, 1].
 
-    `success`: the reward is 1. `done`: the world ended the episode, with success or without.
+    `success`: the reward is 1. `done`: the world ended the episode, with success or without. If the task was played
+    several times, these numbers are averages over its episodes, which `draws` holds.
     """
 
     split: str
     task: str
     kind: str
     reward: float
-    success: bool
-    done: bool
-    steps: int
-    deliberated: int
-    tokens: int
+    success: float
+    done: float
+    steps: float
+    deliberated: float
+    tokens: float
+    draws: "tuple[Score, ...]" = ()
+
+    @property
+    def episodes(self) -> "tuple[Score, ...]":
+        """Its episodes, one by one."""
+        return self.draws or (self,)
 
     @property
     def reward_per_step(self) -> float:
         """Final reward / number of steps. (Figure 3)"""
-        return self.reward / max(1, self.steps)
+        return fmean(episode.reward / max(1, episode.steps) for episode in self.episodes)
 
     @property
     def deliberation_rate(self) -> float:
         """Deliberated steps / steps. (Figures 3 and 4)"""
-        return self.deliberated / max(1, self.steps)
+        return fmean(episode.deliberated / max(1, episode.steps) for episode in self.episodes)
 
 
 class Change(NamedTuple):
