@@ -88,6 +88,26 @@ async def sft(
 
 
 @Verb
+async def explore(
+    run: RunLike,
+    *,
+    n: Annotated[int | None, Meta(ge=1, description="Episodes of every training task.")] = None,
+    temperature: Annotated[float | None, Meta(ge=0, description="Sampling temperature.")] = None,
+    limit: given.Limit = None,
+    engine: given.EngineKind = None,
+    workers: given.Workers = None,
+    seed: given.Seed = None,
+    force: given.Force = False,
+    accept_stale: given.AcceptStale = False,
+    accept_failures: given.AcceptFailures = False,
+    dry_run: given.DryRun = False,
+) -> "Summary":
+    """Let the policy play the training tasks, and make D_rft from its successes: what baselines learn from."""
+    flags = {"explore.n": n, "explore.temperature": temperature, **common(engine, workers, seed)}
+    return await do("explore", run, flags, limit, options(force, accept_stale, accept_failures, dry_run))
+
+
+@Verb
 async def sample(
     run: RunLike,
     *,
@@ -170,7 +190,7 @@ async def train(
     accept_stale: given.AcceptStale = False,
     dry_run: given.DryRun = False,
 ) -> "Summary":
-    """Fine-tune the policy on D_delib: the next policy."""
+    """Fine-tune the policy on D_delib, or on the data of a baseline: the next policy."""
     flags = {"trainer.nproc": nproc, **common(None, None, seed)}
     return await do("train", run, flags, limit, options(force, accept_stale, False, dry_run))
 
@@ -235,7 +255,7 @@ async def iterate(
     workers: given.Workers = None,
     dry_run: given.DryRun = False,
 ) -> "list[Summary]":
-    """Run Algorithm 1: every stage of the first iteration, then the next iterations, each in a directory of its own.
+    """Run Algorithm 1, or a baseline: every stage of the first iteration, then the next ones, each in a new directory.
 
     Stopped at any point, the same call resumes there. The iteration after `runs/it1` goes into `runs/it2`. Ends early
     if units of a stage failed.

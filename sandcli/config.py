@@ -69,9 +69,15 @@ def resolve(folder: Path, environment: Mapping[str, str], flags: Mapping[str, Sc
 
 
 def _refuse_contradictions(settings: Settings) -> None:
-    if settings.method.switch != "never" and settings.method.without != "none":
+    method = settings.method
+    if method.name != "sand" and (method.switch, method.without) != ("never", "none"):
         raise UsageError(
-            f"method.switch compares rollouts, and without {settings.method.without} there are none",
+            f"method.switch and method.without are variants of sand, and method.name is {method.name}",
+            "set method.switch to never and method.without to none",
+        )
+    if method.switch != "never" and method.without in ("sampling", "critique"):
+        raise UsageError(
+            f"method.switch compares rollouts, and without {method.without} there are none",
             "set method.switch to never",
         )
     if settings.agent.thought == "required" and "never" in settings.eval.deliberation:

@@ -8,13 +8,21 @@ from sandcli.tables import SCOPE, Table
 
 
 class MethodSettings(Table, frozen=True, kw_only=True):
-    """Which variant of the method."""
+    """Which method, and which variant of it."""
 
+    name: Annotated[
+        Literal["sand", "rft"],
+        Meta(
+            description="sand (the paper), or rft: rejection-sampling fine-tuning, a baseline that trains on the "
+            "policy's own successes"
+        ),
+    ] = "sand"
     without: Annotated[
-        Literal["none", "sampling", "critique"],
+        Literal["none", "sampling", "critique", "deliberations"],
         Meta(
             description="ablation of the paper's Table 3: none, sampling (the base model proposes the alternatives "
-            "itself, at every step), critique (no rollouts)"
+            "itself, at every step), critique (no rollouts); or deliberations, a control: D_delib keeps the original "
+            "thoughts"
         ),
     ] = "none"
     switch: Annotated[

@@ -8,7 +8,7 @@ from typing import Any
 from sandcli.cache import keep
 from sandcli.config import FILE, Scalar, read_text, resolve, showable, template, without_password
 from sandcli.core.manifest import SCHEMA, Identity, Manifest
-from sandcli.core.run import D_DELIB, PREAMBLE, Run
+from sandcli.core.run import PREAMBLE, Run
 from sandcli.errors import PrerequisiteError, UsageError
 from sandcli.files import write_atomic
 from sandcli.models import fingerprint
@@ -29,7 +29,8 @@ def start_run(
     preset: str | None = None,
     protocol: str | None = None,
 ) -> None:
-    """Make `root` with its sand.toml. With `previous`, D_exp is its D_delib and the policy its model.
+    """Make `root` with its sand.toml. With `previous`, D_exp is what its model was trained on (D_delib) and the policy
+    that model.
 
     Raises `UsageError` if `root` is a run already, a setting is wrong, the preset or the protocol is unknown, or both a
     preset and a previous run are given; `PrerequisiteError` if `previous` is not done, or its model was trained on
@@ -46,7 +47,7 @@ def start_run(
         )
     if previous is not None:
         values = {**_carried(root, Run(previous), values.get("env.name")), **values}
-    elif values.get("env.name") == "alfworld" and values.get("method.without", "none") == "none":
+    elif values.get("env.name") == "alfworld" and _may_switch(values):
         values.setdefault("method.switch", "shorter")  # the paper switches on ALFWorld, not on ScienceWorld
     if protocol is not None:
         world = values.get("env.name", EnvSettings().name)
@@ -54,12 +55,18 @@ def start_run(
     chosen = resolve(root, {}, values).settings
     (root / "manifests").mkdir(parents=True, exist_ok=True)
     if previous is not None:
-        _take_over(Run(root), Run(previous))
+        _take_over(Run(root), Run(previous), resolve(previous, {}, {}).settings.method.name)
     text = template(values).encode()
     if any(url != without_password(url) for url in chosen.engine.urls):
         keep(root / FILE, text)  # only this user can read it
     else:
         write_atomic(root / FILE, [text])
+
+
+def _may_switch(values: Mapping[str, Any]) -> bool:
+    """Whether a run makes rollouts that can replace the expert."""
+    method, without = values.get("method.name", "sand"), values.get("method.without", "none")
+    return method == "sand" and without in ("none", "deliberations")
 
 
 def assigned(assignments: Sequence[str]) -> dict[str, Scalar]:
@@ -114,13 +121,13 @@ def _seen_from(root: Path, previous: Run, name: str) -> str:
     return os.path.relpath(previous.root / name, root) if relative else name
 
 
-def _take_over(run: Run, previous: Run) -> None:
-    d_delib = previous.artifact("synthesize").require_derived(D_DELIB)
+def _take_over(run: Run, previous: Run, method: str) -> None:
+    data = previous.training_data(method)
     trained, expert = previous.artifact("train"), run.artifact("collect")
     training = trained.manifest()
-    if training is not None and training.identity.settings.get("data") != fingerprint(d_delib):
-        raise PrerequisiteError(f"{d_delib} is not what {trained.path} was trained on", f"{trained.command} --force")
-    write_atomic(expert.path, [d_delib.read_bytes()])
+    if training is not None and training.identity.settings.get("data") != fingerprint(data):
+        raise PrerequisiteError(f"{data} is not what {trained.path} was trained on", f"{trained.command} --force")
+    write_atomic(expert.path, [data.read_bytes()])
     derived = {}
     if preamble := previous.recorded_preamble():
         write_atomic(expert.derived[PREAMBLE], [preamble.read_bytes()])

@@ -4,7 +4,7 @@ import contextlib
 import os.path
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from sandcli.config import FILE, resolve
 from sandcli.core.artifact import StageName
@@ -12,6 +12,7 @@ from sandcli.core.context import model_fingerprint
 from sandcli.core.run import Run
 from sandcli.core.stage import digest_of, unit_name
 from sandcli.errors import PrerequisiteError, SandError, UsageError
+from sandcli.method.ablations import Without
 from sandcli.models import nothing_fetched
 from sandcli.records import Episode, Key, agent_name
 from sandcli.report.counterfactuals import changes_of
@@ -39,6 +40,7 @@ def read_run(root: Path) -> Evaluation:
         base=_base(root, settings),
         world=_WORLDS.get(settings.env.name, settings.env.name.rpartition(":")[2]),
         iteration=settings.run.iteration,
+        method=settings.method.name,
         without=_without(run, settings),
         scores=scores,
         settings=manifest.identity.settings if manifest else {},
@@ -88,7 +90,7 @@ def _base(root: Path, settings: Settings) -> str:
     return os.path.normpath(inside.absolute()) if inside.exists() else settings.model.base
 
 
-def _without(run: Run, settings: Settings) -> Literal["none", "sampling", "critique"]:
+def _without(run: Run, settings: Settings) -> Without:
     """The ablation that made the deliberations, which a flag may have set; that of sand.toml if there are none."""
     manifest = run.artifact("synthesize").manifest()
     made: Any = manifest.identity.settings.get("method.without") if manifest else None

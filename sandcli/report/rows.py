@@ -9,7 +9,7 @@ from sandcli.records import Deliberation, agent_name
 from sandcli.report.scores import AgentRow, Change, Evaluation, Kind, Score, Suite, split_agent
 from sandcli.terminal import visible
 
-_ORDER: tuple[Kind, ...] = ("base", "sft", "sand", "ablation", "other")
+_ORDER: tuple[Kind, ...] = ("base", "sft", "baseline", "sand", "ablation", "other")
 
 
 class _Part(NamedTuple):
@@ -58,6 +58,8 @@ def _free_part(group: str, evaluation: Evaluation, model: str) -> _Part:
             return _Part(group, "base", "base", evaluation, model)
         case "sft":
             return _Part(group, "SFT", "sft", evaluation, model)
+        case "model" if evaluation.method == "rft":
+            return _Part(group, f"RFT, iteration {evaluation.iteration}", "baseline", evaluation, model)
         case "model" if evaluation.without != "none":
             later = f", iteration {evaluation.iteration}" if evaluation.iteration > 1 else ""
             return _Part(group, f"without {evaluation.without}{later}", "ablation", evaluation, model)
@@ -89,5 +91,5 @@ def _row(name: tuple[str, str], parts: Sequence[_Part]) -> AgentRow:
         for change in part.evaluation.changes.get(part.model, []):
             changes.setdefault(Suite(part.evaluation.world, change.split), []).append(change)
     sources = {part.evaluation.world: (part.evaluation.run, part.model) for part in parts}
-    trained = parts[0].kind in ("sand", "ablation")
+    trained = parts[0].kind in ("baseline", "sand", "ablation")
     return AgentRow(*name, parts[0].kind, parts[0].evaluation.iteration if trained else 0, scores, sources, changes)

@@ -7,9 +7,10 @@ from statistics import fmean
 from types import MappingProxyType
 from typing import Literal, NamedTuple
 
-Kind = Literal["base", "sft", "sand", "ablation", "other"]
-"""A model: pi_base, after SFT, after a SAND iteration, after an ablated iteration, or any other folder."""
+from sandcli.method.ablations import Without
 
+Kind = Literal["base", "sft", "baseline", "sand", "ablation", "other"]
+"""A model: pi_base, after SFT, after an iteration of a baseline, of SAND, or of an ablation, or any other folder."""
 
 _FORCED = re.compile(r"(.*), (never|always) deliberating")
 
@@ -86,7 +87,7 @@ class Evaluation(NamedTuple):
     base: str
     world: str
     iteration: int
-    without: Literal["none", "sampling", "critique"]
+    without: Without
     scores: Mapping[str, list[Score]]
     settings: Mapping[str, str]
     failed: int = 0
@@ -97,6 +98,7 @@ class Evaluation(NamedTuple):
     changes: Mapping[str, list[Change]] = MappingProxyType({})
     outdated: int = 0
     own_data: int = 0
+    method: Literal["sand", "rft"] = "sand"
 
 
 class AgentRow(NamedTuple):

@@ -35,7 +35,8 @@ def test_same_task_of_another_split_is_another_task() -> None:
 def test_rates_are_averaged_over_episodes_and_not_over_their_steps() -> None:
     short, long = score(0, 1.0, steps=1, deliberated=1), score(0, 1.0, steps=9, deliberated=0, tokens=300)
     (both,) = one_a_task([short, long])
-    assert (both.deliberation_rate, both.reward_per_step) == (0.5, pytest.approx((1 + 1 / 9) / 2))
+    assert both.deliberation_rate == 0.5
+    assert both.reward_per_step == pytest.approx((1 + 1 / 9) / 2)
     assert (both.steps, both.tokens) == (5, 200)
     table = table4(agent_rows([evaluation(model=[both])]))
     assert table is not None and table.rows[0].cells[0].mean == 200  # type: ignore[union-attr]
