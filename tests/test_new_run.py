@@ -107,8 +107,23 @@ def test_switch_needs_rollouts(tmp_path: Path) -> None:
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize("variant", ["method.without=critique", "method.switch=better"])
+def test_baseline_has_no_variant_of_sand(tmp_path: Path, variant: str) -> None:
+    with pytest.raises(UsageError, match=r"are variants of sand, and method\.name is rft"):
+        start_run(tmp_path / "run", None, assigned(["method.name=rft", variant]))
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.parametrize("preset", [None, "alfworld-llama3.1-8b"])
-@pytest.mark.parametrize(("settings", "switch"), [([], "shorter"), (["method.without=critique"], "never")])
+@pytest.mark.parametrize(
+    ("settings", "switch"),
+    [
+        ([], "shorter"),
+        (["method.without=critique"], "never"),
+        (["method.without=deliberations"], "shorter"),
+        (["method.name=rft"], "never"),
+    ],
+)
 def test_alfworld_switches_as_the_paper_does(
     tmp_path: Path, preset: str | None, settings: list[str], switch: str
 ) -> None:

@@ -16,6 +16,7 @@ from sandcli.report.counterfactuals import counterfactual
 from sandcli.report.decisions import decisions
 from sandcli.report.details import deliberation, differences, difficulty, steps, success, types
 from sandcli.report.diagnostics import Diagnostics, diagnostic_sheets, diagnostics_of
+from sandcli.report.draws import passes
 from sandcli.report.evaluations import read_run
 from sandcli.report.formats import comma_separated, latex, markdown, terminal
 from sandcli.report.missing import missing_parts
@@ -32,6 +33,7 @@ _SHEETS = (
     table2,
     differences,
     success,
+    passes,
     table3,
     table4,
     steps,

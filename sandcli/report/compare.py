@@ -32,6 +32,7 @@ _SETTINGS = {
     "env.simplifications": "the simplifications (env.simplifications)",
     "env.grammar": "the games' grammar (env.games)",
     "prompt.preamble": "the preamble (agent.preamble)",
+    "eval.temperature": "the temperature of the agents (eval.temperature)",
     "engine.max_length": "the token limit of a conversation (engine.max_length)",
     "schema": "the version of the records",
 }
@@ -76,7 +77,7 @@ def warnings(evaluations: Sequence[Evaluation], rows: Sequence[AgentRow]) -> lis
 def _different_settings(evaluations: Sequence[Evaluation]) -> Iterator[str]:
     for world in dict.fromkeys(evaluation.world for evaluation in evaluations):
         same = [evaluation for evaluation in evaluations if evaluation.world == world]
-        for key in sorted({key for evaluation in same for key in evaluation.settings}):
+        for key in sorted({key for evaluation in same for key in evaluation.settings} - {"run.seed"}):
             runs: dict[str, list[str]] = {}
             for evaluation in same:
                 runs.setdefault(evaluation.settings.get(key, "none"), []).append(evaluation.run)

@@ -1,6 +1,7 @@
 """Tables that the paper does not have: success, paired differences, task types, difficulty, Figure 3's numbers."""
 
 from collections.abc import Sequence
+from math import fsum
 from statistics import fmean, median
 
 from sandcli.report.bands import BANDS, banded_scores, parts_of
@@ -29,7 +30,7 @@ def success(rows: Sequence[AgentRow]) -> Sheet:
 
 
 def _successes(scores: Sequence[Score]) -> list[Cell]:
-    counts = (sum(score.success for score in scores), sum(score.done for score in scores))
+    counts = (fsum(score.success for score in scores), fsum(score.done for score in scores))
     return [wilson(count, len(scores)).times(100) for count in counts]
 
 

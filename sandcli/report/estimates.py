@@ -63,8 +63,11 @@ def share(counts: Sequence[tuple[int, int]]) -> Estimate:
     return Estimate(float(hits.sum() / trials.sum()), float(low), float(high))
 
 
-def wilson(successes: int, tasks: int) -> Estimate:
-    """A success rate with Wilson's score interval, which also works for few tasks and for rates of 0 and 1."""
+def wilson(successes: float, tasks: int) -> Estimate:
+    """A success rate with Wilson's score interval, which also works for few tasks and for rates of 0 and 1.
+
+    If tasks count with the share of their episodes that succeeded, the interval is wider than it need be.
+    """
     z = 1.959964
     rate = successes / tasks
     centre = (rate + z * z / (2 * tasks)) / (1 + z * z / tasks)

@@ -22,9 +22,9 @@ def missing_parts(evaluations: Sequence[Evaluation], rows: Sequence[AgentRow]) -
 
 
 def _model_command(rows: Sequence[AgentRow], commands: Mapping[str, str]) -> str:
-    """The command that evaluates the model of an iteration; a run with an ablation has none."""
-    ablated = {run for row in rows if row.kind == "ablation" for run, _ in row.sources.values()}
-    full = [run for row in rows for run, _ in row.sources.values() if run not in ablated]
+    """The command that evaluates the model of an iteration; a run with an ablation or a baseline has none."""
+    others = {run for row in rows if row.kind in ("ablation", "baseline") for run, _ in row.sources.values()}
+    full = [run for row in rows for run, _ in row.sources.values() if run not in others]
     return f"{commands[full[0]]} --models model" if full else "sand init --run NEW"
 
 

@@ -3,12 +3,14 @@
 import re
 import shlex
 from collections.abc import Iterable, Mapping
+from statistics import fmean
 from types import MappingProxyType
 from typing import Literal, NamedTuple
 
-Kind = Literal["base", "sft", "sand", "ablation", "other"]
-"""A model: pi_base, after SFT, after a SAND iteration, after an ablated iteration, or any other folder."""
+from sandcli.method.ablations import Without
 
+Kind = Literal["base", "sft", "baseline", "sand", "ablation", "other"]
+"""A model: pi_base, after SFT, after an iteration of a baseline, of SAND, or of an ablation, or any other folder."""
 
 _FORCED = re.compile(r"(.*), (never|always) deliberating")
 
@@ -22,32 +24,39 @@ class Decisions(NamedTuple):
 
 
 class Score(NamedTuple):
-    """One episode without its texts. `kind` is the type of the task; `reward` is in [0, 1].
+    """One task without its texts. `kind` is the type of the task; `reward` is in [0, 1].
 
     `success`: the reward is 1. `done`: the world ended the episode, with success or without. `decisions` are those of
-    its deliberated steps.
+    its deliberated steps. If the task was played several times, these numbers are averages over its episodes, which
+    `draws` holds; `decisions` are those of the first.
     """
 
     split: str
     task: str
     kind: str
     reward: float
-    success: bool
-    done: bool
-    steps: int
-    deliberated: int
-    tokens: int
+    success: float
+    done: float
+    steps: float
+    deliberated: float
+    tokens: float
     decisions: Decisions = Decisions()
+    draws: "tuple[Score, ...]" = ()
+
+    @property
+    def episodes(self) -> "tuple[Score, ...]":
+        """Its episodes, one by one."""
+        return self.draws or (self,)
 
     @property
     def reward_per_step(self) -> float:
         """Final reward / number of steps. (Figure 3)"""
-        return self.reward / max(1, self.steps)
+        return fmean(episode.reward / max(1, episode.steps) for episode in self.episodes)
 
     @property
     def deliberation_rate(self) -> float:
         """Deliberated steps / steps. (Figures 3 and 4)"""
-        return self.deliberated / max(1, self.steps)
+        return fmean(episode.deliberated / max(1, episode.steps) for episode in self.episodes)
 
 
 class Change(NamedTuple):
@@ -88,7 +97,7 @@ class Evaluation(NamedTuple):
     base: str
     world: str
     iteration: int
-    without: Literal["none", "sampling", "critique"]
+    without: Without
     scores: Mapping[str, list[Score]]
     settings: Mapping[str, str]
     failed: int = 0
@@ -101,6 +110,7 @@ class Evaluation(NamedTuple):
     own_data: int = 0
     label: str = ""
     seed: int = 0
+    method: Literal["sand", "rft"] = "sand"
 
 
 class AgentRow(NamedTuple):

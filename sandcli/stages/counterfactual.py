@@ -68,7 +68,7 @@ class CounterfactualStage(ModelsStage[DeliberatedStep, Counterfactual]):
                     yield episode
 
     def check(self, state: State) -> None:
-        """Raise `UsageError` if no episode was played freely, or a turn without a thought cannot be read.
+        """Raise `UsageError` if no episode was played freely and greedily, or if turns must have thoughts.
 
         Raises `PrerequisiteError` if other weights played an episode.
         """
@@ -76,6 +76,11 @@ class CounterfactualStage(ModelsStage[DeliberatedStep, Counterfactual]):
             raise UsageError(
                 "counterfactual steps are taken without a thought, and agent.thought is required",
                 "set agent.thought to optional",
+            )
+        if self.settings.eval.temperature:
+            raise UsageError(
+                f"counterfactual steps are greedy, and eval.temperature is {self.settings.eval.temperature}",
+                "set eval.temperature to 0 and evaluate again",
             )
         self._refuse_other_weights()
         if next(self._episodes(), None) is None:
