@@ -184,6 +184,7 @@ async def train(
 async def evaluate(
     run: RunLike,
     *,
+    panel: given.Panel = None,
     splits: given.Splits = None,
     models: given.Models = None,
     deliberation: Annotated[str | None, Meta(description="Comma-separated list of free, never, always.")] = None,
@@ -197,6 +198,7 @@ async def evaluate(
 ) -> "Summary":
     """Run greedy episodes on held-out tasks: reward, success, deliberation rate, tokens."""
     flags = {
+        "eval.panel": _panel(panel),
         "eval.splits": _listed(splits),
         "eval.models": _listed(models),
         "eval.deliberation": _listed(deliberation),
@@ -209,6 +211,7 @@ async def evaluate(
 async def counterfactual(
     run: RunLike,
     *,
+    panel: given.Panel = None,
     splits: given.Splits = None,
     models: given.Models = None,
     limit: given.Limit = None,
@@ -220,7 +223,12 @@ async def counterfactual(
     dry_run: given.DryRun = False,
 ) -> "Summary":
     """Take every deliberated step of the evaluated episodes again, without deliberating: what changes?"""
-    flags = {"eval.splits": _listed(splits), "eval.models": _listed(models), **_common(engine, workers, None)}
+    flags = {
+        "eval.panel": _panel(panel),
+        "eval.splits": _listed(splits),
+        "eval.models": _listed(models),
+        **_common(engine, workers, None),
+    }
     options = _options(force, accept_stale, accept_failures, dry_run)
     return await _do("counterfactual", run, flags, limit, options)
 
@@ -258,6 +266,13 @@ def as_run(run: RunLike) -> "Run":
     from sandcli.core.run import Run
 
     return run if isinstance(run, Run) else Run(run)
+
+
+def _panel(name: str | None) -> str | None:
+    """The name of a published panel, or a path from the current folder."""
+    from sandcli.panels.files import PUBLISHED
+
+    return name if name is None or name in PUBLISHED else str(Path(name).absolute())
 
 
 def _found(source: Path | None) -> str | None:

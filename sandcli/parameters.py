@@ -18,7 +18,13 @@ Processes = Annotated[
 ]
 Seed = Annotated[int | None, Meta(description="The run's seed.")]
 Temperature = Annotated[float | None, Meta(ge=0, description="Sampling temperature (paper: 1.0).")]
-Splits = Annotated[str | None, Meta(description="Comma-separated list of train, seen, unseen.")]
+Splits = Annotated[
+    str | None, Meta(description="Comma-separated list of train, seen, unseen, or of splits of the panel.")
+]
+Panel = Annotated[
+    str | None,
+    Meta(description="Play a panel: a file made by `sand panel make`, or the name of a published one."),
+]
 Models = Annotated[str | None, Meta(description="Comma-separated list of model, sft, base, or folders.")]
 Force = Annotated[bool, Meta(description="Move what is there aside and redo the stage.")]
 AcceptStale = Annotated[
