@@ -197,13 +197,7 @@ async def evaluate(
     dry_run: given.DryRun = False,
 ) -> "Summary":
     """Run greedy episodes on held-out tasks: reward, success, deliberation rate, tokens."""
-    flags = {
-        "eval.panel": _panel(panel),
-        "eval.splits": _listed(splits),
-        "eval.models": _listed(models),
-        "eval.deliberation": _listed(deliberation),
-        **_common(engine, workers, None),
-    }
+    flags = {**_played(panel, splits, models, engine, workers), "eval.deliberation": _listed(deliberation)}
     return await _do("eval", run, flags, limit, _options(force, accept_stale, accept_failures, dry_run))
 
 
@@ -223,14 +217,8 @@ async def counterfactual(
     dry_run: given.DryRun = False,
 ) -> "Summary":
     """Take every deliberated step of the evaluated episodes again, without deliberating: what changes?"""
-    flags = {
-        "eval.panel": _panel(panel),
-        "eval.splits": _listed(splits),
-        "eval.models": _listed(models),
-        **_common(engine, workers, None),
-    }
     options = _options(force, accept_stale, accept_failures, dry_run)
-    return await _do("counterfactual", run, flags, limit, options)
+    return await _do("counterfactual", run, _played(panel, splits, models, engine, workers), limit, options)
 
 
 @Verb
@@ -268,13 +256,6 @@ def as_run(run: RunLike) -> "Run":
     return run if isinstance(run, Run) else Run(run)
 
 
-def _panel(name: str | None) -> str | None:
-    """The name of a published panel, or a path from the current folder."""
-    from sandcli.panels.files import PUBLISHED
-
-    return name if name is None or name in PUBLISHED else str(Path(name).absolute())
-
-
 def _found(source: Path | None) -> str | None:
     """A path given by the caller, or a name on the hub."""
     if source is None:
@@ -303,3 +284,14 @@ def _common(engine: str | None, workers: int | None, seed: int | None) -> "dict[
 
 def _listed(text: str | None) -> list[str] | None:
     return [part.strip() for part in text.split(",")] if text else None
+
+
+def _played(
+    panel: str | None, splits: str | None, models: str | None, engine: str | None, workers: int | None
+) -> "dict[str, Scalar | None]":
+    """What is played, and by whom. A panel is named, or given as a path from the current folder."""
+    from sandcli.panels.files import PUBLISHED
+
+    named = panel is None or panel in PUBLISHED
+    chosen = {"eval.panel": panel if named else _found(Path(panel or "")), "eval.splits": _listed(splits)}
+    return {**chosen, "eval.models": _listed(models), **_common(engine, workers, None)}

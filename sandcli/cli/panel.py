@@ -94,12 +94,17 @@ def _described(panel: "Panel") -> Iterator[str]:
     yield f"world: {panel.world} ({', '.join(f'{name} {version}' for name, version in panel.versions.items())})"
     for split, tasks in panel.splits.items():
         yield f"{split}: {_counted(tasks)}"
-    yield f"preamble: {len(panel.preamble)} messages, {sum(len(said.content) for said in panel.preamble)} characters"
+    characters = sum(len(said.content) for said in panel.preamble)
+    yield f"preamble: {_number(len(panel.preamble), 'message')}, {_number(characters, 'character')}"
     yield f"decoding: {panel.decoding}"
     yield from (f"{name} = {value!r}" for name, value in panel.settings.items())
 
 
 def _counted(tasks: "list[PanelTask]") -> str:
     kinds, limits = {task.name for task in tasks}, sorted({task.step_limit for task in tasks})
-    steps = f"{limits[0]} steps" if len(limits) == 1 else f"{limits[0]} to {limits[-1]} steps"
-    return f"{len(tasks)} tasks of {len(kinds)} types, at most {steps}"
+    steps = f"step limit {limits[0]}" if len(limits) == 1 else f"step limits {limits[0]} to {limits[-1]}"
+    return f"{_number(len(tasks), 'task')} of {_number(len(kinds), 'type')}, {steps}"
+
+
+def _number(count: int, name: str) -> str:
+    return f"{count} {name}{'' if count == 1 else 's'}"

@@ -71,7 +71,7 @@ class Evaluation(NamedTuple):
     differ from today's. `trained_tasks` are the tasks of D_exp, and `own_data` counts its trajectories that were not
     recorded by others. `retrained` names models that were trained again after some of their episodes. `limit` is the
     `--limit` of the evaluation. `changes` are by model; `outdated` counts those of episodes that were played again
-    since.
+    since. `panel` is the hash of the panel, `panel_name` what the user called it; both are empty if there was none.
     """
 
     run: str
@@ -89,6 +89,12 @@ class Evaluation(NamedTuple):
     changes: Mapping[str, list[Change]] = MappingProxyType({})
     outdated: int = 0
     own_data: int = 0
+    panel: str = ""
+    panel_name: str = ""
+
+    def command(self, *options: str) -> str:
+        """The `sand eval` that evaluates this run again or further, on the same panel."""
+        return eval_command(self.run, *(["--panel", self.panel_name] if self.panel else []), *options)
 
 
 class AgentRow(NamedTuple):

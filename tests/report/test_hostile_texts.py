@@ -13,14 +13,9 @@ import pytest
 from rich.console import Console
 
 from sandcli.records import Candidate, Critique, Episode, Rollout, Sample, Step, Task, Thought, Trajectory
-from sandcli.report.build import Report, tables_as, tables_for_terminal, write_files
-from sandcli.report.compare import warnings
-from sandcli.report.details import differences, difficulty, steps, success, types
-from sandcli.report.missing import missing_parts
+from sandcli.report.build import Report, report_of, tables_as, tables_for_terminal, write_files
 from sandcli.report.page import Page, RunData, TrainingTrajectory, page_of
-from sandcli.report.rows import agent_rows
 from sandcli.report.scores import Evaluation
-from sandcli.report.tables import table2, table3, table4
 from tests.report.made_up import evaluation, everywhere
 
 HOSTILE = (
@@ -40,14 +35,19 @@ def hostile_report() -> Report:
     settings = [{"env.x": HOSTILE}, {"env.x": "y"}]
     runs: list[Evaluation] = [
         evaluation(
-            f"{name}{number}", base=name, world=HOSTILE, iteration=number, scores=scores, settings=chosen, failed=1
+            f"{name}{number}",
+            base=name,
+            world=HOSTILE,
+            iteration=number,
+            scores=scores,
+            settings=chosen,
+            failed=1,
+            panel="0123456789ab",
+            panel_name=f"{name}.json",
         )
         for number, chosen in enumerate(settings, 1)
     ]
-    rows = agent_rows(runs)
-    sheets = [make(rows) for make in (table2, differences, success, table3, table4, steps, difficulty, types)]
-    found = [sheet for sheet in sheets if sheet is not None]
-    return Report([Path(run.run) for run in runs], rows, found, warnings(runs, rows), missing_parts(runs, rows))
+    return report_of([Path(run.run) for run in runs], runs)
 
 
 def test_tables_print_without_control_characters(capsys: pytest.CaptureFixture[str]) -> None:
