@@ -66,12 +66,13 @@ class PanelContext(Context):
         return messages_of(self.named_panel.panel.preamble, f"the panel {self.named_panel.name}")
 
     def unlike(self, own: Context) -> list[str]:
-        """What the panel sets and the run itself does otherwise: its agent may have been trained so."""
+        """What the run does otherwise, apart from tasks and step limits: its agent may have been trained so."""
         ours, theirs = (fixed_values(context.settings) for context in (own, self))
-        lines = [f"{name} = {theirs[name]!r}, not {ours[name]!r}" for name in ours if ours[name] != theirs[name]]
+        changed = [name for name in ours if ours[name] != theirs[name] and name != "env.step_limit"]
+        lines = [f"{name} = {ours[name]!r} by {theirs[name]!r}" for name in changed]
         with contextlib.suppress(SandError):  # the run has no preamble, or one that cannot be read
             if own.preamble != self.preamble:
-                lines.append("another preamble")
+                lines.append("the preamble by another")
         return lines
 
 

@@ -65,8 +65,11 @@ class Panel(Record, frozen=True, kw_only=True):
         return hashlib.sha256(_canonical(content).encode()).hexdigest()[:12]
 
     def applied_to(self, settings: Settings) -> Settings:
-        """The settings with those that the panel fixes in place of their own."""
-        for name, value in self.settings.items():
+        """The settings with those that the panel fixes in place of their own.
+
+        A setting that is newer than the panel gets its default: what the program did before.
+        """
+        for name, value in (fixed_values(Settings()) | self.settings).items():
             table, key = name.split(".")
             settings = replace(settings, **{table: replace(getattr(settings, table), **{key: value})})
         return settings
