@@ -244,7 +244,7 @@ class EvalSettings(Table, frozen=True, kw_only=True):
         str,
         Meta(
             description="the panel to play: a file made by `sand panel make`, or the name of a published one. It fixes "
-            "the tasks, the step limits, the preamble, and the settings of [env] and [agent]; empty: none"
+            "the tasks, the step limits, the preamble, and how agents act; empty: none"
         ),
         REFERENCE,
     ] = ""

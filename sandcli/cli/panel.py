@@ -96,7 +96,6 @@ def _described(panel: "Panel") -> Iterator[str]:
         yield f"{split}: {_counted(tasks)}"
     characters = sum(len(said.content) for said in panel.preamble)
     yield f"preamble: {_number(len(panel.preamble), 'message')}, {_number(characters, 'character')}"
-    yield f"decoding: {panel.decoding}"
     yield from (f"{name} = {value!r}" for name, value in panel.settings.items())
 
 

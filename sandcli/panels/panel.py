@@ -3,7 +3,7 @@
 import hashlib
 import json
 from functools import cache
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import msgspec
 from msgspec import Meta
@@ -18,7 +18,7 @@ from sandcli.tables import Effect
 Split = Annotated[str, Meta(pattern=r"^[\w-]+$")]
 """The name of a split."""
 
-Value = str | int | bool
+Value = str | int | float | bool
 """The value of a setting that a panel can hold."""
 
 
@@ -46,13 +46,12 @@ class Panel(Record, frozen=True, kw_only=True):
     """Everything about an evaluation except the agent's weights.
 
     `world` is an `env.name`; `versions` are those of its simulator. `settings` are by `table.key`, see
-    `fixed_settings`. `preamble` are the messages before the task, and `splits` the tasks. Turns are decoded greedily.
+    `fixed_settings`. `preamble` are the messages before the task, and `splits` the tasks.
     """
 
     world: str
     versions: dict[str, str]
     settings: dict[str, Value]
-    decoding: Literal["greedy"] = "greedy"
     preamble: list[Said]
     splits: Annotated[dict[Split, Annotated[list[PanelTask], Meta(min_length=1)]], Meta(min_length=1)]
 
@@ -84,11 +83,12 @@ class NamedPanel(NamedTuple):
 
 @cache
 def fixed_settings() -> tuple[str, ...]:
-    """The settings that a panel fixes: all of `env` and `agent` that change what is recorded, by `table.key`.
+    """The settings that a panel fixes: all of `env`, `agent` and `eval` that change what is recorded, by `table.key`.
 
     The world's name, the tasks and the preamble have their own fields.
     """
-    content = (field.name for field in fields() if field.table in ("env", "agent") and field.effect is Effect.CONTENT)
+    played = (field for field in fields() if field.table in ("env", "agent", "eval"))
+    content = (field.name for field in played if field.effect is Effect.CONTENT)
     return ("env.simplifications", *(name for name in content if name != "env.name"))
 
 

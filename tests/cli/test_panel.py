@@ -19,7 +19,7 @@ def run(tmp_path: Path) -> Path:
 
 
 def test_panel_is_made_checked_and_played(run: Path, tmp_path: Path) -> None:
-    made = sand("panel", "make", "p.json", "--run", "run", "--limit", 2, cwd=tmp_path)
+    made = sand("panel", "make", "p.json", "--run", "run", "--limit", "2", cwd=tmp_path)
     assert made.returncode == 0, made.stderr
     found = read_panel(str(tmp_path / "p.json")).panel
     assert f"hash: {found.hash}\n" in made.stdout

@@ -65,7 +65,8 @@ def test_file_has_one_task_a_line() -> None:
 
 
 def test_panel_fixes_every_setting_of_play_that_changes_records() -> None:
-    content = {field.name for field in fields() if field.table in ("env", "agent") and field.effect is Effect.CONTENT}
+    played = [field for field in fields() if field.table in ("env", "agent", "eval")]
+    content = {field.name for field in played if field.effect is Effect.CONTENT}
     assert set(fixed_settings()) == content - {"env.name"} | {"env.simplifications"}
     assert {"agent.max_tokens", "agent.invalid", "env.step_limit", "env.translate"} < set(fixed_settings())
     assert not {"env.tasks", "env.games", "agent.preamble"} & set(fixed_settings())

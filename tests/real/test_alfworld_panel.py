@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 pytest.importorskip("alfworld", reason="ALFWorld is not installed: make setup-alfworld")
 
@@ -12,7 +13,8 @@ from sandcli.envs.alfworld.files import FILE, FOLDER
 from sandcli.envs.alfworld.making import make_games
 from sandcli.panels.files import read_panel
 from sandcli.panels.panel import written
-from tests.helpers import context, lines, make_run, sand
+from tests.helpers import context, lines, make_run, perform, turn, write_rules
+from tests.panels.made_up import in_file
 from tests.published_panels import FOLDER as PUBLISHED_FOLDER
 from tests.published_panels import PER_TYPE, alfworld
 
@@ -52,13 +54,11 @@ def test_other_games_are_noticed(games: Path, tmp_path: Path) -> None:
         path.write_text(whole)
 
 
-def test_panel_is_played(games: Path, tmp_path: Path) -> None:
-    run = make_run(tmp_path / "run", env__name="alfworld", env__tasks="all", env__games=str(games), eval__models="base")
-    content = json.loads(written(read_panel(PANEL).panel))
-    content["splits"] = {"seen": [task | {"step_limit": 2} for task in content["splits"]["seen"][:2]]}
-    (tmp_path / "two.json").write_text(json.dumps(content | {"hash": ""}))
-    right = sand("panel", "check", tmp_path / "two.json").stderr.partition("write ")[2][:12]
-    (tmp_path / "two.json").write_text(json.dumps(content | {"hash": right}))
-    played = sand("eval", "--run", run, "--panel", tmp_path / "two.json", "--splits", "seen")
-    assert played.returncode == 0, played.stderr
-    assert [len(episode["steps"]) for episode in lines(run / "eval.jsonl")] == [2, 2]
+def test_games_of_a_panel_are_played(games: Path, tmp_path: Path) -> None:
+    write_rules(tmp_path / "rules.json", [{"when": "", "replies": [turn("I look.", "look")]}])
+    run = make_run(tmp_path / "run", env__name="alfworld", env__games=str(games), eval__models="base")
+    panel = read_panel(PANEL).panel
+    two = replace(panel, splits={"seen": [replace(task, step_limit=2) for task in panel.splits["seen"][:2]]})
+    perform("eval", run, eval__panel=in_file(tmp_path / "two.json", two), eval__splits=["seen"], env__tasks=["all"])
+    played = {episode["task"]["game"]: len(episode["steps"]) for episode in lines(run / "eval.jsonl")}
+    assert played == {task.game: 2 for task in two.splits["seen"]}

@@ -38,7 +38,7 @@ def test_folder_far_from_any_data_is_refused_with_the_download(tmp_path: Path) -
 GAME = "valid_seen/pick_and_place_simple-Mug-None-Desk-308/trial_T1"
 
 
-def write_game(root: Path, game: str = GAME, indent: int | None = None, **fields: Any) -> None:
+def write_game(root: Path, game: str = GAME, **fields: Any) -> None:
     content = {
         "pddl_domain": "(define (domain alfred))",
         "grammar": "move {o} to {r}",
@@ -48,7 +48,7 @@ def write_game(root: Path, game: str = GAME, indent: int | None = None, **fields
     }
     path = root / FOLDER / game / FILE
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(content | fields, indent=indent))
+    path.write_text(json.dumps(content | fields, indent=len(fields)))
 
 
 def content(root: Path, name: str = "pick_and_place_simple", game: str | None = GAME) -> str:
@@ -59,7 +59,7 @@ def content(root: Path, name: str = "pick_and_place_simple", game: str | None = 
 def test_content_of_a_game_is_what_is_played(tmp_path: Path, changed: str) -> None:
     write_game(tmp_path)
     before = content(tmp_path)
-    write_game(tmp_path, indent=4, walkthrough=[])
+    write_game(tmp_path, walkthrough=[])
     assert content(tmp_path) == before
     write_game(tmp_path, **{changed: "(define (domain alfred) (:domain alfred))"})
     assert content(tmp_path) != before
