@@ -1,5 +1,8 @@
-"""Makes the published panels: python -m tests.published_panels writes those of ScienceWorld; with a folder of the games
-of `sand games make FOLDER --per-type 8`, also that of ALFWorld."""
+"""Makes the published panels.
+
+`python -m tests.published_panels` writes those of ScienceWorld. With the folder of games that
+`sand games make FOLDER --per-type 8` made, it also writes that of ALFWorld.
+"""
 
 import sys
 from collections.abc import Callable, Iterable

@@ -84,7 +84,7 @@ def _context_of(panel: "Panel", run: Path | None) -> "Context":
     if run is not None:
         return context_of(run, {}, None)
     if ":" in panel.world:  # the file of somebody else must not choose which code runs
-        raise UsageError(f"the panel is of the world {panel.world}", "add --run with a run of this world")
+        raise UsageError(f"the panel is of the world {panel.world!r}", "add --run with a run of this world")
     return Context(Run("."), replace(Settings(), env=EnvSettings(name=panel.world)))
 
 

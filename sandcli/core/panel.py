@@ -97,7 +97,7 @@ def differences_here(named: NamedPanel, context: Context) -> list[str]:
     """A line for every kind of difference between a panel and its world in a run on this machine; none if it fits."""
     theirs, ours = named.panel.world, context.settings.env.name
     if theirs != ours:
-        return [f"the panel is of the world {theirs}, not of {ours}"]
+        return [f"the panel is of the world {theirs!r}, not of {ours!r}"]
     return differences(named.panel, PanelContext(context, named).world)
 
 

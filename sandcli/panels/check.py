@@ -12,7 +12,7 @@ def differences(panel: Panel, world: World) -> list[str]:
 
     Raises `PrerequisiteError` if the world's data are missing altogether.
     """
-    return [*_versions(panel, world), *_tasks(panel, world)]
+    return [" ".join(line.split()) for line in (*_versions(panel, world), *_tasks(panel, world))]
 
 
 def _versions(panel: Panel, world: World) -> Iterator[str]:

@@ -37,7 +37,7 @@ def read_panel(name: str) -> NamedPanel:
     messages_of(panel.preamble, f"the panel {name}")
     if noted != panel.hash:
         raise UsageError(
-            f"the panel {name} was changed: its hash is {panel.hash}, and the file says {noted or 'nothing'}",
+            f"the panel {name} was changed: its hash is {panel.hash}, and the file says {noted!r}",
             f"get the file again, or write {panel.hash} into it if the change is meant",
         )
     return NamedPanel(panel, name)
@@ -80,7 +80,7 @@ def _refuse_settings(panel: Panel, name: str) -> None:
     tables: dict[str, dict[str, Any]] = {}
     for setting, value in panel.settings.items():
         if setting not in fixed_settings():
-            raise UsageError(f"the panel {name} sets {setting}, which no panel can", _MADE_AGAIN)
+            raise UsageError(f"the panel {name} sets {setting!r}, which no panel can", _MADE_AGAIN)
         table, _, key = setting.partition(".")
         tables.setdefault(table, {})[key] = value
     try:
@@ -95,7 +95,7 @@ def _refuse_tasks(panel: Panel, name: str) -> None:
     for split, tasks in panel.splits.items():
         if len({task.key for task in tasks}) < len(tasks):
             twice, _ = Counter(task.task for task in tasks).most_common(1)[0]
-            raise UsageError(f"the panel {name} has {twice} twice in {split}", _MADE_AGAIN)
+            raise UsageError(f"the panel {name} has {str(twice)!r} twice in {split}", _MADE_AGAIN)
         for task in tasks:
             if limits.setdefault(task.key, task.step_limit) != task.step_limit:
-                raise UsageError(f"the panel {name} has two step limits for {task.task}", _MADE_AGAIN)
+                raise UsageError(f"the panel {name} has two step limits for {str(task.task)!r}", _MADE_AGAIN)

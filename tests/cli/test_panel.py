@@ -60,7 +60,7 @@ def test_every_difference_is_a_line_and_the_exit_code_says_so(run: Path, tmp_pat
 def test_panel_of_another_world_is_one_difference(run: Path) -> None:
     checked = CliRunner().invoke(app, ["panel", "check", "scienceworld-dev", "--run", str(run)])
     assert checked.exit_code == 3
-    assert "differs: the panel is of the world scienceworld, not of tests.toyworld:ToyWorld\n" in checked.stdout
+    assert "differs: the panel is of the world 'scienceworld', not of 'tests.toyworld:ToyWorld'\n" in checked.stdout
 
 
 def test_published_panel_is_checked_without_a_run() -> None:
@@ -71,7 +71,7 @@ def test_published_panel_is_checked_without_a_run() -> None:
 
 def test_panel_chooses_no_code_to_run(tmp_path: Path) -> None:
     path = in_file(tmp_path / "p.json", panel(world="os:abort"))
-    with pytest.raises(UsageError, match="of the world os:abort") as caught:
+    with pytest.raises(UsageError, match="of the world 'os:abort'") as caught:
         CliRunner().invoke(app, ["panel", "check", path], catch_exceptions=False)
     assert "--run" in caught.value.fix
 

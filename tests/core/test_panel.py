@@ -68,7 +68,7 @@ def test_differences_of_a_run_are_named(run: Path) -> None:
 @pytest.mark.parametrize(
     ("fields", "what"),
     [
-        ({"world": "scienceworld"}, f"the panel is of the world scienceworld, not of {TOY}"),
+        ({"world": "scienceworld"}, f"the panel is of the world 'scienceworld', not of '{TOY}'"),
         ({"versions": {"toyworld": "2"}}, "toyworld is 2 in the panel and 1 here"),
         ({"splits": {"seen": [task(6, content="stone")]}}, "1 of 1 tasks have other content here"),
         ({"splits": {"seen": [task(99)]}}, "1 of 1 tasks are not here"),
