@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 from msgspec import Meta
 
 from sandcli import parameters as given
-from sandcli.arguments import RunLike, as_run, common, do, found, listed, options, rule
+from sandcli.arguments import RunLike, as_run, common, do, found, listed, options, played, rule
 from sandcli.verb import Verb
 
 if TYPE_CHECKING:
@@ -205,6 +205,7 @@ async def train(
 async def evaluate(
     run: RunLike,
     *,
+    panel: given.Panel = None,
     splits: given.Splits = None,
     models: given.Models = None,
     deliberation: Annotated[str | None, Meta(description="Comma-separated list of free, never, always.")] = None,
@@ -221,12 +222,10 @@ async def evaluate(
 ) -> "Summary":
     """Run episodes on held-out tasks: reward, success, deliberation rate, tokens; with several a task, pass@k."""
     flags = {
-        "eval.splits": listed(splits),
-        "eval.models": listed(models),
+        **played(panel, splits, models, engine, workers, seed),
         "eval.deliberation": listed(deliberation),
         "eval.n": n,
         "eval.temperature": temperature,
-        **common(engine, workers, seed),
     }
     return await do("eval", run, flags, limit, options(force, accept_stale, accept_failures, dry_run))
 
@@ -235,6 +234,7 @@ async def evaluate(
 async def counterfactual(
     run: RunLike,
     *,
+    panel: given.Panel = None,
     splits: given.Splits = None,
     models: given.Models = None,
     limit: given.Limit = None,
@@ -246,8 +246,8 @@ async def counterfactual(
     dry_run: given.DryRun = False,
 ) -> "Summary":
     """Take every deliberated step of the evaluated episodes again, without deliberating: what changes?"""
-    flags = {"eval.splits": listed(splits), "eval.models": listed(models), **common(engine, workers, None)}
     asked = options(force, accept_stale, accept_failures, dry_run)
+    flags = played(panel, splits, models, engine, workers, None)
     return await do("counterfactual", run, flags, limit, asked)
 
 

@@ -63,3 +63,14 @@ def common(engine: str | None, workers: int | None, seed: int | None) -> "dict[s
 def listed(text: str | None) -> list[str] | None:
     """The items of a list that commas separate."""
     return [part.strip() for part in text.split(",")] if text else None
+
+
+def played(
+    panel: str | None, splits: str | None, models: str | None, engine: str | None, workers: int | None, seed: int | None
+) -> "dict[str, Scalar | None]":
+    """What is played, and by whom. A panel is named, or given as a path from the current folder."""
+    from sandcli.panels.files import PUBLISHED
+
+    named = panel is None or panel in PUBLISHED
+    chosen = {"eval.panel": panel if named else found(Path(panel or "")), "eval.splits": listed(splits)}
+    return {**chosen, "eval.models": listed(models), **common(engine, workers, seed)}

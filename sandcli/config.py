@@ -64,11 +64,12 @@ def resolve(folder: Path, environment: Mapping[str, str], flags: Mapping[str, Sc
             values.setdefault(field.table, {})[field.key] = _checked(field, value, origin)
             origins[name] = origin
     settings = msgspec.convert(values, Settings)
-    _refuse_contradictions(settings)
+    refuse_contradictions(settings)
     return Resolved(settings, origins)
 
 
-def _refuse_contradictions(settings: Settings) -> None:
+def refuse_contradictions(settings: Settings) -> None:
+    """Raise `UsageError` for settings that exclude each other."""
     method = settings.method
     if method.name != "sand" and (method.switch, method.without) != ("never", "none"):
         raise UsageError(

@@ -12,14 +12,15 @@ from sandcli.core.run import PREAMBLE, Run
 from sandcli.errors import PrerequisiteError, UsageError
 from sandcli.files import write_atomic
 from sandcli.models import fingerprint
+from sandcli.panels.files import PUBLISHED
 from sandcli.presets import preset_values
 from sandcli.prompts import SETS
 from sandcli.protocols import protocol_values
 from sandcli.settings import EnvSettings
 from sandcli.stages.collect import PREVIOUS, SHARED
 
-_PATHS = "model.base", "model.policy", "env.games", "prompts.set", "agent.preamble"
-_NO_PATHS = {*SETS, "world", "data"}
+_PATHS = "model.base", "model.policy", "env.games", "prompts.set", "agent.preamble", "eval.panel"
+_NO_PATHS = {*SETS, *PUBLISHED, "world", "data"}
 
 
 def start_run(

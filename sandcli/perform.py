@@ -10,6 +10,7 @@ from pathlib import Path
 from sandcli.config import FILE, Scalar, resolve, without_password
 from sandcli.core.artifact import StageName
 from sandcli.core.context import Context
+from sandcli.core.panel import must_play_whole_panel
 from sandcli.core.run import Run
 from sandcli.core.runner import run_stage
 from sandcli.core.stage import Options, Summary
@@ -20,6 +21,7 @@ from sandcli.new_run import start_run
 from sandcli.pipeline import METHODS, next_root, row, stages_of
 from sandcli.progress import notice
 from sandcli.settings import Settings
+from sandcli.stages.evaluated import ModelsStage
 
 Flags = Mapping[str, Scalar | None]
 
@@ -50,9 +52,14 @@ def is_skipped(name: StageName, context: Context) -> bool:
 
 
 async def perform(name: StageName, context: Context, options: Options) -> Summary:
-    """Bring one stage up to date. Raises `UsageError` for `sft` in a run that starts from a given policy."""
+    """Bring one stage up to date.
+
+    Raises `UsageError` for `sft` in a run that starts from a given policy, and for a limit on the tasks of a panel.
+    """
     if name == "sft":
         context.must_make_sft()
+    if issubclass(row(name).stage, ModelsStage):
+        must_play_whole_panel(context)
     return await run_stage(row(name).stage(context), options, stop.get())
 
 

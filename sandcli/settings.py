@@ -190,9 +190,17 @@ class PromptSettings(Table, frozen=True, kw_only=True):
 class EvalSettings(Table, frozen=True, kw_only=True):
     """`sand eval`."""
 
-    splits: Annotated[list[str], Meta(description="train, seen, unseen"), SCOPE] = msgspec.field(
-        default_factory=lambda: ["seen", "unseen"]
-    )
+    panel: Annotated[
+        str,
+        Meta(
+            description="the panel to play: a file made by `sand panel make`, or the name of a published one. It fixes "
+            "the tasks, the step limits, the preamble, and how agents act; empty: none"
+        ),
+        REFERENCE,
+    ] = ""
+    splits: Annotated[
+        list[str], Meta(description="train, seen, unseen; or those of the panel, if there is one"), SCOPE
+    ] = msgspec.field(default_factory=lambda: ["seen", "unseen"])
     models: Annotated[list[str], Meta(description="model (of this iteration), sft, base, or folders"), SCOPE] = (
         msgspec.field(default_factory=lambda: ["model"])
     )

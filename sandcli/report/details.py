@@ -60,7 +60,7 @@ def types(rows: Sequence[AgentRow]) -> Sheet | None:
             for kind in kinds:
                 own = {label: [s for s in scores if s.kind == kind] for label, scores in by_label.items()}
                 found.append(SheetRow(group, kind, [reward(own.get(label)) for label in labels]))
-    notes = [INTERVALS, "Averages over the seen and unseen tasks together.", tasks_note(rows, held_out(rows))]
+    notes = [INTERVALS, "Averages over all test tasks together.", tasks_note(rows, held_out(rows))]
     return Sheet("types", "Average reward x100 by task type", "task type", labels, found, notes) if found else None
 
 

@@ -50,6 +50,8 @@ def read_run(root: Path) -> Evaluation:
         trained_tasks=frozenset(str(made.task) for made in d_exp),
         retrained=_retrained(run, settings, keys),
         limit=manifest.identity.limit if manifest else None,
+        panel=manifest.identity.settings.get("panel", "") if manifest else "",
+        panel_name=manifest.identity.scope.get("panel", "") if manifest else "",
         changes=changes,
         outdated=outdated,
         label=settings.run.label,

@@ -91,6 +91,7 @@ class Evaluation(NamedTuple):
     recorded by others. `retrained` names models that were trained again after some of their episodes. `limit` is the
     `--limit` of the evaluation. `changes` are by model; `outdated` counts those of episodes that were played again
     since. `label` is the name of the agent that the run trains, empty if it has none, and `seed` its training's seed.
+    `panel` is the hash of the panel, `panel_name` what the user called it; both are empty if there was none.
     """
 
     run: str
@@ -111,6 +112,12 @@ class Evaluation(NamedTuple):
     label: str = ""
     seed: int = 0
     method: Literal["sand", "rft"] = "sand"
+    panel: str = ""
+    panel_name: str = ""
+
+    def command(self, *options: str) -> str:
+        """The `sand eval` that evaluates this run again or further, on the same panel."""
+        return eval_command(self.run, *(["--panel", self.panel_name] if self.panel else []), *options)
 
 
 class AgentRow(NamedTuple):

@@ -14,18 +14,13 @@ import pytest
 from rich.console import Console
 
 from sandcli.records import Candidate, Critique, Episode, Rollout, Sample, Step, Task, Thought, Trajectory
-from sandcli.report.build import Report, tables_as, tables_for_terminal, write_files
-from sandcli.report.compare import warnings
+from sandcli.report.build import Report, report_of, tables_as, tables_for_terminal, write_files
 from sandcli.report.critics import Critics, Opinion
-from sandcli.report.decisions import decisions
-from sandcli.report.details import differences, difficulty, steps, success, types
-from sandcli.report.diagnostics import Diagnostics, diagnostic_sheets
+from sandcli.report.diagnostics import Diagnostics
 from sandcli.report.funnel import Filter, Funnel
-from sandcli.report.missing import missing_parts
 from sandcli.report.page import Page, RunData, TrainingTrajectory, page_of
-from sandcli.report.rows import agent_rows, short_names
+from sandcli.report.rows import short_names
 from sandcli.report.scores import Decisions, Evaluation
-from sandcli.report.tables import table2, table3, table4
 from sandcli.terminal import visible
 from tests.report.made_up import evaluation, everywhere
 
@@ -46,17 +41,19 @@ def hostile_report() -> Report:
     settings = [{"env.x": HOSTILE}, {"env.x": "y"}]
     runs: list[Evaluation] = [
         evaluation(
-            f"{name}{number}", base=name, world=HOSTILE, iteration=number, scores=scores, settings=chosen, failed=1
+            f"{name}{number}",
+            base=name,
+            world=HOSTILE,
+            iteration=number,
+            scores=scores,
+            settings=chosen,
+            failed=1,
+            panel="0123456789ab",
+            panel_name=f"{name}.json",
         )
         for number, chosen in enumerate(settings, 1)
     ]
-    rows = agent_rows(runs)
-    makers = (table2, differences, success, table3, table4, steps, difficulty, decisions, types)
-    sheets = [sheet for sheet in (make(rows) for make in makers) if sheet is not None]
-    diagnostics = [hostile_diagnostics(run) for run in runs]
-    sheets += diagnostic_sheets(diagnostics)
-    roots = [Path(run.run) for run in runs]
-    return Report(roots, rows, sheets, warnings(runs, rows), missing_parts(runs, rows), diagnostics)
+    return report_of([Path(run.run) for run in runs], runs, [hostile_diagnostics(run) for run in runs])
 
 
 def hostile_diagnostics(run: Evaluation) -> Diagnostics:
