@@ -61,7 +61,7 @@ def test_ablation_goes_without_its_stages(tmp_path: Path, tiny: Path) -> None:
 
 @pytest.mark.real
 def test_rejection_sampling_trains_on_its_own_successes(tmp_path: Path, tiny: Path) -> None:
-    root = prepared(tmp_path / "it1", tiny, method__name="rft", env__tasks="carry", explore__n=4)
+    root = prepared(tmp_path / "it1", tiny, method__name="rft", env__tasks="fetch,carry", explore__n=4)
     first = sandcli.iterate(root, iterations=1)
     assert [summary.stage for summary in first] == ["collect", "sft", "explore", "train", "eval"]
     assert first[3].manifest is not None

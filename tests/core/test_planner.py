@@ -26,7 +26,6 @@ def test_workers_batches_and_retries_make_no_stage_stale(finished: Path, stage: 
         ("sample", {"run__seed": 1}, "run.seed: was 0, is 1"),
         ("explore", {"explore__temperature": 0.5}, "explore.temperature: was 1.0, is 0.5"),
         ("explore", {"run__seed": 1}, "run.seed: was 0, is 1"),
-        ("eval", {"eval__temperature": 0.5}, "eval.temperature: was 0.0, is 0.5"),
         ("rollout", {"rollout__temperature": 0.5}, "rollout.temperature: was 1.0, is 0.5"),
         ("rollout", {"agent__max_invalid": 3}, "agent.max_invalid: was 5, is 3"),
         ("rollout", {"env__simplifications": "rules=2"}, "env.toyworld: was 1, is 2"),
