@@ -1,4 +1,4 @@
-"""Evaluation on a panel: a run with the panel's tasks, step limits, preamble and settings of play."""
+"""Evaluation on a panel: a run with the panel's tasks, step limits, preamble and settings."""
 
 import contextlib
 import shlex
@@ -105,9 +105,10 @@ def must_play_whole_panel(context: Context) -> None:
     """Raise `UsageError` if only a part of the run's panel is asked for: that would be another panel."""
     name = context.settings.eval.panel
     if name and context.limit is not None:
-        run = str(context.run.root)
-        smaller = shlex.join(["sand", "panel", "make", "NEW.json", "--run", run, "--limit", str(context.limit)])
-        raise UsageError(f"--limit would play only a part of the panel {name}", f"make a smaller panel: {smaller}")
+        raise UsageError(
+            f"--limit {context.limit} would play only a part of the panel {name}",
+            f"leave out --limit, or make a smaller panel: sand panel make --limit {context.limit}",
+        )
 
 
 def panel_of(context: Context, splits: Sequence[str], limit: int | None) -> Panel:

@@ -116,8 +116,9 @@ class Evaluation(NamedTuple):
     panel_name: str = ""
 
     def command(self, *options: str) -> str:
-        """The `sand eval` that evaluates this run again or further, on the same panel."""
-        return eval_command(self.run, *(["--panel", self.panel_name] if self.panel else []), *options)
+        """The command that evaluates this run again or further, on the same panel, quoted for a shell."""
+        panel = ["--panel", self.panel_name] if self.panel else []
+        return shlex.join(["sand", "eval", "--run", self.run, *panel, *options])
 
 
 class AgentRow(NamedTuple):
@@ -145,11 +146,6 @@ class AgentRow(NamedTuple):
             if suite.world == world and suite.split != "train"
             for score in self.scores[suite]
         ]
-
-
-def eval_command(run: str, *options: str) -> str:
-    """The command that evaluates models of a run, quoted for a shell."""
-    return shlex.join(["sand", "eval", "--run", run, *options])
 
 
 def split_agent(agent: str) -> tuple[str, str]:

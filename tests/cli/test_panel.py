@@ -79,7 +79,7 @@ def test_panel_chooses_no_code_to_run(tmp_path: Path) -> None:
 def test_limit_on_a_panel_is_refused(run: Path, tmp_path: Path) -> None:
     path = in_file(tmp_path / "p.json", panel())
     for stage in ("eval", "counterfactual"):
-        with pytest.raises(UsageError, match="--limit would play only a part of the panel"):
+        with pytest.raises(UsageError, match="--limit 1 would play only a part of the panel"):
             CliRunner().invoke(
                 app, [stage, "--run", str(run), "--panel", path, "--limit", "1", "--dry-run"], catch_exceptions=False
             )

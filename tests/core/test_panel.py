@@ -104,9 +104,9 @@ def test_panel_that_contradicts_the_run_is_refused(run: Path, tmp_path: Path) ->
 def test_part_of_a_panel_is_refused(run: Path) -> None:
     must_play_whole_panel(context(run))
     must_play_whole_panel(context(run, limit=1, eval__panel=""))
-    with pytest.raises(UsageError, match="--limit would play only a part of the panel") as caught:
+    with pytest.raises(UsageError, match="--limit 1 would play only a part of the panel") as caught:
         must_play_whole_panel(context(run, limit=1))
-    assert f"sand panel make NEW.json --run {run} --limit 1" in caught.value.fix
+    assert "sand panel make --limit 1" in caught.value.fix
 
 
 # Making one
