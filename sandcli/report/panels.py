@@ -36,29 +36,20 @@ class PanelGroup(NamedTuple):
 
 
 def by_panel(evaluations: Sequence[Evaluation]) -> list[PanelGroup]:
-    """The evaluations of each panel, in the order in which the panels first occur.
-
-    A panel fixes greedy episodes; those that were sampled from it are apart, by their temperature.
-    """
+    """The evaluations of each panel, in the order in which the panels first occur."""
     groups: dict[str, list[Evaluation]] = {}
     for evaluation in evaluations:
-        groups.setdefault(f"{evaluation.panel or 'no-panel'}{_sampled(evaluation)}", []).append(evaluation)
+        groups.setdefault(evaluation.panel, []).append(evaluation)
     several = len(groups) > 1
     return [
-        PanelGroup(_label(own[0], several), f"-{name}" if several else "", own, agent_rows(own))
-        for name, own in groups.items()
+        PanelGroup(_label(own[0], several), f"-{panel or 'no-panel'}" if several else "", own, agent_rows(own))
+        for panel, own in groups.items()
     ]
-
-
-def _sampled(evaluation: Evaluation) -> str:
-    temperature = float(evaluation.settings.get("eval.temperature", 0))
-    return f"-at-{temperature:g}" if evaluation.panel and temperature else ""
 
 
 def _label(evaluation: Evaluation, several: bool) -> str:
     if evaluation.panel:
-        sampled = _sampled(evaluation).replace("-at-", ", sampled at temperature ")
-        return f"panel {visible(PurePath(evaluation.panel_name).stem)}, {evaluation.panel}{sampled}"
+        return f"panel {visible(PurePath(evaluation.panel_name).stem)}, {evaluation.panel}"
     return "no panel" if several else ""
 
 

@@ -55,18 +55,6 @@ def test_two_panels_are_never_in_one_table(tmp_path: Path) -> None:
     assert {path.stem for path in write_files(made, tmp_path)} >= {"figure3-0123456789ab", "table2-no-panel"}
 
 
-def test_sampled_episodes_are_not_in_a_table_with_greedy_ones() -> None:
-    made = report(
-        evaluation("a", settings={"eval.temperature": "0.0"}, sft=everywhere(0.1), **SHORT),
-        evaluation("b", settings={"eval.temperature": "1.0"}, model=everywhere(0.2), **SHORT),
-    )
-    assert titles(made) == [
-        "Table 2: average reward x100 (panel short, 0123456789ab)",
-        "Table 2: average reward x100 (panel short, 0123456789ab, sampled at temperature 1)",
-    ]
-    assert {"table2-0123456789ab", "table2-0123456789ab-at-1"} <= {sheet.name for sheet in made.sheets}
-
-
 def test_different_panels_are_a_warning_and_no_other() -> None:
     made = report(
         evaluation("a", world="W", settings={"panel": "x", "env.v": "1"}, sft=scores([0.1]), **SHORT),
