@@ -49,7 +49,7 @@ class Experiment:
         lines = []
         for planned in self._runs:
             run = self._run_of(planned)
-            settings = resolve(self._root / "none", {}, planned.settings).settings
+            settings = resolve(self._root, {}, planned.settings).settings
             stages = [f"({name})" if run.artifact(name).path.exists() else name for name in stages_needed(settings)]
             lines.append(f"{run.root}: {' '.join(stages)}")
         return lines
