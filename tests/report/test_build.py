@@ -223,3 +223,17 @@ def test_the_html_page_cannot_replace_a_folder(evaluated: Path, tmp_path: Path) 
     ran = sand("report", evaluated, "--html", tmp_path)
     assert ran.returncode == 2 and "is a directory" in ran.stderr
     assert not list(tmp_path.glob("*.tmp"))
+
+
+def test_several_episodes_of_a_task_count_once(tmp_path: Path) -> None:
+    root = make_run(tmp_path / "run")
+    perform("eval", root, limit=2, eval__n=3, eval__temperature=0.7)
+    made = build_report([root])
+    episodes = lines(root / "eval.jsonl")
+    assert len(episodes) == 12
+    table, passes = (next(sheet for sheet in made.sheets if sheet.name == name) for name in ("table2", "passes"))
+    seen = [episode["reward"] for episode in episodes if episode["split"] == "seen"]
+    assert table.rows[0].cells[0].mean == pytest.approx(100 * sum(seen) / 6)  # type: ignore[union-attr]
+    assert passes.rows[0].cells[:3] == ["ToyWorld seen", 2, 3]
+    perform("eval", root, limit=2, options=Options(force=True))
+    assert "passes" not in [sheet.name for sheet in build_report([root]).sheets]
