@@ -105,7 +105,7 @@ def refuse_incomplete(folder: Path, parts: list[Part]) -> None:
     wrong = {name: state for name, state in states.items() if state != "right"}
     for name, state in wrong.items():
         print(f"{state}: {name}")
-    print(f"{len(pieces) - len(wrong)} of {len(pieces)} pieces are right")
+    print(f"{len(pieces) - len(wrong)} of {len(pieces)} pieces are right", flush=True)
     if wrong:
         raise Stop(_INCOMPLETE, f"{len(wrong)} pieces are missing or damaged", "copy them, then run this again")
 
@@ -128,7 +128,7 @@ def join(folder: Path, part: Part, into: Path) -> None:
     _write_files(folder, part, into)
     done.write_text(part.mark)
     begun.unlink()
-    print(f"unpacked {part.name}")
+    print(f"unpacked {part.name}", flush=True)
 
 
 def _write_files(folder: Path, part: Part, into: Path) -> None:
@@ -200,7 +200,7 @@ def _pip(python: Path, wheels: list[Path]) -> None:
     packages = [str(wheel) for wheel in wheels if wheel != pip]
     if subprocess.run([*command, *options, *packages]).returncode:
         raise Stop(_FAILED, "pip could not install the wheels; its output is above", "see docs/gpu.md")
-    print("packages whose versions do not fit together, if any:")
+    print("packages whose versions do not fit together, if any:", flush=True)
     subprocess.run([*command, "check"])
 
 
