@@ -4,12 +4,17 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
 from experiments.gpu.work import MORE, times
-from tests.helpers import REPO, environment, lines, sand, wait_until, write_rules
+from sandcli.cli import main
+from sandcli.interrupts import stop
+from tests.helpers import REPO, environment, lines, sand, watched, write_rules
+
+INTERRUPTED = "collect", "sft", "rollout"
 
 RUN_SLICE = "import sys; from experiments.gpu.work import Slice, Times; "
 
@@ -61,7 +66,7 @@ engine = {{ kind = "scripted", script = "{rules}" }}
 collect.thoughts = "none"
 prompts.set = "compact"
 run.workers = 1
-sft.epochs = 1
+sft.epochs = 2
 train.epochs = 1
 [arms.sft]
 eval.models = ["sft"]
@@ -86,30 +91,43 @@ def made(path: Path) -> bool:
     return path.parent.name != "logs" and (path.parent / "sand.toml").exists()
 
 
-def one_slice(plan: Path, run: Path, known: int) -> int:
-    """A slice that is interrupted once one artifact more than `known` is finished."""
-    command = [sys.executable, "-m", "experiments.gpu.work", str(plan), "--run", str(run)]
-    with subprocess.Popen(command, cwd=REPO, env=environment(), start_new_session=True) as slice_:
-        wait_until(lambda: len(finished(run)) > known or slice_.poll() is not None, seconds=300)
-        if slice_.poll() is None:
-            os.kill(slice_.pid, signal.SIGINT)
-        return slice_.wait(300)
+def interrupting_main() -> None:
+    """`sand`; the first unit of some stages interrupts the process that started this one, once, and waits for it."""
+
+    def see(line: str) -> None:
+        stage = line.split()[0]
+        mark = Path(os.environ["MARKS"]) / stage
+        if stage in INTERRUPTED and not mark.exists():
+            mark.touch()
+            os.kill(os.getppid(), signal.SIGINT)
+            while not stop.get()():
+                time.sleep(0.001)
+
+    watched(see)
+    main()
+
+
+def one_slice(plan: Path, run: Path, marks: Path) -> int:
+    """The code of a slice that is interrupted in the first stage of `INTERRUPTED` that was not before."""
+    command = [sys.executable, "-c", "from tests.gpu.test_work import interrupting_main as main; main()"]
+    command += ["experiment", str(plan), "--run", str(run)]
+    code = f"{RUN_SLICE} sys.exit(Slice({command!r}, Times(500, 500, 500)).run())"
+    return subprocess.run([sys.executable, "-c", code], cwd=REPO, env=environment(MARKS=str(marks))).returncode
 
 
 @pytest.mark.slow
 def test_slices_make_the_same_as_one_go(plan: Path, tmp_path: Path) -> None:
-    codes, cut = [MORE], tmp_path / "cut"
-    while codes[-1] == MORE:
-        codes.append(one_slice(plan, cut, len(finished(cut))))
-    assert codes[-1] == 0 and codes.count(MORE) > 2, codes
-    done = sand("experiment", plan, "--run", tmp_path / "whole", timeout=600)
+    cut, whole, marks = tmp_path / "cut", tmp_path / "whole", tmp_path / "marks"
+    marks.mkdir()
+    assert [one_slice(plan, cut, marks) for _ in range(4)] == [MORE, MORE, MORE, 0]
+    done = sand("experiment", plan, "--run", whole, timeout=600)
     assert done.returncode == 0, done.stderr
-    found, wanted = finished(cut), finished(tmp_path / "whole")
+    found, wanted = finished(cut), finished(whole)
     assert found.keys() == wanted.keys() and "sand/seed0/eval.jsonl" in wanted
     for name in wanted:
         if not name.endswith("eval.jsonl"):  # it holds times
             assert found[name] == wanted[name], name
-    assert episodes(cut) == episodes(tmp_path / "whole")
+    assert episodes(cut) == episodes(whole)
 
 
 def episodes(folder: Path) -> list[dict[str, object]]:
