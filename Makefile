@@ -75,7 +75,7 @@ $(RUN)/sand.toml: | $(READY)
 $(RUN)/expert.jsonl: | $(RUN)/sand.toml
 	$(SAND) collect --run $(RUN) $(COLLECT)
 
-# --if-needed: ablations, and runs that start from a given policy, go without some stages (see sandcli/pipeline.py).
+# --if-needed: ablations, baselines, and runs from a given policy go without some stages (see sandcli/pipeline.py).
 $(RUN)/sft: $(RUN)/expert.jsonl
 	$(SAND) sft --run $(RUN) --if-needed $(SFT)
 
@@ -89,9 +89,12 @@ $(RUN)/critiques.jsonl: $(RUN)/rollouts.jsonl
 	$(SAND) critique --run $(RUN) --if-needed $(CRITIQUE)
 
 $(RUN)/thoughts.jsonl: $(RUN)/critiques.jsonl
-	$(SAND) synthesize --run $(RUN) $(SYNTHESIZE)
+	$(SAND) synthesize --run $(RUN) --if-needed $(SYNTHESIZE)
 
-$(RUN)/model: $(RUN)/thoughts.jsonl
+$(RUN)/explored.jsonl: $(RUN)/expert.jsonl | $(RUN)/sft
+	$(SAND) explore --run $(RUN) --if-needed $(EXPLORE)
+
+$(RUN)/model: $(RUN)/thoughts.jsonl $(RUN)/explored.jsonl
 	$(SAND) train --run $(RUN) $(TRAIN)
 
 $(RUN)/eval.jsonl: $(RUN)/model

@@ -8,18 +8,19 @@ from typing import Any
 from sandcli.cache import keep
 from sandcli.config import FILE, Scalar, read_text, resolve, showable, template, without_password
 from sandcli.core.manifest import SCHEMA, Identity, Manifest
-from sandcli.core.run import D_DELIB, PREAMBLE, Run
+from sandcli.core.run import PREAMBLE, Run
 from sandcli.errors import PrerequisiteError, UsageError
 from sandcli.files import write_atomic
 from sandcli.models import fingerprint
+from sandcli.panels.files import PUBLISHED
 from sandcli.presets import preset_values
 from sandcli.prompts import SETS
 from sandcli.protocols import protocol_values
 from sandcli.settings import EnvSettings
 from sandcli.stages.collect import PREVIOUS, SHARED
 
-_PATHS = "model.base", "model.policy", "env.games", "prompts.set", "agent.preamble"
-_NO_PATHS = {*SETS, "world", "data"}
+_PATHS = "model.base", "model.policy", "env.games", "prompts.set", "agent.preamble", "eval.panel"
+_NO_PATHS = {*SETS, *PUBLISHED, "world", "data"}
 
 
 def start_run(
@@ -30,7 +31,8 @@ def start_run(
     protocol: str | None = None,
     d_exp: Path | None = None,
 ) -> None:
-    """Make `root` with its sand.toml. With `previous`, D_exp is its D_delib and the policy its model.
+    """Make `root` with its sand.toml. With `previous`, D_exp is what its model was trained on (D_delib) and the policy
+    that model.
 
     With `d_exp`, D_exp is that run's D_exp.
 
@@ -45,7 +47,7 @@ def start_run(
     if previous is not None:
         _refuse_with_previous(previous, preset, d_exp)
         values = {**_carried(root, Run(previous), values.get("env.name")), **values}
-    elif values.get("env.name") == "alfworld" and values.get("method.without", "none") == "none":
+    elif values.get("env.name") == "alfworld" and _may_switch(values):
         values.setdefault("method.switch", "shorter")  # the paper switches on ALFWorld, not on ScienceWorld
     if protocol is not None:
         world = values.get("env.name", EnvSettings().name)
@@ -53,7 +55,7 @@ def start_run(
     chosen = resolve(root, {}, values).settings
     (root / "manifests").mkdir(parents=True, exist_ok=True)
     if previous is not None:
-        _take_over_d_delib(Run(root), Run(previous))
+        _take_over_training_data(Run(root), Run(previous), resolve(previous, {}, {}).settings.method.name)
     elif d_exp is not None:
         _take_over(Run(root), Run(d_exp), Run(d_exp).artifact("collect").require(), f"{SHARED}{d_exp}")
     text = template(values).encode()
@@ -71,6 +73,12 @@ def _refuse_with_previous(previous: Path, preset: str | None, d_exp: Path | None
         )
     if d_exp is not None:
         raise UsageError(f"--from takes D_exp from {previous}, --d-exp from {d_exp}", "leave out one of them")
+
+
+def _may_switch(values: Mapping[str, Any]) -> bool:
+    """Whether a run makes rollouts that can replace the expert."""
+    method, without = values.get("method.name", "sand"), values.get("method.without", "none")
+    return method == "sand" and without in ("none", "deliberations")
 
 
 def assigned(assignments: Sequence[str]) -> dict[str, Scalar]:
@@ -126,13 +134,12 @@ def _seen_from(root: Path, previous: Run, name: str) -> str:
     return os.path.relpath(previous.root / name, root) if relative else name
 
 
-def _take_over_d_delib(run: Run, previous: Run) -> None:
-    d_delib = previous.artifact("synthesize").require_derived(D_DELIB)
-    trained = previous.artifact("train")
+def _take_over_training_data(run: Run, previous: Run, method: str) -> None:
+    data, trained = previous.training_data(method), previous.artifact("train")
     training = trained.manifest()
-    if training is not None and training.identity.settings.get("data") != fingerprint(d_delib):
-        raise PrerequisiteError(f"{d_delib} is not what {trained.path} was trained on", f"{trained.command} --force")
-    _take_over(run, previous, d_delib, f"{PREVIOUS}{previous.root}")
+    if training is not None and training.identity.settings.get("data") != fingerprint(data):
+        raise PrerequisiteError(f"{data} is not what {trained.path} was trained on", f"{trained.command} --force")
+    _take_over(run, previous, data, f"{PREVIOUS}{previous.root}")
 
 
 def _take_over(run: Run, other: Run, trajectories: Path, source: str) -> None:

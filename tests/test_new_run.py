@@ -38,6 +38,17 @@ def test_path_given_at_the_command_line_works_from_every_folder(
     assert context(tmp_path / "runs" / "it1").path(settings.env.games) == f"{tmp_path}/runs/it1/../../data/games"
 
 
+@pytest.mark.parametrize(("given", "kept"), [("p.json", "../../p.json"), ("scienceworld-dev", "scienceworld-dev")])
+def test_panel_is_a_published_one_or_a_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: str, kept: str
+) -> None:
+    for name in ("p.json", "scienceworld-dev"):
+        (tmp_path / name).touch()
+    monkeypatch.chdir(tmp_path)
+    start_run(Path("runs/it1"), None, assigned([f"eval.panel={given}"]))
+    assert resolve(tmp_path / "runs" / "it1", {}, {}).settings.eval.panel == kept
+
+
 def test_run_is_not_started_twice(tmp_path: Path) -> None:
     start_run(tmp_path, None, assigned(["sample.n=3"]))
     before = contents(tmp_path)
@@ -107,8 +118,23 @@ def test_switch_needs_rollouts(tmp_path: Path) -> None:
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize("variant", ["method.without=critique", "method.switch=better"])
+def test_baseline_has_no_variant_of_sand(tmp_path: Path, variant: str) -> None:
+    with pytest.raises(UsageError, match=r"are variants of sand, and method\.name is rft"):
+        start_run(tmp_path / "run", None, assigned(["method.name=rft", variant]))
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.parametrize("preset", [None, "alfworld-llama3.1-8b"])
-@pytest.mark.parametrize(("settings", "switch"), [([], "shorter"), (["method.without=critique"], "never")])
+@pytest.mark.parametrize(
+    ("settings", "switch"),
+    [
+        ([], "shorter"),
+        (["method.without=critique"], "never"),
+        (["method.without=deliberations"], "shorter"),
+        (["method.name=rft"], "never"),
+    ],
+)
 def test_alfworld_switches_as_the_paper_does(
     tmp_path: Path, preset: str | None, settings: list[str], switch: str
 ) -> None:

@@ -23,6 +23,7 @@ from sandcli.envs.pool import NO_LOG, Pool
 from sandcli.errors import PrerequisiteError, UsageError
 from sandcli.messages import Message
 from sandcli.models import differences, fingerprint, locate
+from sandcli.panels.panel import NamedPanel
 from sandcli.progress import notice
 from sandcli.prompts import SETS, Prompts
 from sandcli.settings import Settings, worker_count
@@ -36,6 +37,9 @@ def model_fingerprint(folder: Path) -> str:
 
 class Context:
     """A run with its settings. Opens what they name and counts what that took in `spent`."""
+
+    named_panel: NamedPanel | None = None
+    """The panel that is played."""
 
     def __init__(self, run: Run, settings: Settings, limit: int | None = None) -> None:
         self.run = run

@@ -1,8 +1,6 @@
 """Figures 3 and 4 of the paper. The same numbers give the same bytes."""
 
-import io
 import textwrap
-import warnings
 from collections.abc import Mapping, Sequence
 from statistics import fmean, median
 from typing import Any
@@ -14,27 +12,16 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from sandcli.report.bands import BANDS, BandedScores, banded_scores
+from sandcli.report.drawing import BAR, STYLE, panels, rendered
 from sandcli.report.estimates import bootstrap
 from sandcli.report.parts import Figure
 from sandcli.report.scores import AgentRow, Suite, by_group, suites_of
 from sandcli.report.tables import tasks_note
+from sandcli.report.trend import trend_notes
 
-_STYLE: Any = {
-    "font.family": "DejaVu Sans",
-    "font.size": 8,
-    "axes.titlesize": 8,
-    "axes.linewidth": 0.6,
-    "axes.spines.top": False,
-    "xtick.major.width": 0.6,
-    "ytick.major.width": 0.6,
-    "text.parse_math": False,
-    "svg.fonttype": "none",
-    "svg.hashsalt": "sand",
-}
 # The palette of Okabe and Ito, which is safe for colour-blind readers.
-_BAR, _LINE = "#56B4E9", "#B34700"
+_LINE = "#B34700"
 _BAND = {"hard": "#D55E00", "medium": "#E69F00", "easy": "#009E73"}
-_DPI = 200
 _FEW = 40
 """A band with at most this many tasks shows each task as a point."""
 
@@ -44,8 +31,8 @@ def figure3(rows: Sequence[AgentRow]) -> Figure | None:
     drawn = [row for row in rows if row.kind in ("base", "sft", "sand")]
     if not drawn:
         return None
-    with matplotlib.rc_context(_STYLE):
-        return _rendered(
+    with matplotlib.rc_context(STYLE):
+        return rendered(
             _figure3_drawing(drawn),
             "figure3",
             "Figure 3: reward and deliberation per step",
@@ -56,9 +43,9 @@ def figure3(rows: Sequence[AgentRow]) -> Figure | None:
 
 def _figure3_drawing(rows: Sequence[AgentRow]) -> Drawing:
     groups, suites = by_group(rows), suites_of(rows)
-    drawing, panels = _panels(len(groups), len(suites), _size(groups, len(suites)))
+    drawing, grid = panels(len(groups), len(suites), _size(groups, len(suites)))
     top = max(_upper(row, suite) for row in rows for suite in row.scores)
-    for (group, members), line in zip(groups.items(), panels, strict=True):
+    for (group, members), line in zip(groups.items(), grid, strict=True):
         evaluated = suites_of(members)
         for suite, panel in zip(suites, line, strict=True):
             panel.set_visible(suite in evaluated)
@@ -66,7 +53,7 @@ def _figure3_drawing(rows: Sequence[AgentRow]) -> Drawing:
             if suite in evaluated:
                 _bars(panel, members, suite, top, suite == evaluated[0], suite == evaluated[-1])
     handles = [
-        Patch(color=_BAR, label="reward per step"),
+        Patch(color=BAR, label="reward per step"),
         Line2D([], [], color=_LINE, marker="o", markersize=3, label="deliberation rate"),
     ]
     drawing.legend(handles=handles, loc="outside upper center", ncols=2, frameon=False)
@@ -78,13 +65,13 @@ def figure4(rows: Sequence[AgentRow]) -> Figure | None:
     drawn = [part for part in banded_scores(rows) if part.row.kind == "sand" and part.suite.split == "unseen"]
     if not drawn:
         return None
-    with matplotlib.rc_context(_STYLE):
-        return _rendered(
+    with matplotlib.rc_context(STYLE):
+        return rendered(
             _figure4_drawing(drawn),
             "figure4",
             "Figure 4: deliberation by difficulty",
             "Deliberation rate of each unseen task, by tertiles of the base model's reward on the same tasks. "
-            "Line: median; points: single tasks, in bands of few tasks.",
+            f"Line: median; points: single tasks, in bands of few tasks. {' '.join(trend_notes(drawn))}".rstrip(),
         )
 
 
@@ -94,8 +81,8 @@ def _figure4_drawing(drawn: Sequence[BandedScores]) -> Drawing:
         lines.setdefault((part.row.group, part.suite.world), []).append(part)
     columns = max(map(len, lines.values()))
     several = len({group for group, _ in lines}) > 1
-    drawing, panels = _panels(len(lines), columns, (max(3.0, 2.1 * columns + 0.5), 2.3 * len(lines) + 0.3))
-    for ((group, world), parts), line in zip(lines.items(), panels, strict=True):
+    drawing, grid = panels(len(lines), columns, (max(3.0, 2.1 * columns + 0.5), 2.3 * len(lines) + 0.3))
+    for ((group, world), parts), line in zip(lines.items(), grid, strict=True):
         for panel in line[len(parts) :]:
             panel.set_visible(False)
         for panel, part in zip(line, parts, strict=False):
@@ -114,11 +101,6 @@ def _size(groups: Mapping[str, Sequence[AgentRow]], columns: int) -> tuple[float
     return columns * max(0.07 * title + 0.15, panel) + 1.1, height * len(groups) + 0.3
 
 
-def _panels(lines: int, columns: int, size: tuple[float, float]) -> tuple[Drawing, Any]:
-    drawing = Drawing(figsize=size, layout="constrained")
-    return drawing, drawing.subplots(lines, columns, squeeze=False)
-
-
 def _upper(row: AgentRow, suite: Suite) -> float:
     return bootstrap([score.reward_per_step for score in row.scores[suite]]).high
 
@@ -128,7 +110,7 @@ def _bars(panel: Axes, rows: Sequence[AgentRow], suite: Suite, top: float, first
     for at, scores in evaluated:
         mean, low, high = bootstrap([score.reward_per_step for score in scores])
         whiskers = [[max(0, mean - low)], [max(0, high - mean)]]  # rounding can put the mean outside
-        panel.bar(at, mean, 0.6, color=_BAR, linewidth=0)
+        panel.bar(at, mean, 0.6, color=BAR, linewidth=0)
         panel.errorbar(at, mean, whiskers, color="#333333", linewidth=0.7, capsize=1.5)
     panel.set_xticks(range(len(rows)), [_tick(row) for row in rows])
     panel.set_xlim(-0.6, len(rows) - 0.4)
@@ -189,12 +171,3 @@ def _spread(at: int, rates: Sequence[float]) -> list[float]:
             at + 0.5 * ((number % count) - (count - 1) / 2) / max(count, 12) for number in range(rates.count(rate))
         ]
     return found
-
-
-def _rendered(drawing: Drawing, name: str, title: str, caption: str) -> Figure:
-    png, svg = io.BytesIO(), io.StringIO()
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Glyph")  # a name in a script that the font does not cover
-        drawing.savefig(png, format="png", dpi=_DPI, metadata={"Software": None})
-        drawing.savefig(svg, format="svg", metadata={"Date": None, "Creator": None})
-    return Figure(name, title, caption, svg.getvalue(), png.getvalue())

@@ -3,41 +3,60 @@
 import re
 import shlex
 from collections.abc import Iterable, Mapping
+from statistics import fmean
 from types import MappingProxyType
 from typing import Literal, NamedTuple
 
-Kind = Literal["base", "sft", "sand", "ablation", "other"]
-"""A model: pi_base, after SFT, after a SAND iteration, after an ablated iteration, or any other folder."""
+from sandcli.method.ablations import Without
 
+Kind = Literal["base", "sft", "baseline", "sand", "ablation", "other"]
+"""A model: pi_base, after SFT, after an iteration of a baseline, of SAND, or of an ablation, or any other folder."""
 
 _FORCED = re.compile(r"(.*), (never|always) deliberating")
 
 
-class Score(NamedTuple):
-    """One episode without its texts. `kind` is the type of the task; `reward` is in [0, 1].
+class Decisions(NamedTuple):
+    """Deliberated steps: the action is the one decided for, or another; or the decision cannot be read."""
 
-    `success`: the reward is 1. `done`: the world ended the episode, with success or without.
+    same: int = 0
+    other: int = 0
+    unread: int = 0
+
+
+class Score(NamedTuple):
+    """One task without its texts. `kind` is the type of the task; `reward` is in [0, 1].
+
+    `success`: the reward is 1. `done`: the world ended the episode, with success or without. `decisions` are those of
+    its deliberated steps. If the task was played several times, these numbers are averages over its episodes, which
+    `draws` holds; `decisions` are those of the first.
     """
 
     split: str
     task: str
     kind: str
     reward: float
-    success: bool
-    done: bool
-    steps: int
-    deliberated: int
-    tokens: int
+    success: float
+    done: float
+    steps: float
+    deliberated: float
+    tokens: float
+    decisions: Decisions = Decisions()
+    draws: "tuple[Score, ...]" = ()
+
+    @property
+    def episodes(self) -> "tuple[Score, ...]":
+        """Its episodes, one by one."""
+        return self.draws or (self,)
 
     @property
     def reward_per_step(self) -> float:
         """Final reward / number of steps. (Figure 3)"""
-        return self.reward / max(1, self.steps)
+        return fmean(episode.reward / max(1, episode.steps) for episode in self.episodes)
 
     @property
     def deliberation_rate(self) -> float:
         """Deliberated steps / steps. (Figures 3 and 4)"""
-        return self.deliberated / max(1, self.steps)
+        return fmean(episode.deliberated / max(1, episode.steps) for episode in self.episodes)
 
 
 class Change(NamedTuple):
@@ -72,13 +91,14 @@ class Evaluation(NamedTuple):
     recorded by others. `retrained` names models that were trained again after some of their episodes. `limit` is the
     `--limit` of the evaluation. `changes` are by model; `outdated` counts those of episodes that were played again
     since. `label` is the name of the agent that the run trains, empty if it has none, and `seed` its training's seed.
+    `panel` is the hash of the panel, `panel_name` what the user called it; both are empty if there was none.
     """
 
     run: str
     base: str
     world: str
     iteration: int
-    without: Literal["none", "sampling", "critique"]
+    without: Without
     scores: Mapping[str, list[Score]]
     settings: Mapping[str, str]
     failed: int = 0
@@ -91,6 +111,13 @@ class Evaluation(NamedTuple):
     own_data: int = 0
     label: str = ""
     seed: int = 0
+    method: Literal["sand", "rft"] = "sand"
+    panel: str = ""
+    panel_name: str = ""
+
+    def command(self, *options: str) -> str:
+        """The `sand eval` that evaluates this run again or further, on the same panel."""
+        return eval_command(self.run, *(["--panel", self.panel_name] if self.panel else []), *options)
 
 
 class AgentRow(NamedTuple):

@@ -135,7 +135,8 @@ class TrainingStage(Stage[Path, Trained]):
 
         job = self._job()
         plan = plan_training(job.config, job.trajectories())
-        return f"{describe(plan.size)}; {plan.batches.steps} optimiser steps"
+        steps, size = plan.batches.steps, plan.size
+        return f"{describe(size)}; {steps} optimiser steps, {size.all_trained:,} tokens with loss in all of them"
 
     def summary(self, records: Sized) -> str:
         """Where the log is."""
@@ -150,6 +151,8 @@ class TrainingStage(Stage[Path, Trained]):
                 "trajectories": size.trajectories,
                 "too_long": len(size.too_long),
                 "steps": trained.result.steps,
+                "tokens_with_loss_in_all_steps": size.all_trained,
+                "tokens_in_all_steps": size.all_tokens,
             },
             figures={
                 "first_loss": log[0].loss,

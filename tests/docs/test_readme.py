@@ -27,6 +27,7 @@ NOT_RUN = {
     "--from sciworld_sft.json": "needs recorded data; tests/stages/test_collect.py and tests/real do this",
     "--from agent-eto/": "needs the model hub",
     "runs/eto": "needs a model from elsewhere and its preamble; tests/stages/test_preamble.py does the like",
+    "--panel ": "needs the panel's world; tests/cli/test_panel.py does the like",
     "runs/guided": "needs a run of the small experiment, two hours",
 }
 """Commands with these words are not executed here, and why."""

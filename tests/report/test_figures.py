@@ -64,6 +64,8 @@ def test_figure_4_shows_unseen_tasks_only() -> None:
     assert figure4(agent_rows([evaluation(base_model=seen, model=seen)])) is None
     drawn = figure4(agent_rows(iterations(1)))
     assert drawn is not None and "each unseen task" in drawn.caption
+    assert "tiny, ScienceWorld unseen, SAND, iteration 1: rho " in drawn.caption
+    assert "ScienceWorld seen" not in drawn.caption
 
 
 @pytest.mark.slow
