@@ -45,7 +45,8 @@ def run_check(name: str, model: Path, work: Path, seconds: float) -> Line:
     slug = name.replace(" ", "-")
     log, result = work / f"{slug}.log", work / f"{slug}.json"
     result.unlink(missing_ok=True)
-    command = [sys.executable, "-m", "experiments.gpu.check", "--one", name, "--model", model, "--work", work]
+    command = [sys.executable, "-m", "experiments.gpu.check", "--one", name, "--model", str(model)]
+    command += ["--work", str(work)]
     offline = {"HF_HUB_OFFLINE": "1", **os.environ}
     with (
         log.open("wb") as file,

@@ -61,7 +61,7 @@ def device() -> str:
 
 def half() -> bool:
     """Whether models are computed in bfloat16 here, as they are on GPUs unless a setting says otherwise."""
-    return torch.cuda.is_available()
+    return bool(torch.cuda.is_available())
 
 
 def logits(model: Path, dtype: str, attention: str | None = None) -> Tensor:
