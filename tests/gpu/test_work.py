@@ -1,0 +1,142 @@
+"""An experiment in slices: how each ends, and that all together make the same as one go."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from experiments.gpu.work import MORE, times
+from sandcli.cli import main
+from sandcli.interrupts import stop
+from tests.helpers import REPO, environment, lines, sand, watched, write_rules
+
+INTERRUPTED = "collect", "sft", "rollout"
+
+RUN_SLICE = "import sys; from experiments.gpu.work import Slice, Times; "
+
+
+def ended(program: str, ask: float = 60.0, end: float = 60.0, kill: float = 60.0) -> int:
+    """The code of a slice whose command is this Python program."""
+    code = f"{RUN_SLICE} sys.exit(Slice([sys.executable, '-c', {program!r}], Times({ask}, {end}, {kill})).run())"
+    return subprocess.run([sys.executable, "-c", code], cwd=REPO, timeout=60).returncode
+
+
+def heeding(code: int) -> str:
+    """A program that ends with this code when it is interrupted, and says so only after it is ready."""
+    return f"import signal, sys, time; signal.signal(2, lambda *_: sys.exit({code})); time.sleep(60)"
+
+
+@pytest.mark.parametrize("code", [0, 1, 3, 70])
+def test_code_of_the_command_is_kept(code: int) -> None:
+    assert ended(f"raise SystemExit({code})") == code
+
+
+def test_interrupted_command_has_more_to_do() -> None:
+    assert ended("raise SystemExit(130)") == MORE
+
+
+def test_command_is_asked_to_end_in_time() -> None:
+    assert ended(heeding(130), ask=0.0) == MORE
+
+
+def test_deaf_command_is_killed() -> None:
+    assert ended("import signal, time; signal.signal(2, signal.SIG_IGN); time.sleep(60)", 0.0, 0.1, 1.0) == MORE
+
+
+def test_command_that_was_killed_by_others_has_failed() -> None:
+    assert ended("import os; os.kill(os.getpid(), 9)") == 1
+
+
+def test_grace_is_part_of_the_slice() -> None:
+    assert times(9, 120) == (420, 510, 540)
+    assert times(1, 120) == (0, 45, 60)
+
+
+PLAN = """
+limit = 3
+tasks = 2
+[settings]
+env = {{ name = "tests.toyworld:ToyWorld", tasks = ["fetch"], simplifications = "none" }}
+model.base = "{tiny}"
+engine = {{ kind = "scripted", script = "{rules}" }}
+collect.thoughts = "none"
+prompts.set = "compact"
+run.workers = 1
+sft.epochs = 2
+train.epochs = 1
+[arms.sft]
+eval.models = ["sft"]
+[arms.sand]
+"""
+
+
+@pytest.fixture
+def plan(tiny: Path, tmp_path: Path) -> Path:
+    """Two arms on the toy world."""
+    rules = write_rules(tmp_path / "rules.json")
+    (tmp_path / "plan.toml").write_text(PLAN.format(tiny=tiny, rules=rules))
+    return tmp_path / "plan.toml"
+
+
+def finished(folder: Path) -> dict[str, bytes]:
+    """The artifacts of all runs."""
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*.jsonl")) if made(path)}
+
+
+def made(path: Path) -> bool:
+    return path.parent.name != "logs" and (path.parent / "sand.toml").exists()
+
+
+def interrupting_main() -> None:
+    """`sand`; the first unit of some stages interrupts the process that started this one, once, and waits for it."""
+
+    def see(line: str) -> None:
+        stage = line.split()[0]
+        mark = Path(os.environ["MARKS"]) / stage
+        if stage in INTERRUPTED and not mark.exists():
+            mark.touch()
+            os.kill(os.getppid(), signal.SIGINT)
+            while not stop.get()():
+                time.sleep(0.001)
+
+    watched(see)
+    main()
+
+
+def one_slice(plan: Path, run: Path, marks: Path) -> int:
+    """The code of a slice that is interrupted in the first stage of `INTERRUPTED` that was not before."""
+    command = [sys.executable, "-c", "from tests.gpu.test_work import interrupting_main as main; main()"]
+    command += ["experiment", str(plan), "--run", str(run)]
+    code = f"{RUN_SLICE} sys.exit(Slice({command!r}, Times(500, 500, 500)).run())"
+    return subprocess.run([sys.executable, "-c", code], cwd=REPO, env=environment(MARKS=str(marks))).returncode
+
+
+@pytest.mark.slow
+def test_slices_make_the_same_as_one_go(plan: Path, tmp_path: Path) -> None:
+    cut, whole, marks = tmp_path / "cut", tmp_path / "whole", tmp_path / "marks"
+    marks.mkdir()
+    assert [one_slice(plan, cut, marks) for _ in range(4)] == [MORE, MORE, MORE, 0]
+    done = sand("experiment", plan, "--run", whole, timeout=600)
+    assert done.returncode == 0, done.stderr
+    found, wanted = finished(cut), finished(whole)
+    assert found.keys() == wanted.keys() and "sand/seed0/eval.jsonl" in wanted
+    for name in wanted:
+        if not name.endswith("eval.jsonl"):  # it holds times
+            assert found[name] == wanted[name], name
+    assert episodes(cut) == episodes(whole)
+
+
+def episodes(folder: Path) -> list[dict[str, object]]:
+    """What the agents did, without how long it took."""
+    rows = lines(folder / "sand" / "seed0" / "eval.jsonl")
+    return [{name: value for name, value in row.items() if name != "seconds"} for row in rows]
+
+
+def test_plan_that_is_missing_has_failed(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "experiments.gpu.work", "none.toml", "--run", str(tmp_path)]
+    done = subprocess.run(command, cwd=REPO, env=environment(), capture_output=True, text=True)
+    assert done.returncode == 3 and "there is no plan none.toml" in done.stderr
