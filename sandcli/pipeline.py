@@ -131,11 +131,6 @@ def stages_of(settings: Settings) -> list[StageName]:
     return [row.name for row in TABLE if row.skip(settings) is None]
 
 
-def stages_on_request() -> list[StageName]:
-    """The stages that are part of no run unless the user asks for them."""
-    return [row.name for row in TABLE if row.skip is on_request]
-
-
 def next_command(stage: StageName, run: Run, settings: Settings) -> str:
     """The command that comes after a stage."""
     names = [row.name for row in TABLE]

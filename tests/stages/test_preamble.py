@@ -22,7 +22,7 @@ from tests.toyworld import SYSTEM
 
 RECORDED = [Message("user", "You live in a house."), Message("assistant", "OK")]
 OTHER = [Message("user", "You live in a tent."), Message("assistant", "OK"), Message("user", "Your turn:")]
-STAGES: tuple[StageName, ...] = ("sample", "rollout", "eval")
+STAGES: tuple[StageName, ...] = ("explore", "sample", "rollout", "eval")
 
 Prompts = list[list[Message]]
 
@@ -178,7 +178,7 @@ def overflowing(seen: list[list[Message]], longest: int) -> Callable[..., Any]:
     return generate
 
 
-@pytest.mark.parametrize("stage", ["sample", "eval"])
+@pytest.mark.parametrize("stage", ["explore", "sample", "eval"])
 def test_preamble_that_does_not_fit_is_no_result(root: Path, stage: StageName, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ScriptedEngine, "generate", overflowing([], 2))
     with pytest.raises(UsageError, match=r"the preamble and the task of fetch_\d.* leave no room for a turn") as caught:
