@@ -20,7 +20,7 @@ from experiments.gpu.wheels import (
     wheels_in,
     without,
 )
-from sandcli.errors import SandError, UsageError
+from sandcli.errors import Exit, SandError, UsageError
 from sandcli.models import locate
 
 _MIB = 2**20
@@ -88,6 +88,9 @@ def main() -> int:
     except SandError as error:
         print(f"error: {error.what}\n  fix: {error.fix}", file=sys.stderr)
         return error.exit
+    except OSError as error:
+        print(f"error: {error}\n  fix: free space, or use another folder for --out", file=sys.stderr)
+        return Exit.PREREQUISITE
     for part in parts:
         print(f"{part.name}: {sum(size for _, size in part.files) / _MIB:.1f} MiB in {len(part.pieces)} pieces")
     print(f"copy {given.out} there, all at once or in parts; after each transfer: python3 unpack.py --into DIR")

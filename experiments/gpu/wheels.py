@@ -22,8 +22,10 @@ _OLDEST_GLIBC = 28
 def packages_to_pack(present: Collection[str], python: str) -> dict[str, str]:
     """The locked versions of the packages that `sand` needs beside those that are `present` with all they need.
 
-    Raises `UsageError` for a name in `present` that is not installed here.
+    Raises `UsageError` for a name in `present` that is not installed here, `PrerequisiteError` outside a checkout.
     """
+    if not (REPO / "pyproject.toml").exists():
+        raise PrerequisiteError(f"{REPO} is no checkout of sand", "pack in one, or add --data-only")
     project = tomllib.loads((REPO / "pyproject.toml").read_text())["project"]
     wanted = [*project["dependencies"], *project["optional-dependencies"]["local"]]
     needed = _closure({Requirement(text).name for text in wanted}, python) - _closure(present, python)

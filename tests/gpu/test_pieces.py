@@ -36,9 +36,9 @@ def packed(tmp_path: Path, model: Path, *others: Source) -> Path:
     return tmp_path / "out"
 
 
-def unpack(pieces: Path, into: Path) -> subprocess.CompletedProcess[str]:
-    """With the standard library only."""
-    command = [sys.executable, "-I", "-S", str(pieces / "unpack.py"), "--into", str(into)]
+def unpack(pieces: Path, into: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    """With the standard library only, unless other options are given for Python."""
+    command = [sys.executable, *(options or ("-I", "-S")), str(pieces / "unpack.py"), "--into", str(into)]
     env = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     return subprocess.run(command, env=env, capture_output=True, text=True, timeout=120)
 
@@ -150,11 +150,13 @@ def test_wheels_are_installed_once(tmp_path: Path) -> None:
     write_pieces([wheels], tmp_path / "out", 2**20, HERE)
     made = set()
     for _ in range(2):
-        done = unpack(tmp_path / "out", tmp_path / "far")
+        done = unpack(tmp_path / "out", tmp_path / "far", "-I")
         assert done.returncode == 0, done.stderr
         assert "sand was called with doctor" in done.stdout
         made.add((tmp_path / "far" / "venv" / "installed").stat().st_mtime_ns)
     assert len(made) == 1
+    python = tmp_path / "far" / "venv" / "bin" / "python"
+    assert subprocess.run([python, "-I", "-c", "import msgspec"]).returncode == 0, "it sees the packages of this Python"
 
 
 def fake_sand(path: Path) -> Path:

@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from experiments.gpu import wheels
 from experiments.gpu.wheels import packages_to_pack, wheels_in, without
-from sandcli.errors import UsageError
+from sandcli.errors import PrerequisiteError, UsageError
 
 PRESENT = "torch", "transformers", "accelerate"
 
@@ -30,6 +31,12 @@ def test_other_versions_are_brought_along_if_only_torch_is_present() -> None:
 def test_unknown_package() -> None:
     with pytest.raises(UsageError, match="torhc is not installed here"):
         packages_to_pack(["torhc"], "3.12")
+
+
+def test_wheels_are_packed_in_a_checkout_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(wheels, "REPO", tmp_path)
+    with pytest.raises(PrerequisiteError, match="is no checkout of sand"):
+        packages_to_pack(PRESENT, "3.12")
 
 
 def test_a_package_of_the_users_wheels_is_packed_once() -> None:
