@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from experiments.gpu.work import MORE, times
+from experiments.gpu.work import MORE, Slice, Times, times
 from sandcli.cli import main
 from sandcli.interrupts import stop
 from tests.helpers import REPO, environment, lines, sand, watched, write_rules
@@ -19,15 +19,40 @@ INTERRUPTED = "collect", "sft", "rollout"
 RUN_SLICE = "import sys; from experiments.gpu.work import Slice, Times; "
 
 
-def ended(program: str, ask: float = 60.0, end: float = 60.0, kill: float = 60.0) -> int:
+def ended(program: str) -> int:
     """The code of a slice whose command is this Python program."""
-    code = f"{RUN_SLICE} sys.exit(Slice([sys.executable, '-c', {program!r}], Times({ask}, {end}, {kill})).run())"
-    return subprocess.run([sys.executable, "-c", code], cwd=REPO, timeout=60).returncode
+    code = f"{RUN_SLICE} sys.exit(Slice([sys.executable, '-c', {program!r}], Times(600, 600, 600)).run())"
+    return subprocess.run([sys.executable, "-c", code], cwd=REPO, timeout=600).returncode
 
 
-def heeding(code: int) -> str:
-    """A program that ends with this code when it is interrupted, and says so only after it is ready."""
-    return f"import signal, sys, time; signal.signal(2, lambda *_: sys.exit({code})); time.sleep(60)"
+class Child:
+    """Stands in for a command that ends with a code after so many signals."""
+
+    pid = 1
+
+    def __init__(self, code: int, signals: int) -> None:
+        self._code = code
+        self._signals = signals
+        self.heard: list[int] = []
+
+    def __enter__(self) -> "Child":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def wait(self, timeout: float = 0.0) -> int:
+        if len(self.heard) < self._signals:
+            raise subprocess.TimeoutExpired("sand", timeout)
+        return self._code
+
+
+def slice_of(child: Child, monkeypatch: pytest.MonkeyPatch) -> int:
+    """The code of a slice with no time left."""
+    monkeypatch.setattr(subprocess, "Popen", lambda *_, **__: child)
+    monkeypatch.setattr(os, "killpg", lambda _, number: child.heard.append(number))
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    return Slice(["sand"], Times(0, 0, 0)).run()
 
 
 @pytest.mark.parametrize("code", [0, 1, 3, 70])
@@ -39,12 +64,16 @@ def test_interrupted_command_has_more_to_do() -> None:
     assert ended("raise SystemExit(130)") == MORE
 
 
-def test_command_is_asked_to_end_in_time() -> None:
-    assert ended(heeding(130), ask=0.0) == MORE
+def test_command_is_asked_to_end_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    child = Child(130, 1)
+    assert slice_of(child, monkeypatch) == MORE
+    assert child.heard == [signal.SIGINT]
 
 
-def test_deaf_command_is_killed() -> None:
-    assert ended("import signal, time; signal.signal(2, signal.SIG_IGN); time.sleep(60)", 0.0, 0.1, 1.0) == MORE
+def test_deaf_command_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
+    child = Child(-9, 3)
+    assert slice_of(child, monkeypatch) == MORE
+    assert child.heard == [signal.SIGINT, signal.SIGINT, signal.SIGKILL]
 
 
 def test_command_that_was_killed_by_others_has_failed() -> None:
