@@ -1,5 +1,6 @@
 """Misbehaving worlds: they print, return wrong types, start programs, and fail to start."""
 
+import contextlib
 import errno
 import json
 import os
