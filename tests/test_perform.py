@@ -83,6 +83,7 @@ def test_control_without_deliberations_trains_on_d_exp(tmp_path: Path, tiny: Pat
     assert (root / "deliberations.jsonl").read_bytes() == (root / "expert.jsonl").read_bytes()
 
 
+@pytest.mark.slow
 def test_dry_run_makes_nothing(tmp_path: Path) -> None:
     root = make_run(tmp_path / "it1")
     ran = sand("run", "--run", root, "--dry-run")
@@ -127,6 +128,7 @@ def test_unknown_stage_is_named(tmp_path: Path) -> None:
             sandcli.iterate(tmp_path / "it1", until=other)
 
 
+@pytest.mark.slow
 def test_stage_of_another_variant_can_be_skipped_by_scripts(tmp_path: Path) -> None:
     root = make_run(tmp_path / "run", model__policy="../it1/model")
     ran = sand("sft", "--run", root, "--if-needed")

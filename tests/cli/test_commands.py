@@ -84,6 +84,7 @@ def test_importing_the_commands_imports_nothing_heavy() -> None:
     assert (ran.returncode, ran.stdout.strip()) == (0, "")
 
 
+@pytest.mark.slow
 def test_planning_imports_nothing_heavy(tmp_path: Path) -> None:
     make_run(tmp_path / "run", env__name="scienceworld", env__tasks="paper", env__simplifications="eto")
     code = (
@@ -100,6 +101,7 @@ def test_planning_imports_nothing_heavy(tmp_path: Path) -> None:
     assert "collect: missing; 0 units recorded," in ran.stderr
 
 
+@pytest.mark.slow
 def test_help_does_about_the_work_of_a_bare_typer_app() -> None:
     bare, ours = calls_made(BARE), calls_made(OURS)
     assert 100_000 < bare < ours <= 1.5 * bare  # each of our commands adds about a hundredth
@@ -113,11 +115,13 @@ def test_help_lists_every_command_and_the_exit_codes() -> None:
     assert "130 interrupted" in ran.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arguments", [["no-such-command"], ["sample"], ["sample", "--run", "x", "--n", "many"]])
 def test_wrong_usage_exits_with_2(arguments: list[str]) -> None:
     assert sand(*arguments).returncode == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("settings", "arguments", "what", "fix"),
     [
@@ -152,6 +156,7 @@ def test_an_unknown_name_is_a_usage_error(
     assert found[1].startswith(fix)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("stage", "missing", "fix"),
     [
@@ -198,6 +203,7 @@ def test_an_iteration_by_hand(tmp_path: Path) -> None:
     assert (row["agent"], row["paper"], row["cells"]["average"]) == ("SAND, iteration 1", False, None)
 
 
+@pytest.mark.slow
 def test_a_finished_stage_prints_one_line_and_exits_with_0(tmp_path: Path) -> None:
     root = make_run(tmp_path / "run")
     perform("collect", root)
@@ -208,6 +214,7 @@ def test_a_finished_stage_prints_one_line_and_exits_with_0(tmp_path: Path) -> No
     assert contents(root) == before
 
 
+@pytest.mark.slow
 def test_a_stale_stage_says_what_changed_and_exits_with_3(tmp_path: Path) -> None:
     root = make_run(tmp_path / "run")
     perform("collect", root)
@@ -260,6 +267,7 @@ def test_two_processes_cannot_run_the_same_stage(tmp_path: Path) -> None:
     assert sand("collect", "--run", root).returncode == 0
 
 
+@pytest.mark.slow
 def test_a_corrupt_artifact_exits_with_2_and_names_the_line(tmp_path: Path) -> None:
     root = make_run(tmp_path / "run")
     perform("collect", root)
@@ -278,6 +286,7 @@ def test_the_version() -> None:
     assert sand("--version").stdout == f"sand {sandcli.__version__}\n"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("debug", [[], ["--debug"]])
 def test_internal_error_exits_with_70_and_shows_a_traceback_only_with_debug(tmp_path: Path, debug: list[str]) -> None:
     program = "import sandcli.status; sandcli.status.status_of = lambda context: 1 + ''; main()"
@@ -296,6 +305,7 @@ def test_errors_do_not_control_the_terminal(tmp_path: Path) -> None:
     assert (ran.returncode, error_of(ran)[0]) == (3, f"there is no run directory {tmp_path}/[red]\\x1b[2J")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("columns", ["80", "200"])
 def test_settings_have_whole_names(tmp_path: Path, columns: str) -> None:
     ran = sand("config", "--run", make_run(tmp_path / "run"), extra={"COLUMNS": columns})

@@ -18,6 +18,7 @@ def run(tmp_path: Path) -> Path:
     return make_run(tmp_path / "run", eval__models="base")
 
 
+@pytest.mark.slow
 def test_panel_is_made_checked_and_played(run: Path, tmp_path: Path) -> None:
     made = sand("panel", "make", "p.json", "--run", "run", "--limit", "2", cwd=tmp_path)
     assert made.returncode == 0, made.stderr

@@ -136,6 +136,7 @@ class _WatchedTable:
         return msgspec.structs.replace(self._values, **changes)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "variant",
     [

@@ -48,6 +48,7 @@ def test_records_without_a_manifest_are_checked_line_by_line(run: Path, damage: 
         perform("rollout", run, limit=LIMIT)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["json", "json.part", "units.json", "failures.jsonl", "journal", "artifact"])
 def test_status_always_answers(run: Path, finished: Path, kind: str) -> None:
     for damage in DAMAGE:

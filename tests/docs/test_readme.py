@@ -65,6 +65,7 @@ def test_readme_is_short() -> None:
     assert len(TEXTS["README.md"].splitlines()) <= 150
 
 
+@pytest.mark.slow
 def test_world_of_the_docs_is_loaded_as_a_plug_in(tmp_path: Path) -> None:
     (program,) = blocks("worlds.md", "python")
     (tmp_path / "counting.py").write_text(program)

@@ -138,6 +138,7 @@ def test_worker_and_its_programs_end_when_their_parent_is_killed(busy: str) -> N
         wait_until(lambda process=process: has_ended(process))  # type: ignore[misc]
 
 
+@pytest.mark.slow
 def test_worker_that_dies_in_its_first_ping_is_started_again(tmp_path: Path) -> None:
     (tmp_path / "shaky").touch()
 
@@ -186,6 +187,7 @@ def test_worker_without_a_thread_is_an_error(monkeypatch: pytest.MonkeyPatch) ->
         run_in_pool(no_task)
 
 
+@pytest.mark.slow
 def test_error_of_a_world_that_does_not_start_names_its_log(tmp_path: Path) -> None:
     log = tmp_path / "log"
     with pytest.raises(MachineryError, match=rf"does not start: RuntimeError: the house is on fire \(see {log}\)"):

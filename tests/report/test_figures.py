@@ -45,6 +45,7 @@ def iterations(last: int, world: str = "ScienceWorld", base: str = "m/tiny") -> 
     return [first, *later]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [1, 2, 3])
 def test_each_iteration_has_a_tick_and_a_panel(count: int) -> None:
     rows = agent_rows(iterations(count))
@@ -84,6 +85,7 @@ def test_the_same_numbers_give_the_same_bytes() -> None:
     assert drawn is not None and "<dc:date>" not in drawn.svg
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("base", "model"),
     [
@@ -101,6 +103,7 @@ def test_figures_of_little_data(base: Sequence[Score], model: Sequence[Score]) -
     assert "SAND, iteration 1" in texts(figure4(rows))
 
 
+@pytest.mark.slow
 def test_names_are_drawn_literally() -> None:
     long = "a-run-with-a-name-that-is-longer-than-its-panel-is-wide"
     runs = [

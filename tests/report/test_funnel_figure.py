@@ -35,6 +35,7 @@ def test_bars_name_counts_shares_and_reasons() -> None:
     assert "it1" not in found
 
 
+@pytest.mark.slow
 def test_each_run_has_a_panel() -> None:
     names = {"runs/it1", "x$y$<&"}
     assert names <= set(texts(funnel_figure(dict.fromkeys(sorted(names), FUNNEL))))

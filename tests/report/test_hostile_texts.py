@@ -143,6 +143,7 @@ def test_a_page_has_no_elements_but_its_own() -> None:
     assert len(images) == len(hostile_report().figures)
 
 
+@pytest.mark.slow
 def test_the_records_of_a_page_hold_the_text_as_it_is() -> None:
     blocks = re.findall(r'id="(?:episodes|training)-0">([^<]*)<', page(HOSTILE))
     records = [msgspec.json.decode(gzip.decompress(base64.b64decode(block)))[0] for block in blocks]

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import pytest
+
 from sandcli.report.build import Report, build_report, report_of, write_files
 from tests.helpers import make_run, perform
 from tests.panels.made_up import in_file, panel, task
@@ -34,6 +36,7 @@ def test_report_on_one_panel_names_it_and_keeps_the_names_of_its_files() -> None
     assert not [line for line in made.warnings if "same panel" in line]
 
 
+@pytest.mark.slow
 def test_two_panels_are_never_in_one_table(tmp_path: Path) -> None:
     made = report(
         evaluation("a", sft=everywhere(0.1), **SHORT),
@@ -92,6 +95,7 @@ def test_panel_without_unseen_tasks_lacks_none() -> None:
     assert [line.partition(",")[0] for line in made.missing] == ["no Figure 4", "no Table 3"]
 
 
+@pytest.mark.slow
 def test_panel_of_a_run_is_read_from_its_manifest(tmp_path: Path) -> None:
     short = panel(splits={"seen": [task(6)]})
     path = in_file(tmp_path / "short.json", short)

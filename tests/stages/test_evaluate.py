@@ -31,6 +31,7 @@ def test_deliberation_can_be_suppressed_and_forced(run: Path) -> None:
     assert always["steps"][0]["thought"] == "My options: (1) look; (2) eat lamp."
 
 
+@pytest.mark.slow
 def test_another_mode_adds_episodes_and_keeps_the_others(run: Path) -> None:
     perform("eval", run, limit=1)
     before = lines(run / "eval.jsonl")
@@ -79,6 +80,7 @@ def test_more_episodes_keep_those_that_there_are(fickle: Path) -> None:
     assert state("eval", fickle, limit=2, **SAMPLED).kind == "done"
 
 
+@pytest.mark.slow
 def test_seed_counts_only_if_turns_are_sampled(fickle: Path) -> None:
     perform("eval", fickle, limit=1)
     greedy = actions(fickle)

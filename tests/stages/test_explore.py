@@ -64,6 +64,7 @@ def test_two_trajectories_of_one_task_are_played_as_one(run: Path) -> None:
     assert records(run) == [(variation, draw) for variation in range(3) for draw in range(4)]
 
 
+@pytest.mark.slow
 def test_more_episodes_and_trajectories_keep_those_that_there_are(run: Path) -> None:
     perform("explore", run, limit=2, explore__n=2)
     before = lines(run / "explored.jsonl")

@@ -93,6 +93,7 @@ def test_agent_reads_the_worlds_instruction_by_default(tmp_path: Path, prompts: 
     assert prompts[0] == [Message("system", SYSTEM), Message("user", TASK.format(0))]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stage", STAGES)
 def test_other_preamble_makes_a_stage_stale(root: Path, stage: StageName) -> None:
     for name in STAGES:
@@ -188,6 +189,7 @@ def test_preamble_that_does_not_fit_is_no_result(root: Path, stage: StageName, m
     assert perform(stage, root).exit is Exit.DONE
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("content", "what"),
     [
