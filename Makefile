@@ -94,7 +94,7 @@ $(RUN)/thoughts.jsonl: $(RUN)/critiques.jsonl
 $(RUN)/explored.jsonl: $(RUN)/expert.jsonl | $(RUN)/sft
 	$(SAND) explore --run $(RUN) --if-needed $(EXPLORE)
 
-$(RUN)/model: $(RUN)/thoughts.jsonl $(RUN)/explored.jsonl
+$(RUN)/model: $(RUN)/thoughts.jsonl | $(RUN)/explored.jsonl
 	$(SAND) train --run $(RUN) $(TRAIN)
 
 $(RUN)/eval.jsonl: $(RUN)/model

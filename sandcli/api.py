@@ -288,4 +288,4 @@ async def experiment(
     """
     from sandcli.experiment import Experiment
 
-    return await Experiment(as_run(run).root, Path(plan), seeds, only, common(engine, workers, None)).run()
+    return await Experiment(as_run(run).root, Path(plan), seeds, only, common(engine, workers, None)).make()

@@ -17,7 +17,7 @@ from sandcli.presets import preset_values
 from sandcli.prompts import SETS
 from sandcli.protocols import protocol_values
 from sandcli.settings import EnvSettings
-from sandcli.stages.collect import PREVIOUS, SHARED
+from sandcli.stages.collect import OTHER_RUN
 
 _PATHS = "model.base", "model.policy", "env.games", "prompts.set", "agent.preamble", "eval.panel"
 _NO_PATHS = {*SETS, *PUBLISHED, "world", "data"}
@@ -31,10 +31,10 @@ def start_run(
     protocol: str | None = None,
     d_exp: Path | None = None,
 ) -> None:
-    """Make `root` with its sand.toml. With `previous`, D_exp is what its model was trained on (D_delib) and the policy
-    that model.
+    """Make `root` with its sand.toml.
 
-    With `d_exp`, D_exp is that run's D_exp.
+    With `previous`, D_exp is what that run's model was trained on (D_delib or D_rft), and the policy is that model.
+    With `d_exp`, D_exp is that run's.
 
     Raises `UsageError` if `root` is a run already, a setting is wrong, the preset or the protocol is unknown, or a
     previous run is given together with a preset or `d_exp`; `PrerequisiteError` if `previous` is not done, or its model
@@ -47,17 +47,17 @@ def start_run(
     if previous is not None:
         _refuse_with_previous(previous, preset, d_exp)
         values = {**_carried(root, Run(previous), values.get("env.name")), **values}
-    elif values.get("env.name") == "alfworld" and _may_switch(values):
-        values.setdefault("method.switch", "shorter")  # the paper switches on ALFWorld, not on ScienceWorld
+    else:
+        values = with_papers_switch(values)
     if protocol is not None:
-        world = values.get("env.name", EnvSettings().name)
+        world = str(values.get("env.name", EnvSettings().name))
         values = {**values, **protocol_values(protocol, world), **given}
     chosen = resolve(root, {}, values).settings
     (root / "manifests").mkdir(parents=True, exist_ok=True)
     if previous is not None:
         _take_over_training_data(Run(root), Run(previous), resolve(previous, {}, {}).settings.method.name)
     elif d_exp is not None:
-        _take_over(Run(root), Run(d_exp), Run(d_exp).artifact("collect").require(), f"{SHARED}{d_exp}")
+        _take_over(Run(root), Run(d_exp), Run(d_exp).artifact("collect").require(), f"{OTHER_RUN}{d_exp}: expert.jsonl")
     text = template(values).encode()
     if any(url != without_password(url) for url in chosen.engine.urls):
         keep(root / FILE, text)  # only this user can read it
@@ -75,10 +75,12 @@ def _refuse_with_previous(previous: Path, preset: str | None, d_exp: Path | None
         raise UsageError(f"--from takes D_exp from {previous}, --d-exp from {d_exp}", "leave out one of them")
 
 
-def _may_switch(values: Mapping[str, Any]) -> bool:
-    """Whether a run makes rollouts that can replace the expert."""
+def with_papers_switch(values: Mapping[str, Scalar]) -> dict[str, Scalar]:
+    """The settings of a first iteration, with the expert switch if they do not say: the paper's on ALFWorld only."""
     method, without = values.get("method.name", "sand"), values.get("method.without", "none")
-    return method == "sand" and without in ("none", "deliberations")
+    rolls_out = method == "sand" and without in ("none", "deliberations")
+    switched = values.get("env.name") == "alfworld" and rolls_out
+    return {**({"method.switch": "shorter"} if switched else {}), **values}
 
 
 def assigned(assignments: Sequence[str]) -> dict[str, Scalar]:
@@ -108,6 +110,7 @@ def _carried(root: Path, previous: Run, world: str | None) -> dict[str, Scalar]:
         )
     values = {s.name: s.value for s in resolved.listing() if s.origin != "default"}
     values.pop("eval.models", None)  # it may name sft, which the new run does not have
+    values.pop("train.max_steps", None)  # it would override the one epoch
     values.pop("run.label", None)  # the new run trains another agent
     values.pop("collect.source", None)  # the new run starts from D_delib
     values |= {"run.iteration": resolved.settings.run.iteration + 1, "train.epochs": 1}
@@ -139,7 +142,7 @@ def _take_over_training_data(run: Run, previous: Run, method: str) -> None:
     training = trained.manifest()
     if training is not None and training.identity.settings.get("data") != fingerprint(data):
         raise PrerequisiteError(f"{data} is not what {trained.path} was trained on", f"{trained.command} --force")
-    _take_over(run, previous, data, f"{PREVIOUS}{previous.root}")
+    _take_over(run, previous, data, f"{OTHER_RUN}{previous.root}: {data.name}")
 
 
 def _take_over(run: Run, other: Run, trajectories: Path, source: str) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from sandcli.config import FILE, Scalar, resolve, without_password
 from sandcli.core.artifact import StageName
 from sandcli.core.context import Context
-from sandcli.core.panel import must_play_whole_panel
+from sandcli.core.panel import must_play_whole_panel, playing
 from sandcli.core.run import Run
 from sandcli.core.runner import run_stage
 from sandcli.core.stage import Options, Summary
@@ -83,7 +83,9 @@ class Pipeline:
 
         Raises `UsageError` if the method has no stage `until`.
         """
-        method = context_of(first, self._flags).settings.method.name
+        context = context_of(first, self._flags)
+        playing(context)  # a panel that cannot be played shows now, not after hours
+        method = context.settings.method.name
         names = stages_of(Settings(method=MethodSettings(name=method)))
         if self._until is not None and self._until not in names:
             raise UsageError(f"{method} has no stage {self._until!r}", f"use one of {', '.join(names)}")

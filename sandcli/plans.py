@@ -42,6 +42,10 @@ Tables = Mapping[str, Any]
 _MAKERS: Mapping[str, StageName] = {"sft": "sft", "model": "train"}
 
 
+Arm = Annotated[str, Meta(pattern=r"^[\w-]+$")]
+"""The name of an arm, which is also that of its folder."""
+
+
 class Plan(Record, frozen=True, kw_only=True):
     """The content of a plan.
 
@@ -49,7 +53,7 @@ class Plan(Record, frozen=True, kw_only=True):
     None is all of them. `settings` override those of the `preset`, and an arm's own settings override both.
     """
 
-    arms: Annotated[dict[str, dict[str, Any]], Meta(min_length=1)]
+    arms: Annotated[dict[Arm, dict[str, Any]], Meta(min_length=1)]
     seeds: Annotated[list[Annotated[int, Meta(ge=0)]], Meta(min_length=1)] = msgspec.field(default_factory=lambda: [0])
     limit: Annotated[int, Meta(ge=1)] | None = None
     tasks: Annotated[int, Meta(ge=1)] | None = None
@@ -79,20 +83,26 @@ def read_plan(path: Path) -> Plan:
     except FileNotFoundError:
         raise PrerequisiteError(f"there is no plan {path}", "write one: see docs/experiments.md") from None
     except (ValueError, RecursionError) as error:
-        raise UsageError(f"{path}: not the plan of an experiment: {error}", "see docs/experiments.md") from None
+        raise UsageError(f"{path}: not a valid plan: {error}", "see docs/experiments.md") from None
     _check_arms(path, plan)
     return plan
 
 
 def _check_arms(path: Path, plan: Plan) -> None:
+    if plan.panel and plan.tasks:
+        raise UsageError(f"{path}: it has tasks and a panel, which fixes the tasks", "leave out tasks")
     earlier: list[str] = []
     for arm, tables in plan.arms.items():
-        if Path(arm).name != arm or arm == EXPERT:
-            raise UsageError(f"{path}: an arm cannot be called {arm!r}", f"use a name of a folder, not {EXPERT}")
+        if arm == EXPERT:
+            raise UsageError(
+                f"{path}: {arm!r} cannot be the name of an arm", "it is the folder of D_exp; rename the arm"
+            )
         if "collect" in tables:
             raise UsageError(f"{path}: arms.{arm}: all arms share one D_exp", "move collect to [settings]")
         if (wanted := tables.get("updates_of")) is not None and wanted not in earlier:
-            raise UsageError(f"{path}: arms.{arm}: no arm before it is {wanted!r}", "set updates_of to an earlier arm")
+            raise UsageError(
+                f"{path}: arms.{arm}: updates_of names {wanted!r}, which is not an earlier arm", "name an earlier arm"
+            )
         earlier.append(arm)
 
 
@@ -111,7 +121,7 @@ def expert_settings(plan: Plan) -> dict[str, Scalar]:
 def planned_runs(plan: Plan, seeds: Sequence[int]) -> Iterator[PlannedRun]:
     """Every arm with every seed, in the order in which they are made: all arms of a seed, then the next seed.
 
-    An arm that trains nothing does not depend on the seed, so it has only one run.
+    An arm that trains nothing and plays greedily does not depend on the seed, so it has only one run.
     """
     for seed in seeds:
         for arm, tables in plan.arms.items():
@@ -130,19 +140,20 @@ def runs_of(folder: Path) -> list[Path]:
     if not (folder / COPY).is_file():
         return [folder]
     arms = read_plan(folder / COPY).arms
-    runs = [run for arm in arms for run in sorted((folder / arm).glob("seed*"), key=_number)]
+    runs = [run for arm in arms for run in _runs_of_arm(folder / arm)]
     found = [run for run in runs if (run / "eval.jsonl").exists()]
     if not found:
         raise PrerequisiteError(f"{folder} has no evaluated run", f"sand experiment {folder / COPY} --run {folder}")
     return found
 
 
-def _number(run: Path) -> int:
-    return int(run.name.removeprefix("seed"))
+def _runs_of_arm(folder: Path) -> list[Path]:
+    numbered = {path.name.removeprefix("seed"): path for path in folder.glob("seed*")}
+    return [numbered[seed] for seed in sorted((seed for seed in numbered if seed.isdecimal()), key=int)]
 
 
 def _untrained(settings: Mapping[str, Scalar]) -> bool:
-    return settings.get("eval.models") == ["base"]
+    return settings.get("eval.models") == ["base"] and not settings.get("eval.temperature")
 
 
 def flat(tables: Tables) -> dict[str, Scalar]:

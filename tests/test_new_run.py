@@ -208,6 +208,15 @@ def test_next_iteration_finds_the_folders_of_the_first(it1: Path, tmp_path: Path
     assert (tmp_path / "further" / "it2" / settings.env.games).resolve() == it1 / "games"
 
 
+def test_next_iteration_trains_for_one_epoch_whatever_the_first_did(it1: Path, tmp_path: Path) -> None:
+    toml = (it1 / "sand.toml").read_text()
+    (it1 / "sand.toml").write_text(toml.replace("[train]", "[train]\nmax_steps = 7\n").replace("# max_steps", "# "))
+    assert resolve(it1, {}, {}).settings.train.max_steps == 7
+    start_run(tmp_path / "it2", it1, {})
+    settings = resolve(tmp_path / "it2", {}, {}).settings
+    assert (settings.train.max_steps, settings.train.epochs) == (0, 1)
+
+
 def test_next_iteration_is_of_the_same_world(it1: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="not of alfworld"):
         start_run(tmp_path / "it2", it1, assigned(["env.name=alfworld"]))

@@ -6,7 +6,6 @@ import pytest
 
 from sandcli.config import resolve
 from sandcli.errors import PrerequisiteError, UsageError
-from sandcli.experiment import Experiment
 from sandcli.plans import expert_settings, planned_runs, read_plan, runs_of, stages_needed
 
 PLAN = """
@@ -86,10 +85,12 @@ def test_stages_are_those_that_make_what_is_evaluated(
         ("seed = 1\n[arms.a]", "unknown field `seed`"),
         ("limit = 0\n[arms.a]", ">= 1"),
         ("arms", "Expected '='"),
-        ('[arms.a]\nupdates_of = "b"\n[arms.b]', "arms.a: no arm before it is 'b'"),
+        ('[arms.a]\nupdates_of = "b"\n[arms.b]', "arms.a: updates_of names 'b', which is not an earlier arm"),
         ('[arms.a]\ncollect.thoughts = "none"', "arms.a: all arms share one D_exp"),
-        ('[arms."a/b"]', "an arm cannot be called 'a/b'"),
-        ("[arms.expert]", "an arm cannot be called 'expert'"),
+        ('[arms."a/b"]', "matching regex"),
+        ("[arms.'']", "matching regex"),
+        ("[arms.expert]", "'expert' cannot be the name of an arm"),
+        ('tasks = 2\npanel = "p"\n[arms.a]', "it has tasks and a panel"),
     ],
 )
 def test_error_names_what_is_wrong_with_a_plan(tmp_path: Path, text: str, error: str) -> None:
@@ -121,12 +122,3 @@ def test_experiment_without_an_evaluated_run(tmp_path: Path) -> None:
     written(tmp_path)
     with pytest.raises(PrerequisiteError, match="has no evaluated run"):
         runs_of(tmp_path)
-
-
-def test_only_one_of_the_seeds(tmp_path: Path) -> None:
-    path = written(tmp_path)
-    lines = Experiment(tmp_path / "x", path, None, 4, {}).outline()
-    assert [line.partition(":")[0] for line in lines] == [f"{tmp_path}/x/{arm}/seed4" for arm in ("sft", "sand", "low")]
-    with pytest.raises(UsageError, match="5 is none of its seeds"):
-        Experiment(tmp_path / "x", path, None, 5, {})
-    assert not (tmp_path / "x").exists()

@@ -6,16 +6,18 @@ from typing import Annotated
 
 import typer
 
-from sandcli import api
+from sandcli.arguments import common
 from sandcli.cli.app import app
-from sandcli.cli.options import EngineKind, RunDir
+from sandcli.cli.options import EngineKind
 from sandcli.cli.output import print_data, print_next, print_summary
 
 
 @app.command()
 def experiment(
     plan: Annotated[Path, typer.Argument(help="The plan, a TOML file: see docs/experiments.md.")],
-    run: RunDir,
+    run: Annotated[
+        Path, typer.Option("--run", metavar="DIR", help="The experiment's folder, with a run for each arm and seed.")
+    ],
     seeds: Annotated[int | None, typer.Option(min=1, help="Seeds 0 to N - 1 instead of the plan's.")] = None,
     only: Annotated[
         int | None, typer.Option(min=0, help="Only the runs of this seed, to make those of others on other devices.")
@@ -27,16 +29,19 @@ def experiment(
     ] = False,
 ) -> None:
     """Compare arms over seeds: make every run of a plan, sharing what is equal. Resumes where it stopped."""
+    import asyncio
+
     from sandcli.errors import Exit
     from sandcli.experiment import Experiment
     from sandcli.interrupts import Interrupts
 
+    made = Experiment(run, plan, seeds, only, common(engine, workers, None))
     if dry_run:
-        print_data(Experiment(run, plan, seeds, only, {}).outline())
+        print_data(made.outline())
         return
     with Interrupts():
-        summary = api.experiment(plan, run, seeds=seeds, only=only, engine=engine, workers=workers)
+        summary = asyncio.run(made.make())
     if summary.exit is not Exit.DONE:
-        print_summary(summary, run, as_json=False)
+        print_summary(summary, made.run.root, as_json=False)
     else:
         print_next("every run of the plan is done", shlex.join(["sand", "report", str(run)]))

@@ -3,17 +3,18 @@
 import contextlib
 import os
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from sandcli.core.artifact import Artifact
+from sandcli.core.manifest import Manifest, write_manifest
 from sandcli.core.stage import Stage
 from sandcli.core.work import discard
 from sandcli.errors import SandError
 from sandcli.files import disk_space, fsync_path, rename_durably, write_atomic
 
-_NOTES = ("units.json", "failures.jsonl", "json")
+_CHUNK = 2**20
 
 
 def share(stage: Stage[Any, Any], others: Iterable[Artifact[Any]]) -> Artifact[Any] | None:
@@ -22,14 +23,15 @@ def share(stage: Stage[Any, Any], others: Iterable[Artifact[Any]]) -> Artifact[A
     Returns what was copied. None if there is no such artifact, or the stage has begun its own. The files of a model are
     hard links, where the file system has these: nothing changes them in place.
     """
-    if stage.artifact.begun():
-        return None
-    identity = stage.identity()
-    for other in others:
-        made = other.manifest()
-        if made is not None and made.identity == identity and not made.accepted and _is_whole(other):
-            _copy(other, stage.artifact)
-            return other
+    with stage.artifact.locked():
+        if stage.artifact.begun():
+            return None
+        identity = stage.identity()
+        for other in others:
+            made = other.manifest()
+            if made is not None and made.identity == identity and not made.accepted and _is_whole(other):
+                _copy(other, made, stage.artifact)
+                return other
     return None
 
 
@@ -40,18 +42,26 @@ def _is_whole(artifact: Artifact[Any]) -> bool:
     return False
 
 
-def _copy(made: Artifact[Any], to: Artifact[Any]) -> None:
+def _copy(made: Artifact[Any], manifest: Manifest, to: Artifact[Any]) -> None:
     """The artifact comes last: until it is there, the stage is not done, and what was copied is copied again."""
-    notes = [(made.note(kind), to.note(kind)) for kind in _NOTES]
-    files = [*zip(made.derived.values(), to.derived.values(), strict=True), (made.log, to.log), *notes]
-    for source, target in files:
+    notes = [(made.note(kind), to.note(kind)) for kind in ("units.json", "failures.jsonl")]
+    for source, target in (*zip(made.derived.values(), to.derived.values(), strict=True), (made.log, to.log), *notes):
         if source.exists():
             target.parent.mkdir(parents=True, exist_ok=True)
-            write_atomic(target, [source.read_bytes()])
+            write_atomic(target, _content(source))
+    manifest.copied_from = manifest.copied_from or str(made.path)
+    write_manifest(to.note("json"), manifest)
     if made.record is None:
         _link_folder(made.path, to.path)
     else:
-        write_atomic(to.path, [made.path.read_bytes()])
+        write_atomic(to.path, _content(made.path))
+    to.finish()
+
+
+def _content(path: Path) -> Iterator[bytes]:
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK):
+            yield chunk
 
 
 def _link_folder(source: Path, target: Path) -> None:
@@ -69,3 +79,4 @@ def _link(source: str, target: str) -> None:
         os.link(source, target)
     except OSError:  # another file system, or one without hard links
         shutil.copy2(source, target)
+        fsync_path(Path(target))

@@ -29,11 +29,8 @@ from sandcli.stages.demonstrations import Demonstrator
 from sandcli.stages.inputs import must_hold_trajectories
 from sandcli.stages.recorded import Wanted, wanted_rows
 
-PREVIOUS = "D_delib of "
-"""How the source of expert data begins that is the previous iteration's D_delib."""
-
-SHARED = "D_exp of "
-"""How the source of expert data begins that is another run's."""
+OTHER_RUN = "run "
+"""How the source of expert data begins that is a file of another run."""
 
 PAPER_WORLDS = "scienceworld", "alfworld"
 """The worlds on which the paper evaluates."""
@@ -92,7 +89,7 @@ class CollectStage(Stage[Wanted, Trajectory]):
         with contextlib.suppress(UsageError):  # a damaged manifest says nothing
             made = self.artifact.manifest()
         source = made.identity.settings.get("source", "") if made else ""
-        elsewhere = self._source is None and source.startswith((PREVIOUS, SHARED, FROM_FILE))
+        elsewhere = self._source is None and source.startswith((OTHER_RUN, "D_delib of ", FROM_FILE))
         return made.identity if made and elsewhere else None
 
     @property
@@ -114,7 +111,7 @@ class CollectStage(Stage[Wanted, Trajectory]):
         if made := self._made_elsewhere():
             raise UsageError(
                 f"{self.artifact.path} came from elsewhere ({made.settings['source']}); this run cannot make it again",
-                "name the file again with --from, or make another run with sand init --from",
+                "name the file again with --from, or make another run with sand init --from or --d-exp",
             )
 
     def check(self, state: State) -> None:

@@ -38,6 +38,8 @@ def test_equal_artifact_is_copied_and_done(one: Path) -> None:
     assert (other / "samples.jsonl").read_bytes() == (one / "samples.jsonl").read_bytes()
     assert state("sample", other).kind == "done"
     assert perform("sample", other).message.endswith("nothing to do")
+    made = artifact(other, "sample").manifest()
+    assert made is not None and made.copied_from == str(one / "samples.jsonl")
 
 
 def test_copy_is_independent(one: Path) -> None:
@@ -96,6 +98,14 @@ def test_interrupted_copy_is_made_again(one: Path, monkeypatch: pytest.MonkeyPat
     assert state("sample", other).kind == "missing"
     assert share(built("sample", other), [artifact(one, "sample")]) is not None
     assert state("sample", other).kind == "done"
+
+
+def test_remains_of_work_that_came_to_nothing_do_not_stay(one: Path) -> None:
+    other = other_run(one)
+    part = artifact(other, "sample").note("json.part")
+    part.write_bytes(artifact(one, "sample").note("json").read_bytes())
+    share(built("sample", other), [artifact(one, "sample")])
+    assert not part.exists() and state("sample", other).kind == "done"
 
 
 def test_derived_files_come_along(one: Path) -> None:
