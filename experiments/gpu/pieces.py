@@ -3,7 +3,7 @@
 import hashlib
 import json
 import shutil
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -49,24 +49,45 @@ def _listed(out: Path) -> set[str]:
 
 def _cut(source: Source, out: Path, piece_bytes: int) -> Part:
     """Every part begins with a new piece, so a change in one part does not change the pieces of others."""
+    files, links = _distinct(source.files)
+    sizes: dict[str, int] = {}
     pieces = []
-    for number, content in enumerate(_pieces(source.files.values(), piece_bytes), 1):
+    for number, content in enumerate(_pieces(files, piece_bytes, sizes), 1):
         piece = Piece(f"{source.name}.{number:04}", len(content), hashlib.sha256(content).hexdigest())
         if piece.state(out) != "right":
             write_atomic(out / piece.name, [content])
         pieces.append(piece)
-    return Part(source.name, [(name, path.stat().st_size) for name, path in source.files.items()], pieces)
+    return Part(source.name, list(sizes.items()), links, pieces)
 
 
-def _pieces(files: Iterable[Path], size: int) -> Iterator[bytes]:
-    """The contents of all files as pieces of `size` bytes, the last one smaller."""
+def _distinct(files: Mapping[str, Path]) -> tuple[dict[str, Path], list[tuple[str, str]]]:
+    """The files without further names of the same file, and these names, each with the first one.
+
+    The runs of an experiment share models as hard links.
+    """
+    first: dict[tuple[int, int], str] = {}
+    links = []
+    for name, path in files.items():
+        found = path.stat()
+        other = first.setdefault((found.st_dev, found.st_ino), name)
+        if other != name:
+            links.append((name, other))
+    return {name: files[name] for name in first.values()}, links
+
+
+def _pieces(files: Mapping[str, Path], size: int, sizes: dict[str, int]) -> Iterator[bytes]:
+    """The contents of all files as pieces of `size` bytes, the last one smaller.
+
+    Sets in `sizes` how many bytes were read of each file, which may be growing.
+    """
     piece = bytearray()
-    for path in files:
+    for name, path in files.items():
         with path.open("rb") as content:
             while block := content.read(size - len(piece)):
                 piece += block
                 if len(piece) == size:
                     yield bytes(piece)
                     piece.clear()
+            sizes[name] = content.tell()
     if piece:
         yield bytes(piece)

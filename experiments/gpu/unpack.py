@@ -60,17 +60,19 @@ class Piece(NamedTuple):
 class Part(NamedTuple):
     """What belongs together, such as a model: files by their path below the target folder, and their sizes.
 
-    The pieces in their order are the contents of the files in their order.
+    The pieces in their order are the contents of the files in their order. `links` are further names of files: each
+    with the file that it names.
     """
 
     name: str
     files: list[tuple[str, int]]
+    links: list[tuple[str, str]]
     pieces: list[Piece]
 
     @property
     def mark(self) -> str:
         """A text that differs for other content."""
-        return hashlib.sha256(repr((self.files, self.pieces)).encode()).hexdigest()
+        return hashlib.sha256(repr((self.files, self.links, self.pieces)).encode()).hexdigest()
 
 
 def sha256(path: Path) -> str:
@@ -83,19 +85,18 @@ def read_list(folder: Path) -> tuple[dict[str, str], list[Part]]:
     """For which machine the pieces were made (`python`, `machine`), and the parts."""
     try:
         content: dict[str, Any] = json.loads((folder / LIST).read_text())
-        parts = [
-            Part(part["name"], [(str(path), int(size)) for path, size in part["files"]], _pieces(part["pieces"]))
-            for part in content["parts"]
-        ]
-        return {name: str(content[name]) for name in ("python", "machine")}, parts
+        return {name: str(content[name]) for name in ("python", "machine")}, [_part(part) for part in content["parts"]]
     except FileNotFoundError:
         raise Stop(_INCOMPLETE, f"{folder / LIST} is missing", "copy it there; it lists all pieces") from None
     except (ValueError, KeyError, TypeError) as error:
         raise Stop(_INCOMPLETE, f"{folder / LIST} is damaged: {error}", "copy it there again") from None
 
 
-def _pieces(rows: list[list[Any]]) -> list[Piece]:
-    return [Piece(str(name), int(size), str(digest)) for name, size, digest in rows]
+def _part(part: dict[str, Any]) -> Part:
+    files = [(str(name), int(size)) for name, size in part["files"]]
+    links = [(str(name), str(file)) for name, file in part["links"]]
+    pieces = [Piece(str(name), int(size), str(digest)) for name, size, digest in part["pieces"]]
+    return Part(str(part["name"]), files, links, pieces)
 
 
 def refuse_incomplete(folder: Path, parts: list[Part]) -> None:
@@ -134,7 +135,9 @@ def join(folder: Path, part: Part, into: Path) -> None:
 def _write_files(folder: Path, part: Part, into: Path) -> None:
     stream, rest = _bytes_of(folder, part), b""
     for name, size in part.files:
-        rest = _write(_inside(into, name), size, rest, stream)
+        rest = _write(_fresh(into, name), size, rest, stream)
+    for name, file in part.links:
+        _link(_inside(into, file), _fresh(into, name))
 
 
 def _bytes_of(folder: Path, part: Part) -> Iterator[bytes]:
@@ -152,9 +155,23 @@ def _inside(into: Path, name: str) -> Path:
     return path
 
 
+def _fresh(into: Path, name: str) -> Path:
+    """A path without a file, in a folder that exists. What an interrupted call wrote there may be a link of another."""
+    path = _inside(into, name)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.unlink(missing_ok=True)
+    return path
+
+
+def _link(file: Path, name: Path) -> None:
+    try:
+        os.link(file, name)
+    except OSError:  # a file system without hard links
+        shutil.copyfile(file, name)
+
+
 def _write(path: Path, size: int, rest: bytes, stream: Iterator[bytes]) -> bytes:
     """Write a file from the stream; `rest` are bytes that were read before. Returns what was read beyond its end."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("wb") as file:
         while size:
             block = rest or next(stream)
@@ -215,7 +232,7 @@ def unpack(pieces: Path, into: Path) -> None:
         join(pieces, part, into)
     if not with_wheels:
         return
-    wheels = [into / name for part in with_wheels for name, _ in part.files]
+    wheels = [into / name for part in with_wheels for name, _ in (*part.files, *part.links)]
     sand = install(into.absolute(), [wheel.absolute() for wheel in wheels], repr([part.mark for part in with_wheels]))
     offline = {**os.environ, "HF_HUB_OFFLINE": "1"}
     if subprocess.run([sand, "doctor"], env=offline).returncode:

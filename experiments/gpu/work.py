@@ -1,7 +1,7 @@
 """Makes an experiment in slices that end within a given time: python -m experiments.gpu.work PLAN --run DIR.
 
 Further options go to `sand experiment`. The exit code says how it stands: 0, every run of the plan is done; 75, there
-is more to do, so call it again; any other is that of `sand`, which failed.
+is more to do, so call it again; 130, you interrupted it; any other is that of `sand`, which failed.
 """
 
 import argparse
@@ -44,9 +44,10 @@ class Slice:
         self._limits = limits
         self._started = time.monotonic()
         self._asked = False
+        self._stopped = False
 
     def run(self) -> int:
-        """Run the command; returns 0, `MORE` or the code with which it failed."""
+        """Run the command; returns 0, `MORE`, `Exit.INTERRUPTED` if the user stopped it, or the code of its failure."""
         offline = {"HF_HUB_OFFLINE": "1", **os.environ}
         with subprocess.Popen(self._command, env=offline, start_new_session=True) as child:
             self._child = child
@@ -54,7 +55,7 @@ class Slice:
                 signal.signal(number, self._ask_early)
             code = self._wait()
         if code == Exit.INTERRUPTED or (self._asked and code < 0):
-            return MORE
+            return Exit.INTERRUPTED if self._stopped else MORE
         return code if code >= 0 else Exit.FAILED_UNITS
 
     def _wait(self) -> int:
@@ -72,7 +73,8 @@ class Slice:
             os.killpg(self._child.pid, number)
 
     def _ask_early(self, number: int, frame: FrameType | None) -> None:
-        """This process was interrupted: so is the command."""
+        """This process was interrupted: so is the command, and no further slice is wanted."""
+        self._stopped = True
         self._send(signal.SIGINT)
 
 

@@ -10,8 +10,10 @@ from pathlib import Path
 import pytest
 
 from experiments.gpu.pieces import Source, folder_source, write_pieces
+from experiments.gpu.unpack import unpack as unpack_here
 from experiments.gpu.wheels import this_machine, this_python
 from sandcli.errors import UsageError
+from sandcli.files import write_atomic
 
 HERE = {"python": this_python(), "machine": this_machine()}
 
@@ -75,6 +77,79 @@ def test_pieces_of_an_earlier_call_go(tmp_path: Path, model: Path) -> None:
     assert {path.name for path in out.iterdir()} == {"model-m.0001", "mine.0001", "pieces.json", "unpack.py"}
 
 
+@pytest.fixture
+def runs(tmp_path: Path) -> Path:
+    """Two runs that share a model of 2,000 bytes, and have a file of their own."""
+    shared = written(tmp_path / "x" / "a" / "sft" / "weights", bytes(range(200)) * 10)
+    other = written(tmp_path / "x" / "b" / "sft" / "config.json", b"{}").with_name("weights")
+    os.link(shared, other)
+    written(tmp_path / "x" / "b" / "z.jsonl", b"of b")
+    return tmp_path / "x"
+
+
+def packed_runs(tmp_path: Path, runs: Path) -> Path:
+    write_pieces([folder_source("run-x", runs, "runs/x")], tmp_path / "out", 1000, HERE)
+    return tmp_path / "out"
+
+
+def test_file_with_two_names_is_packed_once_and_linked_again(tmp_path: Path, runs: Path) -> None:
+    out = packed_runs(tmp_path, runs)
+    assert sum(path.stat().st_size for path in out.glob("run-x.*")) == 2006
+    done = unpack(out, tmp_path / "far")
+    assert done.returncode == 0, done.stderr
+    far = tmp_path / "far" / "runs" / "x"
+    assert contents(far) == contents(runs)
+    assert (far / "a" / "sft" / "weights").samefile(far / "b" / "sft" / "weights")
+
+
+def test_file_with_two_names_is_copied_where_there_are_no_links(
+    tmp_path: Path, runs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError("no hard links here")
+
+    monkeypatch.setattr(os, "link", refuse)
+    unpack_here(packed_runs(tmp_path, runs), tmp_path / "far")
+    far = tmp_path / "far" / "runs" / "x"
+    assert contents(far) == contents(runs)
+    assert not (far / "a" / "sft" / "weights").samefile(far / "b" / "sft" / "weights")
+
+
+def test_file_that_was_a_link_in_an_interrupted_call_is_one_of_its_own(tmp_path: Path, runs: Path) -> None:
+    unpack(packed_runs(tmp_path, runs), tmp_path / "far")
+    marks = tmp_path / "far" / ".unpacked"
+    (marks / "run-x").rename(marks / "run-x.begun")
+    (runs / "b" / "sft" / "weights").unlink()
+    written(runs / "b" / "sft" / "weights", b"trained anew")
+    assert unpack(packed_runs(tmp_path, runs), tmp_path / "far").returncode == 0
+    assert contents(tmp_path / "far" / "runs" / "x") == contents(runs)
+
+
+def test_interrupted_call_is_repeated_over_its_links(tmp_path: Path, runs: Path) -> None:
+    out = packed_runs(tmp_path, runs)
+    unpack(out, tmp_path / "far")
+    marks = tmp_path / "far" / ".unpacked"
+    (marks / "run-x").rename(marks / "run-x.begun")
+    done = unpack(out, tmp_path / "far")
+    assert done.returncode == 0, done.stderr
+    assert contents(tmp_path / "far" / "runs" / "x") == contents(runs)
+
+
+def test_file_that_grows_meanwhile_leaves_the_next_whole(
+    tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted = contents(model)
+
+    def write_while_growing(path: Path, chunks: list[bytes]) -> None:
+        with (model / "config.json").open("ab") as file:
+            file.write(b"more")
+        write_atomic(path, chunks)
+
+    monkeypatch.setattr("experiments.gpu.pieces.write_atomic", write_while_growing)
+    assert unpack(packed(tmp_path, model), tmp_path / "far").returncode == 0
+    assert contents(tmp_path / "far" / "models" / "m") == wanted
+
+
 def test_pieces_that_are_missing_or_damaged_are_named(tmp_path: Path, model: Path) -> None:
     out = packed(tmp_path, model)
     written(out / "model-m.0002", b"?" * 1000)
@@ -108,8 +183,9 @@ def test_changed_model_keeps_no_old_file(tmp_path: Path, model: Path) -> None:
     assert contents(tmp_path / "far" / "models" / "m") == contents(model)
 
 
-def test_file_outside_the_target_is_refused(tmp_path: Path, model: Path) -> None:
-    packed(tmp_path, model, Source("bad", {"x/../../evil": model / "config.json"}))
+@pytest.mark.parametrize("names", [["x/../../evil"], ["x/good", "x/../../evil"]])
+def test_file_outside_the_target_is_refused(tmp_path: Path, model: Path, names: list[str]) -> None:
+    packed(tmp_path, model, Source("bad", dict.fromkeys(names, model / "config.json")))
     done = unpack(tmp_path / "out", tmp_path / "far")
     assert done.returncode == 2 and "has a file outside" in done.stderr
     assert not (tmp_path / "evil").exists()

@@ -5,12 +5,14 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from experiments.gpu.work import MORE, Slice, Times, times
 from sandcli.cli import main
+from sandcli.errors import Exit
 from sandcli.interrupts import stop
 from tests.helpers import REPO, environment, lines, sand, watched, write_rules
 
@@ -26,13 +28,15 @@ def ended(program: str) -> int:
 
 
 class Child:
-    """Stands in for a command that ends with a code after so many signals."""
+    """Stands in for a command that ends with a code after so many signals. `ctrl_c`: the user interrupts it at once."""
 
     pid = 1
 
-    def __init__(self, code: int, signals: int) -> None:
+    def __init__(self, code: int, signals: int, ctrl_c: bool = False) -> None:
         self._code = code
         self._signals = signals
+        self._ctrl_c = ctrl_c
+        self.handlers: dict[int, Callable[[int, None], None]] = {}
         self.heard: list[int] = []
 
     def __enter__(self) -> "Child":
@@ -42,6 +46,9 @@ class Child:
         pass
 
     def wait(self, timeout: float = 0.0) -> int:
+        if self._ctrl_c:
+            self._ctrl_c = False
+            self.handlers[signal.SIGINT](signal.SIGINT, None)
         if len(self.heard) < self._signals:
             raise subprocess.TimeoutExpired("sand", timeout)
         return self._code
@@ -51,7 +58,7 @@ def slice_of(child: Child, monkeypatch: pytest.MonkeyPatch) -> int:
     """The code of a slice with no time left."""
     monkeypatch.setattr(subprocess, "Popen", lambda *_, **__: child)
     monkeypatch.setattr(os, "killpg", lambda _, number: child.heard.append(number))
-    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    monkeypatch.setattr(signal, "signal", child.handlers.__setitem__)
     return Slice(["sand"], Times(0, 0, 0)).run()
 
 
@@ -74,6 +81,20 @@ def test_deaf_command_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
     child = Child(-9, 3)
     assert slice_of(child, monkeypatch) == MORE
     assert child.heard == [signal.SIGINT, signal.SIGINT, signal.SIGKILL]
+
+
+@pytest.mark.parametrize(("code", "signals"), [(130, 1), (130, 2), (-9, 3)])
+def test_users_interrupt_is_no_reason_for_another_slice(
+    code: int, signals: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert slice_of(Child(code, signals, ctrl_c=True), monkeypatch) == Exit.INTERRUPTED
+
+
+@pytest.mark.parametrize("code", [0, 1, 3])
+def test_interrupted_command_that_ends_by_itself_keeps_its_code(code: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    child = Child(code, 1, ctrl_c=True)
+    assert slice_of(child, monkeypatch) == code
+    assert child.heard == [signal.SIGINT]
 
 
 def test_command_that_was_killed_by_others_has_failed() -> None:
@@ -148,7 +169,7 @@ def one_slice(plan: Path, run: Path, marks: Path) -> int:
 def test_slices_make_the_same_as_one_go(plan: Path, tmp_path: Path) -> None:
     cut, whole, marks = tmp_path / "cut", tmp_path / "whole", tmp_path / "marks"
     marks.mkdir()
-    assert [one_slice(plan, cut, marks) for _ in range(4)] == [MORE, MORE, MORE, 0]
+    assert [one_slice(plan, cut, marks) for _ in range(4)] == [*[Exit.INTERRUPTED] * 3, Exit.DONE]
     done = sand("experiment", plan, "--run", whole, timeout=600)
     assert done.returncode == 0, done.stderr
     found, wanted = finished(cut), finished(whole)
