@@ -71,6 +71,6 @@ def played(
     """What is played, and by whom. A panel is named, or given as a path from the current folder."""
     from sandcli.panels.files import PUBLISHED
 
-    named = panel is None or panel in PUBLISHED
+    named = not panel or panel in PUBLISHED
     chosen = {"eval.panel": panel if named else found(Path(panel or "")), "eval.splits": listed(splits)}
     return {**chosen, "eval.models": listed(models), **common(engine, workers, seed)}

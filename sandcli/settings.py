@@ -29,7 +29,12 @@ class RunSettings(Table, frozen=True, kw_only=True):
 
     iteration: Annotated[int, Meta(ge=1, description="number of this iteration; reports name rows by it"), COMPUTE] = 1
     label: Annotated[
-        str, Meta(description="name of this run's agent in reports; empty: SAND, iteration N"), COMPUTE
+        str,
+        Meta(
+            description="name of this run's agent in reports; empty: the method and its iteration, such as SAND, "
+            "iteration 1"
+        ),
+        COMPUTE,
     ] = ""
     seed: Annotated[int, Meta(description="every unit's own seed is derived from this and the unit's key")] = 0
     workers: Annotated[
@@ -212,7 +217,9 @@ class EvalSettings(Table, frozen=True, kw_only=True):
         ),
         SCOPE,
     ] = msgspec.field(default_factory=lambda: ["free"])
-    n: Annotated[int, Meta(ge=1, description="episodes of every task; several need a temperature above 0"), SCOPE] = 1
+    n: Annotated[
+        int, Meta(ge=1, description="episodes of each task; more than one needs a temperature above 0"), SCOPE
+    ] = 1
     temperature: Annotated[float, Meta(ge=0, description="temperature of the agent; 0: greedy (the paper)")] = 0.0
 
 

@@ -66,13 +66,13 @@ class PanelContext(Context):
         return messages_of(self.named_panel.panel.preamble, f"the panel {self.named_panel.name}")
 
     def unlike(self, own: Context) -> list[str]:
-        """What the run does otherwise, apart from tasks and step limits: its agent may have been trained so."""
+        """What the panel changes, apart from tasks and step limits: the run's agent may have been trained otherwise."""
         ours, theirs = (fixed_values(context.settings) for context in (own, self))
         changed = [name for name in ours if ours[name] != theirs[name] and name != "env.step_limit"]
-        lines = [f"{name} = {ours[name]!r} by {theirs[name]!r}" for name in changed]
+        lines = [f"{name} {ours[name]!r} -> {theirs[name]!r}" for name in changed]
         with contextlib.suppress(SandError):  # the run has no preamble, or one that cannot be read
             if own.preamble != self.preamble:
-                lines.append("the preamble by another")
+                lines.append("its own preamble")
         return lines
 
 

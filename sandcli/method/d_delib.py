@@ -37,7 +37,7 @@ def d_delib(
 
 
 def undeliberated(trajectories: Iterable[Trajectory], replaced: Mapping[str, Rollout]) -> Iterator[Trajectory]:
-    """The control without deliberations: every trajectory with its original thoughts, switched as in D_delib."""
+    """The control: every trajectory of D_exp with its original thoughts; the expert is switched as in D_delib."""
     for trajectory in trajectories:
         yield deliberated(trajectory, replaced.get(trajectory.id), ())
 

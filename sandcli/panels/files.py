@@ -31,7 +31,7 @@ def read_panel(name: str) -> NamedPanel:
     try:
         panel = msgspec.convert(content, Panel)
     except msgspec.ValidationError as error:
-        raise UsageError(f"{name} is no panel: {error}", _MADE_AGAIN) from None
+        raise UsageError(f"{name} is not a panel: {error}", _MADE_AGAIN) from None
     _refuse_settings(panel, name)
     _refuse_tasks(panel, name)
     messages_of(panel.preamble, f"the panel {name}")
@@ -71,7 +71,7 @@ def _json(path: Path, name: str) -> dict[str, Any]:
         line = f":{error.lineno}" if isinstance(error, json.JSONDecodeError) else ""
         raise UsageError(f"{name}{line}: not JSON: {error}", _MADE_AGAIN) from None
     if not isinstance(content, dict):
-        raise UsageError(f"{name} is no panel: it holds no JSON object", _MADE_AGAIN)
+        raise UsageError(f"{name} is not a panel: it holds no JSON object", _MADE_AGAIN)
     return content
 
 

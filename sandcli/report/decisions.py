@@ -54,14 +54,9 @@ def decisions(rows: Sequence[AgentRow]) -> Sheet | None:
     )
 
 
-def _of_task(score: Score) -> Decisions:
-    same, other, unread = zip(*(episode.decisions for episode in score.episodes), strict=True)
-    return Decisions(sum(same), sum(other), sum(unread))
-
-
 def _cells(scores: Sequence[Score]) -> list[Cell]:
     """The counts and the share; empty if no step was deliberated."""
-    counts = [_of_task(score) for score in scores]
+    counts = [score.decisions for score in scores]
     same, other, unread = (sum(column) for column in zip(*counts, strict=True))
     if not same + other + unread:
         return []

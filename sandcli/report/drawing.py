@@ -29,10 +29,10 @@ BAR = "#56B4E9"
 _DPI = 200
 
 
-def panels(
+def subplots(
     lines: int, columns: int, size: tuple[float, float], heights: Sequence[float] | None = None
 ) -> tuple[Drawing, Any]:
-    """An empty drawing of this size in inches, and its panels, line by line. `heights` are relative to each other."""
+    """An empty drawing of this size in inches, and its axes, line by line. `heights` are relative to each other."""
     drawing = Drawing(figsize=size, layout="constrained")
     return drawing, drawing.subplots(lines, columns, squeeze=False, height_ratios=heights)
 

@@ -5,13 +5,13 @@ from math import comb
 from statistics import fmean
 
 from sandcli.report.estimates import bootstrap
-from sandcli.report.scores import AgentRow, Score, suites_of
+from sandcli.report.scores import AgentRow, Decisions, Score, suites_of
 from sandcli.report.sheets import Cell, Sheet, SheetRow
 from sandcli.report.tables import INTERVALS
 
 
 def one_a_task(scores: Iterable[Score]) -> list[Score]:
-    """One score for each task of each split, averaged over its episodes."""
+    """One score for each task of each split: its episodes' average, and all their decisions."""
     by_task: dict[tuple[str, str], list[Score]] = {}
     for score in scores:
         by_task.setdefault((score.split, score.task), []).append(score)
@@ -28,6 +28,7 @@ def _averaged(draws: Sequence[Score]) -> Score:
         steps=fmean(draw.steps for draw in draws),
         deliberated=fmean(draw.deliberated for draw in draws),
         tokens=fmean(draw.tokens for draw in draws),
+        decisions=Decisions(*(sum(column) for column in zip(*(draw.decisions for draw in draws), strict=True))),
         draws=tuple(draws),
     )
 

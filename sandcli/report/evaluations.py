@@ -19,6 +19,7 @@ from sandcli.report.counterfactuals import changes_of
 from sandcli.report.decisions import decisions_of
 from sandcli.report.draws import one_a_task
 from sandcli.report.scores import Evaluation, Score
+from sandcli.report.trainings import trainings_of
 from sandcli.settings import Settings
 
 _WORLDS = {"scienceworld": "ScienceWorld", "alfworld": "ALFWorld"}
@@ -55,7 +56,7 @@ def read_run(root: Path) -> Evaluation:
         changes=changes,
         outdated=outdated,
         label=settings.run.label,
-        seed=_seed(run, settings),
+        trainings=trainings_of(run, settings, len(d_exp)),
         own_data=sum(not made.recorded for made in d_exp),
     )
 
@@ -94,13 +95,6 @@ def _base(root: Path, settings: Settings) -> str:
     """Identifies the base model: the path of its folder, or its name if there is no such folder."""
     inside = root / settings.model.base
     return os.path.normpath(inside.absolute()) if inside.exists() else settings.model.base
-
-
-def _seed(run: Run, settings: Settings) -> int:
-    """The seed of the last training, which a flag may have set; that of sand.toml if there was none."""
-    made = run.artifact("train").manifest() or run.artifact("sft").manifest()
-    known = made.identity.settings.get("run.seed") if made else None
-    return int(known) if known is not None else settings.run.seed
 
 
 def _without(run: Run, settings: Settings) -> Without:

@@ -1,4 +1,4 @@
-"""The funnel as a picture: one panel of horizontal bars for each run."""
+"""The funnel as a picture: one subplot of horizontal bars for each run."""
 
 import textwrap
 from collections.abc import Mapping
@@ -6,7 +6,7 @@ from collections.abc import Mapping
 import matplotlib
 from matplotlib.axes import Axes
 
-from sandcli.report.drawing import BAR, STYLE, panels, rendered
+from sandcli.report.drawing import BAR, STYLE, rendered, subplots
 from sandcli.report.funnel import Filter, Funnel
 from sandcli.report.parts import Figure
 
@@ -23,10 +23,10 @@ def funnel_figure(funnels: Mapping[str, Funnel]) -> Figure | None:
         return None
     heights = [0.42 * len(funnel.filters) + 0.5 for funnel in funnels.values()]
     with matplotlib.rc_context({**STYLE, "axes.spines.right": False}):
-        drawing, grid = panels(len(funnels), 1, (7.2, sum(heights)), heights)
-        for (name, funnel), (panel,) in zip(funnels.items(), grid, strict=True):
-            _bars(panel, funnel)
-            panel.set_title(name if len(funnels) > 1 else "", loc="left")
+        drawing, grid = subplots(len(funnels), 1, (7.2, sum(heights)), heights)
+        for (name, funnel), (axes,) in zip(funnels.items(), grid, strict=True):
+            _bars(axes, funnel)
+            axes.set_title(name if len(funnels) > 1 else "", loc="left")
         return rendered(
             drawing,
             "funnel",
@@ -36,22 +36,22 @@ def funnel_figure(funnels: Mapping[str, Funnel]) -> Figure | None:
         )
 
 
-def _bars(panel: Axes, funnel: Funnel) -> None:
+def _bars(axes: Axes, funnel: Funnel) -> None:
     before = total = funnel.filters[0].kept
     for at, one in enumerate(funnel.filters):
-        panel.barh(at, before, 0.66, color=_LOST, linewidth=0)
-        panel.barh(at, one.kept, 0.66, color=BAR, linewidth=0)
+        axes.barh(at, before, 0.66, color=_LOST, linewidth=0)
+        axes.barh(at, one.kept, 0.66, color=BAR, linewidth=0)
         share = f" ({100 * one.kept / total:.0f} %)" if at and total else ""
-        panel.annotate(f"{one.kept:,}{share}", (0, at), (4, 0), textcoords="offset points", va="center")
-        panel.annotate(
+        axes.annotate(f"{one.kept:,}{share}", (0, at), (4, 0), textcoords="offset points", va="center")
+        axes.annotate(
             _losses(one), (1, at), (8, 0), ("axes fraction", "data"), "offset points", va="center", fontsize=7
         )
         before = one.kept
-    panel.set_yticks(range(len(funnel.filters)), [one.name for one in funnel.filters])
-    panel.set_ylim(len(funnel.filters) - 0.5, -0.5)
-    panel.set_xlim(0, total or 1)
-    panel.set_xlabel("steps")
-    panel.tick_params(axis="y", length=0)
+    axes.set_yticks(range(len(funnel.filters)), [one.name for one in funnel.filters])
+    axes.set_ylim(len(funnel.filters) - 0.5, -0.5)
+    axes.set_xlim(0, total or 1)
+    axes.set_xlabel("steps")
+    axes.tick_params(axis="y", length=0)
 
 
 def _losses(one: Filter) -> str:

@@ -17,10 +17,12 @@ from sandcli.terminal import visible
 
 
 def read_funnel(run: Run, without: Without) -> Funnel | None:
-    """The funnel of a run; None if nothing was made from its expert trajectories yet.
+    """The funnel of a run; None if it makes no deliberations, or nothing from its expert trajectories yet.
 
     Filters whose artifact is missing or damaged are left out, and a note says so.
     """
+    if without == "deliberations":
+        return None
     passed: list[Passed] = []
     left_out: dict[str, list[str]] = {}
     reader = _Reader(run)

@@ -102,5 +102,5 @@ def _row(name: tuple[str, str], parts: Sequence[_Part]) -> AgentRow:
     sources = {part.evaluation.world: (part.evaluation.run, part.model) for part in parts}
     trained = parts[0].kind in ("baseline", "sand", "ablation")
     iteration = parts[0].evaluation.iteration if trained else 0
-    named = (parts[0].label, parts[0].evaluation.seed)
-    return AgentRow(*name, parts[0].kind, iteration, scores, sources, *named, changes)
+    training = parts[0].evaluation.trainings.get(split_agent(parts[0].model)[0])
+    return AgentRow(*name, parts[0].kind, iteration, scores, sources, parts[0].label, training, changes)

@@ -27,8 +27,8 @@ class Score(NamedTuple):
     """One task without its texts. `kind` is the type of the task; `reward` is in [0, 1].
 
     `success`: the reward is 1. `done`: the world ended the episode, with success or without. `decisions` are those of
-    its deliberated steps. If the task was played several times, these numbers are averages over its episodes, which
-    `draws` holds; `decisions` are those of the first.
+    its deliberated steps. If the task was played several times, `draws` holds its episodes, `decisions` are those of
+    all of them, and the other numbers are averages.
     """
 
     split: str
@@ -81,6 +81,13 @@ class Suite(NamedTuple):
         return f"{self.world} {self.split}"
 
 
+class Training(NamedTuple):
+    """How a model was trained: its seed, and all other settings that count, as text, by `table.key`."""
+
+    seed: int = 0
+    settings: Mapping[str, str] = MappingProxyType({})
+
+
 class Evaluation(NamedTuple):
     """The result of `sand eval` in one run.
 
@@ -90,8 +97,8 @@ class Evaluation(NamedTuple):
     differ from today's. `trained_tasks` are the tasks of D_exp, and `own_data` counts its trajectories that were not
     recorded by others. `retrained` names models that were trained again after some of their episodes. `limit` is the
     `--limit` of the evaluation. `changes` are by model; `outdated` counts those of episodes that were played again
-    since. `label` is the name of the agent that the run trains, empty if it has none, and `seed` its training's seed.
-    `panel` is the hash of the panel, `panel_name` what the user called it; both are empty if there was none.
+    since. `label` is the name of the agent that the run trains, empty if it has none. `trainings` are those of the
+    run's own models, `sft` and `model`. `panel` is the hash of the panel, `panel_name` what the user called it; both are empty if there was none.
     """
 
     run: str
@@ -110,7 +117,7 @@ class Evaluation(NamedTuple):
     outdated: int = 0
     own_data: int = 0
     label: str = ""
-    seed: int = 0
+    trainings: Mapping[str, Training] = MappingProxyType({})
     method: Literal["sand", "rft"] = "sand"
     panel: str = ""
     panel_name: str = ""
@@ -125,7 +132,8 @@ class AgentRow(NamedTuple):
     """A row of the paper's tables: one agent on the test sets of all worlds.
 
     `group` is the name of the base model. `name` is the agent's name without its run, which `label` adds if several
-    runs have such an agent. `sources` gives, by world, the run and the name of the agent in that run.
+    runs have such an agent. `sources` gives, by world, the run and the name of the agent in that run. `training` is
+    None if the run did not train the model.
     """
 
     group: str
@@ -135,8 +143,13 @@ class AgentRow(NamedTuple):
     scores: Mapping[Suite, list[Score]]
     sources: Mapping[str, tuple[str, str]]
     name: str
-    seed: int
+    training: Training | None
     changes: Mapping[Suite, list[Change]] = MappingProxyType({})
+
+    @property
+    def seed(self) -> int | None:
+        """The seed of its training."""
+        return self.training.seed if self.training else None
 
     def held_out(self, world: str) -> list[Score]:
         """All scores on a world, except those on training tasks."""

@@ -107,4 +107,4 @@ class ModelsStage(Stage[M, R]):
 
     def _say_what_the_panel_sets(self) -> None:
         if isinstance(self.context, PanelContext) and (unlike := self.context.unlike(self._own)):
-            notice(f"the panel {self.context.named_panel.name} replaces what this run has: {'; '.join(unlike)}")
+            notice(f"the panel {self.context.named_panel.name} overrides this run: {'; '.join(unlike)}")

@@ -8,6 +8,7 @@ import pytest
 from sandcli.report.details import success
 from sandcli.report.draws import one_a_task, pass_at, passes
 from sandcli.report.rows import agent_rows
+from sandcli.report.scores import Decisions
 from sandcli.report.tables import table2, table4
 from tests.report.made_up import evaluation, score, scores
 
@@ -54,3 +55,8 @@ def test_passes_are_shown_up_to_the_episodes_that_every_task_has() -> None:
 
 def test_without_a_task_that_was_played_twice_there_is_no_table() -> None:
     assert passes(agent_rows([evaluation(model=scores([1.0, 0.0]))])) is None
+
+
+def test_decisions_of_all_episodes_count() -> None:
+    (task,) = one_a_task([score(0, 1.0, decisions=Decisions(1, 2, 0)), score(0, 0.0, decisions=Decisions(3, 0, 1))])
+    assert task.decisions == Decisions(4, 2, 1)

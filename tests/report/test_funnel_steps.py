@@ -139,6 +139,11 @@ def test_ablations_have_fewer_filters(run: Run) -> None:
     assert lost(found, "deliberated") == {"no deliberation was asked for": 8, "lists no alternatives": 1}
 
 
+def test_control_without_deliberations_has_no_funnel(run: Run) -> None:
+    assert read_funnel(run, "none") is not None
+    assert read_funnel(run, "deliberations") is None
+
+
 def test_reasons_from_files_cannot_control_a_terminal(run: Run) -> None:
     replace(run, "synthesize", thought("a", 1, "", "\x1b[2J"))
     assert "\\x1b[2J" in next(one.lost for one in read(run).filters if one.name == "deliberated")

@@ -78,3 +78,25 @@ def test_interval_holds_seeds_and_tasks() -> None:
 
 def test_interval_of_equal_rewards_has_no_width() -> None:
     assert estimate(np.full((2, 3), 70.0)) == Estimate(70.0, 70.0, 70.0)
+
+
+def test_base_model_has_no_training_seed() -> None:
+    runs = [evaluation(f"x/sand/seed{seed}", seed=seed, base_model=scores([0.5])) for seed in (0, 1)]
+    assert seeded_agents(agent_rows(runs)) == []
+
+
+def test_runs_that_differ_in_more_than_their_seed_are_left_out_and_named() -> None:
+    runs = [
+        evaluation(f"x/sand/seed{n}", label="sand", seed=n, model=scores([0.5]), trained_with={"train.epochs": str(n)})
+        for n in (1, 2)
+    ]
+    sheet = over_seeds(agent_rows(runs))
+    assert sheet is not None and sheet.rows == []
+    assert "sand is left out: its runs do not differ in their seed only, but in train.epochs." in sheet.notes
+
+
+def test_two_different_runs_with_one_seed_are_left_out_and_named() -> None:
+    again = evaluation("y/sand/seed0", label="sand", model=scores([1.0]))
+    sheet = over_seeds(agent_rows([trained("sand", 0, 0.5), trained("sand", 1, 0.5), again]))
+    assert sheet is not None and sheet.rows == []
+    assert any("two runs with the seed 0" in note for note in sheet.notes)

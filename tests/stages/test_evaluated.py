@@ -91,9 +91,11 @@ def test_more_splits_and_modes_of_a_panel_add_episodes(run: Path, tmp_path: Path
 
 def test_unlike_settings_are_said_once(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     perform("eval", run, **on(tmp_path))
-    (said,) = [line for line in capsys.readouterr().err.splitlines() if "replaces" in line]
-    assert f"{tmp_path}/p.json replaces what this run has: " in said
-    assert "env.step_limit" not in said and "agent.max_tokens = 512 by 64" in said and "the preamble by another" in said
+    (said,) = [line for line in capsys.readouterr().err.splitlines() if "overrides" in line]
+    assert f"{tmp_path}/p.json overrides this run: " in said
+    assert (
+        "env.step_limit" not in said and "agent.max_tokens 512 -> 64; " in said and said.endswith("; its own preamble")
+    )
 
 
 def test_counterfactual_steps_are_taken_on_the_panel_of_the_episodes(run: Path, tmp_path: Path) -> None:
