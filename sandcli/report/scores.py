@@ -98,7 +98,8 @@ class Evaluation(NamedTuple):
     recorded by others. `retrained` names models that were trained again after some of their episodes. `limit` is the
     `--limit` of the evaluation. `changes` are by model; `outdated` counts those of episodes that were played again
     since. `label` is the name of the agent that the run trains, empty if it has none. `trainings` are those of the
-    run's own models, `sft` and `model`. `panel` is the hash of the panel, `panel_name` what the user called it; both are empty if there was none.
+    run's own models, `sft` and `model`. `panel` is the hash of the panel, `panel_name` what the user called it; both
+    are empty if there was none.
     """
 
     run: str
