@@ -56,9 +56,9 @@ def test_differences_of_a_run_are_named(run: Path) -> None:
     played = playing(own)
     assert isinstance(played, PanelContext)
     assert played.unlike(own) == [
-        "env.simplifications = 'none' by 'eto'",
-        "agent.max_tokens = 512 by 64",
-        "the preamble by another",
+        "env.simplifications 'none' -> 'eto'",
+        "agent.max_tokens 512 -> 64",
+        "its own preamble",
     ]
     assert played.unlike(played) == []
     unreadable = context(run, agent__preamble="nowhere.json", agent__max_tokens=64, env__simplifications="eto")
