@@ -6,6 +6,7 @@ ITERATIONS ?= 3
 MINUTES ?= 10
 SEED   ?= 0
 DEMO   := runs/demo
+SMALL_RUN ?= runs/small
 SAND   := .venv/bin/sand
 READY  := .venv/.ready
 ALFWORLD := .venv/.alfworld
@@ -20,7 +21,7 @@ PARALLEL := -n 2 --dist loadfile
 SMALL := --set prompts.set=compact --set prompts.history_tokens=100 --set synthesize.form=guided \
   --set sample.n=3 --set agent.max_tokens=160 --set critique.max_tokens=80 --set synthesize.max_tokens=160 \
   --set sft.epochs=3 --set sft.batch_size=2 --set sft.learning_rate=1e-4 \
-  --set train.epochs=2 --set train.batch_size=2 --set train.learning_rate=5e-5 \
+  --set train.epochs=1 --set train.batch_size=2 --set train.learning_rate=5e-5 \
   --set eval.models=sft,model
 
 .PHONY: help setup setup-alfworld setup-vllm demo demo-alfworld iteration experiment experiment-small test test-fast torture check docs lint
@@ -74,7 +75,7 @@ $(RUN)/sand.toml: | $(READY)
 $(RUN)/expert.jsonl: | $(RUN)/sand.toml
 	$(SAND) collect --run $(RUN) $(COLLECT)
 
-# --if-needed: ablations, and runs that start from a given policy, go without some stages (see sandcli/pipeline.py).
+# --if-needed: ablations, baselines, and runs from a given policy go without some stages (see sandcli/pipeline.py).
 $(RUN)/sft: $(RUN)/expert.jsonl
 	$(SAND) sft --run $(RUN) --if-needed $(SFT)
 
@@ -88,9 +89,12 @@ $(RUN)/critiques.jsonl: $(RUN)/rollouts.jsonl
 	$(SAND) critique --run $(RUN) --if-needed $(CRITIQUE)
 
 $(RUN)/thoughts.jsonl: $(RUN)/critiques.jsonl
-	$(SAND) synthesize --run $(RUN) $(SYNTHESIZE)
+	$(SAND) synthesize --run $(RUN) --if-needed $(SYNTHESIZE)
 
-$(RUN)/model: $(RUN)/thoughts.jsonl
+$(RUN)/explored.jsonl: $(RUN)/expert.jsonl | $(RUN)/sft
+	$(SAND) explore --run $(RUN) --if-needed $(EXPLORE)
+
+$(RUN)/model: $(RUN)/thoughts.jsonl | $(RUN)/explored.jsonl
 	$(SAND) train --run $(RUN) $(TRAIN)
 
 $(RUN)/eval.jsonl: $(RUN)/model
@@ -106,15 +110,9 @@ experiment: $(READY)  ## SFT and ITERATIONS (3) iterations in RUN/it1, it2, ...:
 	done
 	@$(SAND) report $$(seq -f "$(RUN)/it%g" $(ITERATIONS))
 
-# SFT again, for as many epochs as the iteration adds: what further training does without deliberation.
-experiment-small:  ## SFT, one iteration and longer SFT of SmolLM2-135M, 120 held-out episodes a side; two hours on 2 cores
-	@$(MAKE) --no-print-directory experiment RUN=runs/small ITERATIONS=1 INIT="--preset scienceworld-smollm2-135m" \
-	  COLLECT="--limit 36" EVAL="--limit 60"
-	@test -f runs/small/more-sft/sand.toml || $(SAND) init --run runs/small/more-sft \
-	  --preset scienceworld-smollm2-135m --set model.base=$(CURDIR)/runs/small/it1/sft
-	$(SAND) collect --run runs/small/more-sft --limit 36
-	$(SAND) sft --run runs/small/more-sft
-	$(SAND) eval --run runs/small/it1 --models sft,model,base,runs/small/more-sft/sft --limit 60
+experiment-small: $(READY)  ## every arm of experiments/small.toml on a small real model; many hours on 2 cores
+	$(SAND) experiment experiments/small.toml --run $(SMALL_RUN)
+	$(SAND) report $(SMALL_RUN)
 
 test: $(READY) $(COMPILED)  ## every test, the real simulator and the real small model included
 	.venv/bin/python -m pytest $(PARALLEL)

@@ -7,32 +7,32 @@ names, types, bounds and help of its options from these signatures. Nothing heav
 from collections.abc import Mapping
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TypeAlias, Union
+from typing import TYPE_CHECKING, Annotated
 
 from msgspec import Meta
 
 from sandcli import parameters as given
+from sandcli.arguments import RunLike, as_run, common, do, found, listed, options, played, rule
 from sandcli.verb import Verb
 
 if TYPE_CHECKING:
     from sandcli.config import Scalar
-    from sandcli.core.artifact import StageName
     from sandcli.core.run import Run
-    from sandcli.core.stage import Options, Summary
-
-RunLike: TypeAlias = Union["Run", str, PathLike[str]]
-"""A run, or the path of its directory."""
+    from sandcli.core.stage import Summary
 
 
 def init(
     run: RunLike,
     *,
     previous: RunLike | None = None,
+    d_exp: RunLike | None = None,
     preset: str | None = None,
     protocol: str | None = None,
     settings: "Mapping[str, Scalar] | None" = None,
 ) -> "Run":
     """Make a run directory with its sand.toml; with `previous`, the iteration after that run.
+
+    With `d_exp`, D_exp is taken from that run instead of being collected.
 
     `settings` are by `table.key`, such as `{"sample.n": 5}`; they override those of the preset and the protocol. Raises
     `UsageError` for a wrong setting or if there is a run already, `PrerequisiteError` if the previous run is not
@@ -41,7 +41,8 @@ def init(
     from sandcli.new_run import start_run
 
     made = as_run(run)
-    start_run(made.root, as_run(previous).root if previous is not None else None, settings or {}, preset, protocol)
+    earlier, shared = (as_run(other).root if other is not None else None for other in (previous, d_exp))
+    start_run(made.root, earlier, settings or {}, preset, protocol, shared)
     return made
 
 
@@ -67,13 +68,13 @@ async def collect(
 ) -> "Summary":
     """Make D_exp: from the world's own expert, or from recorded trajectories, each verified by replay."""
     flags = {
-        "collect.source": _found(source),
-        "collect.rows": _rule(strict, as_recorded),
+        "collect.source": found(source),
+        "collect.rows": rule(strict, as_recorded),
         "collect.thoughts": thoughts,
         "collect.expert": expert,
-        **_common(engine, workers, seed),
+        **common(engine, workers, seed),
     }
-    return await _do("collect", run, flags, limit, _options(force, accept_stale, accept_failures, dry_run))
+    return await do("collect", run, flags, limit, options(force, accept_stale, accept_failures, dry_run))
 
 
 @Verb
@@ -88,8 +89,28 @@ async def sft(
     dry_run: given.DryRun = False,
 ) -> "Summary":
     """Fine-tune the base model on D_exp: the policy before iteration 1."""
-    flags = {"trainer.nproc": nproc, **_common(None, None, seed)}
-    return await _do("sft", run, flags, limit, _options(force, accept_stale, False, dry_run))
+    flags = {"trainer.nproc": nproc, **common(None, None, seed)}
+    return await do("sft", run, flags, limit, options(force, accept_stale, False, dry_run))
+
+
+@Verb
+async def explore(
+    run: RunLike,
+    *,
+    n: Annotated[int | None, Meta(ge=1, description="Episodes of every training task.")] = None,
+    temperature: Annotated[float | None, Meta(ge=0, description="Sampling temperature.")] = None,
+    limit: given.Limit = None,
+    engine: given.EngineKind = None,
+    workers: given.Workers = None,
+    seed: given.Seed = None,
+    force: given.Force = False,
+    accept_stale: given.AcceptStale = False,
+    accept_failures: given.AcceptFailures = False,
+    dry_run: given.DryRun = False,
+) -> "Summary":
+    """Let the policy play the training tasks, and make D_rft from its successes: what baselines learn from."""
+    flags = {"explore.n": n, "explore.temperature": temperature, **common(engine, workers, seed)}
+    return await do("explore", run, flags, limit, options(force, accept_stale, accept_failures, dry_run))
 
 
 @Verb
@@ -107,8 +128,8 @@ async def sample(
     dry_run: given.DryRun = False,
 ) -> "Summary":
     """Sample N turns at every expert step and flag the steps where actions disagree (Eq. 4)."""
-    flags = {"sample.n": n, "sample.temperature": temperature, **_common(engine, None, seed)}
-    return await _do("sample", run, flags, limit, _options(force, accept_stale, accept_failures, dry_run))
+    flags = {"sample.n": n, "sample.temperature": temperature, **common(engine, None, seed)}
+    return await do("sample", run, flags, limit, options(force, accept_stale, accept_failures, dry_run))
 
 
 @Verb
@@ -126,8 +147,8 @@ async def rollout(
     dry_run: given.DryRun = False,
 ) -> "Summary":
     """Execute every candidate of a flagged step in the real environment, to the end of the episode."""
-    flags = {"rollout.temperature": temperature, **_common(engine, workers, seed)}
-    return await _do("rollout", run, flags, limit, _options(force, accept_stale, accept_failures, dry_run))
+    flags = {"rollout.temperature": temperature, **common(engine, workers, seed)}
+    return await do("rollout", run, flags, limit, options(force, accept_stale, accept_failures, dry_run))
 
 
 @Verb
@@ -143,8 +164,8 @@ async def critique(
     dry_run: given.DryRun = False,
 ) -> "Summary":
     """Let the base model criticise every candidate from what its rollout led to (Eq. 5)."""
-    options = _options(force, accept_stale, accept_failures, dry_run)
-    return await _do("critique", run, _common(engine, None, seed), limit, options)
+    asked = options(force, accept_stale, accept_failures, dry_run)
+    return await do("critique", run, common(engine, None, seed), limit, asked)
 
 
 @Verb
@@ -160,8 +181,8 @@ async def synthesize(
     dry_run: given.DryRun = False,
 ) -> "Summary":
     """Let the base model write one deliberation for each flagged step (Eq. 6), and make D_delib."""
-    options = _options(force, accept_stale, accept_failures, dry_run)
-    return await _do("synthesize", run, _common(engine, None, seed), limit, options)
+    asked = options(force, accept_stale, accept_failures, dry_run)
+    return await do("synthesize", run, common(engine, None, seed), limit, asked)
 
 
 @Verb
@@ -175,40 +196,45 @@ async def train(
     accept_stale: given.AcceptStale = False,
     dry_run: given.DryRun = False,
 ) -> "Summary":
-    """Fine-tune the policy on D_delib: the next policy."""
-    flags = {"trainer.nproc": nproc, **_common(None, None, seed)}
-    return await _do("train", run, flags, limit, _options(force, accept_stale, False, dry_run))
+    """Fine-tune the policy on D_delib, or on the data of a baseline: the next policy."""
+    flags = {"trainer.nproc": nproc, **common(None, None, seed)}
+    return await do("train", run, flags, limit, options(force, accept_stale, False, dry_run))
 
 
 @Verb
 async def evaluate(
     run: RunLike,
     *,
+    panel: given.Panel = None,
     splits: given.Splits = None,
     models: given.Models = None,
     deliberation: Annotated[str | None, Meta(description="Comma-separated list of free, never, always.")] = None,
+    n: Annotated[int | None, Meta(ge=1, description="Episodes of every task; several need a temperature.")] = None,
+    temperature: Annotated[float | None, Meta(ge=0, description="Temperature of the agent; 0: greedy.")] = None,
     limit: given.Tasks = None,
     engine: given.EngineKind = None,
     workers: given.Workers = None,
+    seed: given.Seed = None,
     force: given.Force = False,
     accept_stale: given.AcceptStale = False,
     accept_failures: given.AcceptFailures = False,
     dry_run: given.DryRun = False,
 ) -> "Summary":
-    """Run greedy episodes on held-out tasks: reward, success, deliberation rate, tokens."""
+    """Run episodes on held-out tasks: reward, success, deliberation rate, tokens; with several a task, pass@k."""
     flags = {
-        "eval.splits": _listed(splits),
-        "eval.models": _listed(models),
-        "eval.deliberation": _listed(deliberation),
-        **_common(engine, workers, None),
+        **played(panel, splits, models, engine, workers, seed),
+        "eval.deliberation": listed(deliberation),
+        "eval.n": n,
+        "eval.temperature": temperature,
     }
-    return await _do("eval", run, flags, limit, _options(force, accept_stale, accept_failures, dry_run))
+    return await do("eval", run, flags, limit, options(force, accept_stale, accept_failures, dry_run))
 
 
 @Verb
 async def counterfactual(
     run: RunLike,
     *,
+    panel: given.Panel = None,
     splits: given.Splits = None,
     models: given.Models = None,
     limit: given.Limit = None,
@@ -220,9 +246,9 @@ async def counterfactual(
     dry_run: given.DryRun = False,
 ) -> "Summary":
     """Take every deliberated step of the evaluated episodes again, without deliberating: what changes?"""
-    flags = {"eval.splits": _listed(splits), "eval.models": _listed(models), **_common(engine, workers, None)}
-    options = _options(force, accept_stale, accept_failures, dry_run)
-    return await _do("counterfactual", run, flags, limit, options)
+    asked = options(force, accept_stale, accept_failures, dry_run)
+    flags = played(panel, splits, models, engine, workers, None)
+    return await do("counterfactual", run, flags, limit, asked)
 
 
 @Verb
@@ -235,56 +261,31 @@ async def iterate(
     workers: given.Workers = None,
     dry_run: given.DryRun = False,
 ) -> "list[Summary]":
-    """Run Algorithm 1: every stage of the first iteration, then the next iterations, each in a directory of its own.
+    """Run Algorithm 1, or a baseline: every stage of the first iteration, then the next ones, each in a new directory.
 
     Stopped at any point, the same call resumes there. The iteration after `runs/it1` goes into `runs/it2`. Ends early
     if units of a stage failed.
     """
     from sandcli.perform import Pipeline
 
-    return await Pipeline(_common(engine, workers, None), iterations, until, dry_run).run(as_run(run))
+    return await Pipeline(common(engine, workers, None), iterations, until, dry_run).run(as_run(run))
 
 
-async def _do(
-    name: "StageName", run: RunLike, flags: "Mapping[str, Scalar | None]", limit: int | None, options: "Options"
+@Verb
+async def experiment(
+    plan: "str | PathLike[str]",
+    run: RunLike,
+    *,
+    seeds: given.Seeds = None,
+    only: given.OnlySeed = None,
+    engine: given.EngineKind = None,
+    workers: given.Workers = None,
 ) -> "Summary":
-    from sandcli.perform import context_of, perform
+    """Make every run of a plan: each arm with each seed, from one D_exp.
 
-    return await perform(name, context_of(as_run(run), flags, limit), options)
+    Runs share whatever is equal, such as the SFT model of a seed. Stopped at any point, the same call resumes there.
+    Ends early if units of a stage failed. Returns the summary of the last stage.
+    """
+    from sandcli.experiment import Experiment
 
-
-def as_run(run: RunLike) -> "Run":
-    """The run of a path."""
-    from sandcli.core.run import Run
-
-    return run if isinstance(run, Run) else Run(run)
-
-
-def _found(source: Path | None) -> str | None:
-    """A path given by the caller, or a name on the hub."""
-    if source is None:
-        return None
-    path = Path(source)
-    return str(path.absolute() if path.exists() else source)
-
-
-def _rule(strict: bool, as_recorded: bool) -> str | None:
-    from sandcli.errors import UsageError
-
-    if strict and as_recorded:
-        raise UsageError("strict and as-recorded contradict each other", "choose one of them")
-    return "strict" if strict else "as-recorded" if as_recorded else None
-
-
-def _options(force: bool, accept_stale: bool, accept_failures: bool, dry_run: bool) -> "Options":
-    from sandcli.core.stage import Options
-
-    return Options(force, accept_stale, accept_failures, dry_run)
-
-
-def _common(engine: str | None, workers: int | None, seed: int | None) -> "dict[str, Scalar | None]":
-    return {"engine.kind": engine, "run.workers": workers, "run.seed": seed}
-
-
-def _listed(text: str | None) -> list[str] | None:
-    return [part.strip() for part in text.split(",")] if text else None
+    return await Experiment(as_run(run).root, Path(plan), seeds, only, common(engine, workers, None)).make()

@@ -64,14 +64,21 @@ def resolve(folder: Path, environment: Mapping[str, str], flags: Mapping[str, Sc
             values.setdefault(field.table, {})[field.key] = _checked(field, value, origin)
             origins[name] = origin
     settings = msgspec.convert(values, Settings)
-    _refuse_contradictions(settings)
+    refuse_contradictions(settings)
     return Resolved(settings, origins)
 
 
-def _refuse_contradictions(settings: Settings) -> None:
-    if settings.method.switch != "never" and settings.method.without != "none":
+def refuse_contradictions(settings: Settings) -> None:
+    """Raise `UsageError` for settings that exclude each other."""
+    method = settings.method
+    if method.name != "sand" and (method.switch, method.without) != ("never", "none"):
         raise UsageError(
-            f"method.switch compares rollouts, and without {settings.method.without} there are none",
+            f"method.switch and method.without are variants of sand, and method.name is {method.name}",
+            "set method.switch to never and method.without to none",
+        )
+    if method.switch != "never" and method.without in ("sampling", "critique"):
+        raise UsageError(
+            f"method.switch compares rollouts, and without {method.without} there are none",
             "set method.switch to never",
         )
     if settings.agent.thought == "required" and "never" in settings.eval.deliberation:
@@ -79,10 +86,20 @@ def _refuse_contradictions(settings: Settings) -> None:
             "eval.deliberation never gives turns without a thought, and agent.thought is required",
             "set agent.thought to optional, or leave out never",
         )
+    _refuse_equal_episodes("eval", settings.eval.n, settings.eval.temperature)
+    _refuse_equal_episodes("explore", settings.explore.n, settings.explore.temperature)
     if settings.synthesize.form == "guided" and settings.method.without == "sampling":
         raise UsageError(
             "synthesize.form guided asks about the sampled actions, and without sampling there are none",
             "set synthesize.form to free",
+        )
+
+
+def _refuse_equal_episodes(table: str, n: int, temperature: float) -> None:
+    if n > 1 and temperature == 0:
+        raise UsageError(
+            f"{table}.n is {n} and {table}.temperature 0: all {n} episodes of a task would be the same",
+            f"set {table}.n to 1, or {table}.temperature above 0, such as 0.7",
         )
 
 

@@ -3,6 +3,8 @@
 Library code raises them; only `sandcli.cli` prints them. Any other exception is a bug.
 """
 
+import difflib
+from collections.abc import Sequence
 from enum import IntEnum
 
 
@@ -30,6 +32,13 @@ class SandError(Exception):
 
 class UsageError(SandError):
     """An invalid option, setting or input file."""
+
+
+def unknown_name(kind: str, name: str, known: Sequence[str]) -> UsageError:
+    """The error for a name that is none of the known presets, protocols or the like; it lists them."""
+    close = difflib.get_close_matches(name, known, n=1)
+    hint = f"did you mean {close[0]}? {kind.capitalize()}s: " if close else "use one of: "
+    return UsageError(f"there is no {kind} {name!r}", hint + ", ".join(known))
 
 
 class PrerequisiteError(SandError):

@@ -8,18 +8,19 @@ from typing import Any
 from sandcli.cache import keep
 from sandcli.config import FILE, Scalar, read_text, resolve, showable, template, without_password
 from sandcli.core.manifest import SCHEMA, Identity, Manifest
-from sandcli.core.run import D_DELIB, PREAMBLE, Run
+from sandcli.core.run import PREAMBLE, Run
 from sandcli.errors import PrerequisiteError, UsageError
 from sandcli.files import write_atomic
 from sandcli.models import fingerprint
+from sandcli.panels.files import PUBLISHED
 from sandcli.presets import preset_values
 from sandcli.prompts import SETS
 from sandcli.protocols import protocol_values
 from sandcli.settings import EnvSettings
-from sandcli.stages.collect import PREVIOUS
+from sandcli.stages.collect import OTHER_RUN
 
-_PATHS = "model.base", "model.policy", "env.games", "prompts.set", "agent.preamble"
-_NO_PATHS = {*SETS, "world", "data"}
+_PATHS = "model.base", "model.policy", "env.games", "prompts.set", "agent.preamble", "eval.panel"
+_NO_PATHS = {*SETS, *PUBLISHED, "world", "data"}
 
 
 def start_run(
@@ -28,37 +29,58 @@ def start_run(
     settings: Mapping[str, Scalar],
     preset: str | None = None,
     protocol: str | None = None,
+    d_exp: Path | None = None,
 ) -> None:
-    """Make `root` with its sand.toml. With `previous`, D_exp is its D_delib and the policy its model.
+    """Make `root` with its sand.toml.
 
-    Raises `UsageError` if `root` is a run already, a setting is wrong, the preset or the protocol is unknown, or both a
-    preset and a previous run are given; `PrerequisiteError` if `previous` is not done, or its model was trained on
-    something else.
+    With `previous`, D_exp is what that run's model was trained on (D_delib or D_rft), and the policy is that model.
+    With `d_exp`, D_exp is that run's.
+
+    Raises `UsageError` if `root` is a run already, a setting is wrong, the preset or the protocol is unknown, or a
+    previous run is given together with a preset or `d_exp`; `PrerequisiteError` if `previous` is not done, or its model
+    was trained on something else, or `d_exp` has collected nothing.
     """
     if (root / FILE).exists():
         raise UsageError(f"{root} is a run already", f"edit {root / FILE}, or choose another directory")
-    values: dict[str, Any] = {**(preset_values(preset) if preset else {}), **_paths_from(root, settings)}
-    if previous is not None and preset:
-        raise UsageError(
-            f"--from takes its settings from {previous}, --preset from elsewhere",
-            "leave out --preset; --set changes single settings",
-        )
+    given = paths_from(root, settings)
+    values: dict[str, Any] = {**(preset_values(preset) if preset else {}), **given}
     if previous is not None:
+        _refuse_with_previous(previous, preset, d_exp)
         values = {**_carried(root, Run(previous), values.get("env.name")), **values}
-    elif values.get("env.name") == "alfworld" and values.get("method.without", "none") == "none":
-        values.setdefault("method.switch", "shorter")  # the paper switches on ALFWorld, not on ScienceWorld
+    else:
+        values = with_papers_switch(values)
     if protocol is not None:
-        world = values.get("env.name", EnvSettings().name)
-        values = {**values, **protocol_values(protocol, world), **settings}
+        world = str(values.get("env.name", EnvSettings().name))
+        values = {**values, **protocol_values(protocol, world), **given}
     chosen = resolve(root, {}, values).settings
     (root / "manifests").mkdir(parents=True, exist_ok=True)
     if previous is not None:
-        _take_over(Run(root), Run(previous))
+        _take_over_training_data(Run(root), Run(previous), resolve(previous, {}, {}).settings.method.name)
+    elif d_exp is not None:
+        _take_over(Run(root), Run(d_exp), Run(d_exp).artifact("collect").require(), f"{OTHER_RUN}{d_exp}: expert.jsonl")
     text = template(values).encode()
     if any(url != without_password(url) for url in chosen.engine.urls):
         keep(root / FILE, text)  # only this user can read it
     else:
         write_atomic(root / FILE, [text])
+
+
+def _refuse_with_previous(previous: Path, preset: str | None, d_exp: Path | None) -> None:
+    if preset:
+        raise UsageError(
+            f"--from takes its settings from {previous}, --preset from elsewhere",
+            "leave out --preset; --set changes single settings",
+        )
+    if d_exp is not None:
+        raise UsageError(f"--from takes D_exp from {previous}, --d-exp from {d_exp}", "leave out one of them")
+
+
+def with_papers_switch(values: Mapping[str, Scalar]) -> dict[str, Scalar]:
+    """The settings of a first iteration, with the expert switch if they do not say: the paper's on ALFWorld only."""
+    method, without = values.get("method.name", "sand"), values.get("method.without", "none")
+    rolls_out = method == "sand" and without in ("none", "deliberations")
+    switched = values.get("env.name") == "alfworld" and rolls_out
+    return {**({"method.switch": "shorter"} if switched else {}), **values}
 
 
 def assigned(assignments: Sequence[str]) -> dict[str, Scalar]:
@@ -88,6 +110,8 @@ def _carried(root: Path, previous: Run, world: str | None) -> dict[str, Scalar]:
         )
     values = {s.name: s.value for s in resolved.listing() if s.origin != "default"}
     values.pop("eval.models", None)  # it may name sft, which the new run does not have
+    values.pop("train.max_steps", None)  # it would override the one epoch
+    values.pop("run.label", None)  # the new run trains another agent
     values.pop("collect.source", None)  # the new run starts from D_delib
     values |= {"run.iteration": resolved.settings.run.iteration + 1, "train.epochs": 1}
     values["model.policy"] = str(previous.artifact("train").require().relative_to(previous.root))
@@ -95,7 +119,7 @@ def _carried(root: Path, previous: Run, world: str | None) -> dict[str, Scalar]:
     return values | {name: _seen_from(root, previous, path) for name, path in paths.items()}
 
 
-def _paths_from(root: Path, settings: Mapping[str, Scalar]) -> dict[str, Scalar]:
+def paths_from(root: Path, settings: Mapping[str, Scalar]) -> dict[str, Scalar]:
     """The settings with relative paths from the current folder made relative to the run, as they are in sand.toml."""
     home = os.path.realpath(root)
     given = {name: str(settings[name]) for name in (*_PATHS, "collect.source") if settings.get(name)}
@@ -113,17 +137,22 @@ def _seen_from(root: Path, previous: Run, name: str) -> str:
     return os.path.relpath(previous.root / name, root) if relative else name
 
 
-def _take_over(run: Run, previous: Run) -> None:
-    d_delib = previous.artifact("synthesize").require_derived(D_DELIB)
-    trained, expert = previous.artifact("train"), run.artifact("collect")
+def _take_over_training_data(run: Run, previous: Run, method: str) -> None:
+    data, trained = previous.training_data(method), previous.artifact("train")
     training = trained.manifest()
-    if training is not None and training.identity.settings.get("data") != fingerprint(d_delib):
-        raise PrerequisiteError(f"{d_delib} is not what {trained.path} was trained on", f"{trained.command} --force")
-    write_atomic(expert.path, [d_delib.read_bytes()])
+    if training is not None and training.identity.settings.get("data") != fingerprint(data):
+        raise PrerequisiteError(f"{data} is not what {trained.path} was trained on", f"{trained.command} --force")
+    _take_over(run, previous, data, f"{OTHER_RUN}{previous.root}: {data.name}")
+
+
+def _take_over(run: Run, other: Run, trajectories: Path, source: str) -> None:
+    """Make D_exp of a file of another run, with that run's preamble."""
+    expert = run.artifact("collect")
+    write_atomic(expert.path, [trajectories.read_bytes()])
     derived = {}
-    if preamble := previous.recorded_preamble():
+    if preamble := other.recorded_preamble():
         write_atomic(expert.derived[PREAMBLE], [preamble.read_bytes()])
         derived[PREAMBLE] = fingerprint(preamble)
-    identity = Identity(settings={"source": f"{PREVIOUS}{previous.root}", "schema": SCHEMA}, inputs={}, scope={})
+    identity = Identity(settings={"source": source, "schema": SCHEMA}, inputs={}, scope={})
     made = Manifest(stage="collect", identity=identity, artifact=fingerprint(expert.path), derived=derived)
     expert.write_manifest(made)

@@ -17,8 +17,18 @@ Processes = Annotated[
     Meta(ge=1, description="Processes that train together; default: one for each GPU. Not needed under torchrun."),
 ]
 Seed = Annotated[int | None, Meta(description="The run's seed.")]
+Seeds = Annotated[int | None, Meta(ge=1, description="Seeds 0 to N - 1 instead of the plan's.")]
+OnlySeed = Annotated[
+    int | None, Meta(ge=0, description="Only the runs of this seed, to make those of others on other devices.")
+]
 Temperature = Annotated[float | None, Meta(ge=0, description="Sampling temperature (paper: 1.0).")]
-Splits = Annotated[str | None, Meta(description="Comma-separated list of train, seen, unseen.")]
+Splits = Annotated[
+    str | None, Meta(description="Comma-separated list of train, seen, unseen, or of splits of the panel.")
+]
+Panel = Annotated[
+    str | None,
+    Meta(description="Play a panel: a file made by `sand panel make`, or the name of a published one."),
+]
 Models = Annotated[str | None, Meta(description="Comma-separated list of model, sft, base, or folders.")]
 Force = Annotated[bool, Meta(description="Move what is there aside and redo the stage.")]
 AcceptStale = Annotated[

@@ -1,4 +1,4 @@
-"""Performs stages on real runs: one of them, or all of Algorithm 1, resumable at any point."""
+"""Performs stages on real runs: one of them, or all of a method, resumable at any point."""
 
 import contextlib
 import os
@@ -10,14 +10,18 @@ from pathlib import Path
 from sandcli.config import FILE, Scalar, resolve, without_password
 from sandcli.core.artifact import StageName
 from sandcli.core.context import Context
+from sandcli.core.panel import must_play_whole_panel, playing
 from sandcli.core.run import Run
 from sandcli.core.runner import run_stage
 from sandcli.core.stage import Options, Summary
 from sandcli.errors import Exit, PrerequisiteError, UsageError
 from sandcli.interrupts import stop
+from sandcli.method_settings import MethodSettings
 from sandcli.new_run import start_run
-from sandcli.pipeline import TABLE, algorithm_1, next_root, row, stages_on_request
+from sandcli.pipeline import METHODS, next_root, row, stages_of
 from sandcli.progress import notice
+from sandcli.settings import Settings
+from sandcli.stages.evaluated import ModelsStage
 
 Flags = Mapping[str, Scalar | None]
 
@@ -48,9 +52,14 @@ def is_skipped(name: StageName, context: Context) -> bool:
 
 
 async def perform(name: StageName, context: Context, options: Options) -> Summary:
-    """Bring one stage up to date. Raises `UsageError` for `sft` in a run that starts from a given policy."""
+    """Bring one stage up to date.
+
+    Raises `UsageError` for `sft` in a run that starts from a given policy, and for a limit on the tasks of a panel.
+    """
     if name == "sft":
         context.must_make_sft()
+    if issubclass(row(name).stage, ModelsStage):
+        must_play_whole_panel(context)
     return await run_stage(row(name).stage(context), options, stop.get())
 
 
@@ -59,13 +68,9 @@ class _Ended(Exception):
 
 
 class Pipeline:
-    """Runs Algorithm 1: `iterations` runs one after the other, as far as the stage `until` in the last of them."""
+    """Runs a method: `iterations` runs one after the other, as far as the stage `until` in the last of them."""
 
     def __init__(self, flags: Flags, iterations: int, until: str | None, dry_run: bool) -> None:
-        """Raises `UsageError` if there is no stage `until`."""
-        names = [row.name for row in TABLE if row.name not in stages_on_request()]
-        if until is not None and until not in names:
-            raise UsageError(f"there is no stage {until!r}", f"use one of {', '.join(names)}")
         self._flags = flags
         self._iterations = iterations
         self._until = until
@@ -74,9 +79,18 @@ class Pipeline:
         self._summaries: list[Summary] = []
 
     async def run(self, first: Run) -> list[Summary]:
-        """Do what is missing, in order; stops early if units of a stage failed."""
+        """Do what is missing, in order; stops early if units of a stage failed.
+
+        Raises `UsageError` if the method has no stage `until`.
+        """
+        context = context_of(first, self._flags)
+        playing(context)  # a panel that cannot be played shows now, not after hours
+        method = context.settings.method.name
+        names = stages_of(Settings(method=MethodSettings(name=method)))
+        if self._until is not None and self._until not in names:
+            raise UsageError(f"{method} has no stage {self._until!r}", f"use one of {', '.join(names)}")
         with contextlib.suppress(_Ended):
-            await algorithm_1(first, self._iterations, self._do, self._follow)
+            await METHODS[method](first, self._iterations, self._do, self._follow)
         return self._summaries
 
     async def _do(self, name: StageName, run: Run) -> None:

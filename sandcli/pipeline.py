@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from sandcli.core.artifact import StageName
-from sandcli.core.run import PREAMBLE, Run
+from sandcli.core.run import D_DELIB, D_RFT, PREAMBLE, Run
 from sandcli.core.stage import Stage
 from sandcli.settings import Settings
 from sandcli.stages.collect import CollectStage
 from sandcli.stages.counterfactual import CounterfactualStage
 from sandcli.stages.critique import CritiqueStage
 from sandcli.stages.evaluate import EvalStage
+from sandcli.stages.explore import ExploreStage
 from sandcli.stages.rollout import RolloutStage
 from sandcli.stages.sample import SampleStage
 from sandcli.stages.sft import SftStage
@@ -33,14 +34,29 @@ def with_a_policy(settings: Settings) -> str | None:
     return f"the run starts from the policy {settings.model.policy}" if settings.model.policy else None
 
 
+def only(method: str) -> Skip:
+    """The stage belongs to one method."""
+
+    def skip(settings: Settings) -> str | None:
+        chosen = settings.method.name
+        return f"method.name is {chosen}" if chosen != method else None
+
+    return skip
+
+
 def without(*variants: str) -> Skip:
-    """The ablations of the paper's Table 3 go without some stages."""
+    """The stage belongs to sand, and some ablations go without it."""
 
     def skip(settings: Settings) -> str | None:
         chosen = settings.method.without
-        return f"method.without is {chosen}" if chosen in variants else None
+        return only("sand")(settings) or (f"method.without is {chosen}" if chosen in variants else None)
 
     return skip
+
+
+def unless_switching(skip: Skip) -> Skip:
+    """As `skip` says, but the expert switch needs the stage in any case."""
+    return lambda settings: skip(settings) if settings.method.switch == "never" else None
 
 
 def on_request(settings: Settings) -> str:
@@ -65,20 +81,40 @@ class Row(NamedTuple):
 TABLE = (
     Row(CollectStage, (), ("expert.jsonl", PREAMBLE), in_every_run),
     Row(SftStage, ("expert.jsonl",), ("sft",), with_a_policy),
-    Row(SampleStage, ("expert.jsonl", "sft"), ("samples.jsonl",), without("sampling")),
-    Row(RolloutStage, ("expert.jsonl", "samples.jsonl", "sft"), ("rollouts.jsonl",), without("sampling", "critique")),
-    Row(CritiqueStage, ("expert.jsonl", "rollouts.jsonl"), ("critiques.jsonl",), without("sampling", "critique")),
+    Row(ExploreStage, ("expert.jsonl", "sft"), ("explored.jsonl", D_RFT), only("rft")),
+    Row(
+        SampleStage,
+        ("expert.jsonl", "sft"),
+        ("samples.jsonl",),
+        unless_switching(without("sampling", "deliberations")),
+    ),
+    Row(
+        RolloutStage,
+        ("expert.jsonl", "samples.jsonl", "sft"),
+        ("rollouts.jsonl",),
+        unless_switching(without("sampling", "critique", "deliberations")),
+    ),
+    Row(
+        CritiqueStage,
+        ("expert.jsonl", "rollouts.jsonl"),
+        ("critiques.jsonl",),
+        without("sampling", "critique", "deliberations"),
+    ),
     Row(
         SynthesizeStage,
         ("expert.jsonl", "samples.jsonl", "rollouts.jsonl", "critiques.jsonl"),
-        ("thoughts.jsonl", "deliberations.jsonl"),
-        in_every_run,
+        ("thoughts.jsonl", D_DELIB),
+        only("sand"),
     ),
-    Row(TrainStage, ("deliberations.jsonl", "sft"), ("model",), in_every_run),
+    Row(TrainStage, (D_DELIB, D_RFT, "sft"), ("model",), in_every_run),
     Row(EvalStage, ("sft", "model"), ("eval.jsonl",), in_every_run),
     Row(CounterfactualStage, ("sft", "model", "eval.jsonl"), ("counterfactuals.jsonl",), on_request),
 )
-"""All stages in order. `reads` lists the most that a stage reads: ablations read less, a given policy replaces sft.
+"""All stages in order. `reads` lists the most that a stage reads: ablations read less, a given policy replaces sft, and
+`train` reads the data of its method.
+
+A run consists of the stages that it does not skip. Those of sand are marked `without(...)` and `only("sand")`, those of
+a baseline `only(...)` with its name.
 
 The preamble of recorded data is not listed: if `agent.preamble` is data, every stage in which an agent acts or is
 trained reads it.
@@ -93,11 +129,6 @@ def row(stage: StageName) -> Row:
 def stages_of(settings: Settings) -> list[StageName]:
     """The stages that a run consists of, in order."""
     return [row.name for row in TABLE if row.skip(settings) is None]
-
-
-def stages_on_request() -> list[StageName]:
-    """The stages that are part of no run unless the user asks for them."""
-    return [row.name for row in TABLE if row.skip is on_request]
 
 
 def next_command(stage: StageName, run: Run, settings: Settings) -> str:
@@ -140,3 +171,20 @@ async def algorithm_1(first: Run, iterations: int, do: Do, follow: Callable[[Run
         await do("eval", run)  # not in the paper's listing
         if k < iterations:
             run = follow(run)  # D_exp <- D_delib
+
+
+async def rejection_sampling(first: Run, iterations: int, do: Do, follow: Callable[[Run], Run]) -> None:
+    """Rejection-sampling fine-tuning, a baseline: the policy learns from its own successes."""
+    run = first
+    await do("collect", run)
+    await do("sft", run)
+    for k in range(1, iterations + 1):
+        await do("explore", run)  # pi_k plays the tasks of D_exp; D_rft: D_exp and its own successes
+        await do("train", run)  # pi_{k+1}: pi_k fine-tuned on D_rft
+        await do("eval", run)
+        if k < iterations:
+            run = follow(run)  # D_exp <- D_rft
+
+
+METHODS = {"sand": algorithm_1, "rft": rejection_sampling}
+"""What `sand run` does, by `method.name`."""

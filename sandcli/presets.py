@@ -1,9 +1,7 @@
 """Named settings: the paper's, for its two models and two worlds, and those of the small experiment."""
 
-import difflib
-
 from sandcli.config import Scalar
-from sandcli.errors import UsageError
+from sandcli.errors import unknown_name
 
 _WORLDS: dict[str, dict[str, Scalar]] = {
     "scienceworld": {"env.name": "scienceworld", "env.tasks": ["paper"]},
@@ -64,7 +62,5 @@ def data_wanted(name: str | None) -> str:
 def preset_values(name: str) -> dict[str, Scalar]:
     """The settings of a preset. For an unknown name, raises a `UsageError` that lists all presets."""
     if name not in PRESETS:
-        close = difflib.get_close_matches(name, PRESETS, n=1)
-        hint = f"did you mean {close[0]}? Presets: " if close else "use one of: "
-        raise UsageError(f"there is no preset {name!r}", hint + ", ".join(PRESETS))
+        raise unknown_name("preset", name, tuple(PRESETS))
     return PRESETS[name]

@@ -4,10 +4,8 @@ A protocol is a bundle of settings, as a preset is. docs/protocols.md says which
 which are our choice.
 """
 
-import difflib
-
 from sandcli.config import Scalar
-from sandcli.errors import UsageError
+from sandcli.errors import unknown_name
 
 _LITERATURE: dict[str, Scalar] = {"agent.preamble": "data", "agent.max_tokens": 512, "agent.thought": "optional"}
 _ANY_FORM: dict[str, Scalar] = {"agent.inline": True, "agent.preface": True}
@@ -37,8 +35,6 @@ PROTOCOLS = tuple(_PROTOCOLS)
 def protocol_values(name: str, world: str) -> dict[str, Scalar]:
     """The settings of a protocol in a world. For an unknown name, raises a `UsageError` that lists all protocols."""
     if name not in PROTOCOLS:
-        close = difflib.get_close_matches(name, PROTOCOLS, n=1)
-        hint = f"did you mean {close[0]}? Protocols: " if close else "use one of: "
-        raise UsageError(f"there is no protocol {name!r}", hint + ", ".join(PROTOCOLS))
+        raise unknown_name("protocol", name, PROTOCOLS)
     everywhere, worlds = _PROTOCOLS[name]
     return everywhere | worlds.get(world, {})

@@ -209,7 +209,10 @@ Deliberation = Literal["free", "never", "always"]
 
 
 class Episode(Record, frozen=True, kw_only=True):
-    """A line of eval.jsonl: one greedy episode of one model on one task of a split."""
+    """A line of eval.jsonl or explored.jsonl: one episode of one model on one task of a split.
+
+    `draw` tells the episodes of one task apart: 0 is the first.
+    """
 
     split: str
     task: Task
@@ -222,10 +225,16 @@ class Episode(Record, frozen=True, kw_only=True):
     deliberated: Count
     tokens: Count
     deliberation: Deliberation = "free"
+    draw: Count = 0
 
     @property
     def key(self) -> Key:
-        return (self.split, *self.task.key, agent_name(self.model, self.deliberation))
+        return episode_key(self.split, self.task, agent_name(self.model, self.deliberation), self.draw)
+
+
+def episode_key(split: str, task: Task, agent: str, draw: int) -> Key:
+    """The key of an episode. The first one of a task needs no number."""
+    return (split, *task.key, agent, *([draw] if draw else []))
 
 
 def agent_name(model: str, deliberation: Deliberation) -> str:

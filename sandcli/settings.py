@@ -10,6 +10,14 @@ import msgspec
 from msgspec import Meta
 
 from sandcli.engine_settings import EngineSettings
+from sandcli.method_settings import (
+    CritiqueSettings,
+    ExploreSettings,
+    MethodSettings,
+    RolloutSettings,
+    SampleSettings,
+    SynthesizeSettings,
+)
 from sandcli.tables import COMPUTE, LONGEST, REFERENCE, SCOPE, Table
 from sandcli.training_settings import ComputeSettings, TrainingSettings
 
@@ -20,6 +28,14 @@ class RunSettings(Table, frozen=True, kw_only=True):
     """Settings of the whole run."""
 
     iteration: Annotated[int, Meta(ge=1, description="number of this iteration; reports name rows by it"), COMPUTE] = 1
+    label: Annotated[
+        str,
+        Meta(
+            description="name of this run's agent in reports; empty: the method and its iteration, such as SAND, "
+            "iteration 1"
+        ),
+        COMPUTE,
+    ] = ""
     seed: Annotated[int, Meta(description="every unit's own seed is derived from this and the unit's key")] = 0
     workers: Annotated[
         int, Meta(ge=0, description="environment processes; 0: one for each core, at most 32"), COMPUTE
@@ -81,25 +97,6 @@ class EnvSettings(Table, frozen=True, kw_only=True):
             "trajectories, and when the agent acts"
         ),
     ] = False
-
-
-class MethodSettings(Table, frozen=True, kw_only=True):
-    """Which variant of the method."""
-
-    without: Annotated[
-        Literal["none", "sampling", "critique"],
-        Meta(
-            description="ablation of the paper's Table 3: none, sampling (the base model proposes the alternatives "
-            "itself, at every step), critique (no rollouts)"
-        ),
-    ] = "none"
-    switch: Annotated[
-        Literal["never", "better", "shorter"],
-        Meta(
-            description="when a candidate's rollout replaces the rest of the expert trajectory: never, if it earned "
-            "more than the expert (better), or also if it earned as much in fewer steps (shorter)"
-        ),
-    ] = "never"
 
 
 class CollectSettings(Table, frozen=True, kw_only=True):
@@ -174,19 +171,6 @@ class AgentSettings(Table, frozen=True, kw_only=True):
     ] = "Invalid format. Answer with 'Action:' and one action."
 
 
-class SampleSettings(Table, frozen=True, kw_only=True):
-    """`sand sample`, Eq. 4."""
-
-    n: Annotated[int, Meta(ge=1, description="turns sampled at every expert step (paper: 5)"), SCOPE] = 5
-    temperature: Annotated[float, Meta(ge=0, description="paper: 1.0")] = 1.0
-
-
-class RolloutSettings(Table, frozen=True, kw_only=True):
-    """`sand rollout`."""
-
-    temperature: Annotated[float, Meta(ge=0, description="paper: 1.0")] = 1.0
-
-
 class PromptSettings(Table, frozen=True, kw_only=True):
     """What the base model is asked, in `sand collect`, `critique` and `synthesize`."""
 
@@ -208,41 +192,20 @@ class PromptSettings(Table, frozen=True, kw_only=True):
     ] = 1500
 
 
-class CritiqueSettings(Table, frozen=True, kw_only=True):
-    """`sand critique`, Eq. 5."""
-
-    max_tokens: Annotated[int, Meta(ge=1, description="longest critique, in tokens")] = 200
-    verdict: Annotated[
-        Literal["model", "reward"],
-        Meta(
-            description="who decides whether an action advanced, hindered or did not affect the task: the base model "
-            "(the paper), or the rollouts' rewards, if the base model is too small to tell"
-        ),
-    ] = "model"
-
-
-class SynthesizeSettings(Table, frozen=True, kw_only=True):
-    """`sand synthesize`, Eq. 6."""
-
-    max_tokens: Annotated[
-        int, Meta(ge=1, description="longest deliberation in tokens; with its action it must fit into agent.max_tokens")
-    ] = 400
-    attempts: Annotated[int, Meta(ge=1, description="attempts before a step keeps its original thought")] = 3
-    form: Annotated[
-        Literal["free", "guided"],
-        Meta(
-            description="free: in one go (the paper); guided: one sentence on every candidate in turn; the "
-            "conclusion is given. For base models that are too small to keep to the form"
-        ),
-    ] = "free"
-
-
 class EvalSettings(Table, frozen=True, kw_only=True):
     """`sand eval`."""
 
-    splits: Annotated[list[str], Meta(description="train, seen, unseen"), SCOPE] = msgspec.field(
-        default_factory=lambda: ["seen", "unseen"]
-    )
+    panel: Annotated[
+        str,
+        Meta(
+            description="the panel to play: a file made by `sand panel make`, or the name of a published one. It fixes "
+            "the tasks, the step limits, the preamble, and how agents act; empty: none"
+        ),
+        REFERENCE,
+    ] = ""
+    splits: Annotated[
+        list[str], Meta(description="train, seen, unseen; or those of the panel, if there is one"), SCOPE
+    ] = msgspec.field(default_factory=lambda: ["seen", "unseen"])
     models: Annotated[list[str], Meta(description="model (of this iteration), sft, base, or folders"), SCOPE] = (
         msgspec.field(default_factory=lambda: ["model"])
     )
@@ -254,6 +217,10 @@ class EvalSettings(Table, frozen=True, kw_only=True):
         ),
         SCOPE,
     ] = msgspec.field(default_factory=lambda: ["free"])
+    n: Annotated[
+        int, Meta(ge=1, description="episodes of each task; more than one needs a temperature above 0"), SCOPE
+    ] = 1
+    temperature: Annotated[float, Meta(ge=0, description="temperature of the agent; 0: greedy (the paper)")] = 0.0
 
 
 class Settings(Table, frozen=True, kw_only=True):
@@ -265,6 +232,7 @@ class Settings(Table, frozen=True, kw_only=True):
     method: MethodSettings = MethodSettings()
     collect: CollectSettings = CollectSettings()
     agent: AgentSettings = AgentSettings()
+    explore: ExploreSettings = ExploreSettings()
     sample: SampleSettings = SampleSettings()
     rollout: RolloutSettings = RolloutSettings()
     prompts: PromptSettings = PromptSettings()

@@ -16,7 +16,7 @@ from sandcli.core.run import ARTIFACTS
 from sandcli.core.stage import State
 from sandcli.errors import SandError
 from sandcli.models import nothing_fetched
-from sandcli.pipeline import row, stages_of, stages_on_request
+from sandcli.pipeline import TABLE, row, stages_of
 from sandcli.records import Failure
 from sandcli.terminal import entry, literal
 
@@ -40,10 +40,11 @@ class StageStatus(NamedTuple):
 
 
 def status_of(context: Context) -> list[StageStatus]:
-    """The state of every stage of a run, and of those that are done on request if they were begun."""
-    begun = [stage for stage in stages_on_request() if context.run.artifact(stage).begun()]
+    """The state of every stage of a run, and of others that were begun."""
+    own = stages_of(context.settings)
+    begun = [row.name for row in TABLE if row.name not in own and context.run.artifact(row.name).begun()]
     with nothing_fetched():
-        return [_status(stage, context) for stage in (*stages_of(context.settings), *begun)]
+        return [_status(stage, context) for stage in (*own, *begun)]
 
 
 def _status(stage: StageName, context: Context) -> StageStatus:

@@ -21,6 +21,10 @@ class TrainingSettings(Table, frozen=True, kw_only=True):
         float, Meta(ge=0, lt=1, description="share of the steps over which the learning rate rises to its peak")
     ] = 0.0
     epochs: Annotated[int, Meta(ge=1, description="paper: 3; 1 from iteration 2 on")] = 3
+    max_steps: Annotated[
+        int,
+        Meta(ge=0, description="optimiser steps, over as many epochs as they take, instead of `epochs`; 0: all epochs"),
+    ] = 0
     batch_size: Annotated[int, Meta(ge=1, description="trajectories in one optimiser step (paper: 64)")] = 64
     max_length: Annotated[int, Meta(ge=0, description="longest trajectory in tokens; 0: the model's limit")] = 0
     too_long: Annotated[

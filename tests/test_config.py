@@ -244,3 +244,11 @@ def test_worker_count_is_the_number_of_usable_cores_but_at_most_32(
         monkeypatch.setattr("os.sched_getaffinity", lambda process, cores=cores: set(range(cores)))
         assert worker_count(Settings()) == workers
     assert worker_count(resolve(tmp_path, {}, {"run.workers": 40}).settings) == 40
+
+
+@pytest.mark.parametrize("table", ["eval", "explore"])
+def test_several_greedy_episodes_of_a_task_are_refused(tmp_path: Path, table: str) -> None:
+    with pytest.raises(UsageError, match=rf"{table}\.n is 2 and {table}\.temperature 0: all 2 episodes") as caught:
+        resolve(tmp_path, {}, {f"{table}.n": 2, f"{table}.temperature": 0.0})
+    assert caught.value.fix == f"set {table}.n to 1, or {table}.temperature above 0, such as 0.7"
+    resolve(tmp_path, {}, {f"{table}.n": 1, f"{table}.temperature": 0.0})

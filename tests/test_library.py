@@ -36,6 +36,7 @@ def collected(folder: Path) -> sandcli.Run:
 # Plain Python
 
 
+@pytest.mark.slow
 def test_the_verbs_make_what_the_run_reads(tmp_path: Path) -> None:
     run = collected(tmp_path / "it1")
     for verb in (sandcli.sample, sandcli.rollout, sandcli.critique, sandcli.synthesize):
@@ -107,6 +108,7 @@ def test_init_refuses_a_run_that_is_there(tmp_path: Path) -> None:
         sandcli.init(tmp_path / "it1")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [{"n": 0}, {"n": "many"}, {"temperature": -1.0}, {"engine": "vlm"}])
 def test_a_verb_refuses_a_wrong_option(tmp_path: Path, options: dict[str, Any]) -> None:
     run = collected(tmp_path / "it1")

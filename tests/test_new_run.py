@@ -22,16 +22,31 @@ def test_new_run_holds_its_settings(tmp_path: Path) -> None:
     assert sorted(path.name for path in (tmp_path / "it1").iterdir()) == ["manifests", "sand.toml"]
 
 
+@pytest.mark.parametrize("protocol", [None, "eto"])
 def test_path_given_at_the_command_line_works_from_every_folder(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, protocol: str | None
 ) -> None:
     (tmp_path / "data" / "games").mkdir(parents=True)
+    (tmp_path / "own.json").write_text("[]")
     monkeypatch.chdir(tmp_path)
-    start_run(Path("runs/it1"), None, assigned(["env.games=data/games", "env.name=alfworld", "model.base=org/model"]))
+    given = ["env.games=data/games", "env.name=alfworld", "model.base=org/model", "agent.preamble=own.json"]
+    start_run(Path("runs/it1"), None, assigned(given), protocol=protocol)
     settings = resolve(tmp_path / "runs" / "it1", {}, {}).settings
     assert (settings.env.games, settings.model.base) == ("../../data/games", "org/model")
+    assert settings.agent.preamble == "../../own.json"
     monkeypatch.chdir("/")
     assert context(tmp_path / "runs" / "it1").path(settings.env.games) == f"{tmp_path}/runs/it1/../../data/games"
+
+
+@pytest.mark.parametrize(("given", "kept"), [("p.json", "../../p.json"), ("scienceworld-dev", "scienceworld-dev")])
+def test_panel_is_a_published_one_or_a_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: str, kept: str
+) -> None:
+    for name in ("p.json", "scienceworld-dev"):
+        (tmp_path / name).touch()
+    monkeypatch.chdir(tmp_path)
+    start_run(Path("runs/it1"), None, assigned([f"eval.panel={given}"]))
+    assert resolve(tmp_path / "runs" / "it1", {}, {}).settings.eval.panel == kept
 
 
 def test_run_is_not_started_twice(tmp_path: Path) -> None:
@@ -103,8 +118,23 @@ def test_switch_needs_rollouts(tmp_path: Path) -> None:
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize("variant", ["method.without=critique", "method.switch=better"])
+def test_baseline_has_no_variant_of_sand(tmp_path: Path, variant: str) -> None:
+    with pytest.raises(UsageError, match=r"are variants of sand, and method\.name is rft"):
+        start_run(tmp_path / "run", None, assigned(["method.name=rft", variant]))
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.parametrize("preset", [None, "alfworld-llama3.1-8b"])
-@pytest.mark.parametrize(("settings", "switch"), [([], "shorter"), (["method.without=critique"], "never")])
+@pytest.mark.parametrize(
+    ("settings", "switch"),
+    [
+        ([], "shorter"),
+        (["method.without=critique"], "never"),
+        (["method.without=deliberations"], "shorter"),
+        (["method.name=rft"], "never"),
+    ],
+)
 def test_alfworld_switches_as_the_paper_does(
     tmp_path: Path, preset: str | None, settings: list[str], switch: str
 ) -> None:
@@ -176,6 +206,15 @@ def test_next_iteration_finds_the_folders_of_the_first(it1: Path, tmp_path: Path
     start_run(tmp_path / "further" / "it2", it1, {})
     settings = resolve(tmp_path / "further" / "it2", {}, {}).settings
     assert (tmp_path / "further" / "it2" / settings.env.games).resolve() == it1 / "games"
+
+
+def test_next_iteration_trains_for_one_epoch_whatever_the_first_did(it1: Path, tmp_path: Path) -> None:
+    toml = (it1 / "sand.toml").read_text()
+    (it1 / "sand.toml").write_text(toml.replace("[train]", "[train]\nmax_steps = 7\n").replace("# max_steps", "# "))
+    assert resolve(it1, {}, {}).settings.train.max_steps == 7
+    start_run(tmp_path / "it2", it1, {})
+    settings = resolve(tmp_path / "it2", {}, {}).settings
+    assert (settings.train.max_steps, settings.train.epochs) == (0, 1)
 
 
 def test_next_iteration_is_of_the_same_world(it1: Path, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from sandcli.core.stage import Options
 from sandcli.engines.scripted import ScriptedEngine
 from sandcli.errors import Exit, MachineryError, UsageError
 from sandcli.perform import context_of, perform
-from tests.helpers import artifacts, context, make_run, sand
+from tests.helpers import artifacts, context, lines, make_run, sand
 
 
 def prepared(root: Path, tiny: Path, **settings: str | int) -> Path:
@@ -59,6 +59,31 @@ def test_ablation_goes_without_its_stages(tmp_path: Path, tiny: Path) -> None:
     assert not (root / "rollouts.jsonl").exists() and (root / "eval.jsonl").exists()
 
 
+@pytest.mark.real
+def test_rejection_sampling_trains_on_its_own_successes(tmp_path: Path, tiny: Path) -> None:
+    root = prepared(tmp_path / "it1", tiny, method__name="rft", env__tasks="fetch,carry", explore__n=4)
+    first = sandcli.iterate(root, iterations=1)
+    assert [summary.stage for summary in first] == ["collect", "sft", "explore", "train", "eval"]
+    assert first[3].manifest is not None
+    expert, d_rft = lines(root / "expert.jsonl"), lines(root / "rft.jsonl")
+    assert first[3].manifest.counts["trajectories"] == len(d_rft) > len(expert) and d_rft[: len(expert)] == expert
+    both = sandcli.iterate(root, iterations=2)
+    assert [summary.stage for summary in both[5:]] == ["explore", "train", "eval"]
+    assert lines(tmp_path / "it2" / "expert.jsonl") == d_rft
+    second = lines(tmp_path / "it2" / "rft.jsonl")
+    assert second[: len(d_rft)] == d_rft and len({trajectory["id"] for trajectory in second}) == len(second)
+    assert all(s.message.endswith("nothing to do") for s in sandcli.iterate(root, iterations=2))
+
+
+@pytest.mark.real
+def test_control_without_deliberations_trains_on_d_exp(tmp_path: Path, tiny: Path) -> None:
+    root = prepared(tmp_path / "it1", tiny, method__without="deliberations")
+    done = sandcli.iterate(root, iterations=1)
+    assert [summary.stage for summary in done] == ["collect", "sft", "synthesize", "train", "eval"]
+    assert (root / "deliberations.jsonl").read_bytes() == (root / "expert.jsonl").read_bytes()
+
+
+@pytest.mark.slow
 def test_dry_run_makes_nothing(tmp_path: Path) -> None:
     root = make_run(tmp_path / "it1")
     ran = sand("run", "--run", root, "--dry-run")
@@ -96,12 +121,14 @@ def test_password_in_a_file_that_others_can_read_is_warned_of_once(
 
 
 def test_unknown_stage_is_named(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="there is no stage 'rollouts'"):
+    with pytest.raises(UsageError, match="sand has no stage 'rollouts'"):
         sandcli.iterate(make_run(tmp_path / "it1"), until="rollouts")
-    with pytest.raises(UsageError, match="no stage 'counterfactual'"):  # no run includes it
-        sandcli.iterate(make_run(tmp_path / "it2"), until="counterfactual")
+    for other in ("counterfactual", "explore"):  # no run includes it, or no run of this method
+        with pytest.raises(UsageError, match=f"sand has no stage '{other}'"):
+            sandcli.iterate(tmp_path / "it1", until=other)
 
 
+@pytest.mark.slow
 def test_stage_of_another_variant_can_be_skipped_by_scripts(tmp_path: Path) -> None:
     root = make_run(tmp_path / "run", model__policy="../it1/model")
     ran = sand("sft", "--run", root, "--if-needed")

@@ -2,12 +2,15 @@
 
 import asyncio
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from sandcli.core.artifact import StageName
 from sandcli.core.run import ARTIFACTS, Run
-from sandcli.pipeline import TABLE, algorithm_1, next_command, next_root
+from sandcli.method_settings import MethodSettings
+from sandcli.pipeline import METHODS, TABLE, algorithm_1, next_command, next_root, stages_of
+from sandcli.settings import Settings
 from tests.helpers import context, make_run
 
 
@@ -37,6 +40,17 @@ def test_algorithm_1_runs_the_stages_of_every_iteration_in_order() -> None:
     assert done == [("it1", "collect"), ("it1", "sft"), *first, *second]
 
 
+@pytest.mark.parametrize("method", METHODS)
+def test_method_runs_the_stages_that_belong_to_it(method: Any) -> None:
+    done: list[StageName] = []
+
+    async def do(stage: StageName, run: Run, /) -> None:
+        done.append(stage)
+
+    asyncio.run(METHODS[method](Run("it1"), 1, do, lambda run: run))
+    assert done == stages_of(Settings(method=MethodSettings(name=method)))
+
+
 @pytest.mark.parametrize(
     ("root", "after"), [("runs/it1", "runs/it2"), ("runs/it9", "runs/it10"), ("runs/demo", "runs/demo-it2"), ("7", "8")]
 )
@@ -51,6 +65,13 @@ def test_next_run_is_numbered(root: str, after: str) -> None:
         ({"model.policy": "../it1/model"}, "sample rollout critique synthesize train eval"),
         ({"method.without": "critique"}, "sft sample synthesize train eval"),
         ({"method.without": "sampling"}, "sft synthesize train eval"),
+        ({"method.without": "deliberations"}, "sft synthesize train eval"),
+        (
+            {"method.without": "deliberations", "method.switch": "better"},
+            "sft sample rollout synthesize train eval",
+        ),
+        ({"method.name": "rft"}, "sft explore train eval"),
+        ({"method.name": "rft", "model.policy": "../it1/model"}, "explore train eval"),
     ],
 )
 def test_next_command_is_the_next_stage_of_the_variant(tmp_path: Path, settings: dict[str, str], chain: str) -> None:

@@ -28,6 +28,7 @@ def cells(line: str) -> list[str]:
     return [cell.strip() for cell in line.strip("│┃").replace("┃", "│").split("│")]
 
 
+@pytest.mark.slow
 def test_names_and_states_are_whole_at_80_columns(tmp_path: Path) -> None:
     root = make_run(tmp_path / "run")
     perform("collect", root, limit=1)
@@ -43,6 +44,7 @@ def test_names_and_states_are_whole_at_80_columns(tmp_path: Path) -> None:
     assert "collect: with --limit 1" in ran.stdout.splitlines()
 
 
+@pytest.mark.slow
 def test_stage_on_request_is_shown_once_it_was_begun(tmp_path: Path) -> None:
     root = make_run(tmp_path / "run")
     assert "counterfactual" not in [line.stage for line in status_of(context(root))]
@@ -110,6 +112,7 @@ def test_status_of_a_new_run(tmp_path: Path) -> None:
     assert (items[0]["stage"], items[0]["todo"]) == ("collect", 6)
 
 
+@pytest.mark.slow
 def test_a_limited_stage_is_done_within_its_limit(tmp_path: Path) -> None:
     root = make_run(tmp_path / "run")
     perform("collect", root, limit=1)
@@ -117,6 +120,7 @@ def test_a_limited_stage_is_done_within_its_limit(tmp_path: Path) -> None:
     assert (collect["state"], collect["todo"], collect["note"]) == ("done", 0, "with --limit 1")
 
 
+@pytest.mark.slow
 def test_status_neither_converts_nor_downloads_a_model(tmp_path: Path) -> None:
     root = make_run(tmp_path / "run")
     perform("collect", root)

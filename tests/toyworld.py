@@ -59,6 +59,11 @@ class ToyWorld:
         """The same limit for all tasks."""
         return self._limit
 
+    def content(self, task: Task) -> str:
+        """What the task's house is made of."""
+        self.task_of(str(task))
+        return "wood"
+
     def observations_match(self, observed: str, recorded: str) -> bool:
         """Whether the words are equal."""
         return observed.split() == recorded.split()

@@ -19,7 +19,9 @@ _FORM = 'use a JSON list such as [{"role": "user", "content": "..."}, {"role": "
 _ORDER = "begin with a system or user message; after that, user and assistant take turns"
 
 
-class _Said(msgspec.Struct, forbid_unknown_fields=True):
+class Said(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One message of a preamble in a file."""
+
     role: Literal["system", "user", "assistant"]
     content: str
 
@@ -32,7 +34,7 @@ def read_preamble(path: Path) -> list[Message]:
     try:
         text = path.read_text(encoding="utf-8-sig")
         json.loads(text)  # its errors have lines
-        said = msgspec.json.decode(text, type=list[_Said])
+        said = msgspec.json.decode(text, type=list[Said])
     except OSError as error:
         raise UsageError(f"the preamble {path} cannot be read: {error.strerror}", _FORM) from None
     except msgspec.ValidationError as error:
@@ -40,17 +42,22 @@ def read_preamble(path: Path) -> list[Message]:
     except (ValueError, RecursionError) as error:  # not JSON, not UTF-8, lists too deep
         line = f":{error.lineno}" if isinstance(error, json.JSONDecodeError) else ""
         raise UsageError(f"{path}{line}: not JSON: {error}", _FORM) from None
-    _refuse_order(path, [message.role for message in said])
+    return messages_of(said, f"the preamble {path}")
+
+
+def messages_of(said: Sequence[Said], where: str) -> list[Message]:
+    """The messages as the agent reads them. Raises `UsageError`, which names `where`, if roles do not alternate."""
+    _refuse_order(where, [message.role for message in said])
     return [Message(m.role, m.content.strip() if m.role == "assistant" else m.content) for m in said]
 
 
-def _refuse_order(path: Path, roles: Sequence[str]) -> None:
+def _refuse_order(where: str, roles: Sequence[str]) -> None:
     begin = int(roles[:1] == ["system"])
     for number, role in enumerate(roles[begin:]):
         expected = ("user", "assistant")[number % 2]
         if role != expected:
             what = f"message {begin + number + 1} of {len(roles)} is the {role}'s, not the {expected}'s"
-            raise UsageError(f"the roles in the preamble {path} do not alternate: {what}", _ORDER)
+            raise UsageError(f"the roles in {where} do not alternate: {what}", _ORDER)
 
 
 def written(preamble: Sequence[Message]) -> bytes:

@@ -37,7 +37,7 @@ def report(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Make the paper's Tables 2, 3 and 4 and Figures 3 and 4 from one or more evaluated runs."""
+    """Make the paper's Tables 2, 3 and 4 and Figures 3 and 4, and diagnostics, from one or more evaluated runs."""
     from sandcli.progress import notice
     from sandcli.report.build import build_report, write_files
     from sandcli.report.html import write_html

@@ -41,11 +41,14 @@ def print_summary(summary: "Summary", root: Path, as_json: bool) -> None:
         import msgspec
 
         print_json(msgspec.to_builtins(summary._asdict()))
+    from sandcli.core.run import Run
+
     _print_details(summary)
     if summary.exit is Exit.DONE:
         print_next(summary.message, _this_command() if summary.forecast else _next_command(summary, root))
         return
-    how = "add --accept-failures" if summary.stage in sys.argv[:3] else f"sand {summary.stage} --accept-failures"
+    alone = f"{Run(root).artifact(summary.stage).command} --accept-failures"
+    how = "add --accept-failures" if summary.stage in sys.argv[:3] else alone
     print_next(summary.message, f"{_this_command()} (tries them again; {how} to continue without them)")
     raise typer.Exit(summary.exit)
 

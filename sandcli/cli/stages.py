@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 def init(
     run: RunDir,
     previous: Annotated[Path | None, typer.Option("--from", help="Start the iteration after this run.")] = None,
+    d_exp: Annotated[Path | None, typer.Option(help="Take D_exp from this run instead of collecting it.")] = None,
     preset: Annotated[
         str | None, typer.Option(help="The paper's settings, such as scienceworld-llama3.1-8b; a wrong name lists all.")
     ] = None,
@@ -33,8 +34,15 @@ def init(
         str | None,
         typer.Option(help="How agents are told their task, read and stopped: eto, mpo or sand; see docs/protocols.md."),
     ] = None,
+    method: Annotated[
+        str | None, typer.Option(help="sand, or a baseline: rft (rejection-sampling fine-tuning).")
+    ] = None,
     without: Annotated[
-        str | None, typer.Option(help="An ablation: sampling (the base model proposes the actions), or critique.")
+        str | None,
+        typer.Option(
+            help="An ablation: sampling (the base model proposes the actions), critique, or deliberations (a control "
+            "that keeps the original thoughts)."
+        ),
     ] = None,
     settings: Annotated[list[str] | None, typer.Option("--set", metavar="TABLE.KEY=VALUE", help="A setting.")] = None,
 ) -> None:
@@ -44,14 +52,20 @@ def init(
     from sandcli.presets import data_wanted
     from sandcli.progress import notice
 
-    ablation = [f"method.without={without}"] if without else []
+    chosen = {"method.name": method, "method.without": without}
+    variant = [f"{name}={value}" for name, value in chosen.items() if value]
     made = api.init(
-        run, previous=previous, preset=preset, protocol=protocol, settings=assigned([*(settings or []), *ablation])
+        run,
+        previous=previous,
+        d_exp=d_exp,
+        preset=preset,
+        protocol=protocol,
+        settings=assigned([*(settings or []), *variant]),
     )
     after = made.artifact("collect").command
-    if previous is not None:
+    if previous is not None or d_exp is not None:
         after = next_command("collect", made, context_of(run, {}, None).settings)
-    if wanted := data_wanted(preset):
+    if d_exp is None and (wanted := data_wanted(preset)):
         notice(wanted)
     print_next(f"made {run}; settings are in {run / 'sand.toml'}", after)
 
@@ -110,6 +124,7 @@ def _option(name: str, hint: Any) -> Any:
 for _stage, _verb in (
     ("collect", api.collect),
     ("sft", api.sft),
+    ("explore", api.explore),
     ("sample", api.sample),
     ("rollout", api.rollout),
     ("critique", api.critique),

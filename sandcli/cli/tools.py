@@ -81,7 +81,7 @@ def bench_rollout(
         used, numbers = variant.usage, (f"{variant.seconds:.1f}", f"{variant.rate:.1f}")
         hits = "unknown" if variant.hit_rate is None else f"{variant.hit_rate:.1%}"
         table.add_row(variant.name, f"{used.generated:,}", *numbers, f"{used.batch:.1f}", hits)
-    print_data([table, *(f"{name}: {value:g}" for name, value in found.items())])
+    print_data([table, *(f"{name}: {'unknown' if value is None else f'{value:g}'}" for name, value in found.items())])
 
 
 @bench.command("train")

@@ -28,7 +28,9 @@ from sandcli.models import fingerprint
 from sandcli.progress import notice
 from sandcli.records import Failure, encoded
 
-StageName = Literal["collect", "sft", "sample", "rollout", "critique", "synthesize", "train", "eval", "counterfactual"]
+StageName = Literal[
+    "collect", "sft", "explore", "sample", "rollout", "critique", "synthesize", "train", "eval", "counterfactual"
+]
 
 R = TypeVar("R", bound=Keyed)
 

@@ -23,6 +23,7 @@ from sandcli.envs.pool import NO_LOG, Pool
 from sandcli.errors import PrerequisiteError, UsageError
 from sandcli.messages import Message
 from sandcli.models import differences, fingerprint, locate
+from sandcli.panels.panel import NamedPanel
 from sandcli.progress import notice
 from sandcli.prompts import SETS, Prompts
 from sandcli.settings import Settings, worker_count
@@ -36,6 +37,9 @@ def model_fingerprint(folder: Path) -> str:
 
 class Context:
     """A run with its settings. Opens what they name and counts what that took in `spent`."""
+
+    named_panel: NamedPanel | None = None
+    """The panel that is played."""
 
     def __init__(self, run: Run, settings: Settings, limit: int | None = None) -> None:
         self.run = run
@@ -64,7 +68,7 @@ class Context:
 
     @cached_property
     def preamble(self) -> list[Message]:
-        """What the agent reads before its task. Raises `UsageError` if there is no such preamble, or it is no list."""
+        """What the agent reads before its task. Raises `UsageError` if there is none, or it cannot be read."""
         match self.settings.agent.preamble:
             case "world":
                 return [Message("system", self.world.system)]

@@ -106,6 +106,7 @@ class Manifest(msgspec.Struct, kw_only=True):
     files are read. `accepted` lists the reasons why it was stale and kept anyway; `left_out` gives the reason for every
     unit without a record, as `kind: detail`; `differences` counts units whose record differs from what it was made
     from, by kind, and gives the first of each; `forced` is true if the work began with `--force`.
+    `copied_from` names the artifact that it is a copy of: that run spent the time and the tokens.
     `checksum` covers the rest of the file.
     """
 
@@ -120,6 +121,7 @@ class Manifest(msgspec.Struct, kw_only=True):
     artifact: str = ""
     derived: dict[str, str] = {}
     forced: bool = False
+    copied_from: str = ""
     seconds: float = 0.0
     spent: Spent = NOTHING_SPENT
     finished: str = ""

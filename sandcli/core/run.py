@@ -17,6 +17,9 @@ R = TypeVar("R", bound=Keyed)
 D_DELIB = "deliberations.jsonl"
 """D_delib, derived from expert.jsonl and thoughts.jsonl."""
 
+D_RFT = "rft.jsonl"
+"""D_rft, derived from expert.jsonl and explored.jsonl."""
+
 PREAMBLE = "preamble.json"
 """The messages before the task in the recorded data that expert.jsonl comes from; only there if the data has any."""
 
@@ -32,6 +35,7 @@ class Written(NamedTuple):
 ARTIFACTS: Mapping[StageName, Written] = {
     "collect": Written("expert.jsonl", Trajectory, (PREAMBLE,)),
     "sft": Written("sft", None),
+    "explore": Written("explored.jsonl", Episode, (D_RFT,)),
     "sample": Written("samples.jsonl", Sample),
     "rollout": Written("rollouts.jsonl", Rollout),
     "critique": Written("critiques.jsonl", Critique),
@@ -40,6 +44,10 @@ ARTIFACTS: Mapping[StageName, Written] = {
     "eval": Written("eval.jsonl", Episode),
     "counterfactual": Written("counterfactuals.jsonl", Counterfactual),
 }
+
+
+TRAINED_ON: Mapping[str, tuple[StageName, str]] = {"sand": ("synthesize", D_DELIB), "rft": ("explore", D_RFT)}
+"""What each method trains the policy on: a file derived from what a stage makes."""
 
 
 class Run:
@@ -76,6 +84,15 @@ class Run:
         expert = self.artifact("collect")
         made = expert.manifest()
         return expert.require_derived(PREAMBLE) if made and PREAMBLE in made.derived else None
+
+    def explored(self) -> Records[Episode]:
+        """The episodes of the policy on the training tasks."""
+        return self.artifact("explore").records()
+
+    def training_data(self, method: str) -> Path:
+        """What the policy is trained on. Raises `PrerequisiteError` if it is not made, or was changed."""
+        stage, name = TRAINED_ON[method]
+        return self.artifact(stage).require_derived(name)
 
     def samples(self) -> Records[Sample]:
         """The sampled turns at every expert step (Eq. 4)."""

@@ -42,8 +42,10 @@ async def run_stage(stage: Stage[P, R], options: Options, stop: Callable[[], boo
 
 def _redoes(stage: Stage[P, R], options: Options) -> bool:
     """Whether `--force` starts again. It resumes if it began this very work earlier."""
+    if not options.force:
+        return False
     part = stage.artifact.manifest(part=True)
-    return options.force and not (part is not None and part.forced and part.identity == stage.identity())
+    return part is None or not part.forced or part.identity != stage.identity()
 
 
 def _planned(stage: Stage[P, R], options: Options) -> tuple[State, dict[str, str]]:

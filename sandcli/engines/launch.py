@@ -139,9 +139,8 @@ class VllmEngine:
         if importlib.util.find_spec("vllm") is None:
             fix = f"run `{install_command('vllm')}` for a CPU, or `pip install vllm` with a GPU"
             raise PrerequisiteError("vllm is not installed", fix)
-        await asyncio.to_thread(
-            load_tokenizer, model.folder, model.trust_code
-        )  # fail now, not after minutes of loading
+        # Fail now, not after minutes of loading.
+        await asyncio.to_thread(load_tokenizer, model.folder, model.trust_code)
         servers = VllmServers(model, settings, lora_rank)
         try:
             logs = [str(server.log) for server in servers.servers]

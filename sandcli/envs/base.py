@@ -82,6 +82,10 @@ class World(Protocol):
     def step_limit(self, task: Task) -> int:
         """The maximum number of steps in one episode."""
 
+    def content(self, task: Task) -> str:
+        """A hash of the task's own files, which a panel notes; empty if `versions` says all. `UsageError` if the task
+        is not there."""
+
     def observations_match(self, observed: str, recorded: str) -> bool:
         """Whether two observations say the same thing; the order of a listing does not matter."""
 

@@ -154,7 +154,6 @@ class Pool:
                 await asyncio.wait([asked], timeout=_LOOK_EVERY)
             await asyncio.wait([asked], timeout=_GRACE)
             if not asked.done():
-                asked.cancel()
                 worker.break_off()
                 raise MachineryError("expert", "it was interrupted")
         finally:

@@ -1,7 +1,8 @@
 """Which steps are deliberated and among which actions: the whole method, and its ablations (paper, Table 3). Pure.
 
 The whole method weighs the sampled actions by their critiques. Without `critique` it weighs the sampled actions as they
-are; without `sampling` the base model thinks of the other actions itself, at every step.
+are; without `sampling` the base model thinks of the other actions itself, at every step. Without `deliberations`, a
+control of ours, no step is deliberated.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -12,10 +13,10 @@ from sandcli.method.deliberation import FlaggedStep, Option
 from sandcli.method.inconsistency import ExpertStep
 from sandcli.records import Critique, Key, Rollout, Sample, Trajectory
 
-Without = Literal["none", "sampling", "critique"]
+Without = Literal["none", "sampling", "critique", "deliberations"]
 
 PROMPTS: Mapping[Without, str] = {"none": "deliberate", "critique": "compare", "sampling": "propose"}
-"""The prompt file of each variant."""
+"""The prompt file of each variant that asks the base model."""
 
 
 class Critiques(Protocol):

@@ -1,13 +1,16 @@
 """What did an action lead to? The critique of one candidate. (Paper, Eq. 5.) Pure."""
 
 import re
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from sandcli.messages import Message
 from sandcli.method.inconsistency import ExpertStep
 from sandcli.method.texts import first_sentences, format_steps, on_one_line
 from sandcli.prompts import Prompts
 from sandcli.records import End, Rollout
+
+Verdict = Literal["advanced", "hindered", "did not affect"]
+"""What an action did to the task."""
 
 _SENTENCES = 3
 _VERDICT = re.compile(r"\b(advanced|hindered|did not affect)(?= the task)")
@@ -42,7 +45,7 @@ def critique_prompt(case: Case, prompts: Prompts, history_tokens: int, by_reward
         observation=on_one_line(rollout.steps[0].observation),
         rollout=format_steps(rollout.steps[1:], history_tokens),
         ending=_ending(case),
-        verdict=f" {_verdict(case)}, because" if by_reward else "",
+        verdict=f" {verdict_by_reward(case)} the task, because" if by_reward else "",
     )
 
 
@@ -58,11 +61,11 @@ def verdict_of(critique: str) -> str:
     return given[0] if given else ""
 
 
-def _verdict(case: Case) -> str:
+def verdict_by_reward(case: Case) -> Verdict:
     """What the rewards say: progress, and as much as the expert's; an end before that; or neither."""
     if _gained(case) and case.rollout.reward >= case.at.trajectory.reward:
-        return "advanced the task"
-    return "hindered the task" if case.rollout.end == "done" else "did not affect the task"
+        return "advanced"
+    return "hindered" if case.rollout.end == "done" else "did not affect"
 
 
 def _ending(case: Case) -> str:

@@ -36,6 +36,12 @@ def d_delib(
             yield deliberated(trajectory, replaced.get(trajectory.id), written.get(trajectory.id, []))
 
 
+def undeliberated(trajectories: Iterable[Trajectory], replaced: Mapping[str, Rollout]) -> Iterator[Trajectory]:
+    """The control: every trajectory of D_exp with its original thoughts; the expert is switched as in D_delib."""
+    for trajectory in trajectories:
+        yield deliberated(trajectory, replaced.get(trajectory.id), ())
+
+
 def deliberated(trajectory: Trajectory, replacement: Rollout | None, thoughts: Iterable[Thought]) -> Trajectory:
     """The deliberation trajectory e~: deliberations in place of the original thoughts at flagged steps.
 

@@ -23,12 +23,13 @@ class BandLimits(NamedTuple):
 
 
 class BandedScores(NamedTuple):
-    """An agent's scores on one test set by difficulty band."""
+    """An agent's scores on one test set by difficulty band. `rewards` are the base model's, by task."""
 
     row: AgentRow
     suite: Suite
     limits: BandLimits
     scores: Mapping[Band, list[Score]]
+    rewards: Mapping[str, float]
 
 
 def band_limits(rewards: Sequence[float]) -> BandLimits:
@@ -63,7 +64,7 @@ def parts_of(rows: Sequence[AgentRow]) -> dict[tuple[str, str, Suite], dict[str,
     parts = {
         (row.group, row.label, suite): {"all": list(row.scores[suite])} for row in rows for suite in suites_of([row])
     }
-    for row, suite, _, scores in banded_scores(rows):
+    for row, suite, _, scores, _ in banded_scores(rows):
         parts[row.group, row.label, suite] |= {str(band): own for band, own in scores.items()}
     return parts
 
@@ -74,4 +75,4 @@ def _banded(row: AgentRow, suite: Suite, rewards: Mapping[str, float]) -> Banded
     for score in row.scores[suite]:
         if score.task in rewards:
             scores[limits.band(rewards[score.task])].append(score)
-    return BandedScores(row, suite, limits, scores)
+    return BandedScores(row, suite, limits, scores, rewards)

@@ -10,33 +10,61 @@ from rich.console import Console
 from rich.text import Text
 
 from sandcli.files import write_atomic
+from sandcli.plans import runs_of
 from sandcli.report.compare import warnings
 from sandcli.report.counterfactuals import counterfactual
+from sandcli.report.decisions import decisions
 from sandcli.report.details import deliberation, differences, difficulty, steps, success, types
+from sandcli.report.diagnostics import Diagnostics, diagnostic_sheets, diagnostics_of
+from sandcli.report.draws import passes
 from sandcli.report.evaluations import read_run
 from sandcli.report.formats import comma_separated, latex, markdown, terminal
 from sandcli.report.missing import missing_parts
+from sandcli.report.panels import PanelGroup, by_panel, different_panels
 from sandcli.report.parts import Figure, Grid
-from sandcli.report.rows import agent_rows
-from sandcli.report.scores import AgentRow
+from sandcli.report.scores import AgentRow, Evaluation
+from sandcli.report.seeds import over_seeds
 from sandcli.report.sheets import Sheet, grid, plain
 from sandcli.report.tables import table2, table3, table4
 from sandcli.terminal import visible
+
+_SHEETS = (
+    over_seeds,
+    table2,
+    differences,
+    success,
+    passes,
+    table3,
+    table4,
+    steps,
+    difficulty,
+    deliberation,
+    counterfactual,
+    decisions,
+    types,
+)
 
 
 @dataclass(frozen=True)
 class Report:
     """The report on some runs.
 
-    `warnings` say which numbers are not comparable. `missing` says which parts are missing, and the command that adds
-    each.
+    `groups` are the evaluations on each panel, and `sheets` their tables, group by group. `warnings` say which numbers
+    are not comparable or cannot be read. `missing` says which parts are missing, and the command that adds each.
+    `diagnostics` are of each run.
     """
 
     roots: list[Path]
-    rows: list[AgentRow]
+    groups: list[PanelGroup]
     sheets: list[Sheet]
     warnings: list[str]
     missing: list[str]
+    diagnostics: Sequence[Diagnostics] = ()
+
+    @property
+    def rows(self) -> list[AgentRow]:
+        """All rows."""
+        return [row for group in self.groups for row in group.rows]
 
     @cached_property
     def grids(self) -> list[Grid]:
@@ -45,10 +73,14 @@ class Report:
 
     @cached_property
     def figures(self) -> list[Figure]:
-        """Figures 3 and 4, if there is data for them. Drawing takes a second or two."""
+        """Figures 3 and 4 and the funnel, if there is data for them. Drawing takes a second or two."""
         from sandcli.report.figures import figure3, figure4
+        from sandcli.report.funnel_figure import funnel_figure
 
-        return [figure for figure in (figure3(self.rows), figure4(self.rows)) if figure is not None]
+        made = ((group, make(group.rows)) for group in self.groups for make in (figure3, figure4))
+        drawn = [group.of_figure(figure) for group, figure in made if figure is not None]
+        funnel = funnel_figure({found.name: found.funnel for found in self.diagnostics if found.funnel})
+        return [*drawn, *([funnel] if funnel else [])]
 
     def plain(self) -> dict[str, Any]:
         """All numbers for `--json`."""
@@ -57,19 +89,45 @@ class Report:
 
 
 def build_report(given: Sequence[Path]) -> Report:
-    """The report on run directories. Raises `PrerequisiteError` if one is no run directory or has no evaluation."""
-    roots = list({root.resolve(): root for root in given}.values())
+    """The report on run directories, and on all evaluated runs of an experiment's folder.
+
+    Raises `PrerequisiteError` if one is neither, or has no evaluation.
+    """
+    roots = list({root.resolve(): root for folder in given for root in runs_of(folder)}.values())
     evaluations = [read_run(root) for root in roots]
-    rows = agent_rows(evaluations)
-    makers = (table2, differences, success, table3, table4, steps, difficulty, deliberation, counterfactual, types)
-    sheets = [sheet for sheet in (make(rows) for make in makers) if sheet is not None]
-    return Report(roots, rows, sheets, warnings(evaluations, rows), missing_parts(evaluations, rows))
+    return report_of(roots, evaluations, diagnostics_of(evaluations))
+
+
+def report_of(roots: list[Path], evaluations: Sequence[Evaluation], diagnostics: Sequence[Diagnostics] = ()) -> Report:
+    """The report on the evaluations and diagnostics of these run directories."""
+    groups = by_panel(evaluations)
+    sheets = [sheet for group in groups for sheet in _sheets(group)]
+    found = [line for group in groups for line in warnings(group.evaluations, group.rows)]
+    unread = [line for own in diagnostics for line in own.warnings]
+    told = [*different_panels(groups), *found, *unread]
+    return Report(roots, groups, [*sheets, *diagnostic_sheets(diagnostics)], told, _missing(groups), diagnostics)
+
+
+def _sheets(group: PanelGroup) -> Iterator[Sheet]:
+    for make in _SHEETS:
+        sheet = make(group.rows)
+        if sheet is not None:
+            yield group.of_sheet(sheet)
+
+
+def _missing(groups: Sequence[PanelGroup]) -> list[str]:
+    """The missing parts; if there are several panels, each line begins with the one that it is about."""
+    return [
+        f"{group.label}: {line}" if len(groups) > 1 else line
+        for group in groups
+        for line in missing_parts(group.evaluations, group.rows)
+    ]
 
 
 def tables_for_terminal(report: Report) -> Iterator[Text]:
     """The tables as printed on the terminal. The long table by task type is only in the other formats."""
     width = Console().width
-    return (terminal(table, width) for table in report.grids if table.name != "types")
+    return (terminal(table, width) for table in report.grids if table.name.partition("-")[0] != "types")
 
 
 def tables_as(report: Report, form: Literal["markdown", "csv", "latex"]) -> str:

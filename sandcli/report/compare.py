@@ -13,7 +13,6 @@ from sandcli.report.scores import (
     Evaluation,
     Score,
     Suite,
-    eval_command,
     eval_flags,
     split_agent,
     suites_of,
@@ -32,6 +31,7 @@ _SETTINGS = {
     "env.simplifications": "the simplifications (env.simplifications)",
     "env.grammar": "the games' grammar (env.games)",
     "prompt.preamble": "the preamble (agent.preamble)",
+    "eval.temperature": "the temperature of the agents (eval.temperature)",
     "engine.max_length": "the token limit of a conversation (engine.max_length)",
     "schema": "the version of the records",
 }
@@ -41,14 +41,14 @@ def reference(row: AgentRow, suite: Suite, members: Sequence[AgentRow]) -> Agent
     """The row of the same base model that a row is compared with on a test set; None if that is the row itself.
 
     It is SFT if SFT was evaluated, otherwise the base model, otherwise the first row. If there are several, the one
-    whose run directory is nearest is taken.
+    of the same seed whose run directory is nearest is taken.
     """
     evaluated = [member for member in members if suite in member.scores]
     kinds = [[member for member in evaluated if member.kind == kind] for kind in ("sft", "base")]
     choice = next((found for found in kinds if found), evaluated[:1])
     if row in choice:
         return choice[0] if row is not choice[0] else None
-    return max(choice, key=lambda member: _nearness(member, row, suite.world))
+    return max(choice, key=lambda member: (member.seed == row.seed, _nearness(member, row, suite.world)))
 
 
 def _nearness(one: AgentRow, other: AgentRow, world: str) -> int:
@@ -68,7 +68,7 @@ def warnings(evaluations: Sequence[Evaluation], rows: Sequence[AgentRow]) -> lis
     """A line for everything that makes rows incomparable: which runs, what differs, and how to fix it."""
     return [
         *_different_settings(evaluations),
-        *_different_tasks(rows),
+        *_different_tasks(evaluations, rows),
         *(line for evaluation in evaluations for line in _run_warnings(evaluation)),
     ]
 
@@ -76,23 +76,24 @@ def warnings(evaluations: Sequence[Evaluation], rows: Sequence[AgentRow]) -> lis
 def _different_settings(evaluations: Sequence[Evaluation]) -> Iterator[str]:
     for world in dict.fromkeys(evaluation.world for evaluation in evaluations):
         same = [evaluation for evaluation in evaluations if evaluation.world == world]
-        for key in sorted({key for evaluation in same for key in evaluation.settings}):
-            runs: dict[str, list[str]] = {}
+        for key in sorted({key for evaluation in same for key in evaluation.settings} - {"run.seed"}):
+            having: dict[str, list[Evaluation]] = {}
             for evaluation in same:
-                runs.setdefault(evaluation.settings.get(key, "none"), []).append(evaluation.run)
-            if len(runs) > 1:
-                yield _setting_differs(world, key, runs)
+                having.setdefault(evaluation.settings.get(key, "none"), []).append(evaluation)
+            if len(having) > 1:
+                yield _setting_differs(world, key, having)
 
 
-def _setting_differs(world: str, key: str, runs: Mapping[str, list[str]]) -> str:
+def _setting_differs(world: str, key: str, having: Mapping[str, list[Evaluation]]) -> str:
     name = _SETTINGS.get(key, f"the version of {key.removeprefix('env.')}")
-    values = "; ".join(f"{value} in {', '.join(found)}" for value, found in runs.items())
-    last = list(runs.values())[-1][0]
-    return f"{world}: {name} differs: {values}. Set it to the same value, then run: {eval_command(last, '--force')}"
+    values = "; ".join(f"{value} in {', '.join(found.run for found in same)}" for value, same in having.items())
+    last = list(having.values())[-1][0]
+    return f"{world}: {name} differs: {values}. Set it to the same value, then run: {last.command('--force')}"
 
 
-def _different_tasks(rows: Sequence[AgentRow]) -> Iterator[str]:
+def _different_tasks(evaluations: Sequence[Evaluation], rows: Sequence[AgentRow]) -> Iterator[str]:
     """Compare every row's tasks with those of the row that has the most."""
+    of_run = {evaluation.run: evaluation for evaluation in evaluations}
     for suite in suites_of(rows):
         evaluated = [row for row in rows if any(own.world == suite.world for own in row.scores)]
         fullest = max(evaluated, key=lambda row: len(row.scores.get(suite, [])))
@@ -100,18 +101,25 @@ def _different_tasks(rows: Sequence[AgentRow]) -> Iterator[str]:
         for row in evaluated:
             own = {score.task for score in row.scores.get(suite, [])}
             if own != tasks:
-                yield _tasks_differ(suite, row, own, fullest, tasks)
+                differ = _tasks_differ(suite, row, own, fullest, tasks)
+                yield f"{differ}. {_add_tasks(suite, of_run[row.sources[suite.world][0]], row)}"
+
+
+def _add_tasks(suite: Suite, evaluation: Evaluation, row: AgentRow) -> str:
+    """How to evaluate a row on the tasks that it lacks. Those of a panel are the same for all."""
+    _, model = row.sources[suite.world]
+    command = evaluation.command("--splits", suite.split, *eval_flags([model]))
+    return f"Run: {command}" if evaluation.panel else f"Use the same env.tasks and --limit in both, then run: {command}"
 
 
 def _tasks_differ(suite: Suite, row: AgentRow, own: set[str], fullest: AgentRow, tasks: set[str]) -> str:
-    run, model = row.sources[suite.world]
+    run, _ = row.sources[suite.world]
     other, _ = fullest.sources[suite.world]
     count = f"{len(own)} task{'' if len(own) == 1 else 's'}" if own else "no task"
     common = f", {len(own & tasks)} in common" if own else ""
     return (
         f"{suite}: {row.group}, {row.label} ({run}) has {count}, {fullest.group}, {fullest.label} ({other}) has "
-        f"{len(tasks)}{common}. Use the same env.tasks and --limit in both, then run: "
-        f"{eval_command(run, '--splits', suite.split, *eval_flags([model]))}"
+        f"{len(tasks)}{common}"
     )
 
 
@@ -120,7 +128,7 @@ def _run_warnings(evaluation: Evaluation) -> Iterator[str]:
     if evaluation.failed:
         yield (
             f"{evaluation.run}: {evaluation.failed} episodes failed and are left out. "
-            f"To try them again, run: {eval_command(evaluation.run)}"
+            f"To try them again, run: {evaluation.command()}"
         )
     if evaluation.accepted:
         yield (
@@ -157,7 +165,7 @@ def _step_limit(evaluation: Evaluation) -> Iterator[str]:
         )
     steps = limit or STEP_LIMIT
     if evaluation.world == "ALFWorld" and steps != paper.ALFWORLD_STEPS:
-        as_whom = "as in ETO and WKM" if steps == 40 else "as in no published comparison"
+        as_whom = "as in ETO and WKM" if steps == STEP_LIMIT else "as in no published comparison"
         yield (
             f"{evaluation.run}: episodes end after {steps} steps, {as_whom}; MPO, whose evaluation prompts the paper "
             f"uses, ends them after {paper.ALFWORLD_STEPS}. To compare with the paper, set env.step_limit = "
@@ -168,7 +176,7 @@ def _step_limit(evaluation: Evaluation) -> Iterator[str]:
 def _redo_command(evaluation: Evaluation) -> str:
     """The command that evaluates all models of a run again."""
     limit = ["--limit", str(evaluation.limit)] if evaluation.limit else []
-    return eval_command(evaluation.run, *eval_flags(evaluation.scores), *limit, "--force")
+    return evaluation.command(*eval_flags(evaluation.scores), *limit, "--force")
 
 
 def _leaks(evaluation: Evaluation) -> Iterator[str]:

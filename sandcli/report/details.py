@@ -1,6 +1,7 @@
 """Tables that the paper does not have: success, paired differences, task types, difficulty, Figure 3's numbers."""
 
 from collections.abc import Sequence
+from math import fsum
 from statistics import fmean, median
 
 from sandcli.report.bands import BANDS, banded_scores, parts_of
@@ -9,6 +10,7 @@ from sandcli.report.estimates import wilson
 from sandcli.report.scores import AgentRow, Score, Suite, by_group, held_out, split_agent, suites_of, worlds_of
 from sandcli.report.sheets import Cell, Sheet, SheetRow
 from sandcli.report.tables import INTERVALS, reward, tasks_note
+from sandcli.report.trend import trend_notes
 
 
 def success(rows: Sequence[AgentRow]) -> Sheet:
@@ -28,7 +30,7 @@ def success(rows: Sequence[AgentRow]) -> Sheet:
 
 
 def _successes(scores: Sequence[Score]) -> list[Cell]:
-    counts = (sum(score.success for score in scores), sum(score.done for score in scores))
+    counts = (fsum(score.success for score in scores), fsum(score.done for score in scores))
     return [wilson(count, len(scores)).times(100) for count in counts]
 
 
@@ -58,14 +60,15 @@ def types(rows: Sequence[AgentRow]) -> Sheet | None:
             for kind in kinds:
                 own = {label: [s for s in scores if s.kind == kind] for label, scores in by_label.items()}
                 found.append(SheetRow(group, kind, [reward(own.get(label)) for label in labels]))
-    notes = [INTERVALS, "Averages over the seen and unseen tasks together.", tasks_note(rows, held_out(rows))]
+    notes = [INTERVALS, "Averages over all test tasks together.", tasks_note(rows, held_out(rows))]
     return Sheet("types", "Average reward x100 by task type", "task type", labels, found, notes) if found else None
 
 
 def difficulty(rows: Sequence[AgentRow]) -> Sheet | None:
     """Reward and deliberation rate in the three difficulty bands. None if no base model was evaluated."""
     found, notes = [], [INTERVALS, "Bands: tertiles of the base model's reward on the same tasks."]
-    for row, suite, limits, scores in banded_scores(rows):
+    parts = banded_scores(rows)
+    for row, suite, limits, scores, _ in parts:
         for band in BANDS:
             rate = 100 * median([score.deliberation_rate for score in scores[band]]) if scores[band] else None
             cells: list[Cell] = [str(suite), band, len(scores[band]), reward(scores[band]), rate]
@@ -73,6 +76,7 @@ def difficulty(rows: Sequence[AgentRow]) -> Sheet | None:
         notes.append(f"{row.group}, {suite}: hard up to {limits.hard:.2f}, easy above {limits.medium:.2f}.")
         if row.kind == "base":
             notes += [f"{row.group}, {suite}: no task is {band}." for band in BANDS if not scores[band]]
+    notes += trend_notes(parts)
     title = "Average reward x100 and median deliberation rate by difficulty"
     columns = ["test set", "band", "tasks", "reward", "rate, %"]
     return Sheet("difficulty", title, "agent", columns, found, list(dict.fromkeys(notes))) if found else None

@@ -52,8 +52,22 @@ def _means(values: NDArray[np.float64], seed: int) -> NDArray[np.float64]:
     return np.concatenate(chunks)
 
 
-def wilson(successes: int, tasks: int) -> Estimate:
-    """A success rate with Wilson's score interval, which also works for few tasks and for rates of 0 and 1."""
+def share(counts: Sequence[tuple[int, int]]) -> Estimate:
+    """Hits / trials over all clusters, such as tasks, with the percentile bootstrap interval over clusters.
+
+    Each cluster gives its (hits, trials), with at least one trial. Trials of one cluster may depend on each other.
+    """
+    hits, trials = (np.asarray(column, dtype=float) for column in zip(*counts, strict=True))
+    resampled = _means(hits, 0) / _means(trials, 0)
+    low, high = np.quantile(resampled, [0.025, 0.975])
+    return Estimate(float(hits.sum() / trials.sum()), float(low), float(high))
+
+
+def wilson(successes: float, tasks: int) -> Estimate:
+    """A success rate with Wilson's score interval, which also works for few tasks and for rates of 0 and 1.
+
+    If tasks count with the share of their episodes that succeeded, the interval is wider than it need be.
+    """
     z = 1.959964
     rate = successes / tasks
     centre = (rate + z * z / (2 * tasks)) / (1 + z * z / tasks)

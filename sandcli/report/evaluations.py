@@ -4,7 +4,7 @@ import contextlib
 import os.path
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from sandcli.config import FILE, resolve
 from sandcli.core.artifact import StageName
@@ -12,10 +12,14 @@ from sandcli.core.context import model_fingerprint
 from sandcli.core.run import Run
 from sandcli.core.stage import digest_of, unit_name
 from sandcli.errors import PrerequisiteError, SandError, UsageError
+from sandcli.method.ablations import Without
 from sandcli.models import nothing_fetched
 from sandcli.records import Episode, Key, agent_name
 from sandcli.report.counterfactuals import changes_of
+from sandcli.report.decisions import decisions_of
+from sandcli.report.draws import one_a_task
 from sandcli.report.scores import Evaluation, Score
+from sandcli.report.trainings import trainings_of
 from sandcli.settings import Settings
 
 _WORLDS = {"scienceworld": "ScienceWorld", "alfworld": "ALFWorld"}
@@ -32,27 +36,33 @@ def read_run(root: Path) -> Evaluation:
     settings = resolve(root, {}, {}).settings
     (scores, keys), manifest = _scores(run), run.artifact("eval").manifest()
     changes, outdated = changes_of(run)
+    d_exp = list(run.trajectories()) if run.artifact("collect").path.exists() else []
     return Evaluation(
         run=str(root),
         base=_base(root, settings),
         world=_WORLDS.get(settings.env.name, settings.env.name.rpartition(":")[2]),
         iteration=settings.run.iteration,
+        method=settings.method.name,
         without=_without(run, settings),
         scores=scores,
         settings=manifest.identity.settings if manifest else {},
         failed=len(run.artifact("eval").failures()),
         accepted=tuple(manifest.accepted) if manifest else (),
-        trained_tasks=_trained_tasks(run),
+        trained_tasks=frozenset(str(made.task) for made in d_exp),
         retrained=_retrained(run, settings, keys),
         limit=manifest.identity.limit if manifest else None,
+        panel=manifest.identity.settings.get("panel", "") if manifest else "",
+        panel_name=manifest.identity.scope.get("panel", "") if manifest else "",
         changes=changes,
         outdated=outdated,
-        own_data=_own_data(run),
+        label=settings.run.label,
+        trainings=trainings_of(run, settings, len(d_exp)),
+        own_data=sum(not made.recorded for made in d_exp),
     )
 
 
 def _scores(run: Run) -> tuple[dict[str, list[Score]], dict[Key, str]]:
-    """The scores of each agent, and the model of each episode."""
+    """The scores of each agent, one for each task, and the model of each episode."""
     scores: dict[str, list[Score]] = {}
     seen: dict[Key, str] = {}
     path = run.artifact("eval").path
@@ -63,7 +73,7 @@ def _scores(run: Run) -> tuple[dict[str, list[Score]], dict[Key, str]]:
         scores.setdefault(agent_name(episode.model, episode.deliberation), []).append(_score(episode))
     if not scores:
         raise PrerequisiteError(f"{path} contains no episodes", run.artifact("eval").command)
-    return scores, seen
+    return {agent: one_a_task(own) for agent, own in scores.items()}, seen
 
 
 def _score(episode: Episode) -> Score:
@@ -77,6 +87,7 @@ def _score(episode: Episode) -> Score:
         steps=len(episode.steps),
         deliberated=episode.deliberated,
         tokens=episode.tokens,
+        decisions=decisions_of(episode),
     )
 
 
@@ -86,19 +97,7 @@ def _base(root: Path, settings: Settings) -> str:
     return os.path.normpath(inside.absolute()) if inside.exists() else settings.model.base
 
 
-def _trained_tasks(run: Run) -> frozenset[str]:
-    """The tasks of D_exp; none if D_exp does not exist."""
-    exists = run.artifact("collect").path.exists()
-    return frozenset(str(trajectory.task) for trajectory in run.trajectories()) if exists else frozenset()
-
-
-def _own_data(run: Run) -> int:
-    """How many trajectories of D_exp are by the world's own expert."""
-    exists = run.artifact("collect").path.exists()
-    return sum(not made.recorded for made in run.trajectories()) if exists else 0
-
-
-def _without(run: Run, settings: Settings) -> Literal["none", "sampling", "critique"]:
+def _without(run: Run, settings: Settings) -> Without:
     """The ablation that made the deliberations, which a flag may have set; that of sand.toml if there are none."""
     manifest = run.artifact("synthesize").manifest()
     made: Any = manifest.identity.settings.get("method.without") if manifest else None

@@ -1,8 +1,6 @@
 """Figures 3 and 4 of the paper. The same numbers give the same bytes."""
 
-import io
 import textwrap
-import warnings
 from collections.abc import Mapping, Sequence
 from statistics import fmean, median
 from typing import Any
@@ -14,38 +12,27 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from sandcli.report.bands import BANDS, BandedScores, banded_scores
+from sandcli.report.drawing import BAR, STYLE, rendered, subplots
 from sandcli.report.estimates import bootstrap
 from sandcli.report.parts import Figure
 from sandcli.report.scores import AgentRow, Suite, by_group, suites_of
 from sandcli.report.tables import tasks_note
+from sandcli.report.trend import trend_notes
 
-_STYLE: Any = {
-    "font.family": "DejaVu Sans",
-    "font.size": 8,
-    "axes.titlesize": 8,
-    "axes.linewidth": 0.6,
-    "axes.spines.top": False,
-    "xtick.major.width": 0.6,
-    "ytick.major.width": 0.6,
-    "text.parse_math": False,
-    "svg.fonttype": "none",
-    "svg.hashsalt": "sand",
-}
 # The palette of Okabe and Ito, which is safe for colour-blind readers.
-_BAR, _LINE = "#56B4E9", "#B34700"
+_LINE = "#B34700"
 _BAND = {"hard": "#D55E00", "medium": "#E69F00", "easy": "#009E73"}
-_DPI = 200
 _FEW = 40
 """A band with at most this many tasks shows each task as a point."""
 
 
 def figure3(rows: Sequence[AgentRow]) -> Figure | None:
-    """Average reward per step (bars) and deliberation rate (line); one panel for each test set and base model."""
+    """Average reward per step (bars) and deliberation rate (line); one subplot for each test set and base model."""
     drawn = [row for row in rows if row.kind in ("base", "sft", "sand")]
     if not drawn:
         return None
-    with matplotlib.rc_context(_STYLE):
-        return _rendered(
+    with matplotlib.rc_context(STYLE):
+        return rendered(
             _figure3_drawing(drawn),
             "figure3",
             "Figure 3: reward and deliberation per step",
@@ -56,17 +43,17 @@ def figure3(rows: Sequence[AgentRow]) -> Figure | None:
 
 def _figure3_drawing(rows: Sequence[AgentRow]) -> Drawing:
     groups, suites = by_group(rows), suites_of(rows)
-    drawing, panels = _panels(len(groups), len(suites), _size(groups, len(suites)))
+    drawing, grid = subplots(len(groups), len(suites), _size(groups, len(suites)))
     top = max(_upper(row, suite) for row in rows for suite in row.scores)
-    for (group, members), line in zip(groups.items(), panels, strict=True):
+    for (group, members), line in zip(groups.items(), grid, strict=True):
         evaluated = suites_of(members)
-        for suite, panel in zip(suites, line, strict=True):
-            panel.set_visible(suite in evaluated)
-            panel.set_title(f"{group}\n{suite}" if len(groups) > 1 else str(suite))
+        for suite, axes in zip(suites, line, strict=True):
+            axes.set_visible(suite in evaluated)
+            axes.set_title(f"{group}\n{suite}" if len(groups) > 1 else str(suite))
             if suite in evaluated:
-                _bars(panel, members, suite, top, suite == evaluated[0], suite == evaluated[-1])
+                _bars(axes, members, suite, top, suite == evaluated[0], suite == evaluated[-1])
     handles = [
-        Patch(color=_BAR, label="reward per step"),
+        Patch(color=BAR, label="reward per step"),
         Line2D([], [], color=_LINE, marker="o", markersize=3, label="deliberation rate"),
     ]
     drawing.legend(handles=handles, loc="outside upper center", ncols=2, frameon=False)
@@ -74,17 +61,17 @@ def _figure3_drawing(rows: Sequence[AgentRow]) -> Drawing:
 
 
 def figure4(rows: Sequence[AgentRow]) -> Figure | None:
-    """Deliberation rates of unseen tasks in the difficulty bands, one panel for each iteration; None without bands."""
+    """Deliberation rates of unseen tasks by difficulty band, one subplot for each iteration; None without bands."""
     drawn = [part for part in banded_scores(rows) if part.row.kind == "sand" and part.suite.split == "unseen"]
     if not drawn:
         return None
-    with matplotlib.rc_context(_STYLE):
-        return _rendered(
+    with matplotlib.rc_context(STYLE):
+        return rendered(
             _figure4_drawing(drawn),
             "figure4",
             "Figure 4: deliberation by difficulty",
             "Deliberation rate of each unseen task, by tertiles of the base model's reward on the same tasks. "
-            "Line: median; points: single tasks, in bands of few tasks.",
+            f"Line: median; points: single tasks, in bands of few tasks. {' '.join(trend_notes(drawn))}".rstrip(),
         )
 
 
@@ -94,13 +81,13 @@ def _figure4_drawing(drawn: Sequence[BandedScores]) -> Drawing:
         lines.setdefault((part.row.group, part.suite.world), []).append(part)
     columns = max(map(len, lines.values()))
     several = len({group for group, _ in lines}) > 1
-    drawing, panels = _panels(len(lines), columns, (max(3.0, 2.1 * columns + 0.5), 2.3 * len(lines) + 0.3))
-    for ((group, world), parts), line in zip(lines.items(), panels, strict=True):
-        for panel in line[len(parts) :]:
-            panel.set_visible(False)
-        for panel, part in zip(line, parts, strict=False):
-            panel.set_title(_title(f"{group}, {world}" if several else world, part.row.label))
-            _violins(panel, part, first=part is parts[0])
+    drawing, grid = subplots(len(lines), columns, (max(3.0, 2.1 * columns + 0.5), 2.3 * len(lines) + 0.3))
+    for ((group, world), parts), line in zip(lines.items(), grid, strict=True):
+        for axes in line[len(parts) :]:
+            axes.set_visible(False)
+        for axes, part in zip(line, parts, strict=False):
+            axes.set_title(_title(f"{group}, {world}" if several else world, part.row.label))
+            _violins(axes, part, first=part is parts[0])
     return drawing
 
 
@@ -108,41 +95,36 @@ def _size(groups: Mapping[str, Sequence[AgentRow]], columns: int) -> tuple[float
     """The size in inches that leaves room between labels."""
     ticks = [_tick(row).split("\n") for members in groups.values() for row in members]
     letters = max(len(line) for tick in ticks for line in tick)
-    panel = max(map(len, groups.values())) * max(0.42, 0.075 * letters + 0.08) + 0.3
+    width = max(map(len, groups.values())) * max(0.42, 0.075 * letters + 0.08) + 0.3
     title = max(19, *map(len, groups)) if len(groups) > 1 else 19
     height = 2.4 + 0.13 * max(map(len, ticks))
-    return columns * max(0.07 * title + 0.15, panel) + 1.1, height * len(groups) + 0.3
-
-
-def _panels(lines: int, columns: int, size: tuple[float, float]) -> tuple[Drawing, Any]:
-    drawing = Drawing(figsize=size, layout="constrained")
-    return drawing, drawing.subplots(lines, columns, squeeze=False)
+    return columns * max(0.07 * title + 0.15, width) + 1.1, height * len(groups) + 0.3
 
 
 def _upper(row: AgentRow, suite: Suite) -> float:
     return bootstrap([score.reward_per_step for score in row.scores[suite]]).high
 
 
-def _bars(panel: Axes, rows: Sequence[AgentRow], suite: Suite, top: float, first: bool, last: bool) -> None:
+def _bars(axes: Axes, rows: Sequence[AgentRow], suite: Suite, top: float, first: bool, last: bool) -> None:
     evaluated = [(at, row.scores[suite]) for at, row in enumerate(rows) if suite in row.scores]
     for at, scores in evaluated:
         mean, low, high = bootstrap([score.reward_per_step for score in scores])
         whiskers = [[max(0, mean - low)], [max(0, high - mean)]]  # rounding can put the mean outside
-        panel.bar(at, mean, 0.6, color=_BAR, linewidth=0)
-        panel.errorbar(at, mean, whiskers, color="#333333", linewidth=0.7, capsize=1.5)
-    panel.set_xticks(range(len(rows)), [_tick(row) for row in rows])
-    panel.set_xlim(-0.6, len(rows) - 0.4)
-    panel.set_ylim(0, 1.08 * top or 1)
-    panel.set_ylabel("reward per step" if first else "")
-    panel.tick_params(axis="y", labelleft=first)
-    rates = panel.twinx()
+        axes.bar(at, mean, 0.6, color=BAR, linewidth=0)
+        axes.errorbar(at, mean, whiskers, color="#333333", linewidth=0.7, capsize=1.5)
+    axes.set_xticks(range(len(rows)), [_tick(row) for row in rows])
+    axes.set_xlim(-0.6, len(rows) - 0.4)
+    axes.set_ylim(0, 1.08 * top or 1)
+    axes.set_ylabel("reward per step" if first else "")
+    axes.tick_params(axis="y", labelleft=first)
+    rates = axes.twinx()
     points = [fmean(score.deliberation_rate for score in scores) for _, scores in evaluated]
     rates.plot([at for at, _ in evaluated], points, color=_LINE, marker="o", markersize=3, linewidth=1, clip_on=False)
     rates.set_ylim(0, 1)
     rates.set_ylabel("deliberation rate" if last else "")
     rates.tick_params(axis="y", labelright=last, right=last)
     rates.spines["right"].set_visible(last)
-    panel.spines["right"].set_visible(False)
+    axes.spines["right"].set_visible(False)
 
 
 def _tick(row: AgentRow) -> str:
@@ -151,33 +133,33 @@ def _tick(row: AgentRow) -> str:
 
 
 def _title(*lines: str) -> str:
-    """A title that fits above a panel of Figure 4."""
+    """A title that fits above a subplot of Figure 4."""
     return "\n".join(part for line in lines for part in textwrap.wrap(line, 32, break_on_hyphens=False))
 
 
-def _violins(panel: Axes, part: BandedScores, first: bool) -> None:
+def _violins(axes: Axes, part: BandedScores, first: bool) -> None:
     for at, band in enumerate(BANDS):
         rates = [score.deliberation_rate for score in part.scores[band]]
         if rates:
-            _violin(panel, at, rates, _BAND[band])
+            _violin(axes, at, rates, _BAND[band])
     ticks = [f"{band}\nn = {len(part.scores[band])}" for band in BANDS]
-    panel.set_xticks(range(len(BANDS)), ticks)
-    panel.set_xlim(-0.6, len(BANDS) - 0.4)
-    panel.set_ylim(-0.03, 1.03)
-    panel.set_ylabel("deliberation rate" if first else "")
-    panel.tick_params(axis="y", labelleft=first)
-    panel.spines["right"].set_visible(False)
+    axes.set_xticks(range(len(BANDS)), ticks)
+    axes.set_xlim(-0.6, len(BANDS) - 0.4)
+    axes.set_ylim(-0.03, 1.03)
+    axes.set_ylabel("deliberation rate" if first else "")
+    axes.tick_params(axis="y", labelleft=first)
+    axes.spines["right"].set_visible(False)
 
 
-def _violin(panel: Axes, at: int, rates: Sequence[float], colour: str) -> None:
+def _violin(axes: Axes, at: int, rates: Sequence[float], colour: str) -> None:
     """One band. Equal rates have no density, so only points and the median are drawn."""
     if len(set(rates)) > 1:
-        violin: Any = panel.violinplot([rates], [at], widths=0.75, showextrema=False)
+        violin: Any = axes.violinplot([rates], [at], widths=0.75, showextrema=False)
         for body in violin["bodies"]:
             body.set(facecolor=colour, edgecolor=colour, alpha=0.35, linewidth=0.6)
     if len(rates) <= _FEW or len(set(rates)) == 1:
-        panel.scatter(_spread(at, rates), sorted(rates), s=5, color=colour, linewidths=0, zorder=3)
-    panel.hlines(median(rates), at - 0.2, at + 0.2, color="#222222", linewidth=1.4, zorder=4)
+        axes.scatter(_spread(at, rates), sorted(rates), s=5, color=colour, linewidths=0, zorder=3)
+    axes.hlines(median(rates), at - 0.2, at + 0.2, color="#222222", linewidth=1.4, zorder=4)
 
 
 def _spread(at: int, rates: Sequence[float]) -> list[float]:
@@ -189,12 +171,3 @@ def _spread(at: int, rates: Sequence[float]) -> list[float]:
             at + 0.5 * ((number % count) - (count - 1) / 2) / max(count, 12) for number in range(rates.count(rate))
         ]
     return found
-
-
-def _rendered(drawing: Drawing, name: str, title: str, caption: str) -> Figure:
-    png, svg = io.BytesIO(), io.StringIO()
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Glyph")  # a name in a script that the font does not cover
-        drawing.savefig(png, format="png", dpi=_DPI, metadata={"Software": None})
-        drawing.savefig(svg, format="svg", metadata={"Date": None, "Creator": None})
-    return Figure(name, title, caption, svg.getvalue(), png.getvalue())

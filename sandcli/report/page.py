@@ -108,7 +108,8 @@ def _episodes(runs: Sequence[RunData]) -> Iterator[tuple[Any, Any]]:
 
 def _entry(run: str, agent: str, e: Episode) -> _EpisodeEntry:
     score = e.reward, e.success, len(e.steps), e.deliberated, e.tokens, e.end
-    return _EpisodeEntry(run, agent, e.split, str(e.task), e.task.name, *score)
+    task = f"{e.task} (draw {e.draw})" if e.draw else str(e.task)
+    return _EpisodeEntry(run, agent, e.split, task, e.task.name, *score)
 
 
 def _training(runs: Sequence[RunData]) -> Iterator[tuple[Any, Any]]:

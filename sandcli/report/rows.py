@@ -9,7 +9,7 @@ from sandcli.records import Deliberation, agent_name
 from sandcli.report.scores import AgentRow, Change, Evaluation, Kind, Score, Suite, split_agent
 from sandcli.terminal import visible
 
-_ORDER: tuple[Kind, ...] = ("base", "sft", "sand", "ablation", "other")
+_ORDER: tuple[Kind, ...] = ("base", "sft", "baseline", "sand", "ablation", "other")
 
 
 class _Part(NamedTuple):
@@ -58,13 +58,24 @@ def _free_part(group: str, evaluation: Evaluation, model: str) -> _Part:
             return _Part(group, "base", "base", evaluation, model)
         case "sft":
             return _Part(group, "SFT", "sft", evaluation, model)
-        case "model" if evaluation.without != "none":
-            later = f", iteration {evaluation.iteration}" if evaluation.iteration > 1 else ""
-            return _Part(group, f"without {evaluation.without}{later}", "ablation", evaluation, model)
         case "model":
-            return _Part(group, f"SAND, iteration {evaluation.iteration}", "sand", evaluation, model)
+            return _Part(group, visible(evaluation.label) or _trained(evaluation), _kind(evaluation), evaluation, model)
     path = model if len(PurePath(model).parts) > 1 else f"./{model}"  # a folder may be called "SFT"
     return _Part(group, visible(path), "other", evaluation, model)
+
+
+def _trained(evaluation: Evaluation) -> str:
+    """The name of the agent that a run trained."""
+    if _kind(evaluation) != "ablation":
+        return f"{evaluation.method.upper()}, iteration {evaluation.iteration}"
+    later = f", iteration {evaluation.iteration}" if evaluation.iteration > 1 else ""
+    return f"without {evaluation.without}{later}"
+
+
+def _kind(evaluation: Evaluation) -> Kind:
+    if evaluation.method != "sand":
+        return "baseline"
+    return "sand" if evaluation.without == "none" else "ablation"
 
 
 def _labelled(parts: Sequence[_Part], evaluations: Sequence[Evaluation]) -> dict[tuple[str, str], list[_Part]]:
@@ -89,5 +100,7 @@ def _row(name: tuple[str, str], parts: Sequence[_Part]) -> AgentRow:
         for change in part.evaluation.changes.get(part.model, []):
             changes.setdefault(Suite(part.evaluation.world, change.split), []).append(change)
     sources = {part.evaluation.world: (part.evaluation.run, part.model) for part in parts}
-    trained = parts[0].kind in ("sand", "ablation")
-    return AgentRow(*name, parts[0].kind, parts[0].evaluation.iteration if trained else 0, scores, sources, changes)
+    trained = parts[0].kind in ("baseline", "sand", "ablation")
+    iteration = parts[0].evaluation.iteration if trained else 0
+    training = parts[0].evaluation.trainings.get(split_agent(parts[0].model)[0])
+    return AgentRow(*name, parts[0].kind, iteration, scores, sources, parts[0].label, training, changes)

@@ -3,41 +3,60 @@
 import re
 import shlex
 from collections.abc import Iterable, Mapping
+from statistics import fmean
 from types import MappingProxyType
 from typing import Literal, NamedTuple
 
-Kind = Literal["base", "sft", "sand", "ablation", "other"]
-"""A model: pi_base, after SFT, after a SAND iteration, after an ablated iteration, or any other folder."""
+from sandcli.method.ablations import Without
 
+Kind = Literal["base", "sft", "baseline", "sand", "ablation", "other"]
+"""A model: pi_base, after SFT, after an iteration of a baseline, of SAND, or of an ablation, or any other folder."""
 
 _FORCED = re.compile(r"(.*), (never|always) deliberating")
 
 
-class Score(NamedTuple):
-    """One episode without its texts. `kind` is the type of the task; `reward` is in [0, 1].
+class Decisions(NamedTuple):
+    """Deliberated steps: the action is the one decided for, or another; or the decision cannot be read."""
 
-    `success`: the reward is 1. `done`: the world ended the episode, with success or without.
+    same: int = 0
+    other: int = 0
+    unread: int = 0
+
+
+class Score(NamedTuple):
+    """One task without its texts. `kind` is the type of the task; `reward` is in [0, 1].
+
+    `success`: the reward is 1. `done`: the world ended the episode, with success or without. `decisions` are those of
+    its deliberated steps. If the task was played several times, `draws` holds its episodes, `decisions` are those of
+    all of them, and the other numbers are averages.
     """
 
     split: str
     task: str
     kind: str
     reward: float
-    success: bool
-    done: bool
-    steps: int
-    deliberated: int
-    tokens: int
+    success: float
+    done: float
+    steps: float
+    deliberated: float
+    tokens: float
+    decisions: Decisions = Decisions()
+    draws: "tuple[Score, ...]" = ()
+
+    @property
+    def episodes(self) -> "tuple[Score, ...]":
+        """Its episodes, one by one."""
+        return self.draws or (self,)
 
     @property
     def reward_per_step(self) -> float:
         """Final reward / number of steps. (Figure 3)"""
-        return self.reward / max(1, self.steps)
+        return fmean(episode.reward / max(1, episode.steps) for episode in self.episodes)
 
     @property
     def deliberation_rate(self) -> float:
         """Deliberated steps / steps. (Figures 3 and 4)"""
-        return self.deliberated / max(1, self.steps)
+        return fmean(episode.deliberated / max(1, episode.steps) for episode in self.episodes)
 
 
 class Change(NamedTuple):
@@ -62,6 +81,13 @@ class Suite(NamedTuple):
         return f"{self.world} {self.split}"
 
 
+class Training(NamedTuple):
+    """How a model was trained: its seed, and all other settings that count, as text, by `table.key`."""
+
+    seed: int = 0
+    settings: Mapping[str, str] = MappingProxyType({})
+
+
 class Evaluation(NamedTuple):
     """The result of `sand eval` in one run.
 
@@ -69,16 +95,18 @@ class Evaluation(NamedTuple):
     agent (see `records.agent_name`) in the run. `settings` are what the episodes depend on. `failed` counts
     episodes that the engine or the environment failed. `accepted` lists how the settings of episodes that were kept
     differ from today's. `trained_tasks` are the tasks of D_exp, and `own_data` counts its trajectories that were not
-    recorded by others. `retrained` names models that were trained again after
-    some of their episodes. `limit` is the `--limit` of the evaluation. `changes` are by model; `outdated` counts those
-    of episodes that were played again since.
+    recorded by others. `retrained` names models that were trained again after some of their episodes. `limit` is the
+    `--limit` of the evaluation. `changes` are by model; `outdated` counts those of episodes that were played again
+    since. `label` is the name of the agent that the run trains, empty if it has none. `trainings` are those of the
+    run's own models, `sft` and `model`. `panel` is the hash of the panel, `panel_name` what the user called it; both
+    are empty if there was none.
     """
 
     run: str
     base: str
     world: str
     iteration: int
-    without: Literal["none", "sampling", "critique"]
+    without: Without
     scores: Mapping[str, list[Score]]
     settings: Mapping[str, str]
     failed: int = 0
@@ -89,12 +117,24 @@ class Evaluation(NamedTuple):
     changes: Mapping[str, list[Change]] = MappingProxyType({})
     outdated: int = 0
     own_data: int = 0
+    label: str = ""
+    trainings: Mapping[str, Training] = MappingProxyType({})
+    method: Literal["sand", "rft"] = "sand"
+    panel: str = ""
+    panel_name: str = ""
+
+    def command(self, *options: str) -> str:
+        """The command that evaluates this run again or further, on the same panel, quoted for a shell."""
+        panel = ["--panel", self.panel_name] if self.panel else []
+        return shlex.join(["sand", "eval", "--run", self.run, *panel, *options])
 
 
 class AgentRow(NamedTuple):
     """A row of the paper's tables: one agent on the test sets of all worlds.
 
-    `group` is the name of the base model. `sources` gives, by world, the run and the name of the agent in that run.
+    `group` is the name of the base model. `name` is the agent's name without its run, which `label` adds if several
+    runs have such an agent. `sources` gives, by world, the run and the name of the agent in that run. `training` is
+    None if the run did not train the model.
     """
 
     group: str
@@ -103,7 +143,14 @@ class AgentRow(NamedTuple):
     iteration: int
     scores: Mapping[Suite, list[Score]]
     sources: Mapping[str, tuple[str, str]]
+    name: str
+    training: Training | None
     changes: Mapping[Suite, list[Change]] = MappingProxyType({})
+
+    @property
+    def seed(self) -> int | None:
+        """The seed of its training."""
+        return self.training.seed if self.training else None
 
     def held_out(self, world: str) -> list[Score]:
         """All scores on a world, except those on training tasks."""
@@ -113,11 +160,6 @@ class AgentRow(NamedTuple):
             if suite.world == world and suite.split != "train"
             for score in self.scores[suite]
         ]
-
-
-def eval_command(run: str, *options: str) -> str:
-    """The command that evaluates models of a run, quoted for a shell."""
-    return shlex.join(["sand", "eval", "--run", run, *options])
 
 
 def split_agent(agent: str) -> tuple[str, str]:

@@ -82,7 +82,7 @@ def table4(rows: Sequence[AgentRow]) -> Sheet | None:
     known = paper.TABLE4 if paper.WORLDS & set(worlds) else ()
     theirs = [SheetRow(row.base, row.label, [row.tokens.get(world) for world in worlds], paper=True) for row in known]
     found = [*(row for row in ours if any(row.cells)), *theirs]
-    notes = [INTERVALS, "Averages over the seen and unseen tasks together.", tasks_note(rows, held_out(rows))]
+    notes = [INTERVALS, "Averages over all test tasks together.", tasks_note(rows, held_out(rows))]
     title = "Table 4: average generated tokens per task"
     return Sheet("table4", title, "agent", worlds, found, notes, decimals=0) if worlds else None
 

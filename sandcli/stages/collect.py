@@ -29,11 +29,12 @@ from sandcli.stages.demonstrations import Demonstrator
 from sandcli.stages.inputs import must_hold_trajectories
 from sandcli.stages.recorded import Wanted, wanted_rows
 
-PREVIOUS = "D_delib of "
-"""How the source of expert data begins that is the previous iteration's D_delib."""
+OTHER_RUN = "run "
+"""How the source of expert data begins that is a file of another run."""
 
-PAPERS = "scienceworld", "alfworld"
-"""The worlds of the paper that are here."""
+PAPER_WORLDS = "scienceworld", "alfworld"
+"""The worlds on which the paper evaluates."""
+
 _CHECK = "set env.simplifications and env.games to those of the recording, or choose other data"
 
 
@@ -88,7 +89,7 @@ class CollectStage(Stage[Wanted, Trajectory]):
         with contextlib.suppress(UsageError):  # a damaged manifest says nothing
             made = self.artifact.manifest()
         source = made.identity.settings.get("source", "") if made else ""
-        elsewhere = self._source is None and source.startswith((PREVIOUS, FROM_FILE))
+        elsewhere = self._source is None and source.startswith((OTHER_RUN, "D_delib of ", FROM_FILE))
         return made.identity if made and elsewhere else None
 
     @property
@@ -110,7 +111,7 @@ class CollectStage(Stage[Wanted, Trajectory]):
         if made := self._made_elsewhere():
             raise UsageError(
                 f"{self.artifact.path} came from elsewhere ({made.settings['source']}); this run cannot make it again",
-                "name the file again with --from, or make another run with sand init --from",
+                "name the file again with --from, or make another run with sand init --from or --d-exp",
             )
 
     def check(self, state: State) -> None:
@@ -193,7 +194,7 @@ class CollectStage(Stage[Wanted, Trajectory]):
     def summary(self, records: Sized) -> str:
         """What was made, and that it is not the paper's data if it is the world's own."""
         count = super().summary(records)
-        if self._source is not None or self._made_elsewhere() or self.context.world.name not in PAPERS:
+        if self._source is not None or self._made_elsewhere() or self.context.world.name not in PAPER_WORLDS:
             return count
         return f"{count}; D_exp is our own ({self._origin}), the paper's is the ETO data (--from)"
 

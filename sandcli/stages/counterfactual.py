@@ -4,15 +4,16 @@ It takes the freely played episodes of `sand eval`. At every step that was delib
 from the same history for a turn that begins with its action.
 """
 
+import shlex
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from sandcli.agent.conversation import STOP, conversation, turn_messages
+from sandcli.agent.conversation import conversation, turn_messages
 from sandcli.agent.episode import Played, play
 from sandcli.agent.form import TURN_OPENINGS
 from sandcli.core.stage import Metrics, Skipped, State, Unit, digest_of, unit_name
-from sandcli.engines.base import Engine, Sampling
+from sandcli.engines.base import Engine
 from sandcli.envs.pool import Session
 from sandcli.errors import PrerequisiteError, UsageError
 from sandcli.records import Counterfactual, Episode, Step
@@ -50,10 +51,6 @@ class CounterfactualStage(ModelsStage[DeliberatedStep, Counterfactual]):
         """The evaluated episodes."""
         return (self.run.artifact("eval").require(),)
 
-    def input_hashes(self) -> dict[str, str]:
-        """The episodes and the models that played them."""
-        return super().input_hashes() | self.model_hashes()
-
     def units(self) -> Iterator[Unit[DeliberatedStep]]:
         """Every deliberated step of the freely played episodes, one model after the other."""
         prints = self.model_hashes()
@@ -61,8 +58,7 @@ class CounterfactualStage(ModelsStage[DeliberatedStep, Counterfactual]):
             depends_on = (prints[episode.model], episode.instruction, episode.reward)
             for t, step in enumerate(episode.steps):
                 if step.deliberated:
-                    key = (episode.split, *episode.task.key, episode.model, t)
-                    yield Unit(key, DeliberatedStep(episode, t), (*depends_on, episode.steps[: t + 1]))
+                    yield Unit((*episode.key, t), DeliberatedStep(episode, t), (*depends_on, episode.steps[: t + 1]))
 
     def _episodes(self) -> Iterator[Episode]:
         tasks = {(split, *task.key) for split in self.settings.eval.splits for task in self.tasks(split)}
@@ -73,21 +69,28 @@ class CounterfactualStage(ModelsStage[DeliberatedStep, Counterfactual]):
                     yield episode
 
     def check(self, state: State) -> None:
-        """Raise `UsageError` if no episode was played freely, or a turn without a thought cannot be read.
+        """Raise `UsageError` if no episode was played freely and greedily, or if turns must have thoughts.
 
-        Raises `PrerequisiteError` if other weights played an episode.
+        Raises `PrerequisiteError` if other weights played an episode, or if the episodes are of another panel.
         """
+        super().check(state)
+        self._refuse_other_panel()
         if self.settings.agent.thought == "required":
             raise UsageError(
                 "counterfactual steps are taken without a thought, and agent.thought is required",
                 "set agent.thought to optional",
+            )
+        if self.settings.eval.temperature:
+            raise UsageError(
+                f"counterfactual steps are greedy, and eval.temperature is {self.settings.eval.temperature}",
+                "set eval.temperature to 0 and evaluate again",
             )
         self._refuse_other_weights()
         if next(self._episodes(), None) is None:
             models, splits = (",".join(names) for names in (self.settings.eval.models, self.settings.eval.splits))
             raise UsageError(
                 f"{self.run.artifact('eval').path} holds no freely played episode of {models} on {splits}",
-                f"{self.run.artifact('eval').command} --models {models} --splits {splits} --deliberation free",
+                self._eval_command(f"--models {models} --splits {splits} --deliberation free"),
             )
 
     def _refuse_other_weights(self) -> None:
@@ -97,8 +100,23 @@ class CounterfactualStage(ModelsStage[DeliberatedStep, Counterfactual]):
             if played.get(unit_name(episode.key), now) != now:
                 raise PrerequisiteError(
                     f"{episode.model} was trained again after its episodes were played",
-                    f"{self.run.artifact('eval').command} --models {episode.model} --force",
+                    self._eval_command(f"--models {episode.model} --force"),
                 )
+
+    def _refuse_other_panel(self) -> None:
+        made = self.run.artifact("eval").manifest()
+        played = made.identity.settings.get("panel") if made else None
+        panel = self.context.named_panel.panel.hash if self.context.named_panel else None
+        if played != panel:
+            names = [f"the panel {name}" if name else "no panel" for name in (played, panel)]
+            raise PrerequisiteError(
+                f"{self.run.artifact('eval').path} was played on {names[0]}, not on {names[1]}",
+                "set eval.panel, or --panel, to the one that sand eval had",
+            )
+
+    def _eval_command(self, options: str) -> str:
+        panel = f"--panel {shlex.quote(self.context.named_panel.name)} " if self.context.named_panel else ""
+        return f"{self.run.artifact('eval').command} {panel}{options}"
 
     async def step(self, unit: Unit[DeliberatedStep], earlier: Counterfactual | None) -> Counterfactual | Skipped:
         """Take one step without deliberating; if that is another action, play on."""
@@ -114,14 +132,13 @@ class CounterfactualStage(ModelsStage[DeliberatedStep, Counterfactual]):
 
     async def _play(self, engine: Engine, session: Session, at: DeliberatedStep) -> Played:
         settings, world = self.settings.agent, self.context.world
-        sampling = Sampling(max_tokens=settings.max_tokens, stop=STOP)
         history = conversation(self.context.preamble, session.reset.instruction, at.prefix)
-        first = await play(engine, session, history, lambda _: sampling, 1, settings, TURN_OPENINGS["never"])
+        first = await play(engine, session, history, lambda _: self.sampling, 1, settings, TURN_OPENINGS["never"])
         if first.end != "max_steps" or first.steps[0].action == at.taken.action:
             return first
         history += turn_messages(first.steps[0])
         left = world.step_limit(at.episode.task) - at.t - 1
-        rest = await play(engine, session, history, lambda _: sampling, left, settings)
+        rest = await play(engine, session, history, lambda _: self.sampling, left, settings)
         return Played([*first.steps, *rest.steps], rest.end, first.tokens + rest.tokens)
 
     def metrics(self, records: Iterable[Counterfactual]) -> Metrics:

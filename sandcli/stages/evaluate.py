@@ -1,32 +1,21 @@
-"""`sand eval`: greedy episodes on held-out tasks. The agent writes its deliberation in the same pass as its action."""
+"""`sand eval`: episodes on held-out tasks. The agent writes its deliberation in the same pass as its action."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from statistics import fmean
-from typing import NamedTuple, cast, get_args
+from typing import cast, get_args
 
-from sandcli.agent.conversation import STOP, conversation
-from sandcli.agent.episode import play
-from sandcli.agent.form import TURN_OPENINGS
 from sandcli.core.stage import Metrics, State, Unit
-from sandcli.engines.base import Engine, Sampling
+from sandcli.engines.base import Sampling
 from sandcli.errors import UsageError
-from sandcli.records import Deliberation, Episode, Task, agent_name
+from sandcli.records import Deliberation, Episode, Key, agent_name
 from sandcli.stages.evaluated import ModelsStage
-from sandcli.stages.inputs import preamble_too_long
-
-
-class Trial(NamedTuple):
-    """One task for one model."""
-
-    split: str
-    task: Task
-    model: str
-    deliberation: Deliberation
+from sandcli.stages.playing import Trial, play_trial
 
 
 class EvalStage(ModelsStage[Trial, Episode]):
-    """Units are (split, task, model). Models are compared unit by unit."""
+    """Units are (split, task, model, draw). Models are compared unit by unit."""
 
     name = "eval"
 
@@ -34,21 +23,23 @@ class EvalStage(ModelsStage[Trial, Episode]):
         """Nothing but models."""
         return ()
 
-    def input_hashes(self) -> dict[str, str]:
-        """The evaluated models: if one was trained again, its episodes are stale."""
-        return self.model_hashes()
+    def depends_on(self) -> dict[str, str]:
+        """The run's seed, unless the agent is greedy."""
+        return {"run.seed": str(self.context.settings.run.seed)} if self.settings.eval.temperature else {}
 
     def units(self) -> list[Unit[Trial]]:
-        """The first tasks of every split, once for each model; `--limit` counts the tasks of a split."""
-        prints = self.input_hashes()
+        """The first tasks of every split, n times for each model; `--limit` counts the tasks of a split."""
+        prints = self.model_hashes()
+        return [Unit(trial.key, trial, (prints[trial.model],)) for trial in self._trials()]
+
+    def _trials(self) -> Iterator[Trial]:
         tasks = {split: self.tasks(split) for split in self.settings.eval.splits}
-        return [
-            Unit((split, *task.key, agent_name(model, mode)), Trial(split, task, model, mode), (prints[model],))
-            for model in self.settings.eval.models
-            for mode in self._modes()
-            for split in self.settings.eval.splits
-            for task in tasks[split]
-        ]
+        for model in self.settings.eval.models:
+            for mode in self._modes():
+                for split in self.settings.eval.splits:
+                    for task in tasks[split]:
+                        for draw in range(self.settings.eval.n):
+                            yield Trial(split, task, model, mode, draw)
 
     def _modes(self) -> list[Deliberation]:
         for mode in self.settings.eval.deliberation:
@@ -57,7 +48,8 @@ class EvalStage(ModelsStage[Trial, Episode]):
         return cast(list[Deliberation], self.settings.eval.deliberation)
 
     def check(self, state: State) -> None:
-        """Raise `UsageError` if there is no task to evaluate on."""
+        """Raise `UsageError` if there is no task to evaluate on, or if the episodes are of another panel."""
+        super().check(state)
         splits = ", ".join(self.settings.eval.splits)
         if not self.units():
             raise UsageError(
@@ -66,45 +58,30 @@ class EvalStage(ModelsStage[Trial, Episode]):
             )
 
     async def step(self, unit: Unit[Trial], earlier: Episode | None) -> Episode:
-        """Play one episode at temperature 0."""
+        """Play one episode."""
         async with self.engines.for_model(self.evaluated[unit.payload.model]) as engine:
-            return await self._episode(engine, unit.payload)
+            return await play_trial(self, engine, unit.payload, partial(self._sampling, unit.key))
 
-    async def _episode(self, engine: Engine, trial: Trial) -> Episode:
-        settings, world = self.settings.agent, self.context.world
-        session = await self.pool.restore(trial.task)
-        try:
-            sampling = Sampling(max_tokens=settings.max_tokens, stop=STOP)
-            history = conversation(self.context.preamble, session.reset.instruction, [])
-            limit, opening = world.step_limit(trial.task), TURN_OPENINGS[trial.deliberation]
-            played = await play(engine, session, history, lambda _: sampling, limit, settings, opening)
-        finally:
-            await session.close()
-        if played.end == "context" and not played.steps:
-            raise preamble_too_long(f"{trial.task}, for the model {trial.model},")
-        return Episode(
-            split=trial.split,
-            task=trial.task,
-            model=trial.model,
-            instruction=session.reset.instruction,
-            steps=played.steps,
-            reward=session.best,
-            success=session.best >= 1.0,
-            end=played.end,
-            deliberated=sum(step.deliberated for step in played.steps),
-            tokens=played.tokens,
-            deliberation=trial.deliberation,
-        )
+    def _sampling(self, key: Key, turn: int) -> Sampling:
+        """How a turn is sampled. Greedy turns need no seed."""
+        temperature = self.settings.eval.temperature
+        if not temperature:
+            return self.sampling
+        return self.sampling._replace(temperature=temperature, seed=self.context.seed("eval", *key, turn))
 
     def metrics(self, records: Iterable[Episode]) -> Metrics:
-        """The average reward of every agent and split, and its success rates by both definitions that papers use."""
-        found: dict[str, list[float]] = {}
+        """The average reward of every agent and split, and its success rates by both definitions that papers use.
+
+        A task counts once, however many episodes it has.
+        """
+        found: dict[str, dict[Key, list[float]]] = {}
         tokens = 0
         for episode in records:
             of = f"{agent_name(episode.model, episode.deliberation)} {episode.split}"
             successes = {"reward 1": episode.success, "episode done": episode.end == "done"}
             figures = {"reward": episode.reward, **{f"success ({name})": own for name, own in successes.items()}}
             for name, value in figures.items():
-                found.setdefault(f"{name} {of}", []).append(value)
+                found.setdefault(f"{name} {of}", {}).setdefault(episode.task.key, []).append(value)
             tokens += episode.tokens
-        return Metrics(figures={name: round(fmean(values), 4) for name, values in found.items()}, tokens=tokens)
+        means = {name: fmean(map(fmean, by_task.values())) for name, by_task in found.items()}
+        return Metrics(figures={name: round(mean, 4) for name, mean in means.items()}, tokens=tokens)

@@ -5,11 +5,18 @@ from contextlib import asynccontextmanager
 from functools import cached_property
 from typing import Protocol, TypeVar
 
-from sandcli.core.context import model_fingerprint
+from msgspec.structs import replace
+
+from sandcli.agent.conversation import STOP
+from sandcli.core.context import Context, model_fingerprint
 from sandcli.core.engine_holder import EngineHolder
+from sandcli.core.manifest import Identity
+from sandcli.core.panel import PanelContext, playing
 from sandcli.core.planner import open_units
-from sandcli.core.stage import R, Stage
-from sandcli.engines.base import Model
+from sandcli.core.stage import R, Stage, State
+from sandcli.engines.base import Model, Sampling
+from sandcli.errors import UsageError
+from sandcli.progress import notice
 from sandcli.records import Task
 
 
@@ -32,9 +39,33 @@ class ModelsStage(Stage[M, R]):
     plays = True
     allow_extra = True
 
+    def __init__(self, context: Context) -> None:
+        self._own = context
+        super().__init__(playing(context))
+
+    def identity(self) -> Identity:
+        """As for any stage, and the hash of the panel; its name is only what was asked for."""
+        made = super().identity()
+        if self.context.named_panel is None:
+            return made
+        panel, name = self.context.named_panel
+        return replace(made, settings=made.settings | {"panel": panel.hash}, scope=made.scope | {"panel": name})
+
+    def check(self, state: State) -> None:
+        """Raise `UsageError` if episodes of two panels would be kept together."""
+        if other := next((why for why in state.reasons if why.startswith("panel:")), None):
+            raise UsageError(
+                f"{self.artifact.path} was played on another panel, and one file holds one panel's ({other})",
+                "--force moves it aside and redoes it",
+            )
+
     def model(self) -> Model:
         """The first model that is evaluated."""
         return self._named(self.settings.eval.models[0])
+
+    def input_hashes(self) -> dict[str, str]:
+        """The files it reads and the models: if one was trained again, what was made with it is stale."""
+        return super().input_hashes() | self.model_hashes()
 
     @cached_property
     def evaluated(self) -> dict[str, Model]:
@@ -55,6 +86,11 @@ class ModelsStage(Stage[M, R]):
         """The fingerprints of the models by name."""
         return {name: model_fingerprint(model.folder) for name, model in self.evaluated.items()}
 
+    @property
+    def sampling(self) -> Sampling:
+        """A greedy turn."""
+        return Sampling(max_tokens=self.settings.agent.max_tokens, stop=STOP)
+
     def tasks(self, split: str) -> list[Task]:
         """The first tasks of a split: `--limit` counts them."""
         return self.context.world.tasks(split)[: self.limit]
@@ -62,8 +98,13 @@ class ModelsStage(Stage[M, R]):
     @asynccontextmanager
     async def opened(self) -> AsyncIterator[None]:
         """Start the environments; models are loaded one after the other, beginning with the first that has work."""
+        self._say_what_the_panel_sets()
         recorded = self.artifact.recorded()
         unit = next(open_units(self, recorded), None) if recorded is not None else None
         first = self.evaluated[unit.payload.model] if unit else self.model()
         async with EngineHolder(self.context, first) as self.engines, self.context.pool() as self.pool:
             yield
+
+    def _say_what_the_panel_sets(self) -> None:
+        if isinstance(self.context, PanelContext) and (unlike := self.context.unlike(self._own)):
+            notice(f"the panel {self.context.named_panel.name} overrides this run: {'; '.join(unlike)}")

@@ -15,10 +15,10 @@ from sandcli.core.stage import Metrics, Stage, State, Unit
 from sandcli.engines.base import Model, Sampling
 from sandcli.errors import ContextOverflow
 from sandcli.method.ablations import PROMPTS, after_switches, every_step, judged, unjudged
-from sandcli.method.d_delib import d_delib
+from sandcli.method.d_delib import d_delib, undeliberated
 from sandcli.method.deliberation import Asking, FlaggedStep, deliberation_prompt
 from sandcli.method.writing import attempt
-from sandcli.records import Thought
+from sandcli.records import Thought, Trajectory
 from sandcli.stages.inputs import flagged_samples, replacements
 
 _LOOKS: tuple[StageName, ...] = ("sample", "rollout", "critique", "synthesize")
@@ -36,8 +36,9 @@ class SynthesizeStage(Stage[FlaggedStep, Thought]):
 
     @property
     def prompts(self) -> tuple[str, ...]:  # type: ignore[override]
-        """The prompt of the variant."""
-        return (PROMPTS[self.settings.method.without],)
+        """The prompt of the variant, if it has one."""
+        prompt = PROMPTS.get(self.settings.method.without)
+        return (prompt,) if prompt else ()
 
     def reads(self) -> tuple[Path, ...]:
         """D_exp, and what the variant and the switch need."""
@@ -47,8 +48,8 @@ class SynthesizeStage(Stage[FlaggedStep, Thought]):
         return tuple(self.run.artifact(stage).require() for stage in stages)
 
     def models(self) -> dict[str, Model]:
-        """pi_base."""
-        return {"base": self.context.base()}
+        """pi_base, if there is a question to ask."""
+        return {"base": self.context.base()} if self.prompts else {}
 
     def depends_on(self) -> dict[str, str]:
         """Without sampling, how many alternatives the base model is asked for."""
@@ -68,6 +69,8 @@ class SynthesizeStage(Stage[FlaggedStep, Thought]):
                 return every_step(self.run.trajectories())
             case "critique":
                 return unjudged(flagged_samples(self.run))
+            case "deliberations":
+                return ()
         return judged(flagged_samples(self.run), self.run.critiques())
 
     def check(self, state: State) -> None:
@@ -109,14 +112,21 @@ class SynthesizeStage(Stage[FlaggedStep, Thought]):
 
     def derive(self, records: Iterable[Thought]) -> dict[str, Iterable[bytes]]:
         """D_delib."""
+        return {D_DELIB: (msgspec.json.encode(trajectory) + b"\n" for trajectory in self._d_delib(records))}
+
+    def _d_delib(self, thoughts: Iterable[Thought]) -> Iterator[Trajectory]:
         run, method = self.run, self.settings.method
+        replaced = replacements(run, method.switch)
+        if method.without == "deliberations":
+            return undeliberated(run.trajectories(), replaced)
         samples = run.samples() if method.without != "sampling" else ()
         failed = (str(failure.unit[0]) for stage in _LOOKS for failure in run.artifact(stage).failures())
-        made = d_delib(run.trajectories(), records, samples, failed, replacements(run, method.switch))
-        return {D_DELIB: (msgspec.json.encode(trajectory) + b"\n" for trajectory in made)}
+        return d_delib(run.trajectories(), thoughts, samples, failed, replaced)
 
     def metrics(self, records: Iterable[Thought]) -> Metrics:
         """How many steps got a deliberation, how many kept their original thought, and why."""
+        if self.settings.method.without == "deliberations":
+            return Metrics(counts={"switched": len(replacements(self.run, self.settings.method.switch))})
         metrics = Metrics(counts={"flagged": 0, "deliberated": 0, "kept_original": 0, "switched": 0})
         for record in records:
             metrics.tokens += record.tokens

@@ -1,18 +1,18 @@
 """`sand train`: the next policy, pi_k fine-tuned on D_delib. (Algorithm 1.)
 
-Deliberated and plain steps are mixed: this teaches the agent when to deliberate.
+Deliberated and plain steps are mixed: this teaches the agent when to deliberate. A baseline trains on its own data.
 """
 
 from pathlib import Path
 
-from sandcli.core.run import D_DELIB
+from sandcli.core.run import TRAINED_ON
 from sandcli.engines.base import Model
 from sandcli.stages.training import TrainingStage
 from sandcli.training_settings import TrainingSettings
 
 
 class TrainStage(TrainingStage):
-    """From this iteration's policy, on deliberations.jsonl."""
+    """From this iteration's policy, on the data of the method."""
 
     name = "train"
     tables = ("run", "train")
@@ -27,9 +27,10 @@ class TrainStage(TrainingStage):
         return self.context.policy_model()
 
     def data(self) -> Path:
-        """D_delib."""
-        return self.run.artifact("synthesize").require_derived(D_DELIB)
+        """D_delib, or the data of a baseline. The identity holds its hash, which stands for the method."""
+        return self.run.training_data(self.context.settings.method.name)
 
     def fix_empty(self) -> str:
-        """Make the deliberations again."""
-        return f"make it again: {self.run.artifact('synthesize').command} --force"
+        """Make the data again."""
+        stage, _ = TRAINED_ON[self.context.settings.method.name]
+        return f"make it again: {self.run.artifact(stage).command} --force"

@@ -110,7 +110,7 @@ class TrainingStage(Stage[Path, Trained]):
         processes = self._processes()
         notice(f"training {self.aims.method} from {self.start().folder} on {unit.payload}")
         notice(f"processes that train: {processes.number} ({processes.why})")
-        result = self._fit(self._job())
+        result = self._fit(self._job(), processes.number)
         if not result.finished:
             raise Interrupted(self.name)
         return Trained(result)
@@ -121,8 +121,7 @@ class TrainingStage(Stage[Path, Trained]):
         config = TrainingConfig(start.folder, preamble, self.aims, compute, seed, *folders, start.trust_code)
         return TrainingJob(self.name, config, self.data(), self.limit)
 
-    def _fit(self, job: TrainingJob) -> TrainingResult:
-        processes = self._processes().number
+    def _fit(self, job: TrainingJob, processes: int) -> TrainingResult:
         if processes > 1 and self._group.size == 1:
             return job.launch(processes)
         if self.context.settings.trainer.shard and processes == 1:
@@ -136,7 +135,8 @@ class TrainingStage(Stage[Path, Trained]):
 
         job = self._job()
         plan = plan_training(job.config, job.trajectories())
-        return f"{describe(plan.size)}; {plan.batches.steps} optimiser steps"
+        steps, size = plan.batches.steps, plan.size
+        return f"{describe(size)}; {steps} optimiser steps, {size.all_trained:,} tokens with loss in all of them"
 
     def summary(self, records: Sized) -> str:
         """Where the log is."""
@@ -151,6 +151,8 @@ class TrainingStage(Stage[Path, Trained]):
                 "trajectories": size.trajectories,
                 "too_long": len(size.too_long),
                 "steps": trained.result.steps,
+                "tokens_with_loss_in_all_steps": size.all_trained,
+                "tokens_in_all_steps": size.all_tokens,
             },
             figures={
                 "first_loss": log[0].loss,

@@ -59,9 +59,9 @@ class StepCallback(TrainerCallback):  # type: ignore[misc]
 class Meter:
     """The speed of training since the last reading, and the peak of memory."""
 
-    def __init__(self, tokens: Sequence[int], epochs: int) -> None:
-        """`tokens` counts the tokens of each step."""
-        self._tokens, self._epochs = tokens, epochs
+    def __init__(self, tokens: Sequence[int], epoch: int) -> None:
+        """`tokens` counts the tokens of each step; an epoch takes `epoch` steps."""
+        self._tokens, self._epoch = tokens, epoch
         self._read = time.monotonic()
 
     def read(self, step: int) -> dict[str, float]:
@@ -70,7 +70,7 @@ class Meter:
         seconds, self._read = now - self._read, now
         memory = torch.cuda.max_memory_allocated() if torch.cuda.is_available() else psutil.Process().memory_info().rss
         return {
-            "passes": round(step * self._epochs / len(self._tokens), 3),
+            "passes": round(step / self._epoch, 3),
             "tokens_a_second": round(self._tokens[step - 1] / seconds, 1),
             "memory_gib": round(memory / 2**30, 2),
         }

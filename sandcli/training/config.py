@@ -30,7 +30,8 @@ class TrainingConfig(NamedTuple):
 class Size(NamedTuple):
     """The training data: trajectories, and the tokens of one epoch, in all and `trained` (with loss).
 
-    `longest` is the length of the longest trajectory. `too_long` says what happened to longer ones than allowed, by id.
+    `all_tokens` and `all_trained` are those of all optimiser steps together. `longest` is the length of the longest
+    trajectory. `too_long` says what happened to longer ones than allowed, by id.
     """
 
     trajectories: int
@@ -38,6 +39,8 @@ class Size(NamedTuple):
     trained: int
     longest: int
     too_long: dict[str, str]
+    all_tokens: int = 0
+    all_trained: int = 0
 
 
 def _alone(answers: tuple[bool, bool]) -> tuple[bool, bool]:

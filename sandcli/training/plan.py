@@ -28,6 +28,8 @@ def plan_training(config: TrainingConfig, trajectories: Sequence[Trajectory]) ->
     prepared = prepare(tokenizer, config.preamble, trajectories, limit, config.aims.too_long)
     lengths = [len(row.input_ids) for row in prepared.rows]
     batches = make_batches(lengths, config.aims, config.seed, process_count(), config.compute.device_batch)
-    trained = sum(label != IGNORED for row in prepared.rows for label in row.labels)
-    size = Size(len(lengths), sum(lengths), trained, max(lengths, default=0), prepared.too_long)
+    trained = [sum(label != IGNORED for label in row.labels) for row in prepared.rows]
+    seen = [index for index in batches.order if index < len(lengths)]
+    in_all = sum(lengths[index] for index in seen), sum(trained[index] for index in seen)
+    size = Size(len(lengths), sum(lengths), sum(trained), max(lengths, default=0), prepared.too_long, *in_all)
     return TrainingPlan(tokenizer, prepared.rows, batches, size)

@@ -52,7 +52,7 @@ def _trainer(config: TrainingConfig, plan: TrainingPlan, hooks: Hooks) -> Any:
     arguments = trl_config(config, plan.batches)
     attention = "flash_attention_2" if arguments.padding_free else None
     model = trainable(config, attention, sharded=bool(arguments.fsdp))
-    meter = Meter(plan.batches.tokens, config.aims.epochs)
+    meter = Meter(plan.batches.tokens, plan.batches.epoch)
 
     class Trainer(SFTTrainer):  # type: ignore[misc]
         """Adds speed and memory to every log."""

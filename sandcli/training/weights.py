@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from sandcli.engines.adapters import is_adapter, weights_of
+from sandcli.engines.adapters import adapter_config, is_adapter, weights_of
 from sandcli.engines.loading import add_adapter, load_model
 from sandcli.errors import PrerequisiteError, UsageError
 from sandcli.models import portable_name
@@ -27,10 +27,10 @@ def trainable(config: TrainingConfig, attention: str | None, sharded: bool) -> A
         model = load(start, training=True)
         _refuse_unsavable(model, start)
         return model
-    from peft import LoraConfig, PeftConfig, get_peft_model
+    from peft import LoraConfig, get_peft_model
 
     if is_adapter(start):
-        rank = PeftConfig.from_pretrained(start).r
+        rank = adapter_config(start).r
         if rank != aims.lora_rank:
             raise UsageError(f"{start} is an adapter of rank {rank}, not {aims.lora_rank}", f"set lora_rank = {rank}")
         return add_adapter(_frozen(weights_of(start), aims, sharded, load), start, training=True)

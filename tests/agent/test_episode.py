@@ -165,6 +165,7 @@ def test_prefix_counts_towards_the_step_limit(tmp_path: Path) -> None:
     assert [(len(line["steps"]), line["end"]) for line in lines(root / "eval.jsonl")] == [(4, "max_steps")] * 2
 
 
+@pytest.mark.slow
 def test_temperatures_are_those_of_the_paper(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     generate = ScriptedEngine.generate
     seen: list[Sampling] = []

@@ -60,6 +60,7 @@ def without_reader(*arguments: str | Path, **closed: bool) -> subprocess.Complet
         os.close(writer)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["sample", "--help"]], ids=" ".join)
 def test_help_for_a_closed_pipe_is_no_error(arguments: list[str]) -> None:
     ran = without_reader(*arguments, stdout=True)
@@ -98,6 +99,7 @@ def test_every_printed_command_can_be_pasted(tmp_path: Path, name: str) -> None:
     assert command == ["sand", "collect", "--run", str(tmp_path / name)]
 
 
+@pytest.mark.slow
 def test_a_traceback_does_not_control_the_terminal_and_keeps_the_exit_code(tmp_path: Path) -> None:
     ran = sand("--debug", "status", "--run", tmp_path / "\x1b[2J")
     assert ran.returncode == 3

@@ -13,7 +13,7 @@ from sandcli.engines.scripted import ScriptedEngine
 from sandcli.errors import MachineryError
 from tests.helpers import accept_edit, lines
 
-STAGES: tuple[StageName, ...] = ("collect", "sample", "rollout", "critique", "synthesize", "eval")
+STAGES: tuple[StageName, ...] = ("collect", "explore", "sample", "rollout", "critique", "synthesize", "eval")
 LIMIT = 3
 
 

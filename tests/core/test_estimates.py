@@ -11,6 +11,7 @@ from tests.core.runs import LIMIT
 from tests.helpers import make_run, perform
 
 
+@pytest.mark.slow
 def test_damaged_history_stops_no_stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     history = tmp_path / "cache" / "sand" / "history.jsonl"

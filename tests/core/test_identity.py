@@ -15,12 +15,15 @@ from sandcli.core.run import PREAMBLE, Run
 from sandcli.core.runner import run_stage
 from sandcli.core.stage import Options
 from sandcli.fields import Field, fields
-from sandcli.pipeline import TABLE, row, stages_of, stages_on_request
+from sandcli.pipeline import TABLE, row, stages_of
 from sandcli.settings import Settings
 from sandcli.tables import Effect
 from tests.helpers import context, make_run
 
-JSONL: tuple[StageName, ...] = ("collect", "sample", "rollout", "critique", "synthesize", "eval", "counterfactual")
+JSONL: tuple[StageName, ...] = (
+    *("collect", "explore", "sample", "rollout", "critique", "synthesize"),
+    *("eval", "counterfactual"),
+)
 
 
 @pytest.fixture(scope="module")
@@ -133,14 +136,23 @@ class _WatchedTable:
         return msgspec.structs.replace(self._values, **changes)
 
 
-@pytest.mark.parametrize("without", ["none", "critique", "sampling"])
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "variant",
+    [
+        *({"method__without": without} for without in ("none", "critique", "sampling", "deliberations")),
+        {"method__name": "rft"},
+        {"eval__temperature": 0.5},
+    ],
+)
 def test_stage_reads_no_content_setting_outside_its_identity(
-    tmp_path: Path, without: str, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, variant: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("sandcli.core.context.replace", lambda table, **changes: table.replaced(**changes))
-    root = make_run(tmp_path / "run", sample__n=2, method__without=without)
+    root = make_run(tmp_path / "run", sample__n=2, **variant)
     for name in JSONL:
-        if name not in (*stages_of(context(root).settings), *stages_on_request()):
+        greedy = "eval__temperature" not in variant
+        if name not in stages_of(context(root).settings) and not (name == "counterfactual" and greedy):
             continue
         watched = Watched(context(root).settings)
         stage = row(name).stage(Context(Run(root), watched, 2))  # type: ignore[arg-type]

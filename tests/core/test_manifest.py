@@ -48,6 +48,7 @@ def test_records_without_a_manifest_are_checked_line_by_line(run: Path, damage: 
         perform("rollout", run, limit=LIMIT)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["json", "json.part", "units.json", "failures.jsonl", "journal", "artifact"])
 def test_status_always_answers(run: Path, finished: Path, kind: str) -> None:
     for damage in DAMAGE:
@@ -57,7 +58,9 @@ def test_status_always_answers(run: Path, finished: Path, kind: str) -> None:
             if not path.exists():  # any value of roughly the right type
                 path.write_bytes((made.note("json") if kind == "json.part" else made.path).read_bytes())
             damage(path)
-        assert [line.stage for line in status_of(context(run))] == stages_of(context(run).settings), damage
+        own = stages_of(context(run).settings)
+        listed = [line.stage for line in status_of(context(run))]
+        assert listed in (own, [*own, "explore"]), damage  # explore is shown if anything is left of it
         shutil.rmtree(run)
         shutil.copytree(finished, run)
 

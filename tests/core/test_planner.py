@@ -24,6 +24,8 @@ def test_workers_batches_and_retries_make_no_stage_stale(finished: Path, stage: 
     [
         ("sample", {"sample__temperature": 0.5}, "sample.temperature: was 1.0, is 0.5"),
         ("sample", {"run__seed": 1}, "run.seed: was 0, is 1"),
+        ("explore", {"explore__temperature": 0.5}, "explore.temperature: was 1.0, is 0.5"),
+        ("explore", {"run__seed": 1}, "run.seed: was 0, is 1"),
         ("rollout", {"rollout__temperature": 0.5}, "rollout.temperature: was 1.0, is 0.5"),
         ("rollout", {"agent__max_invalid": 3}, "agent.max_invalid: was 5, is 3"),
         ("rollout", {"env__simplifications": "rules=2"}, "env.toyworld: was 1, is 2"),
@@ -46,7 +48,7 @@ def test_setting_of_another_stage_changes_nothing(finished: Path) -> None:
     assert state("critique", finished, limit=LIMIT, rollout__temperature=0.1, sample__n=1).kind == "done"
 
 
-@pytest.mark.parametrize("stage", ["sample", "rollout", "eval"])
+@pytest.mark.parametrize("stage", ["explore", "sample", "rollout", "eval"])
 def test_changed_instruction_makes_a_stage_stale(
     finished: Path, stage: StageName, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -24,6 +24,7 @@ def test_finished_stage_does_nothing(finished: Path, begun: list[str]) -> None:
     assert begun == []
 
 
+@pytest.mark.slow
 def test_every_unit_is_begun_once_and_recorded_once(tmp_path: Path, begun: list[str]) -> None:
     root = make_run(tmp_path / "run", sample__n=2)
     for stage in STAGES:
@@ -91,6 +92,7 @@ def test_dry_run_changes_nothing(run: Path, begun: list[str]) -> None:
     assert begun == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("settings", [{"run__in_flight": 1}, {"run__in_flight": 64, "run__workers": 2}])
 def test_concurrency_changes_no_byte(finished: Path, tmp_path: Path, settings: dict[str, Any]) -> None:
     root = make_run(tmp_path / "run", sample__n=2, **settings)

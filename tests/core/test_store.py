@@ -182,6 +182,7 @@ def test_sealing_leaves_no_journal(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["c.jsonl"]
 
 
+@pytest.mark.slow
 @settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.permutations([critique(name, step) for name in "ab" for step in (0, 2, 11)]))
 def test_records_give_the_same_bytes_in_any_order(tmp_path: Path, records: list[Critique]) -> None:
@@ -189,6 +190,7 @@ def test_records_give_the_same_bytes_in_any_order(tmp_path: Path, records: list[
     assert sealed(tmp_path, records) == sealed(tmp_path, in_order)
 
 
+@pytest.mark.slow
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.data())
 def test_journal_cut_at_any_byte_keeps_every_complete_record(tmp_path: Path, data: st.DataObject) -> None:
@@ -286,6 +288,7 @@ main()
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stage", ["sample", "rollout"])
 def test_full_disk_is_one_clear_error_and_loses_nothing(tmp_path: Path, stage: StageName) -> None:
     for name in ("whole", "cut"):

@@ -64,6 +64,7 @@ def test_unit_is_retried_before_it_fails(tmp_path: Path, monkeypatch: pytest.Mon
     assert artifact(root, "sample").failures() == []
 
 
+@pytest.mark.slow
 def test_accepted_failures_are_counted_and_not_recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root = make_run(tmp_path / "run")
     perform("collect", root, limit=2)
@@ -100,6 +101,7 @@ def test_every_unit_is_tried_if_failures_are_accepted(tmp_path: Path, monkeypatc
     assert summary.manifest.counts["units"] > 0
 
 
+@pytest.mark.slow
 def test_broken_world_fails_the_unit_and_not_the_task(tmp_path: Path) -> None:
     faults = tmp_path / "faults"
     root = make_run(tmp_path / "run", env__simplifications=f"faults={faults}", run__retries=0, run__in_flight=1)
@@ -141,6 +143,7 @@ def test_replay_that_diverges_fails_at_the_first_attempt(run: Path) -> None:
     assert all(step == 0 and candidate > 0 for step, candidate in recorded)
 
 
+@pytest.mark.slow
 def test_replay_of_the_expert_is_tried_again_after_a_failure(tmp_path: Path) -> None:
     faults = tmp_path / "faults"
     root = make_run(tmp_path / "run", env__simplifications=f"faults={faults}", sample__n=5, run__in_flight=1)
@@ -151,6 +154,7 @@ def test_replay_of_the_expert_is_tried_again_after_a_failure(tmp_path: Path) -> 
     assert perform("rollout", root).exit is Exit.DONE
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["nan", "high", "low"])
 def test_score_out_of_range_fails_the_unit(tmp_path: Path, kind: str) -> None:
     faults = tmp_path / "faults"

@@ -11,6 +11,7 @@ from tests.core.runs import LIMIT, STAGES
 from tests.helpers import artifact, artifacts, contents, lines, make_run, perform, state
 
 
+@pytest.mark.slow
 def test_larger_n_gives_the_bytes_of_a_fresh_run(run: Path, tmp_path: Path, begun: list[str]) -> None:
     fresh = make_run(tmp_path / "fresh", sample__n=5)
     perform("collect", fresh, limit=LIMIT)

@@ -18,8 +18,11 @@ from tests.helpers import WATCHED_SAND, artifact, artifacts, environment, fault,
 
 pytestmark = pytest.mark.slow
 
-STAGES: tuple[StageName, ...] = ("collect", "sample", "rollout", "critique", "synthesize", "eval")
-SHARES: dict[StageName, int] = {"collect": 3, "sample": 3, "rollout": 5, "critique": 3, "synthesize": 3, "eval": 3}
+STAGES: tuple[StageName, ...] = ("collect", "explore", "sample", "rollout", "critique", "synthesize", "eval")
+SHARES: dict[StageName, int] = {
+    **{"collect": 3, "explore": 3, "sample": 3, "rollout": 4},
+    **{"critique": 2, "synthesize": 2, "eval": 3},
+}
 PATIENCE = 300.0
 PAUSE = "0.004"
 """Seconds between units and between steps, so that a signal can hit a stage in the middle."""
@@ -126,6 +129,7 @@ def figures(root: Path) -> list[object]:
 def test_run_that_is_killed_20_times_gives_the_same_bytes(tmp_path: Path) -> None:
     settings: dict[str, Scalar] = {
         "sample__n": 3,
+        "explore__n": 2,
         "run__workers": 2,
         "env__tasks": "fetch,riddle",
         "env__simplifications": f"pause={PAUSE}",

@@ -27,6 +27,13 @@ NOT_RUN = {
     "--from sciworld_sft.json": "needs recorded data; tests/stages/test_collect.py and tests/real do this",
     "--from agent-eto/": "needs the model hub",
     "runs/eto": "needs a model from elsewhere and its preamble; tests/stages/test_preamble.py does the like",
+    "panel check ": "tests/cli/test_panel.py does the like",
+    "--panel ": "needs the panel's world; tests/cli/test_panel.py does the like",
+    "experiments.gpu": "needs another machine; tests/gpu does the like",
+    "pieces/unpack.py": "needs the pieces; tests/gpu does the like",
+    "cd sand": "belongs to the line above",
+    "experiments/small.toml": "takes hours; tests/real/test_experiment.py makes all arms",
+    "runs/small": "needs the experiment above",
     "runs/guided": "needs a run of the small experiment, two hours",
 }
 """Commands with these words are not executed here, and why."""
@@ -58,6 +65,7 @@ def test_readme_is_short() -> None:
     assert len(TEXTS["README.md"].splitlines()) <= 150
 
 
+@pytest.mark.slow
 def test_world_of_the_docs_is_loaded_as_a_plug_in(tmp_path: Path) -> None:
     (program,) = blocks("worlds.md", "python")
     (tmp_path / "counting.py").write_text(program)

@@ -238,6 +238,7 @@ def test_the_doctor_says_how_to_install_each_engine(monkeypatch: pytest.MonkeyPa
     assert "engine.urls" in fixes["engine server"]
 
 
+@pytest.mark.slow
 def test_a_password_in_a_url_is_not_shown(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("SAND_ENGINE_URLS", "http://me:sesame@127.0.0.1:1")
     told = str([check.found for check in examine()])

@@ -216,6 +216,7 @@ def test_a_template_without_clear_borders_between_turns_is_refused(tmp_path: Pat
     assert "special tokens" in raised.value.fix
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("end", "known"), [("<|endoftext|>", "'<|endoftext|>'"), (None, "nowhere")])
 def test_a_model_that_would_not_stop_where_its_turns_end_is_not_trained(
     tmp_path: Path, end: str | None, known: str

@@ -138,6 +138,7 @@ def test_any_turn_and_observation_is_read_as_in_training(
         read_as_trained(prompts, row)
 
 
+@pytest.mark.slow
 @settings(max_examples=60)
 @given(st.lists(st.builds(step, TEXTS, TEXTS, TEXTS), min_size=1, max_size=6))
 def test_foreign_records_are_read_as_in_training(tokenizers: dict[str, Any], steps: list[Step]) -> None:

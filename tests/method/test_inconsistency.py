@@ -49,6 +49,7 @@ def test_candidates_are_never_empty_and_start_with_the_expert(expert: str, drawn
     assert candidates(expert, drawn)[0].action == normalise(expert)
 
 
+@pytest.mark.slow
 @given(SPELLINGS | ACTIONS, DRAWS)
 def test_counts_of_candidates_sum_to_the_draws(expert: str, drawn: list[Draw]) -> None:
     unique = candidates(expert, drawn)

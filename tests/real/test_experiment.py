@@ -1,12 +1,18 @@
-"""`make experiment`: SFT and two iterations on the toy world, with scripted agents and a tiny model that is trained."""
+"""Experiments: iterations with `make experiment`, and all arms of a plan with two seeds.
 
+On the toy world and on ScienceWorld, with scripted agents and a tiny model that is trained.
+"""
+
+import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from tests.helpers import REPO, environment, lines, write_rules
+from sandcli.core.run import Run
+from tests.helpers import REPO, contents, environment, lines, sand, write_rules
 
 pytestmark = pytest.mark.real
 
@@ -58,3 +64,123 @@ def _keeps_earlier_deliberations(it1: Path, it2: Path) -> None:
     kept = [before == after for key, before, after in steps if key not in fresh]
     assert kept and all(kept)
     assert any(before["deliberated"] for _, before, _ in steps)
+
+
+PLAN = """
+seeds = [0, 1]
+limit = 3
+tasks = 2
+
+[settings]
+env = { name = "tests.toyworld:ToyWorld", tasks = ["fetch"], simplifications = "none" }
+engine.kind = "scripted"
+collect.thoughts = "none"
+prompts.set = "compact"
+sft.epochs = 1
+train.epochs = 1
+
+[arms.base]
+eval.models = ["base"]
+
+[arms.sft]
+eval.models = ["sft"]
+
+[arms.sand]
+
+[arms.without-critique]
+method.without = "critique"
+
+[arms.rft]
+updates_of = "sand"
+method.name = "rft"
+
+[arms.more-sft]
+updates_of = "sand"
+method.without = "deliberations"
+"""
+
+
+@pytest.fixture(scope="module")
+def plan(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("plan")
+    write_rules(folder / "rules.json")
+    path = folder / "plan.toml"
+    path.write_text(f'{PLAN}\n[settings.model]\nbase = "{tiny}"\n')
+    return path
+
+
+def experiment(plan: Path, folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    """`sand experiment`, with the rules beside the plan."""
+    variables = {"SAND_ENGINE_SCRIPT": str(plan.parent / "rules.json")}
+    return sand("experiment", plan, "--run", folder, *options, extra=variables, timeout=900)
+
+
+@pytest.fixture(scope="module")
+def made(plan: Path) -> Path:
+    """The finished experiment."""
+    ran = experiment(plan, plan.parent / "x")
+    assert ran.returncode == 0, ran.stderr
+    assert "next: sand report" in ran.stderr
+    return plan.parent / "x"
+
+
+def test_every_arm_has_a_run_for_each_seed(made: Path) -> None:
+    arms = ("rft", "more-sft", "sand", "sft", "without-critique")
+    expected = {"base/seed0", *(f"{arm}/seed{seed}" for arm in arms for seed in (0, 1))}
+    assert {str(path.parent.relative_to(made)) for path in made.glob("*/*/eval.jsonl")} == expected
+    assert {len(lines(path)) for path in made.glob("*/*/eval.jsonl")} == {4}
+
+
+def test_arms_share_d_exp_and_the_sft_model_of_their_seed(made: Path) -> None:
+    assert len({path.read_bytes() for path in made.rglob("expert.jsonl")}) == 1
+    weights = {seed: list(made.glob(f"*/seed{seed}/sft/model.safetensors")) for seed in (0, 1)}
+    assert [len(found) for found in weights.values()] == [5, 5]
+    inodes = {seed: {path.stat().st_ino for path in found} for seed, found in weights.items()}
+    assert [len(found) for found in inodes.values()] == [1, 1]
+    assert not inodes[0] & inodes[1]
+
+
+def test_controls_take_as_many_updates(made: Path) -> None:
+    for seed in (0, 1):
+        steps = {
+            arm: Run(made / arm / f"seed{seed}").artifact("train").manifest() for arm in ("sand", "rft", "more-sft")
+        }
+        assert len({made.counts["steps"] for made in steps.values() if made is not None}) == 1
+
+
+def test_finished_experiment_changes_nothing(made: Path, plan: Path) -> None:
+    before = contents(made)
+    assert experiment(plan, made).returncode == 0
+    assert contents(made) == before
+
+
+def test_lost_part_is_made_again_and_nothing_else(made: Path, plan: Path, tmp_path: Path) -> None:
+    again = tmp_path / "x"
+    shutil.copytree(made, again, symlinks=True)
+    (again / "sand" / "seed1" / "rollouts.jsonl").unlink()
+    before = contents(made)
+    assert experiment(plan, again).returncode == 0
+    after = contents(again)
+    same = {name for name, content in before.items() if name.endswith(".jsonl") and "/logs/" not in name}
+    assert {name for name in same if after[name] != before[name]} == set()
+
+
+def test_changed_plan_is_refused(made: Path, plan: Path, tmp_path: Path) -> None:
+    changed = tmp_path / "plan.toml"
+    changed.write_text(plan.read_text().replace("train.epochs = 1", "train.epochs = 2"))
+    ran = experiment(changed, made)
+    assert ran.returncode == 2
+    assert "has train.epochs = 1, the plan" in ran.stderr
+
+
+def test_report_on_an_experiment_compares_arms_over_seeds(made: Path) -> None:
+    ran = sand("report", made, "--json")
+    assert ran.returncode == 0, ran.stderr
+    rows = json.loads(ran.stdout)["seeds"]["rows"]
+    assert {row["agent"] for row in rows} == {"SFT", "sand", "without-critique", "rft", "more-sft"}
+    assert {row["cells"]["seeds"] for row in rows} == {2}
+
+
+def test_dry_run_lists_what_is_done(made: Path, plan: Path) -> None:
+    ran = experiment(plan, made, "--dry-run")
+    assert f"{made}/sft/seed1: (collect) (sft) (eval)" in ran.stdout.splitlines()

@@ -162,6 +162,19 @@ def test_killed_training_resumes_from_its_checkpoint(tiny: Path, tmp_path: Path)
     assert [msgspec.json.decode(line, type=LoggedStep) for line in written] == resumed.log
 
 
+def test_set_number_of_steps_is_resumed_in_the_middle_of_an_epoch(tiny: Path, tmp_path: Path) -> None:
+    aims, trajectories = replace(AIMS, max_steps=5), [trajectory("a", 3), trajectory("b", 4)]
+    whole = train(tiny, trajectories, aims, tmp_path / "whole")
+    assert (whole.finished, [entry.epoch for entry in whole.log]) == (True, [0.5, 1.0, 1.5, 2.0, 2.5])
+    stops = iter([False, False, True])
+    stopped = train(tiny, trajectories, aims, tmp_path / "two", hooks=HOOKS._replace(stop=lambda: next(stops)))
+    assert (stopped.finished, stopped.steps) == (False, 3)
+    resumed = train(tiny, trajectories, aims, tmp_path / "two")
+    assert (resumed.finished, resumed.steps, resumed.size) == (True, 5, whole.size)
+    assert losses(resumed) == pytest.approx(losses(whole), rel=1e-4)
+    assert [e.learning_rate for e in resumed.log] == pytest.approx([e.learning_rate for e in whole.log])
+
+
 def losses(result: TrainingResult) -> list[float]:
     return [entry.loss for entry in result.log]
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from sandcli.report.scores import Evaluation, Score
+from sandcli.report.scores import Evaluation, Score, Training
 
 
 def score(task: int, reward: float, split: str = "seen", **other: Any) -> Score:
@@ -23,8 +23,13 @@ def everywhere(*rewards: float) -> list[Score]:
 
 
 def evaluation(run: str = "runs/it1", **other: Any) -> Evaluation:
-    """The evaluation of a run; give the scores of its models as `model=`, `sft=`, `base_model=` and so on."""
+    """The evaluation of a run; give the scores of its models as `model=`, `sft=`, `base_model=` and so on.
+
+    Its models were trained with the `seed` and, if given, the settings `trained_with`.
+    """
     known = {name: other.pop(name) for name in Evaluation._fields if name in other}
+    seed, trained_with = other.pop("seed", 0), other.pop("trained_with", {})
+    known.setdefault("trainings", dict.fromkeys(("sft", "model"), Training(seed, trained_with)))
     known.setdefault("scores", {name.removesuffix("_model"): found for name, found in other.items()})
     defaults: dict[str, Any] = {"base": "m/tiny", "world": "ScienceWorld", "iteration": 1, "without": "none"}
     return Evaluation(run, **{**defaults, "settings": {}, **known})

@@ -89,6 +89,7 @@ def test_the_same_report_writes_the_same_files(evaluated: Path, tmp_path: Path) 
     assert contents(tmp_path / "again") == found
 
 
+@pytest.mark.slow
 def test_eval_shows_the_report_of_its_run(tmp_path: Path) -> None:
     root = make_run(tmp_path / "run")
     ran = sand("eval", "--run", root, "--limit", "1")
@@ -136,6 +137,7 @@ def test_a_repeated_episode_is_an_error(evaluated: Path) -> None:
     artifact.write_bytes(whole)
 
 
+@pytest.mark.slow
 def test_a_folder_that_is_no_run_or_has_no_evaluation_is_an_error(evaluated: Path, tmp_path: Path) -> None:
     ran = sand("report", evaluated, tmp_path / "none")
     assert (ran.returncode, ran.stdout) == (3, "")
@@ -150,6 +152,7 @@ def test_a_folder_that_is_no_run_or_has_no_evaluation_is_an_error(evaluated: Pat
     assert caught.value.fix == f"sand eval --run {empty}"
 
 
+@pytest.mark.slow
 def test_failed_episodes_and_different_rules_cause_warnings(tmp_path: Path) -> None:
     faults = tmp_path / "faults"
     sick = make_run(tmp_path / "sick", env__simplifications=f"faults={faults}", run__retries=0, run__in_flight=1)
@@ -208,6 +211,7 @@ def test_with_training_tasks_only_the_command_for_test_tasks_is_printed(tmp_path
     assert any(line.endswith(f"sand eval --run {root} --limit 2 --splits seen,unseen") for line in missing)
 
 
+@pytest.mark.slow
 def test_with_an_ablation_only_every_printed_command_adds_something(tmp_path: Path) -> None:
     root = make_run(tmp_path / "run", method__without="critique")
     perform("eval", root)
@@ -223,3 +227,17 @@ def test_the_html_page_cannot_replace_a_folder(evaluated: Path, tmp_path: Path) 
     ran = sand("report", evaluated, "--html", tmp_path)
     assert ran.returncode == 2 and "is a directory" in ran.stderr
     assert not list(tmp_path.glob("*.tmp"))
+
+
+def test_several_episodes_of_a_task_count_once(tmp_path: Path) -> None:
+    root = make_run(tmp_path / "run")
+    perform("eval", root, limit=2, eval__n=3, eval__temperature=0.7)
+    made = build_report([root])
+    episodes = lines(root / "eval.jsonl")
+    assert len(episodes) == 12
+    table, passes = (next(sheet for sheet in made.sheets if sheet.name == name) for name in ("table2", "passes"))
+    seen = [episode["reward"] for episode in episodes if episode["split"] == "seen"]
+    assert table.rows[0].cells[0].mean == pytest.approx(100 * sum(seen) / 6)  # type: ignore[union-attr]
+    assert passes.rows[0].cells[:3] == ["ToyWorld seen", 2, 3]
+    perform("eval", root, limit=2, options=Options(force=True))
+    assert "passes" not in [sheet.name for sheet in build_report([root]).sheets]

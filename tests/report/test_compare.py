@@ -130,3 +130,15 @@ def test_commands_quote_the_names_of_runs() -> None:
     commands = [shlex.split(line[line.index("sand ") :]) for line in lines if "sand eval" in line]
     assert len(commands) >= 5
     assert {command[3] for command in commands} <= {run, run.replace("1", "2")}
+
+
+def test_seeds_may_differ_but_temperatures_may_not() -> None:
+    greedy, sampled = {"eval.temperature": "0.0"}, {"eval.temperature": "0.7", "run.seed": "1"}
+    other = {"eval.temperature": "0.7", "run.seed": "2"}
+    assert not warned(
+        evaluation("a", settings=sampled, model=scores([1.0])), evaluation("b", settings=other, sft=scores([1.0]))
+    )
+    (found,) = warned(
+        evaluation("a", settings=greedy, model=scores([1.0])), evaluation("b", settings=other, sft=scores([1.0]))
+    )
+    assert "the temperature of the agents (eval.temperature) differs: 0.0 in a; 0.7 in b" in found

@@ -44,6 +44,7 @@ def test_without_records_there_is_no_table() -> None:
     assert counterfactual(agent_rows([evaluation(model=scores([0.5]))])) is None
 
 
+@pytest.mark.slow
 def test_records_are_read_with_their_episodes(run: Path) -> None:  # noqa: F811
     perform("eval", run, limit=1, eval__deliberation=["free", "never"])
     perform("counterfactual", run, limit=1)
@@ -55,6 +56,7 @@ def test_records_are_read_with_their_episodes(run: Path) -> None:  # noqa: F811
     assert "counterfactual" in [sheet.name for sheet in build_report([run]).sheets]
 
 
+@pytest.mark.slow
 def test_records_of_episodes_that_were_played_again_are_left_out(run: Path) -> None:  # noqa: F811
     perform("eval", run, limit=1)
     perform("counterfactual", run, limit=1)

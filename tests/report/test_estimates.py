@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sandcli.report.estimates import Estimate, bootstrap, wilson
+from sandcli.report.estimates import Estimate, bootstrap, share, wilson
 
 REWARDS = st.lists(st.floats(0, 1), min_size=1, max_size=30)
 
@@ -63,3 +63,13 @@ def test_wilson_contains_the_rate_and_is_symmetric(case: tuple[int, int]) -> Non
     found, mirrored = wilson(successes, tasks), wilson(tasks - successes, tasks)
     assert 0 <= found.low <= found.mean + 1e-12 and found.mean - 1e-12 <= found.high <= 1
     assert found.low == pytest.approx(1 - mirrored.high)
+
+
+def test_a_share_counts_trials_not_clusters() -> None:
+    found = share([(1, 1), (0, 9)])
+    assert found.mean == 0.1
+    assert (found.low, found.high) == (0, 1)
+
+
+def test_a_share_of_single_trials_is_a_mean() -> None:
+    assert share([(1, 1), (0, 1), (1, 1)]) == bootstrap([1, 0, 1])

@@ -45,6 +45,7 @@ def iterations(last: int, world: str = "ScienceWorld", base: str = "m/tiny") -> 
     return [first, *later]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [1, 2, 3])
 def test_each_iteration_has_a_tick_and_a_panel(count: int) -> None:
     rows = agent_rows(iterations(count))
@@ -64,6 +65,8 @@ def test_figure_4_shows_unseen_tasks_only() -> None:
     assert figure4(agent_rows([evaluation(base_model=seen, model=seen)])) is None
     drawn = figure4(agent_rows(iterations(1)))
     assert drawn is not None and "each unseen task" in drawn.caption
+    assert "tiny, ScienceWorld unseen, SAND, iteration 1: rho " in drawn.caption
+    assert "ScienceWorld seen" not in drawn.caption
 
 
 @pytest.mark.slow
@@ -82,6 +85,7 @@ def test_the_same_numbers_give_the_same_bytes() -> None:
     assert drawn is not None and "<dc:date>" not in drawn.svg
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("base", "model"),
     [
@@ -99,6 +103,7 @@ def test_figures_of_little_data(base: Sequence[Score], model: Sequence[Score]) -
     assert "SAND, iteration 1" in texts(figure4(rows))
 
 
+@pytest.mark.slow
 def test_names_are_drawn_literally() -> None:
     long = "a-run-with-a-name-that-is-longer-than-its-panel-is-wide"
     runs = [

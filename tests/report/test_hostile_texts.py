@@ -4,6 +4,7 @@ import base64
 import gzip
 import io
 import re
+import xml.etree.ElementTree as ET
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -13,14 +14,14 @@ import pytest
 from rich.console import Console
 
 from sandcli.records import Candidate, Critique, Episode, Rollout, Sample, Step, Task, Thought, Trajectory
-from sandcli.report.build import Report, tables_as, tables_for_terminal, write_files
-from sandcli.report.compare import warnings
-from sandcli.report.details import differences, difficulty, steps, success, types
-from sandcli.report.missing import missing_parts
+from sandcli.report.build import Report, report_of, tables_as, tables_for_terminal, write_files
+from sandcli.report.critics import Critics, Opinion
+from sandcli.report.diagnostics import Diagnostics
+from sandcli.report.funnel import Filter, Funnel
 from sandcli.report.page import Page, RunData, TrainingTrajectory, page_of
-from sandcli.report.rows import agent_rows
-from sandcli.report.scores import Evaluation
-from sandcli.report.tables import table2, table3, table4
+from sandcli.report.rows import short_names
+from sandcli.report.scores import Decisions, Evaluation
+from sandcli.terminal import visible
 from tests.report.made_up import evaluation, everywhere
 
 HOSTILE = (
@@ -35,19 +36,31 @@ def hostile_report() -> Report:
     scores: dict[str, Any] = {
         HOSTILE: everywhere(0.1, 0.9),
         "base": everywhere(0.2, 0.4),
-        "model": everywhere(1.0, 0.0),
+        "model": [one._replace(decisions=Decisions(1, 1, 1)) for one in everywhere(1.0, 0.0)],
     }
     settings = [{"env.x": HOSTILE}, {"env.x": "y"}]
     runs: list[Evaluation] = [
         evaluation(
-            f"{name}{number}", base=name, world=HOSTILE, iteration=number, scores=scores, settings=chosen, failed=1
+            f"{name}{number}",
+            base=name,
+            world=HOSTILE,
+            iteration=number,
+            scores=scores,
+            settings=chosen,
+            failed=1,
+            panel="0123456789ab",
+            panel_name=f"{name}.json",
         )
         for number, chosen in enumerate(settings, 1)
     ]
-    rows = agent_rows(runs)
-    sheets = [make(rows) for make in (table2, differences, success, table3, table4, steps, difficulty, types)]
-    found = [sheet for sheet in sheets if sheet is not None]
-    return Report([Path(run.run) for run in runs], rows, found, warnings(runs, rows), missing_parts(runs, rows))
+    return report_of([Path(run.run) for run in runs], runs, [hostile_diagnostics(run) for run in runs])
+
+
+def hostile_diagnostics(run: Evaluation) -> Diagnostics:
+    """The diagnostics of a run whose names, reasons and notes are hostile."""
+    name = short_names([run.run])[run.run]
+    funnel = Funnel([Filter("expert steps", 2, {}), Filter("deliberated", 1, {visible(HOSTILE): 1})], [HOSTILE])
+    return Diagnostics(name, name, Critics({Opinion(HOSTILE, "advanced", "hindered", "less"): 1}), funnel)
 
 
 def test_tables_print_without_control_characters(capsys: pytest.CaptureFixture[str]) -> None:
@@ -71,6 +84,7 @@ def test_files_are_written_and_hold_no_halves_of_characters(tmp_path: Path) -> N
         if path.suffix != ".png":
             path.read_text(encoding="utf-8")
     assert "script>" not in (tmp_path / "figure3.svg").read_text().replace("&lt;script&gt;", "")
+    ET.fromstring((tmp_path / "funnel.svg").read_bytes())
 
 
 class Tags(HTMLParser):
@@ -129,6 +143,7 @@ def test_a_page_has_no_elements_but_its_own() -> None:
     assert len(images) == len(hostile_report().figures)
 
 
+@pytest.mark.slow
 def test_the_records_of_a_page_hold_the_text_as_it_is() -> None:
     blocks = re.findall(r'id="(?:episodes|training)-0">([^<]*)<', page(HOSTILE))
     records = [msgspec.json.decode(gzip.decompress(base64.b64decode(block)))[0] for block in blocks]

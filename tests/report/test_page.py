@@ -3,6 +3,8 @@
 import json
 import re
 
+from msgspec.structs import replace
+
 from sandcli.records import Deliberation, Episode, Task
 from sandcli.report.page import Page, RunData, page_of
 
@@ -29,3 +31,11 @@ def test_episodes_of_the_same_model_are_told_apart_by_their_deliberation() -> No
     assert found is not None
     agents = [entry[1] for entry in json.loads(found[1])["episodes"]]
     assert agents == [*LABELS.values(), "model, always deliberating"]
+
+
+def test_episodes_of_the_same_task_are_told_apart_by_their_number() -> None:
+    episodes = [replace(episode("free"), draw=draw) for draw in range(2)]
+    written = b"".join(page_of(Page("report", [], [], []), [RunData("it1", LABELS, episodes, [])])).decode()
+    found = re.search(r'id="index">([^<]*)<', written)
+    assert found is not None
+    assert [entry[3] for entry in json.loads(found[1])["episodes"]] == ["boil_1", "boil_1 (draw 1)"]

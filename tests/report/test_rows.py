@@ -16,11 +16,13 @@ def test_rows_have_the_names_and_order_of_the_paper() -> None:
         evaluation("b", iteration=2, model=SOME),
         evaluation("c", without="sampling", model=SOME, sft=SOME),
         evaluation("d", without="critique", model=SOME),
+        evaluation("e", method="rft", iteration=2, model=SOME),
         evaluation("a", **{"model": SOME, "base_model": SOME, "../x/model": SOME}),
     )
     assert [label for _, label in found] == [
         "base",
         "SFT",
+        "RFT, iteration 2",
         "SAND, iteration 1",
         "SAND, iteration 2",
         "without sampling",

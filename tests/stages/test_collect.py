@@ -162,7 +162,7 @@ def test_as_recorded_keeps_the_recorded_texts(root: Path, tmp_path: Path) -> Non
 def test_collection_says_that_data_are_our_own_unless_others_recorded_them(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sandcli.stages.collect.PAPERS", ("toyworld",))
+    monkeypatch.setattr("sandcli.stages.collect.PAPER_WORLDS", ("toyworld",))
     said = "2 records; D_exp is our own (gold, thoughts none), the paper's is the ETO data (--from)"
     assert built("collect", root).summary([1, 2]) == said
     source = write(tmp_path / "rows.json", row())
@@ -190,6 +190,7 @@ def test_failed_and_edited_rows_are_left_out(root: Path, tmp_path: Path) -> None
     }
 
 
+@pytest.mark.slow
 def test_import_that_accepts_nothing_fails_in_one_line(root: Path, tmp_path: Path) -> None:
     source = write(tmp_path / "rows.json", row(steps={"fly": "You fly.", "look": ""}), row("fetch_99"))
     done = sand("collect", "--run", root, "--from", source)
@@ -237,6 +238,7 @@ def test_strict_and_as_recorded_contradict_each_other(root: Path, tmp_path: Path
         collect(root, write(tmp_path / "rows.json", row()), strict=True, as_recorded=True)
 
 
+@pytest.mark.slow
 def test_limit_takes_the_first_rows_and_can_be_widened(root: Path, tmp_path: Path) -> None:
     source = write(tmp_path / "rows.json", row(), row("fetch_2"))
     collect(root, source, limit=1)

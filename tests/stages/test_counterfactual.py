@@ -79,6 +79,7 @@ def test_failed_step_is_taken_again_and_no_other(run: Path, monkeypatch: pytest.
     assert state("counterfactual", run, limit=1).kind == "done"
 
 
+@pytest.mark.slow
 def test_more_episodes_add_units_and_keep_the_others(run: Path) -> None:
     perform("eval", run, limit=1)
     perform("counterfactual", run, limit=1)

@@ -22,7 +22,7 @@ from tests.toyworld import SYSTEM
 
 RECORDED = [Message("user", "You live in a house."), Message("assistant", "OK")]
 OTHER = [Message("user", "You live in a tent."), Message("assistant", "OK"), Message("user", "Your turn:")]
-STAGES: tuple[StageName, ...] = ("sample", "rollout", "eval")
+STAGES: tuple[StageName, ...] = ("explore", "sample", "rollout", "eval")
 
 Prompts = list[list[Message]]
 
@@ -93,6 +93,7 @@ def test_agent_reads_the_worlds_instruction_by_default(tmp_path: Path, prompts: 
     assert prompts[0] == [Message("system", SYSTEM), Message("user", TASK.format(0))]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stage", STAGES)
 def test_other_preamble_makes_a_stage_stale(root: Path, stage: StageName) -> None:
     for name in STAGES:
@@ -178,7 +179,7 @@ def overflowing(seen: list[list[Message]], longest: int) -> Callable[..., Any]:
     return generate
 
 
-@pytest.mark.parametrize("stage", ["sample", "eval"])
+@pytest.mark.parametrize("stage", ["explore", "sample", "eval"])
 def test_preamble_that_does_not_fit_is_no_result(root: Path, stage: StageName, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ScriptedEngine, "generate", overflowing([], 2))
     with pytest.raises(UsageError, match=r"the preamble and the task of fetch_\d.* leave no room for a turn") as caught:
@@ -188,6 +189,7 @@ def test_preamble_that_does_not_fit_is_no_result(root: Path, stage: StageName, m
     assert perform(stage, root).exit is Exit.DONE
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("content", "what"),
     [

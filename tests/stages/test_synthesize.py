@@ -156,3 +156,30 @@ def test_changed_number_of_proposals_makes_thoughts_stale(tmp_path: Path) -> Non
     perform("collect", run, limit=2)
     perform("synthesize", run, limit=1)
     assert state("synthesize", run, sample__n=2).kind == "stale"
+
+
+def test_control_without_deliberations_asks_nobody_and_keeps_d_exp(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", method__without="deliberations", engine__script="none.json")
+    perform("collect", run)
+    assert perform("synthesize", run).message.endswith("0 records")
+    assert (run / "deliberations.jsonl").read_bytes() == (run / "expert.jsonl").read_bytes()
+    assert state("synthesize", run).kind == "done"
+
+
+def test_control_follows_the_switch(detour: Path) -> None:
+    for stage in ("sample", "rollout", "synthesize"):
+        made = perform(stage, detour, method__without="deliberations")
+    assert made.manifest is not None and made.manifest.counts["switched"] == 1
+    (after,) = lines(detour / "deliberations.jsonl")
+    assert [step["action"] for step in after["steps"]] == SHORT
+    assert not any(step["deliberated"] for step in after["steps"])
+
+
+def test_control_notices_a_changed_d_exp(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", method__without="deliberations")
+    perform("collect", run, limit=1)
+    perform("synthesize", run)
+    perform("collect", run, limit=2)
+    assert state("synthesize", run).refresh
+    perform("synthesize", run)
+    assert (run / "deliberations.jsonl").read_bytes() == (run / "expert.jsonl").read_bytes()

@@ -29,20 +29,20 @@ class Trainer:
 
     stopped = False
 
-    def __call__(self, stage: TrainingStage, session: Any) -> TrainingResult:
+    def __call__(self, stage: TrainingStage) -> TrainingResult:
         result = stage.artifact.journal / "result"
         result.mkdir(parents=True, exist_ok=True)
         (result / "model.safetensors").write_bytes(b"weights")
         checkpoint = stage.artifact.journal / "checkpoints" / "checkpoint-1"
         checkpoint.mkdir(parents=True, exist_ok=True)
         (checkpoint / COMPLETE).touch()
-        return TrainingResult([STEP], 1, Size(1, 10, 5, 10, {}), not self.stopped)
+        return TrainingResult([STEP], 1, Size(1, 10, 5, 10, {}, 70, 35), not self.stopped)
 
 
 @pytest.fixture
 def trainer(monkeypatch: pytest.MonkeyPatch) -> Trainer:
     made = Trainer()
-    monkeypatch.setattr(TrainingStage, "_fit", lambda stage, session: made(stage, session))
+    monkeypatch.setattr(TrainingStage, "_fit", lambda stage, job, processes: made(stage))
     return made
 
 
@@ -78,13 +78,13 @@ def test_half_trained_model_is_not_finished_with_other_settings(run: Path, train
 def test_training_without_a_checkpoint_may_start_again_with_other_settings(
     run: Path, trainer: Trainer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refused(stage: TrainingStage, session: Any) -> TrainingResult:
+    def refused(stage: TrainingStage, job: Any, processes: int) -> TrainingResult:
         raise UsageError("an adapter of rank 8, not 16", "set lora_rank = 8")
 
     monkeypatch.setattr(TrainingStage, "_fit", refused)
     with pytest.raises(UsageError, match="of rank 8"):
         sft(run)
-    monkeypatch.setattr(TrainingStage, "_fit", lambda stage, session: trainer(stage, session))
+    monkeypatch.setattr(TrainingStage, "_fit", lambda stage, job, processes: trainer(stage))
     assert sft(run, sft__lora_rank=8).exit is Exit.DONE
 
 
@@ -208,3 +208,16 @@ def test_model_is_put_back_if_its_successor_cannot_be_trained(
     with pytest.raises(PrerequisiteError, match="damaged"):
         sft(run, Options(force=True))
     assert contents(run) == before
+
+
+def test_manifest_counts_steps_and_tokens_of_the_whole_training(run: Path, trainer: Trainer) -> None:
+    manifest = sft(run, sft__max_steps=7).manifest
+    assert manifest is not None and manifest.tokens == 10
+    counts = {name: manifest.counts[name] for name in ("steps", "tokens_in_all_steps", "tokens_with_loss_in_all_steps")}
+    assert counts == {"steps": 1, "tokens_in_all_steps": 70, "tokens_with_loss_in_all_steps": 35}
+
+
+def test_number_of_steps_belongs_to_the_identity(run: Path, trainer: Trainer) -> None:
+    sft(run)
+    with pytest.raises(PrerequisiteError, match=r"sft\.max_steps: was 0, is 7"):
+        sft(run, sft__max_steps=7)

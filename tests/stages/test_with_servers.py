@@ -74,6 +74,7 @@ def test_another_server_takes_over(sampled: Path, words: Model, serve: Serve, ex
     assert len(first.requests) > 10
 
 
+@pytest.mark.slow
 def test_stage_without_servers_left_ends_and_a_rerun_completes_it(
     sampled: Path, words: Model, serve: Serve, expected: bytes
 ) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from sandcli.config import FILE
+from sandcli.core.artifact import StageName
 from tests.helpers import artifact
 from tests.torture.cases import Case, must, must_end_well
 from tests.torture.inside import Ended, forked
@@ -161,14 +162,15 @@ class Inputs:
 
     def _answers(self, folder: Path, chance: random.Random) -> Ended:
         """What a model answers."""
-        root = copied(self._quiet.at(chance.choice(("sample", "rollout", "critique", "synthesize", "eval"))), folder)
+        played: tuple[StageName, ...] = ("explore", "sample", "rollout", "critique", "synthesize", "eval")
+        root = copied(self._quiet.at(chance.choice(played)), folder)
         rules = folder / "rules.json"
         answers = [str(chance.choice(NASTY)) for _ in range(3)] + ["Thought: I go.\nAction: look"]
         chance.shuffle(answers)
         rules.write_bytes(json.dumps([{"when": "", "replies": answers}]).encode())
         (root / FILE).write_text((root / FILE).read_text().replace(str(self._quiet.folder / "0-collect"), str(folder)))
         limit = ("--run", root, "--limit", "2")
-        stages = [(stage, *limit) for stage in ("sample", "rollout", "critique", "synthesize", "eval")]
+        stages = [(stage, *limit) for stage in played]
         return forked([*stages, ("show", "--run", root, "fetch_0"), ("report", root)])
 
     def _world(self, folder: Path, chance: random.Random) -> Ended:
@@ -177,7 +179,7 @@ class Inputs:
         text = (root / FILE).read_text().replace("tests.toyworld:ToyWorld", "tests.torture.worlds:MadWorld")
         (root / FILE).write_text(text.replace('simplifications = "none"', f'simplifications = "mad={chance.random()}"'))
         limit = ("--run", root, "--limit", "2")
-        return forked([(stage, *limit) for stage in ("collect", "sft", "sample", "rollout", "eval")])
+        return forked([(stage, *limit) for stage in ("collect", "sft", "explore", "sample", "rollout", "eval")])
 
 
 def _broken(value: Any, chance: random.Random) -> bytes:

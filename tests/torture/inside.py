@@ -112,7 +112,7 @@ def _converted(source: Path, folder: Path) -> None:
     (folder / "config.json").write_text('{"model_type": "llama"}')
 
 
-def _fit(stage: TrainingStage, job: Any) -> TrainingResult:
+def _fit(stage: TrainingStage, job: Any, processes: int) -> TrainingResult:
     """Write a model as real training does, and just as durably."""
     result = stage.artifact.journal / "result"
     shutil.rmtree(result, ignore_errors=True)

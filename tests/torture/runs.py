@@ -11,7 +11,10 @@ from tests.helpers import artifact, artifacts, make_run
 from tests.torture.faults import Plan
 from tests.torture.inside import forked, sand
 
-STAGES: tuple[StageName, ...] = ("collect", "sft", "sample", "rollout", "critique", "synthesize", "train", "eval")
+STAGES: tuple[StageName, ...] = (
+    *("collect", "sft", "explore", "sample", "rollout", "critique", "synthesize"),
+    *("train", "eval"),
+)
 
 Made = dict[str, bytes]
 
@@ -37,6 +40,7 @@ class Quiet:
                 root,
                 env__tasks=self._task,
                 sample__n=2,
+                explore__n=2,
                 model__base=str(self.folder / "base"),
                 run__in_flight=3,
                 eval__splits="train",

@@ -21,8 +21,11 @@ from sandcli.envs.alfworld.files import read_game
 from sandcli.errors import SandError
 from sandcli.importers.rows import read_rows
 from sandcli.models import differences, locate
+from sandcli.panels.files import read_panel
+from sandcli.panels.panel import written
 from sandcli.records import Critique, Failure, Trajectory
 from sandcli.stages.recorded import wanted_rows
+from tests.panels.made_up import panel
 from tests.toyworld import ToyWorld
 
 NO_TOKENIZER = SimpleNamespace(eos_token_id=None)
@@ -40,6 +43,7 @@ WHOLE: dict[str, Any] = {
     "generation": {"eos_token_id": [1, 2], "temperature": 0.6},
     "adapter": {"base_model_name_or_path": "/base", "r": 8, "rank_pattern": {"layer": 4}},
     "game": {"pddl_domain": "(domain alfred)", "pddl_problem": "(:domain alfred)", "grammar": "x", "solvable": True},
+    "panel": json.loads(written(panel())),
     "past": {
         "kind": {"stage": "sample", "world": "toy", "engine": "scripted", "model": 0},
         "spent": {},
@@ -83,6 +87,7 @@ READERS = [
     Reader("model/generation_config.json", "generation", lambda path: stop_ids(path.parent, NO_TOKENIZER)),
     Reader("model/adapter_config.json", "adapter", lambda path: adapter_config(path.parent).rank),
     Reader("game.tw-pddl", "game", read_game),
+    Reader("panel.json", "panel", lambda path: read_panel(str(path))),
     Reader("cache/sand/history.jsonl", "past", lambda path: estimates._past_runs()),
     Reader(FILE, "model", lambda path: resolve(path.parent, {}, {})),
 ]

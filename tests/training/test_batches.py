@@ -44,6 +44,19 @@ def test_epoch_uses_every_row_once(lengths: list[int], epochs: int, size: int) -
     assert all(0 < len(step) <= size for step in steps)
 
 
+@given(LENGTHS, SIZES, st.integers(1, 40))
+def test_number_of_steps_that_is_set_is_reached_over_as_many_epochs_as_it_takes(
+    lengths: list[int], size: int, most: int
+) -> None:
+    wanted = TrainingSettings(epochs=2, batch_size=size, max_steps=most)
+    assert batches(lengths, wanted, 1, 1) == batches(lengths, aims(most, size), 1, 1)[:most]
+    assert make_batches(lengths, wanted, 0, 1, 1).steps == most
+
+
+def test_without_a_row_there_is_no_step() -> None:
+    assert make_batches([], TrainingSettings(max_steps=5), 0, 1, 1).steps == 0
+
+
 @given(LENGTHS, SIZES)
 def test_tokens_of_a_step_are_those_of_its_rows(lengths: list[int], size: int) -> None:
     plan = make_batches(lengths, aims(2, size), 0, 2, 1)

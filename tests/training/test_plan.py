@@ -40,7 +40,17 @@ def test_plan_needs_no_weights(words: Model, tmp_path: Path) -> None:
     assert planned.size[:2] == (3, sum(lengths)) and planned.size.longest == max(lengths) == lengths[2]
     assert 0 < planned.size.trained < planned.size.tokens
     assert planned.batches.steps == 8
+    assert planned.size[-2:] == (4 * planned.size.tokens, 4 * planned.size.trained)
     assert not (tmp_path / "work").exists()
+
+
+def test_tokens_of_all_steps_are_counted_if_the_last_epoch_is_cut_short(words: Model, tmp_path: Path) -> None:
+    planned = plan(words, tmp_path, [1, 2, 3], TrainingSettings(batch_size=2, max_steps=3))
+    lengths = [len(row.input_ids) for row in planned.rows]
+    rows = [row for row in planned.batches.order if row < 3]
+    assert len(rows) == 5  # an epoch, and a batch of the next
+    assert planned.size.all_tokens == sum(lengths[row] for row in rows) == sum(planned.batches.tokens)
+    assert planned.size.trained < planned.size.all_trained < 2 * planned.size.trained
 
 
 @pytest.mark.parametrize("steps", [[], [0]])

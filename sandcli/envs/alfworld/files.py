@@ -46,6 +46,12 @@ class GameFile(msgspec.Struct, frozen=True):
         """The grammar's verb for placing an object."""
         return "put" if "put {o} in/on {r}" in self.grammar else "move"
 
+    @property
+    def digest(self) -> str:
+        """A short hash of the domain, the grammar and the problem. It ignores how they are written to the file."""
+        parts = msgspec.json.encode([self.pddl_domain, self.grammar, self.pddl_problem])
+        return hashlib.sha256(parts).hexdigest()[:12]
+
 
 class Goal(NamedTuple):
     """A task's goal, as in its folder's name `TYPE-OBJECT-MOVABLE-RECEPTACLE-SCENE`; empty for `None` there."""

@@ -79,6 +79,16 @@ class Alfworld:
         """The same limit for all tasks."""
         return self._limit
 
+    def content(self, task: Task) -> str:
+        """A hash of the game as it is played. Raises `UsageError` if there is no such game, or it cannot be played."""
+        if task not in self._playable:
+            raise UsageError(f"{self._root / files.FOLDER} has no game {task}", "get the games of the panel")
+        return self._file(task).digest
+
+    @cached_property
+    def _playable(self) -> set[Task]:
+        return {_task(entry.game) for entry in self._index if entry.playable}
+
     def observations_match(self, observed: str, recorded: str) -> bool:
         """Whether the words are equal; white space may differ."""
         return observed.split() == recorded.split()
@@ -104,7 +114,11 @@ class Alfworld:
         return files.read_game(_path(self._root, task))
 
     def versions(self) -> dict[str, str]:
-        """The versions of the packages that make texts and plans, and the grammars of the games."""
+        """The versions of the packages that make texts and plans, and the grammars of the games.
+
+        Raises `PrerequisiteError` if ALFWorld is not installed.
+        """
+        self.check_available()
         packages = ("alfworld", "textworld", "fast-downward-textworld")
         verbs = ",".join(sorted({entry.verb for entry in self._index}))
         return {**{name: metadata.version(name) for name in packages}, "grammar": verbs}

@@ -76,6 +76,13 @@ class ScienceWorld:
         """The limit from the settings, or the literature's limit for the task's type."""
         return self._limit or table.TYPES[task.name].limit or table.DEFAULT_LIMIT
 
+    def content(self, task: Task) -> str:
+        """Nothing: the simulator's version says all. Raises `UsageError` if it has no such task."""
+        if task.variation is None or task.game is not None:
+            raise UsageError(f"{task.name} has no number, so it is no ScienceWorld task", "name its variation")
+        self.task_of(f"{task.name}_{task.variation}")
+        return ""
+
     def observations_match(self, observed: str, recorded: str) -> bool:
         """Whether the lines are equal, in any order: the order of a listing carries no meaning."""
         return sorted(_lines(observed)) == sorted(_lines(recorded))

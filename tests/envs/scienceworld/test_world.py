@@ -272,3 +272,23 @@ def test_versions_hold_the_simulator_and_the_simplifications() -> None:
     versions = ScienceWorld(EnvSettings(simplifications="easy")).versions()
     assert versions["simplifications"] == "easy"
     assert versions["scienceworld"] == "1.2.3"
+
+
+def test_every_task_is_there_and_has_no_content_of_its_own() -> None:
+    world = ScienceWorld(EnvSettings(tasks=["all"]))
+    assert {world.content(task) for split in SPLITS for task in world.tasks(split)} == {""}
+
+
+@pytest.mark.parametrize(
+    "task",
+    [
+        Task(name="boil", variation=30),
+        Task(name="fly", variation=0),
+        Task(name="boil"),
+        Task(name="boil", game="boil_1"),
+        Task(name="boil", variation=-1),
+    ],
+)
+def test_task_that_scienceworld_lacks_is_refused(task: Task) -> None:
+    with pytest.raises(UsageError):
+        ScienceWorld().content(task)

@@ -1,0 +1,1 @@
+"""Plans of experiments, and scripts that carry them out on other machines."""

@@ -1,0 +1,83 @@
+"""The settings of the method, and of the stages that make training data."""
+
+from typing import Annotated, Literal
+
+from msgspec import Meta
+
+from sandcli.tables import SCOPE, Table
+
+
+class MethodSettings(Table, frozen=True, kw_only=True):
+    """Which method, and which variant of it."""
+
+    name: Annotated[
+        Literal["sand", "rft"],
+        Meta(
+            description="sand (the paper), or rft: rejection-sampling fine-tuning, a baseline that trains on the "
+            "policy's own successes"
+        ),
+    ] = "sand"
+    without: Annotated[
+        Literal["none", "sampling", "critique", "deliberations"],
+        Meta(
+            description="ablation of the paper's Table 3: none, sampling (the base model proposes the alternatives "
+            "itself, at every step), critique (no rollouts); or deliberations, a control: D_delib keeps the original "
+            "thoughts"
+        ),
+    ] = "none"
+    switch: Annotated[
+        Literal["never", "better", "shorter"],
+        Meta(
+            description="when a candidate's rollout replaces the rest of the expert trajectory: never, if it earned "
+            "more than the expert (better), or also if it earned as much in fewer steps (shorter)"
+        ),
+    ] = "never"
+
+
+class ExploreSettings(Table, frozen=True, kw_only=True):
+    """`sand explore`."""
+
+    n: Annotated[int, Meta(ge=1, description="episodes of every training task"), SCOPE] = 4
+    temperature: Annotated[float, Meta(ge=0, description="temperature at which the policy plays")] = 1.0
+
+
+class SampleSettings(Table, frozen=True, kw_only=True):
+    """`sand sample`, Eq. 4."""
+
+    n: Annotated[int, Meta(ge=1, description="turns sampled at every expert step (paper: 5)"), SCOPE] = 5
+    temperature: Annotated[float, Meta(ge=0, description="paper: 1.0")] = 1.0
+
+
+class RolloutSettings(Table, frozen=True, kw_only=True):
+    """`sand rollout`."""
+
+    temperature: Annotated[float, Meta(ge=0, description="paper: 1.0")] = 1.0
+
+
+class CritiqueSettings(Table, frozen=True, kw_only=True):
+    """`sand critique`, Eq. 5."""
+
+    max_tokens: Annotated[int, Meta(ge=1, description="longest critique, in tokens")] = 200
+    verdict: Annotated[
+        Literal["model", "reward"],
+        Meta(
+            description="who decides whether an action advanced, hindered or did not affect the task: the base model "
+            "(the paper), or the rollouts' rewards, if the base model is too small to tell"
+        ),
+    ] = "model"
+
+
+class SynthesizeSettings(Table, frozen=True, kw_only=True):
+    """`sand synthesize`, Eq. 6."""
+
+    max_tokens: Annotated[
+        int, Meta(ge=1, description="longest deliberation in tokens; with its action it must fit into agent.max_tokens")
+    ] = 400
+    attempts: Annotated[int, Meta(ge=1, description="attempts before a step keeps its original thought")] = 3
+    form: Annotated[
+        Literal["free", "guided"],
+        Meta(
+            description="free: in one go (the paper); guided: one sentence on every candidate in turn; the "
+            "conclusion is given. For base models that are too small to keep to the form"
+        ),
+    ] = "free"

@@ -1,0 +1,1 @@
+"""Evaluation panels: files that fix everything about an evaluation except the agent's weights."""

@@ -1,0 +1,173 @@
+"""The plan of an experiment: which arms are compared, with which seeds, on which tasks. Pure.
+
+A plan is a TOML file:
+
+    seeds = [0, 1, 2]
+    limit = 200                  # trajectories of D_exp
+    panel = "scienceworld-short" # what every agent is evaluated on
+    preset = "scienceworld-smollm2-135m"
+
+    [settings]                   # of every run, as in sand.toml; they override the preset's
+    train.epochs = 2
+
+    [arms.sft]                   # an arm's own settings
+    eval.models = ["sft"]
+
+    [arms.sand]
+
+    [arms.rft]
+    updates_of = "sand"          # as many optimiser steps as that arm's training took
+    method.name = "rft"
+"""
+
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, NamedTuple
+
+import msgspec
+from msgspec import Meta
+
+from sandcli.config import Scalar
+from sandcli.core.artifact import StageName
+from sandcli.errors import PrerequisiteError, UsageError
+from sandcli.pipeline import stages_of
+from sandcli.presets import preset_values
+from sandcli.records import Record
+from sandcli.settings import Settings
+
+Tables = Mapping[str, Any]
+"""Settings as in sand.toml: tables of keys and values."""
+
+_MAKERS: Mapping[str, StageName] = {"sft": "sft", "model": "train"}
+
+
+Arm = Annotated[str, Meta(pattern=r"^[\w-]+$")]
+"""The name of an arm, which is also that of its folder."""
+
+
+class Plan(Record, frozen=True, kw_only=True):
+    """The content of a plan.
+
+    `limit` counts trajectories of D_exp, `tasks` the tasks of each split that are evaluated if there is no `panel`;
+    None is all of them. `settings` override those of the `preset`, and an arm's own settings override both.
+    """
+
+    arms: Annotated[dict[Arm, dict[str, Any]], Meta(min_length=1)]
+    seeds: Annotated[list[Annotated[int, Meta(ge=0)]], Meta(min_length=1)] = msgspec.field(default_factory=lambda: [0])
+    limit: Annotated[int, Meta(ge=1)] | None = None
+    tasks: Annotated[int, Meta(ge=1)] | None = None
+    panel: str = ""
+    preset: str = ""
+    settings: dict[str, Any] = msgspec.field(default_factory=dict)
+
+
+class PlannedRun(NamedTuple):
+    """One arm with one seed. `settings` are by `table.key`; `updates_of` names the arm with as many optimiser steps."""
+
+    arm: str
+    seed: int
+    settings: dict[str, Scalar]
+    updates_of: str
+
+    @property
+    def folder(self) -> str:
+        """Its run directory, below the experiment's."""
+        return f"{self.arm}/seed{self.seed}"
+
+
+def read_plan(path: Path) -> Plan:
+    """Read a plan. Raises `PrerequisiteError` if it is missing, `UsageError` if it is no plan."""
+    try:
+        plan = msgspec.convert(tomllib.loads(path.read_text(encoding="utf-8-sig")), Plan)
+    except FileNotFoundError:
+        raise PrerequisiteError(f"there is no plan {path}", "write one: see docs/experiments.md") from None
+    except (ValueError, RecursionError) as error:
+        raise UsageError(f"{path}: not a valid plan: {error}", "see docs/experiments.md") from None
+    _check_arms(path, plan)
+    return plan
+
+
+def _check_arms(path: Path, plan: Plan) -> None:
+    if plan.panel and plan.tasks:
+        raise UsageError(f"{path}: it has tasks and a panel, which fixes the tasks", "leave out tasks")
+    earlier: list[str] = []
+    for arm, tables in plan.arms.items():
+        if arm == EXPERT:
+            raise UsageError(
+                f"{path}: {arm!r} cannot be the name of an arm", "it is the folder of D_exp; rename the arm"
+            )
+        if "collect" in tables:
+            raise UsageError(f"{path}: arms.{arm}: all arms share one D_exp", "move collect to [settings]")
+        if (wanted := tables.get("updates_of")) is not None and wanted not in earlier:
+            raise UsageError(
+                f"{path}: arms.{arm}: updates_of names {wanted!r}, which is not an earlier arm", "name an earlier arm"
+            )
+        earlier.append(arm)
+
+
+COPY = "plan.toml"
+"""The copy of the plan in the experiment's folder."""
+
+EXPERT = "expert"
+"""The folder of the run that collects D_exp, which all arms share."""
+
+
+def expert_settings(plan: Plan) -> dict[str, Scalar]:
+    """The settings of the run that collects D_exp."""
+    return {**(preset_values(plan.preset) if plan.preset else {}), **flat(plan.settings)}
+
+
+def planned_runs(plan: Plan, seeds: Sequence[int]) -> Iterator[PlannedRun]:
+    """Every arm with every seed, in the order in which they are made: all arms of a seed, then the next seed.
+
+    An arm that trains nothing and plays greedily does not depend on the seed, so it has only one run.
+    """
+    for seed in seeds:
+        for arm, tables in plan.arms.items():
+            own = dict(tables)
+            updates_of = str(own.pop("updates_of", ""))
+            shared = {name: value for name, value in expert_settings(plan).items() if not name.startswith("collect.")}
+            settings = {**shared, **flat(own), "run.seed": seed, "run.label": arm}
+            if plan.panel:
+                settings["eval.panel"] = plan.panel
+            if seed == seeds[0] or not _untrained(settings):
+                yield PlannedRun(arm, seed, settings, updates_of)
+
+
+def runs_of(folder: Path) -> list[Path]:
+    """The evaluated runs of an experiment, in the plan's order; the folder itself if it is no experiment."""
+    if not (folder / COPY).is_file():
+        return [folder]
+    arms = read_plan(folder / COPY).arms
+    runs = [run for arm in arms for run in _runs_of_arm(folder / arm)]
+    found = [run for run in runs if (run / "eval.jsonl").exists()]
+    if not found:
+        raise PrerequisiteError(f"{folder} has no evaluated run", f"sand experiment {folder / COPY} --run {folder}")
+    return found
+
+
+def _runs_of_arm(folder: Path) -> list[Path]:
+    numbered = {path.name.removeprefix("seed"): path for path in folder.glob("seed*")}
+    return [numbered[seed] for seed in sorted((seed for seed in numbered if seed.isdecimal()), key=int)]
+
+
+def _untrained(settings: Mapping[str, Scalar]) -> bool:
+    return settings.get("eval.models") == ["base"] and not settings.get("eval.temperature")
+
+
+def flat(tables: Tables) -> dict[str, Scalar]:
+    """The settings in tables, by `table.key`."""
+    return {
+        f"{table}.{key}": value
+        for table, content in tables.items()
+        for key, value in (content.items() if isinstance(content, dict) else [("", content)])
+    }
+
+
+def stages_needed(settings: Settings) -> list[StageName]:
+    """The stages of a run as far as they make the models that it evaluates, and the evaluation."""
+    stages = stages_of(settings)
+    makers = [_MAKERS[name] for name in settings.eval.models if name in _MAKERS]
+    last = max((stages.index(maker) for maker in makers if maker in stages), default=0)
+    return [*stages[: last + 1], "eval"]

@@ -1,0 +1,76 @@
+"""`sand explore`: the policy plays every training task several times. (Not in Algorithm 1: baselines build on it.)
+
+D_rft is derived from the episodes: see `method.rejection_sampling`.
+"""
+
+from collections.abc import Iterable, Iterator
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from statistics import fmean
+
+import msgspec
+
+from sandcli.agent.conversation import STOP
+from sandcli.core.run import D_RFT
+from sandcli.core.stage import Metrics, Stage, State, Unit
+from sandcli.engines.base import Model, Sampling
+from sandcli.method.rejection_sampling import d_rft, own_successes
+from sandcli.records import Episode, Key
+from sandcli.stages.inputs import COLLECT_MORE, must_hold_trajectories
+from sandcli.stages.playing import Trial, play_trial
+
+
+class ExploreStage(Stage[Trial, Episode]):
+    """Units are (task, draw)."""
+
+    name = "explore"
+    tables = ("run", "explore", "agent", "env", "engine")
+    prompts = ("preamble",)
+    plays = True
+    allow_extra = True
+
+    def reads(self) -> tuple[Path, ...]:
+        """D_exp."""
+        return (self.run.artifact("collect").require(),)
+
+    def models(self) -> dict[str, Model]:
+        """pi_k."""
+        return {"policy": self.context.policy()}
+
+    def units(self) -> Iterator[Unit[Trial]]:
+        """The task of every expert trajectory, n times; `--limit` counts trajectories."""
+        tasks = dict.fromkeys(trajectory.task for trajectory in islice(self.run.trajectories(), self.limit))
+        for task in tasks:
+            for draw in range(self.settings.explore.n):
+                trial = Trial("train", task, "policy", draw=draw)
+                yield Unit(trial.key, trial, ())
+
+    def check(self, state: State) -> None:
+        """Raise `UsageError` for an empty D_exp: there would be nothing to play."""
+        must_hold_trajectories(self.run.artifact("collect").require(), COLLECT_MORE)
+
+    async def step(self, unit: Unit[Trial], earlier: Episode | None) -> Episode:
+        """Play one episode."""
+        return await play_trial(self, self.engine, unit.payload, partial(self._sampling, unit.key))
+
+    def _sampling(self, key: Key, turn: int) -> Sampling:
+        temperature, max_tokens = self.settings.explore.temperature, self.settings.agent.max_tokens
+        return Sampling(1, temperature, max_tokens, self.seed("explore", *key, turn), STOP)
+
+    def derive(self, records: Iterable[Episode]) -> dict[str, Iterable[bytes]]:
+        """D_rft."""
+        made = d_rft(self.run.trajectories(), records)
+        return {D_RFT: (msgspec.json.encode(trajectory) + b"\n" for trajectory in made)}
+
+    def metrics(self, records: Iterable[Episode]) -> Metrics:
+        """How well the policy played, and how many of its trajectories D_rft takes."""
+        episodes = list(records)
+        taken = list(own_successes(self.run.trajectories(), episodes))
+        counts = {
+            "successful": sum(episode.success for episode in episodes),
+            "new_trajectories": len(taken),
+            "tasks_with_new_trajectories": len({trajectory.task for trajectory in taken}),
+        }
+        figures = {"mean_reward": round(fmean(e.reward for e in episodes), 4) if episodes else 0.0}
+        return Metrics(counts=counts, figures=figures, tokens=sum(episode.tokens for episode in episodes))

@@ -1,0 +1,124 @@
+"""The plan of an experiment: what a file says, and which runs follow from it."""
+
+from pathlib import Path
+
+import pytest
+
+from sandcli.config import resolve
+from sandcli.errors import PrerequisiteError, UsageError
+from sandcli.plans import expert_settings, planned_runs, read_plan, runs_of, stages_needed
+
+PLAN = """
+seeds = [3, 4]
+limit = 5
+[settings]
+env.tasks = ["fetch"]
+train.epochs = 2
+[arms.base]
+eval.models = ["base"]
+[arms.sft]
+eval.models = ["sft"]
+[arms.sand]
+[arms.low]
+updates_of = "sand"
+train.epochs = 1
+"""
+
+
+def written(folder: Path, text: str = PLAN) -> Path:
+    path = folder / "plan.toml"
+    path.write_text(text)
+    return path
+
+
+def test_runs_are_all_arms_of_a_seed_then_the_next(tmp_path: Path) -> None:
+    plan = read_plan(written(tmp_path))
+    found = [run.folder for run in planned_runs(plan, plan.seeds)]
+    first = ["base/seed3", "sft/seed3", "sand/seed3", "low/seed3"]
+    assert found == [*first, "sft/seed4", "sand/seed4", "low/seed4"]
+
+
+def test_settings_of_an_arm_override_the_plans(tmp_path: Path) -> None:
+    plan = read_plan(written(tmp_path))
+    runs = {run.folder: run for run in planned_runs(plan, plan.seeds)}
+    low = runs["low/seed4"]
+    assert low.settings == {"env.tasks": ["fetch"], "train.epochs": 1, "run.seed": 4, "run.label": "low"}
+    assert (low.updates_of, runs["sand/seed4"].settings["train.epochs"]) == ("sand", 2)
+
+
+def test_settings_override_the_preset(tmp_path: Path) -> None:
+    text = 'preset = "scienceworld-smollm2-135m"\n[settings]\ntrain.batch_size = 2\n[arms.sand]'
+    plan = read_plan(written(tmp_path, text))
+    (run,) = planned_runs(plan, plan.seeds)
+    assert (run.settings["train.batch_size"], run.settings["sft.batch_size"]) == (2, 4)
+    assert (expert_settings(plan)["collect.thoughts"], "collect.thoughts" in run.settings) == ("none", False)
+
+
+def test_panel_is_a_setting_of_every_run(tmp_path: Path) -> None:
+    plan = read_plan(written(tmp_path, 'panel = "some"\n[arms.sand]\n'))
+    (run,) = planned_runs(plan, plan.seeds)
+    assert (run.seed, run.settings["eval.panel"]) == (0, "some")
+
+
+@pytest.mark.parametrize(
+    ("settings", "stages"),
+    [
+        ({"eval.models": ["base"]}, ["collect", "eval"]),
+        ({"eval.models": ["base", "sft"]}, ["collect", "sft", "eval"]),
+        ({"method.without": "critique"}, ["collect", "sft", "sample", "synthesize", "train", "eval"]),
+        ({"eval.models": ["sft", "model"], "model.policy": "x"}, ["collect", "sample", "rollout", "critique"]),
+    ],
+)
+def test_stages_are_those_that_make_what_is_evaluated(
+    tmp_path: Path, settings: dict[str, list[str]], stages: list[str]
+) -> None:
+    assert stages_needed(resolve(tmp_path, {}, settings).settings)[: len(stages)] == stages
+
+
+@pytest.mark.parametrize(
+    ("text", "error"),
+    [
+        ("", "missing required field `arms`"),
+        ("[arms]", "length >= 1"),
+        ("seeds = []\n[arms.a]", "length >= 1"),
+        ("seeds = [-1]\n[arms.a]", ">= 0"),
+        ("seed = 1\n[arms.a]", "unknown field `seed`"),
+        ("limit = 0\n[arms.a]", ">= 1"),
+        ("arms", "Expected '='"),
+        ('[arms.a]\nupdates_of = "b"\n[arms.b]', "arms.a: updates_of names 'b', which is not an earlier arm"),
+        ('[arms.a]\ncollect.thoughts = "none"', "arms.a: all arms share one D_exp"),
+        ('[arms."a/b"]', "matching regex"),
+        ("[arms.'']", "matching regex"),
+        ("[arms.expert]", "'expert' cannot be the name of an arm"),
+        ('tasks = 2\npanel = "p"\n[arms.a]', "it has tasks and a panel"),
+    ],
+)
+def test_error_names_what_is_wrong_with_a_plan(tmp_path: Path, text: str, error: str) -> None:
+    path = written(tmp_path, text)
+    with pytest.raises(UsageError) as caught:
+        read_plan(path)
+    assert error in caught.value.what and str(path) in caught.value.what
+
+
+def test_missing_plan(tmp_path: Path) -> None:
+    with pytest.raises(PrerequisiteError, match="there is no plan"):
+        read_plan(tmp_path / "plan.toml")
+
+
+def test_runs_of_an_experiment_are_the_evaluated_ones_in_order(tmp_path: Path) -> None:
+    written(tmp_path)
+    for name in ("sand/seed10", "sand/seed9", "base/seed9", "low/seed9"):
+        (tmp_path / name).mkdir(parents=True)
+        if name != "low/seed9":
+            (tmp_path / name / "eval.jsonl").touch()
+    assert runs_of(tmp_path) == [tmp_path / name for name in ("base/seed9", "sand/seed9", "sand/seed10")]
+
+
+def test_runs_of_a_run_are_the_run(tmp_path: Path) -> None:
+    assert runs_of(tmp_path) == [tmp_path]
+
+
+def test_experiment_without_an_evaluated_run(tmp_path: Path) -> None:
+    written(tmp_path)
+    with pytest.raises(PrerequisiteError, match="has no evaluated run"):
+        runs_of(tmp_path)
