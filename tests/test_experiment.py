@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from sandcli.errors import UsageError
+from sandcli.core.run import Run
+from sandcli.errors import PrerequisiteError, UsageError
 from sandcli.experiment import Experiment
-from tests.helpers import accept_edit, lines, perform, write_rules
+from tests.helpers import accept_edit, contents, lines, perform, write_rules
 
 PLAN = """
 seeds = [3, 4]
@@ -110,9 +111,11 @@ def test_runs_are_made_from_one_d_exp(made: Path) -> None:
     ],
 )
 def test_changed_plan_is_refused(made: Path, old: str, new: str, error: str) -> None:
+    before = contents(made.parent / "x")
     made.write_text(made.read_text().replace(old, new))
     with pytest.raises(UsageError, match=error):
         make(made)
+    assert contents(made.parent / "x") == before
 
 
 def test_new_arm_joins_the_others(made: Path) -> None:
@@ -134,6 +137,21 @@ def test_edited_d_exp_of_one_run_is_refused(made: Path) -> None:
     accept_edit("collect", path.parent)
     with pytest.raises(UsageError, match="again/seed3/expert"):
         make(made)
+
+
+def test_folder_of_an_experiment_is_no_run(made: Path) -> None:
+    with pytest.raises(PrerequisiteError) as caught:
+        Run(made.parent / "x").must_exist()
+    assert (
+        caught.value.fix
+        == f"it is the folder of an experiment: name one of its runs, such as {made.parent}/x/ARM/seed0"
+    )
+
+
+def test_file_is_no_folder_for_an_experiment(tmp_path: Path) -> None:
+    (tmp_path / "x").touch()
+    with pytest.raises(UsageError, match="x is not a folder"):
+        make(written(tmp_path))
 
 
 def test_variables_do_not_override_the_plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

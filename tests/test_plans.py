@@ -89,6 +89,8 @@ def test_stages_are_those_that_make_what_is_evaluated(
         ('[arms.a]\ncollect.thoughts = "none"', "arms.a: all arms share one D_exp"),
         ('[arms."a/b"]', "matching regex"),
         ("[arms.'']", "matching regex"),
+        ("[arms.a]\nrun.seed = 7", "arms.a: run.seed is the plan's to set"),
+        ("[arms.a]\neval.panel = 'x'", "arms.a: eval.panel is the plan's to set"),
         ("[arms.expert]", "'expert' cannot be the name of an arm"),
         ('tasks = 2\npanel = "p"\n[arms.a]', "it has tasks and a panel"),
     ],
@@ -98,6 +100,11 @@ def test_error_names_what_is_wrong_with_a_plan(tmp_path: Path, text: str, error:
     with pytest.raises(UsageError) as caught:
         read_plan(path)
     assert error in caught.value.what and str(path) in caught.value.what
+
+
+def test_folder_is_no_plan(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="cannot be read: Is a directory"):
+        read_plan(tmp_path)
 
 
 def test_missing_plan(tmp_path: Path) -> None:
