@@ -37,6 +37,8 @@ class Experiment:
         """
         if root.exists() and not root.is_dir():
             raise UsageError(f"{root} is not a folder", "use another --run")
+        if (root / FILE).exists():
+            raise UsageError(f"{root} is a run, not the folder of an experiment", "use another --run")
         self._root = root
         self._file = plan
         self._plan = read_plan(plan)
@@ -49,6 +51,8 @@ class Experiment:
             settings = self._resolved(run)
             if only in (None, run.seed):
                 self._runs.append((run, settings))
+        if not self._runs:
+            raise UsageError(f"{plan} has no run with the seed {only}", "its arms train nothing: leave out --only")
 
     async def make(self) -> Summary:
         """Make what is missing, run after run. Ends early if units of a stage failed; returns the last summary.
@@ -107,6 +111,11 @@ class Experiment:
         forecast = await perform("collect", planned, Options(dry_run=True))
         if not forecast.forecast:  # done: other processes may need it now, and the stage would lock it
             return forecast
+        if begun := next(self._root.glob("*/seed*/expert.jsonl"), None):
+            raise UsageError(
+                f"{self._file}: its D_exp is not the one of {begun.parent}: {forecast.message}",
+                "restore limit and the settings of collect, or use another --run",
+            )
         return await self._stage("collect", settings, self._plan.limit, [])
 
     async def _make(self, planned: PlannedRun, stages: Sequence[StageName]) -> Summary:

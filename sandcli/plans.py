@@ -28,7 +28,7 @@ from typing import Annotated, Any, NamedTuple
 import msgspec
 from msgspec import Meta
 
-from sandcli.config import Scalar
+from sandcli.config import FILE, Scalar
 from sandcli.core.artifact import StageName
 from sandcli.core.run import PLAN
 from sandcli.errors import PrerequisiteError, UsageError
@@ -92,6 +92,8 @@ def read_plan(path: Path) -> Plan:
 
 
 def _check_arms(path: Path, plan: Plan) -> None:
+    if len(set(plan.seeds)) < len(plan.seeds):
+        raise UsageError(f"{path}: a seed is listed twice in {plan.seeds}", "list each once")
     if plan.panel and plan.tasks:
         raise UsageError(f"{path}: it has tasks and a panel, which fixes the tasks", "leave out tasks")
     earlier: list[str] = []
@@ -142,7 +144,7 @@ def planned_runs(plan: Plan, seeds: Sequence[int]) -> Iterator[PlannedRun]:
 
 def runs_of(folder: Path) -> list[Path]:
     """The evaluated runs of an experiment, in the plan's order; the folder itself if it is no experiment."""
-    if not (folder / PLAN).is_file():
+    if (folder / FILE).is_file() or not (folder / PLAN).is_file():
         return [folder]
     arms = read_plan(folder / PLAN).arms
     runs = [run for arm in arms for run in _runs_of_arm(folder / arm)]

@@ -9,7 +9,7 @@ import pytest
 from sandcli.core.run import Run
 from sandcli.errors import PrerequisiteError, UsageError
 from sandcli.experiment import Experiment
-from tests.helpers import accept_edit, contents, lines, perform, write_rules
+from tests.helpers import accept_edit, contents, lines, make_run, perform, write_rules
 
 PLAN = """
 seeds = [3, 4]
@@ -122,6 +122,28 @@ def test_new_arm_joins_the_others(made: Path) -> None:
     made.write_text(made.read_text() + "[arms.new]\neval.models = ['base']")
     make(made)
     assert (made.parent / "x/new/seed3/eval.jsonl").exists()
+
+
+def test_larger_limit_is_refused_before_anything_is_collected(made: Path) -> None:
+    before = contents(made.parent / "x" / "expert")
+    made.write_text(made.read_text().replace("limit = 2", "limit = 3"))
+    with pytest.raises(UsageError, match=r"its D_exp is not the one of .*seed3"):
+        make(made)
+    assert contents(made.parent / "x" / "expert") == before
+    made.write_text(made.read_text().replace("limit = 3", "limit = 2"))
+    make(made)
+
+
+def test_run_is_no_folder_for_an_experiment(tmp_path: Path) -> None:
+    path = written(tmp_path)
+    make_run(tmp_path / "x")
+    with pytest.raises(UsageError, match="x is a run, not the folder of an experiment"):
+        make(path)
+
+
+def test_seed_without_a_run_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="has no run with the seed 4"):
+        experiment(written(tmp_path), only=4)
 
 
 def test_runs_with_another_d_exp_are_refused(made: Path) -> None:

@@ -82,6 +82,7 @@ def test_stages_are_those_that_make_what_is_evaluated(
         ("[arms]", "length >= 1"),
         ("seeds = []\n[arms.a]", "length >= 1"),
         ("seeds = [-1]\n[arms.a]", ">= 0"),
+        ("seeds = [0, 0]\n[arms.a]", "a seed is listed twice in [0, 0]"),
         ("seed = 1\n[arms.a]", "unknown field `seed`"),
         ("limit = 0\n[arms.a]", ">= 1"),
         ("arms", "Expected '='"),
@@ -122,6 +123,12 @@ def test_runs_of_an_experiment_are_the_evaluated_ones_in_order(tmp_path: Path) -
 
 
 def test_runs_of_a_run_are_the_run(tmp_path: Path) -> None:
+    assert runs_of(tmp_path) == [tmp_path]
+
+
+def test_run_with_a_plan_is_a_run(tmp_path: Path) -> None:
+    written(tmp_path)
+    (tmp_path / "sand.toml").touch()
     assert runs_of(tmp_path) == [tmp_path]
 
 
