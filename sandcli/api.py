@@ -237,7 +237,7 @@ async def counterfactual(
     panel: given.Panel = None,
     splits: given.Splits = None,
     models: given.Models = None,
-    limit: given.Limit = None,
+    limit: given.Tasks = None,
     engine: given.EngineKind = None,
     workers: given.Workers = None,
     force: given.Force = False,

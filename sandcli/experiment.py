@@ -1,13 +1,13 @@
 """`sand experiment`: makes every run of a plan. Runs share what they have in common, and all resume where they were."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from sandcli.config import FILE, Scalar, resolve
 from sandcli.core.artifact import StageName
 from sandcli.core.context import Context
 from sandcli.core.panel import playing
-from sandcli.core.run import Run
+from sandcli.core.run import PLAN, Run
 from sandcli.core.sharing import share
 from sandcli.core.stage import Options, Summary
 from sandcli.errors import Exit, SandError, UsageError
@@ -16,7 +16,7 @@ from sandcli.models import fingerprint
 from sandcli.new_run import paths_from, start_run, with_papers_switch
 from sandcli.perform import Flags, context_of, perform
 from sandcli.pipeline import row
-from sandcli.plans import COPY, EXPERT, PlannedRun, expert_settings, planned_runs, read_plan, stages_needed
+from sandcli.plans import EXPERT, PlannedRun, expert_settings, planned_runs, read_plan, stages_needed
 from sandcli.progress import notice
 from sandcli.settings import Settings
 
@@ -35,6 +35,10 @@ class Experiment:
         Raises what `read_plan` does, and `UsageError` if `only` is not one of the seeds, or a setting of an arm is
         wrong.
         """
+        if root.exists() and not root.is_dir():
+            raise UsageError(f"{root} is not a folder", "use another --run")
+        if (root / FILE).exists():
+            raise UsageError(f"{root} is a run, not the folder of an experiment", "use another --run")
         self._root = root
         self._file = plan
         self._plan = read_plan(plan)
@@ -47,16 +51,21 @@ class Experiment:
             settings = self._resolved(run)
             if only in (None, run.seed):
                 self._runs.append((run, settings))
+        if not self._runs:
+            raise UsageError(f"{plan} has no run with the seed {only}", "its arms train nothing: leave out --only")
 
     async def make(self) -> Summary:
         """Make what is missing, run after run. Ends early if units of a stage failed; returns the last summary.
 
         Raises `UsageError` before anything is made if this machine cannot play the panel of a run.
         """
-        for _, settings in self._runs:
+        for planned, settings in self._runs:
             playing(Context(Run(self._root), settings))
+            later = "train.max_steps" if planned.updates_of else ""
+            self._must_be_planned(self._run_of(planned), planned.settings, later)
+        self._must_be_planned(self._expert, expert_settings(self._plan))
         self._root.mkdir(parents=True, exist_ok=True)
-        copy, content = self._root / COPY, self._file.read_bytes()
+        copy, content = self._root / PLAN, self._file.read_bytes()
         if not copy.exists() or copy.read_bytes() != content:
             write_atomic(copy, [content])
         summary = await self._collect()
@@ -102,6 +111,11 @@ class Experiment:
         forecast = await perform("collect", planned, Options(dry_run=True))
         if not forecast.forecast:  # done: other processes may need it now, and the stage would lock it
             return forecast
+        if begun := next(self._root.glob("*/seed*/expert.jsonl"), None):
+            raise UsageError(
+                f"{self._file}: its D_exp is not the one of {begun.parent}: {forecast.message}",
+                "restore limit and the settings of collect, or use another --run",
+            )
         return await self._stage("collect", settings, self._plan.limit, [])
 
     async def _make(self, planned: PlannedRun, stages: Sequence[StageName]) -> Summary:
@@ -145,19 +159,22 @@ class Experiment:
         return {"train.max_steps": made.counts["steps"]}
 
     def _begin(self, run: Run, planned: dict[str, Scalar], d_exp: Path | None) -> Flags:
-        """Make the run if it is not there; returns its settings as flags, which `SAND_*` variables do not override.
-
-        Raises `UsageError` if its settings are not the plan's.
-        """
+        """Make the run if it is not there; returns its settings as flags, which `SAND_*` variables do not override."""
         self.run = run
-        settings = paths_from(run.root, with_papers_switch(planned))
         if not (run.root / FILE).exists():
             start_run(run.root, None, planned, d_exp=d_exp)
+        self._must_be_planned(run, planned)
+        return {**paths_from(run.root, with_papers_switch(planned)), **self._flags}
+
+    def _must_be_planned(self, run: Run, planned: Mapping[str, Scalar], later: str = "") -> None:
+        """Raise `UsageError` if there is the run, and its settings are not the plan's, `later` aside."""
+        if not (run.root / FILE).exists():
+            return
+        settings = paths_from(run.root, with_papers_switch(planned))
         wanted = {setting.name: setting.value for setting in resolve(self._root, {}, settings).listing()}
         for name, value, *_ in resolve(run.root, {}, {}).listing():
-            if wanted[name] != value:
+            if wanted[name] != value and name != later:
                 raise UsageError(
                     f"{run.root / FILE} has {name} = {value}, the plan {self._file} has {wanted[name]}",
                     "change one of them, or use another --run for the changed plan",
                 )
-        return {**settings, **self._flags}

@@ -57,6 +57,7 @@ def start_run(
     if previous is not None:
         _take_over_training_data(Run(root), Run(previous), resolve(previous, {}, {}).settings.method.name)
     elif d_exp is not None:
+        _must_be_of(chosen.env.name, Run(d_exp))
         _take_over(Run(root), Run(d_exp), Run(d_exp).artifact("collect").require(), f"{OTHER_RUN}{d_exp}: expert.jsonl")
     text = template(values).encode()
     if any(url != without_password(url) for url in chosen.engine.urls):
@@ -99,15 +100,21 @@ def assigned(assignments: Sequence[str]) -> dict[str, Scalar]:
     return values
 
 
+def _must_be_of(world: str, other: Run) -> None:
+    """Raise `UsageError` if the trajectories of another run are of another world."""
+    other.must_exist()
+    theirs = resolve(other.root, {}, {}).settings.env.name
+    if theirs != world:
+        raise UsageError(
+            f"the trajectories of {other.root} are of {theirs}, not of {world}", f"--set env.name={theirs}"
+        )
+
+
 def _carried(root: Path, previous: Run, world: str | None) -> dict[str, Scalar]:
     """The previous run's own settings, with its model as the policy; one epoch, as in the paper's later iterations."""
     previous.must_exist()
     resolved = resolve(previous.root, {}, {})
-    if world not in (None, resolved.settings.env.name):
-        raise UsageError(
-            f"the trajectories of {previous.root} are of {resolved.settings.env.name}, not of {world}",
-            "keep its env.name",
-        )
+    _must_be_of(world or resolved.settings.env.name, previous)
     values = {s.name: s.value for s in resolved.listing() if s.origin != "default"}
     values.pop("eval.models", None)  # it may name sft, which the new run does not have
     values.pop("train.max_steps", None)  # it would override the one epoch

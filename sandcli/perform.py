@@ -88,7 +88,9 @@ class Pipeline:
         method = context.settings.method.name
         names = stages_of(Settings(method=MethodSettings(name=method)))
         if self._until is not None and self._until not in names:
-            raise UsageError(f"{method} has no stage {self._until!r}", f"use one of {', '.join(names)}")
+            raise UsageError(
+                f"a run of the method {method} has no stage {self._until!r}", f"use one of {', '.join(names)}"
+            )
         with contextlib.suppress(_Ended):
             await METHODS[method](first, self._iterations, self._do, self._follow)
         return self._summaries

@@ -28,8 +28,9 @@ from typing import Annotated, Any, NamedTuple
 import msgspec
 from msgspec import Meta
 
-from sandcli.config import Scalar
+from sandcli.config import FILE, Scalar
 from sandcli.core.artifact import StageName
+from sandcli.core.run import PLAN
 from sandcli.errors import PrerequisiteError, UsageError
 from sandcli.pipeline import stages_of
 from sandcli.presets import preset_values
@@ -82,6 +83,8 @@ def read_plan(path: Path) -> Plan:
         plan = msgspec.convert(tomllib.loads(path.read_text(encoding="utf-8-sig")), Plan)
     except FileNotFoundError:
         raise PrerequisiteError(f"there is no plan {path}", "write one: see docs/experiments.md") from None
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read: {error.strerror}", "give the plan's file") from None
     except (ValueError, RecursionError) as error:
         raise UsageError(f"{path}: not a valid plan: {error}", "see docs/experiments.md") from None
     _check_arms(path, plan)
@@ -89,6 +92,8 @@ def read_plan(path: Path) -> Plan:
 
 
 def _check_arms(path: Path, plan: Plan) -> None:
+    if len(set(plan.seeds)) < len(plan.seeds):
+        raise UsageError(f"{path}: a seed is listed twice in {plan.seeds}", "list each once")
     if plan.panel and plan.tasks:
         raise UsageError(f"{path}: it has tasks and a panel, which fixes the tasks", "leave out tasks")
     earlier: list[str] = []
@@ -96,6 +101,11 @@ def _check_arms(path: Path, plan: Plan) -> None:
         if arm == EXPERT:
             raise UsageError(
                 f"{path}: {arm!r} cannot be the name of an arm", "it is the folder of D_exp; rename the arm"
+            )
+        own = flat({name: content for name, content in tables.items() if name != "updates_of"})
+        if fixed := [name for name in ("run.seed", "run.label", "eval.panel") if name in own]:
+            raise UsageError(
+                f"{path}: arms.{arm}: {fixed[0]} is the plan's to set", "leave it out; see seeds and panel"
             )
         if "collect" in tables:
             raise UsageError(f"{path}: arms.{arm}: all arms share one D_exp", "move collect to [settings]")
@@ -105,9 +115,6 @@ def _check_arms(path: Path, plan: Plan) -> None:
             )
         earlier.append(arm)
 
-
-COPY = "plan.toml"
-"""The copy of the plan in the experiment's folder."""
 
 EXPERT = "expert"
 """The folder of the run that collects D_exp, which all arms share."""
@@ -137,13 +144,13 @@ def planned_runs(plan: Plan, seeds: Sequence[int]) -> Iterator[PlannedRun]:
 
 def runs_of(folder: Path) -> list[Path]:
     """The evaluated runs of an experiment, in the plan's order; the folder itself if it is no experiment."""
-    if not (folder / COPY).is_file():
+    if (folder / FILE).is_file() or not (folder / PLAN).is_file():
         return [folder]
-    arms = read_plan(folder / COPY).arms
+    arms = read_plan(folder / PLAN).arms
     runs = [run for arm in arms for run in _runs_of_arm(folder / arm)]
     found = [run for run in runs if (run / "eval.jsonl").exists()]
     if not found:
-        raise PrerequisiteError(f"{folder} has no evaluated run", f"sand experiment {folder / COPY} --run {folder}")
+        raise PrerequisiteError(f"{folder} has no evaluated run", f"sand experiment {folder / PLAN} --run {folder}")
     return found
 
 

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from sandcli.errors import UsageError
+from sandcli.core.run import Run
+from sandcli.errors import PrerequisiteError, UsageError
 from sandcli.experiment import Experiment
-from tests.helpers import accept_edit, lines, perform, write_rules
+from tests.helpers import accept_edit, contents, lines, make_run, perform, write_rules
 
 PLAN = """
 seeds = [3, 4]
@@ -110,15 +111,39 @@ def test_runs_are_made_from_one_d_exp(made: Path) -> None:
     ],
 )
 def test_changed_plan_is_refused(made: Path, old: str, new: str, error: str) -> None:
+    before = contents(made.parent / "x")
     made.write_text(made.read_text().replace(old, new))
     with pytest.raises(UsageError, match=error):
         make(made)
+    assert contents(made.parent / "x") == before
 
 
 def test_new_arm_joins_the_others(made: Path) -> None:
     made.write_text(made.read_text() + "[arms.new]\neval.models = ['base']")
     make(made)
     assert (made.parent / "x/new/seed3/eval.jsonl").exists()
+
+
+def test_larger_limit_is_refused_before_anything_is_collected(made: Path) -> None:
+    before = contents(made.parent / "x" / "expert")
+    made.write_text(made.read_text().replace("limit = 2", "limit = 3"))
+    with pytest.raises(UsageError, match=r"its D_exp is not the one of .*seed3"):
+        make(made)
+    assert contents(made.parent / "x" / "expert") == before
+    made.write_text(made.read_text().replace("limit = 3", "limit = 2"))
+    make(made)
+
+
+def test_run_is_no_folder_for_an_experiment(tmp_path: Path) -> None:
+    path = written(tmp_path)
+    make_run(tmp_path / "x")
+    with pytest.raises(UsageError, match="x is a run, not the folder of an experiment"):
+        make(path)
+
+
+def test_seed_without_a_run_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="has no run with the seed 4"):
+        experiment(written(tmp_path), only=4)
 
 
 def test_runs_with_another_d_exp_are_refused(made: Path) -> None:
@@ -134,6 +159,21 @@ def test_edited_d_exp_of_one_run_is_refused(made: Path) -> None:
     accept_edit("collect", path.parent)
     with pytest.raises(UsageError, match="again/seed3/expert"):
         make(made)
+
+
+def test_folder_of_an_experiment_is_no_run(made: Path) -> None:
+    with pytest.raises(PrerequisiteError) as caught:
+        Run(made.parent / "x").must_exist()
+    assert (
+        caught.value.fix
+        == f"it is the folder of an experiment: name one of its runs, such as {made.parent}/x/ARM/seed0"
+    )
+
+
+def test_file_is_no_folder_for_an_experiment(tmp_path: Path) -> None:
+    (tmp_path / "x").touch()
+    with pytest.raises(UsageError, match="x is not a folder"):
+        make(written(tmp_path))
 
 
 def test_variables_do_not_override_the_plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -142,6 +142,14 @@ def test_alfworld_switches_as_the_paper_does(
     assert resolve(tmp_path, {}, {}).settings.method.switch == switch
 
 
+def test_d_exp_of_another_world_is_refused(tmp_path: Path) -> None:
+    one = make_run(tmp_path / "one")
+    perform("collect", one, limit=1)
+    with pytest.raises(UsageError, match=r"one are of tests\.toyworld:ToyWorld, not of scienceworld"):
+        start_run(tmp_path / "two", None, {}, d_exp=one)
+    assert not (tmp_path / "two" / "sand.toml").exists()
+
+
 def test_next_iteration_takes_no_preset(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="--from takes its settings from"):
         start_run(tmp_path / "it2", make_run(tmp_path / "it1"), {}, "alfworld-qwen2.5-7b")

@@ -121,7 +121,7 @@ def test_password_in_a_file_that_others_can_read_is_warned_of_once(
 
 
 def test_unknown_stage_is_named(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="sand has no stage 'rollouts'"):
+    with pytest.raises(UsageError, match="the method sand has no stage 'rollouts'"):
         sandcli.iterate(make_run(tmp_path / "it1"), until="rollouts")
     for other in ("counterfactual", "explore"):  # no run includes it, or no run of this method
         with pytest.raises(UsageError, match=f"sand has no stage '{other}'"):

@@ -82,6 +82,7 @@ def test_stages_are_those_that_make_what_is_evaluated(
         ("[arms]", "length >= 1"),
         ("seeds = []\n[arms.a]", "length >= 1"),
         ("seeds = [-1]\n[arms.a]", ">= 0"),
+        ("seeds = [0, 0]\n[arms.a]", "a seed is listed twice in [0, 0]"),
         ("seed = 1\n[arms.a]", "unknown field `seed`"),
         ("limit = 0\n[arms.a]", ">= 1"),
         ("arms", "Expected '='"),
@@ -89,6 +90,8 @@ def test_stages_are_those_that_make_what_is_evaluated(
         ('[arms.a]\ncollect.thoughts = "none"', "arms.a: all arms share one D_exp"),
         ('[arms."a/b"]', "matching regex"),
         ("[arms.'']", "matching regex"),
+        ("[arms.a]\nrun.seed = 7", "arms.a: run.seed is the plan's to set"),
+        ("[arms.a]\neval.panel = 'x'", "arms.a: eval.panel is the plan's to set"),
         ("[arms.expert]", "'expert' cannot be the name of an arm"),
         ('tasks = 2\npanel = "p"\n[arms.a]', "it has tasks and a panel"),
     ],
@@ -98,6 +101,11 @@ def test_error_names_what_is_wrong_with_a_plan(tmp_path: Path, text: str, error:
     with pytest.raises(UsageError) as caught:
         read_plan(path)
     assert error in caught.value.what and str(path) in caught.value.what
+
+
+def test_folder_is_no_plan(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="cannot be read: Is a directory"):
+        read_plan(tmp_path)
 
 
 def test_missing_plan(tmp_path: Path) -> None:
@@ -115,6 +123,12 @@ def test_runs_of_an_experiment_are_the_evaluated_ones_in_order(tmp_path: Path) -
 
 
 def test_runs_of_a_run_are_the_run(tmp_path: Path) -> None:
+    assert runs_of(tmp_path) == [tmp_path]
+
+
+def test_run_with_a_plan_is_a_run(tmp_path: Path) -> None:
+    written(tmp_path)
+    (tmp_path / "sand.toml").touch()
     assert runs_of(tmp_path) == [tmp_path]
 
 

@@ -44,4 +44,5 @@ def experiment(
     if summary.exit is not Exit.DONE:
         print_summary(summary, made.run.root, as_json=False)
     else:
-        print_next("every run of the plan is done", shlex.join(["sand", "report", str(run)]))
+        made_runs = "every run of the plan" if only is None else f"every run with the seed {only}"
+        print_next(f"{made_runs} is done", shlex.join(["sand", "report", str(run)]))

@@ -24,6 +24,10 @@ PREAMBLE = "preamble.json"
 """The messages before the task in the recorded data that expert.jsonl comes from; only there if the data has any."""
 
 
+PLAN = "plan.toml"
+"""The copy of its plan in the folder of an experiment, which holds run directories."""
+
+
 class Written(NamedTuple):
     """What a stage writes: a JSONL file of records, or a folder (`record` is None), and what is derived from it."""
 
@@ -68,6 +72,8 @@ class Run:
         """Raise `PrerequisiteError` if there is no run directory, which is one with a sand.toml."""
         if not (self.root / FILE).exists():
             fix = f"sand init --run {shlex.quote(str(self.root))}"
+            if (self.root / PLAN).is_file():
+                fix = f"it is the folder of an experiment: name one of its runs, such as {self.root}/ARM/seed0"
             raise PrerequisiteError(f"there is no run directory {self.root}", fix)
 
     def artifact(self, stage: StageName) -> Artifact[Any]:

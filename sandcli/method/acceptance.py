@@ -55,6 +55,10 @@ _EXPECTED = re.compile(
 """How every sentence of a guided deliberation begins; only the verdict tells two of them apart."""
 
 
+_UNLISTED = re.compile(r"\boption \(?\d", re.IGNORECASE)
+"""An option by its number, once the numbers of the candidates are replaced."""
+
+
 class Conclusion(NamedTuple):
     """A text split at its conclusion: the body, and the sentence that decides, up to its full stop."""
 
@@ -117,6 +121,8 @@ def _fault(found: Conclusion, candidates: Sequence[str]) -> str | None:
         return "mentions what the agent cannot know"
     if len(mentioned) < len(candidates):
         return "leaves out a candidate"
+    if _UNLISTED.search(whole):
+        return "weighs an option that is not listed"
     if len(re.findall(r"[^\W\d]+", body.replace("ACTION", ""))) < _WORDS * len(candidates):
         return "does not weigh the candidates"
     return "repeats itself" if repeats(_EXPECTED.sub(r"\1", whole)) else None

@@ -86,7 +86,7 @@ def over_seeds(rows: Sequence[AgentRow]) -> Sheet | None:
     """A row for every agent and test set with several seeds; notes say which are left out. None if there is none."""
     agents = [agent for agent in seeded_agents(rows) if agent.tasks]
     found = [SheetRow(agent.group, agent.label, _cells(agent, agents, rows)) for agent in agents]
-    columns = ["test set", "seeds", "tasks", "mean", "sd", "difference", "from"]
+    columns = ["test set", "seeds", "tasks", "mean", "sd", "difference", "reference"]
     title = "Average reward x100 over training seeds"
     notes = [*NOTES, *_left_out(rows)]
     return Sheet("seeds", title, "agent", columns, found, notes) if len(notes) > len(NOTES) or found else None

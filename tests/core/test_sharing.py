@@ -26,7 +26,7 @@ def other_run(one: Path, **settings: str | int) -> Path:
     """Another run with the same D_exp."""
     root = make_run(one.parent / "other", **settings)
     (root / "sand.toml").rename(one.parent / "toml")
-    start_run(root, None, {}, d_exp=one)
+    start_run(root, None, {"env.name": "tests.toyworld:ToyWorld"}, d_exp=one)
     (one.parent / "toml").replace(root / "sand.toml")
     return root
 

@@ -62,6 +62,16 @@ BAD = [
     ("To look is free, but the lamp is here. So I will take lamp.", NOT_MENTIONED),
     ('"look" shows little. So I will "take lamp".', NOT_MENTIONED),
     ('"look" shows little, and "go to hall" leaves the lamp behind. So I will take lamp.', NOT_MENTIONED),
+    (
+        "Option (1), take lamp, is what the task asks for. Option (2) shows little, and option (3) leads away. "
+        "Option (4), take lamp, would be needed later. So I will take lamp.",
+        "weighs an option that is not listed",
+    ),
+    (
+        "To take lamp is what the task asks for, to look shows little, to go to hall leads away, and option 4 is late. "
+        "So I will take lamp.",
+        "weighs an option that is not listed",
+    ),
     ("(1) take lamp; (2) look; (3) go to hall. So I will take lamp.", "does not weigh the candidates"),
     ("Options: take lamp, look, go to hall. So I will take lamp.", "does not weigh the candidates"),
     ("1. take lamp\n2. look\n3. go to hall\n\nSo I will take lamp.", "does not weigh the candidates"),
