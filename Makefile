@@ -14,8 +14,9 @@ VLLM   := .venv/.vllm
 # Without a C++ compiler the tests of ALFWorld are skipped, and say so.
 COMPILED := $(if $(shell command -v c++),$(ALFWORLD))
 
-# Two tests at a time: more would compete for the cores of a small machine. A file's tests stay together.
-PARALLEL := -n 2 --dist loadfile
+# Two tests at a time: more would compete for the cores of a small machine. A file's tests stay together, in the order of
+# the folders: files with few but long tests would otherwise come last, with one process idle.
+PARALLEL := -n 2 --dist loadfile --no-loadscope-reorder
 
 # What makes an iteration small enough for a bare CPU.
 SMALL := --set prompts.set=compact --set prompts.history_tokens=100 --set synthesize.form=guided \

@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 
 from sandcli.report.estimates import Difference, Estimate
+from sandcli.report.formats import comma_separated, latex, markdown, terminal
 from sandcli.report.rows import agent_rows
 from sandcli.report.scores import Evaluation
 from sandcli.report.seeds import estimate, over_seeds, seeded_agents
+from sandcli.report.sheets import grid
 from tests.report.made_up import evaluation, scores
 
 
@@ -100,3 +102,12 @@ def test_two_different_runs_with_one_seed_are_left_out_and_named() -> None:
     sheet = over_seeds(agent_rows([trained("sand", 0, 0.5), trained("sand", 1, 0.5), again]))
     assert sheet is not None and sheet.rows == []
     assert any("two runs with the seed 0" in note for note in sheet.notes)
+
+
+def test_table_without_rows_is_written_in_every_form() -> None:
+    runs = [trained("sand", 0, 0.5), trained("sand", 1, 0.5), evaluation("y", label="sand", model=scores([1.0]))]
+    sheet = over_seeds(agent_rows(runs))
+    assert sheet is not None and sheet.rows == []
+    table = grid(sheet)
+    assert all("left out" in text for text in (markdown(table), latex(table), terminal(table, 80).plain))
+    assert comma_separated(sheet).splitlines() == ["base model,agent,from," + ",".join(sheet.columns)]
