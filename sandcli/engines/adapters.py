@@ -33,18 +33,31 @@ def is_adapter(folder: Path) -> bool:
 def weights_of(folder: Path) -> Path:
     """Return the folder with all weights of a model: its own, or that of an adapter's base.
 
-    A base may be a hub name. Raises `PrerequisiteError` if an adapter's base is not in its place.
+    A base may be a hub name, or may have been moved together with the adapter. Raises `PrerequisiteError` if an
+    adapter's base is not in its place.
     """
     if not is_adapter(folder):
         return folder
     written = adapter_config(folder)
     name = written.base_model_name_or_path
     if Path(name).is_absolute() and not Path(name).exists():
+        if moved := _moved_along(folder, Path(name)):
+            return moved
         raise PrerequisiteError(
             f"{folder} is an adapter of {name}, which is not there",
             f"put that model there, or a link to where it is now: ln -s FOLDER {name}",
         )
     return locate(name, written.revision)
+
+
+def _moved_along(folder: Path, base: Path) -> Path | None:
+    """The base of an adapter that was moved with it: below a folder above both, at the end of its old path."""
+    for above in folder.resolve().parents:
+        for start in range(1, len(base.parts) - 1):  # a name alone may be that of another model
+            found = above.joinpath(*base.parts[start:])
+            if (found / "config.json").is_file():
+                return found
+    return None
 
 
 def adapter_config(folder: Path) -> AdapterConfig:

@@ -143,6 +143,23 @@ def test_adapter_whose_base_was_moved_names_its_old_place(tmp_path: Path) -> Non
     assert weights_of(policy) == base
 
 
+def test_adapter_that_was_moved_with_its_base_finds_it(tmp_path: Path) -> None:
+    base = written(tmp_path / "old" / "models" / "base", model_type="llama")
+    policy = adapter(tmp_path / "old" / "runs" / "it1" / "sft", str(base))
+    assert weights_of(policy) == base
+    (tmp_path / "old").rename(tmp_path / "new")
+    assert weights_of(tmp_path / "new" / "runs" / "it1" / "sft") == tmp_path / "new" / "models" / "base"
+
+
+def test_model_that_only_has_the_name_of_the_base_is_not_taken(tmp_path: Path) -> None:
+    base = written(tmp_path / "models" / "base", model_type="llama")
+    policy = adapter(tmp_path / "runs" / "it1" / "sft", str(base))
+    base.rename(tmp_path / "elsewhere")
+    written(tmp_path / "runs" / "base", model_type="llama")
+    with pytest.raises(PrerequisiteError, match="which is not there"):
+        weights_of(policy)
+
+
 def test_folder_that_only_looks_like_an_adapter_is_reported(tmp_path: Path) -> None:
     folder = written(tmp_path, "adapter_config.json", r=8)
     with pytest.raises(UsageError, match=r"adapter_config\.json is not an adapter.s config: .*base_model_name_or_path"):
