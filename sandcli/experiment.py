@@ -13,12 +13,12 @@ from sandcli.core.stage import Options, Summary
 from sandcli.errors import Exit, SandError, UsageError
 from sandcli.files import write_atomic
 from sandcli.models import fingerprint
-from sandcli.new_run import paths_from, start_run, with_papers_switch
+from sandcli.new_run import paths_from, start_run
 from sandcli.perform import Flags, context_of, perform
 from sandcli.pipeline import row
 from sandcli.plans import EXPERT, PlannedRun, expert_settings, planned_runs, read_plan, stages_needed
 from sandcli.progress import notice
-from sandcli.settings import Settings
+from sandcli.settings import EnvSettings, Settings
 
 
 class Experiment:
@@ -59,8 +59,11 @@ class Experiment:
 
         Raises `UsageError` before anything is made if this machine cannot play the panel of a run.
         """
+        worlds: list[EnvSettings] = []
         for planned, settings in self._runs:
-            playing(Context(Run(self._root), settings))
+            if settings.env not in worlds:  # checking a panel reads its games, and all runs play the same panel
+                worlds.append(settings.env)
+                playing(Context(Run(self._root), settings))
             later = "train.max_steps" if planned.updates_of else ""
             self._must_be_planned(self._run_of(planned), planned.settings, later)
         self._must_be_planned(self._expert, expert_settings(self._plan))
@@ -87,7 +90,7 @@ class Experiment:
     def _resolved(self, planned: PlannedRun) -> Settings:
         """The settings of a run. Raises `UsageError` if one is wrong, or `updates_of` names an arm without training."""
         try:
-            settings = resolve(self._root, {}, with_papers_switch(planned.settings)).settings
+            settings = resolve(self._root, {}, planned.settings).settings
         except SandError as error:
             raise UsageError(f"{self._file}: arms.{planned.arm}: {error.what}", error.fix) from None
         for earlier, its in self._runs:
@@ -152,7 +155,7 @@ class Experiment:
         """The number of optimiser steps, if it is that of another arm."""
         if not planned.updates_of:
             return {}
-        other = Run(self._root / planned.updates_of / f"seed{planned.seed}").artifact("train")
+        other = self._run_of(planned._replace(arm=planned.updates_of)).artifact("train")
         other.require()
         made = other.manifest()
         assert made is not None
@@ -164,13 +167,13 @@ class Experiment:
         if not (run.root / FILE).exists():
             start_run(run.root, None, planned, d_exp=d_exp)
         self._must_be_planned(run, planned)
-        return {**paths_from(run.root, with_papers_switch(planned)), **self._flags}
+        return {**paths_from(run.root, planned), **self._flags}
 
     def _must_be_planned(self, run: Run, planned: Mapping[str, Scalar], later: str = "") -> None:
         """Raise `UsageError` if there is the run, and its settings are not the plan's, `later` aside."""
         if not (run.root / FILE).exists():
             return
-        settings = paths_from(run.root, with_papers_switch(planned))
+        settings = paths_from(run.root, planned)
         wanted = {setting.name: setting.value for setting in resolve(self._root, {}, settings).listing()}
         for name, value, *_ in resolve(run.root, {}, {}).listing():
             if wanted[name] != value and name != later:

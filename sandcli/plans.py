@@ -32,6 +32,7 @@ from sandcli.config import FILE, Scalar
 from sandcli.core.artifact import StageName
 from sandcli.core.run import PLAN
 from sandcli.errors import PrerequisiteError, UsageError
+from sandcli.new_run import with_papers_switch
 from sandcli.pipeline import stages_of
 from sandcli.presets import preset_values
 from sandcli.records import Record
@@ -102,8 +103,7 @@ def _check_arms(path: Path, plan: Plan) -> None:
             raise UsageError(
                 f"{path}: {arm!r} cannot be the name of an arm", "it is the folder of D_exp; rename the arm"
             )
-        own = flat({name: content for name, content in tables.items() if name != "updates_of"})
-        if fixed := [name for name in ("run.seed", "run.label", "eval.panel") if name in own]:
+        if fixed := [name for name in ("run.seed", "run.label", "eval.panel") if name in _own_settings(tables)]:
             raise UsageError(
                 f"{path}: arms.{arm}: {fixed[0]} is the plan's to set", "leave it out; see seeds and panel"
             )
@@ -122,7 +122,16 @@ EXPERT = "expert"
 
 def expert_settings(plan: Plan) -> dict[str, Scalar]:
     """The settings of the run that collects D_exp."""
+    return with_papers_switch(_settings_of_all(plan))
+
+
+def _settings_of_all(plan: Plan) -> dict[str, Scalar]:
     return {**(preset_values(plan.preset) if plan.preset else {}), **flat(plan.settings)}
+
+
+def _own_settings(tables: Tables) -> dict[str, Scalar]:
+    """An arm's own settings: all that its table holds but `updates_of`."""
+    return flat({name: content for name, content in tables.items() if name != "updates_of"})
 
 
 def planned_runs(plan: Plan, seeds: Sequence[int]) -> Iterator[PlannedRun]:
@@ -130,16 +139,13 @@ def planned_runs(plan: Plan, seeds: Sequence[int]) -> Iterator[PlannedRun]:
 
     An arm that trains nothing and plays greedily does not depend on the seed, so it has only one run.
     """
+    known = {**_settings_of_all(plan), **({"eval.panel": plan.panel} if plan.panel else {})}
+    shared = {name: value for name, value in known.items() if not name.startswith("collect.")}
     for seed in seeds:
         for arm, tables in plan.arms.items():
-            own = dict(tables)
-            updates_of = str(own.pop("updates_of", ""))
-            shared = {name: value for name, value in expert_settings(plan).items() if not name.startswith("collect.")}
-            settings = {**shared, **flat(own), "run.seed": seed, "run.label": arm}
-            if plan.panel:
-                settings["eval.panel"] = plan.panel
+            settings = with_papers_switch({**shared, **_own_settings(tables), "run.seed": seed, "run.label": arm})
             if seed == seeds[0] or not _untrained(settings):
-                yield PlannedRun(arm, seed, settings, updates_of)
+                yield PlannedRun(arm, seed, settings, str(tables.get("updates_of", "")))
 
 
 def runs_of(folder: Path) -> list[Path]:

@@ -73,13 +73,12 @@ def _left_out(rows: Sequence[AgentRow]) -> Iterator[str]:
 
 
 def _agent(found: _Trainings) -> SeededAgent:
-    seeds = {row.training.seed: row for row in found.rows if row.training}
-    rewards = [
-        {score.task: 100 * score.reward for score in row.scores[found.suite]} for _, row in sorted(seeds.items())
-    ]
+    by_seed = {row.training.seed: row for row in found.rows if row.training}
+    seeds = tuple(sorted(by_seed))
+    rewards = [{score.task: 100 * score.reward for score in by_seed[seed].scores[found.suite]} for seed in seeds]
     tasks = tuple(task for task in rewards[0] if all(task in own for own in rewards))
     matrix = np.array([[own[task] for task in tasks] for own in rewards])
-    return SeededAgent(found.group, found.label, found.suite, tuple(sorted(seeds)), tasks, matrix)
+    return SeededAgent(found.group, found.label, found.suite, seeds, tasks, matrix)
 
 
 def over_seeds(rows: Sequence[AgentRow]) -> Sheet | None:
