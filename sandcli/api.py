@@ -102,6 +102,7 @@ async def explore(
     limit: given.Limit = None,
     engine: given.EngineKind = None,
     workers: given.Workers = None,
+    cluster: given.Cluster = None,
     seed: given.Seed = None,
     force: given.Force = False,
     accept_stale: given.AcceptStale = False,
@@ -109,7 +110,7 @@ async def explore(
     dry_run: given.DryRun = False,
 ) -> "Summary":
     """Let the policy play the training tasks, and make D_rft from its successes: what baselines learn from."""
-    flags = {"explore.n": n, "explore.temperature": temperature, **common(engine, workers, seed)}
+    flags = {"explore.n": n, "explore.temperature": temperature, **common(engine, workers, seed, cluster)}
     return await do("explore", run, flags, limit, options(force, accept_stale, accept_failures, dry_run))
 
 
@@ -121,6 +122,7 @@ async def sample(
     temperature: given.Temperature = None,
     limit: given.Limit = None,
     engine: given.EngineKind = None,
+    cluster: given.Cluster = None,
     seed: given.Seed = None,
     force: given.Force = False,
     accept_stale: given.AcceptStale = False,
@@ -128,7 +130,7 @@ async def sample(
     dry_run: given.DryRun = False,
 ) -> "Summary":
     """Sample N turns at every expert step and flag the steps where actions disagree (Eq. 4)."""
-    flags = {"sample.n": n, "sample.temperature": temperature, **common(engine, None, seed)}
+    flags = {"sample.n": n, "sample.temperature": temperature, **common(engine, None, seed, cluster)}
     return await do("sample", run, flags, limit, options(force, accept_stale, accept_failures, dry_run))
 
 
@@ -140,6 +142,7 @@ async def rollout(
     limit: given.Limit = None,
     engine: given.EngineKind = None,
     workers: given.Workers = None,
+    cluster: given.Cluster = None,
     seed: given.Seed = None,
     force: given.Force = False,
     accept_stale: given.AcceptStale = False,
@@ -147,7 +150,7 @@ async def rollout(
     dry_run: given.DryRun = False,
 ) -> "Summary":
     """Execute every candidate of a flagged step in the real environment, to the end of the episode."""
-    flags = {"rollout.temperature": temperature, **common(engine, workers, seed)}
+    flags = {"rollout.temperature": temperature, **common(engine, workers, seed, cluster)}
     return await do("rollout", run, flags, limit, options(force, accept_stale, accept_failures, dry_run))
 
 
@@ -157,6 +160,7 @@ async def critique(
     *,
     limit: given.Limit = None,
     engine: given.EngineKind = None,
+    cluster: given.Cluster = None,
     seed: given.Seed = None,
     force: given.Force = False,
     accept_stale: given.AcceptStale = False,
@@ -165,7 +169,7 @@ async def critique(
 ) -> "Summary":
     """Let the base model criticise every candidate from what its rollout led to (Eq. 5)."""
     asked = options(force, accept_stale, accept_failures, dry_run)
-    return await do("critique", run, common(engine, None, seed), limit, asked)
+    return await do("critique", run, common(engine, None, seed, cluster), limit, asked)
 
 
 @Verb
@@ -174,6 +178,7 @@ async def synthesize(
     *,
     limit: given.Limit = None,
     engine: given.EngineKind = None,
+    cluster: given.Cluster = None,
     seed: given.Seed = None,
     force: given.Force = False,
     accept_stale: given.AcceptStale = False,
@@ -182,7 +187,7 @@ async def synthesize(
 ) -> "Summary":
     """Let the base model write one deliberation for each flagged step (Eq. 6), and make D_delib."""
     asked = options(force, accept_stale, accept_failures, dry_run)
-    return await do("synthesize", run, common(engine, None, seed), limit, asked)
+    return await do("synthesize", run, common(engine, None, seed, cluster), limit, asked)
 
 
 @Verb
@@ -214,6 +219,7 @@ async def evaluate(
     limit: given.Tasks = None,
     engine: given.EngineKind = None,
     workers: given.Workers = None,
+    cluster: given.Cluster = None,
     seed: given.Seed = None,
     force: given.Force = False,
     accept_stale: given.AcceptStale = False,
@@ -222,7 +228,7 @@ async def evaluate(
 ) -> "Summary":
     """Run episodes on held-out tasks: reward, success, deliberation rate, tokens; with several a task, pass@k."""
     flags = {
-        **played(panel, splits, models, engine, workers, seed),
+        **played(panel, splits, models, common(engine, workers, seed, cluster)),
         "eval.deliberation": listed(deliberation),
         "eval.n": n,
         "eval.temperature": temperature,
@@ -240,6 +246,7 @@ async def counterfactual(
     limit: given.Tasks = None,
     engine: given.EngineKind = None,
     workers: given.Workers = None,
+    cluster: given.Cluster = None,
     force: given.Force = False,
     accept_stale: given.AcceptStale = False,
     accept_failures: given.AcceptFailures = False,
@@ -247,7 +254,7 @@ async def counterfactual(
 ) -> "Summary":
     """Take every deliberated step of the evaluated episodes again, without deliberating: what changes?"""
     asked = options(force, accept_stale, accept_failures, dry_run)
-    flags = played(panel, splits, models, engine, workers, None)
+    flags = played(panel, splits, models, common(engine, workers, None, cluster))
     return await do("counterfactual", run, flags, limit, asked)
 
 
@@ -259,6 +266,7 @@ async def iterate(
     until: Annotated[str | None, Meta(description="Stop after this stage of the last iteration.")] = None,
     engine: given.EngineKind = None,
     workers: given.Workers = None,
+    cluster: given.Cluster = None,
     dry_run: given.DryRun = False,
 ) -> "list[Summary]":
     """Run Algorithm 1, or a baseline: every stage of the first iteration, then the next ones, each in a new directory.
@@ -268,7 +276,7 @@ async def iterate(
     """
     from sandcli.perform import Pipeline
 
-    return await Pipeline(common(engine, workers, None), iterations, until, dry_run).run(as_run(run))
+    return await Pipeline(common(engine, workers, None, cluster), iterations, until, dry_run).run(as_run(run))
 
 
 @Verb

@@ -55,9 +55,11 @@ def options(force: bool, accept_stale: bool, accept_failures: bool, dry_run: boo
     return Options(force, accept_stale, accept_failures, dry_run)
 
 
-def common(engine: str | None, workers: int | None, seed: int | None) -> "dict[str, Scalar | None]":
+def common(
+    engine: str | None, workers: int | None, seed: int | None, cluster: str | None = None
+) -> "dict[str, Scalar | None]":
     """The settings that most stages share."""
-    return {"engine.kind": engine, "run.workers": workers, "run.seed": seed}
+    return {"engine.kind": engine, "run.workers": workers, "run.seed": seed, "cluster.address": cluster}
 
 
 def listed(text: str | None) -> list[str] | None:
@@ -66,11 +68,14 @@ def listed(text: str | None) -> list[str] | None:
 
 
 def played(
-    panel: str | None, splits: str | None, models: str | None, engine: str | None, workers: int | None, seed: int | None
+    panel: str | None,
+    splits: str | None,
+    models: str | None,
+    shared: "dict[str, Scalar | None]",
 ) -> "dict[str, Scalar | None]":
-    """What is played, and by whom. A panel is named, or given as a path from the current folder."""
+    """What is played, and by whom, and the `shared` settings. A panel is named, or a path from the current folder."""
     from sandcli.panels.files import PUBLISHED
 
     named = not panel or panel in PUBLISHED
     chosen = {"eval.panel": panel if named else found(Path(panel or "")), "eval.splits": listed(splits)}
-    return {**chosen, "eval.models": listed(models), **common(engine, workers, seed)}
+    return {**chosen, "eval.models": listed(models), **shared}

@@ -28,6 +28,9 @@ _SHOWN = 80
 _CLEAN = re.compile(r"[^\ud800-\udfff]*")
 """The text without lone surrogates, which stand for bytes that are not UTF-8."""
 
+_FLAGS = {"engine.kind": "--engine", "cluster.address": "--cluster"}
+"""The flags that are not named after their setting's key."""
+
 Scalar = str | int | float | bool | list[str]
 
 
@@ -157,7 +160,7 @@ def _from_flags(flags: Mapping[str, Scalar | None]) -> dict[str, tuple[Any, str]
 
 
 def _flag(name: str) -> str:
-    return "--engine" if name == "engine.kind" else f"--{name.split('.')[1].replace('_', '-')}"
+    return _FLAGS.get(name, f"--{name.split('.')[1].replace('_', '-')}")
 
 
 def _field(name: str, origin: str) -> Field:

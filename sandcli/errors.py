@@ -6,6 +6,7 @@ Library code raises them; only `sandcli.cli` prints them. Any other exception is
 import difflib
 from collections.abc import Sequence
 from enum import IntEnum
+from typing import Any
 
 
 class Exit(IntEnum):
@@ -28,6 +29,10 @@ class SandError(Exception):
         super().__init__(what)
         self.what = what
         self.fix = fix
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """An error of another process arrives whole."""
+        return _remade, (type(self), str(self), vars(self))
 
 
 class UsageError(SandError):
@@ -59,7 +64,7 @@ class Interrupted(SandError):
 class MachineryError(Exception):
     """An engine or environment failed. This says nothing about the agent, so it never becomes a record.
 
-    `reason` is one of `engine`, `environment`, `timeout`, `replay_diverged`, `expert`, `context`, `record`.
+    `reason` is one of `engine`, `environment`, `timeout`, `crew`, `replay_diverged`, `expert`, `context`, `record`.
     """
 
     def __init__(self, reason: str, detail: str) -> None:
@@ -67,9 +72,20 @@ class MachineryError(Exception):
         self.reason = reason
         self.detail = detail
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """An error of another process arrives whole."""
+        return _remade, (type(self), str(self), vars(self))
+
 
 class ContextOverflow(MachineryError):
     """A conversation exceeds the model's context window."""
 
     def __init__(self, tokens: int, limit: int) -> None:
         super().__init__("context", f"{tokens} tokens do not fit into the model's {limit}")
+
+
+def _remade(kind: type[Exception], text: str, attributes: dict[str, Any]) -> Exception:
+    """An error as it was in another process, whatever arguments its class takes."""
+    error = kind.__new__(kind, text)
+    vars(error).update(attributes)
+    return error

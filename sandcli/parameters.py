@@ -11,7 +11,10 @@ Tasks = Annotated[
     Meta(ge=1, description="Only N tasks of each split, far apart: not the first N of another tool's list."),
 ]
 EngineKind = Annotated[str | None, Meta(description="auto, transformers, vllm, server, or scripted (for tests).")]
-Workers = Annotated[int | None, Meta(ge=1, description="Environment processes.")]
+Workers = Annotated[int | None, Meta(ge=1, description="Environment processes; on a cluster, those of each crew.")]
+Cluster = Annotated[
+    str | None, Meta(description="Work on a Ray cluster: auto (this machine is part of it), local, or HOST:PORT.")
+]
 Processes = Annotated[
     int | None,
     Meta(ge=1, description="Processes that train together; default: one for each GPU. Not needed under torchrun."),

@@ -21,7 +21,8 @@ from sandcli.method_settings import (
 from sandcli.tables import COMPUTE, LONGEST, REFERENCE, SCOPE, Table
 from sandcli.training_settings import ComputeSettings, TrainingSettings
 
-_MAX_WORKERS = 32
+MAX_WORKERS = 32
+"""Environment processes of one machine, unless more are asked for."""
 
 
 class RunSettings(Table, frozen=True, kw_only=True):
@@ -223,6 +224,32 @@ class EvalSettings(Table, frozen=True, kw_only=True):
     temperature: Annotated[float, Meta(ge=0, description="temperature of the agent; 0: greedy (the paper)")] = 0.0
 
 
+class ClusterSettings(Table, frozen=True, kw_only=True):
+    """Who does the units of work: this process, or crews on a Ray cluster."""
+
+    address: Annotated[
+        str,
+        Meta(
+            description="Ray cluster whose nodes do the work: auto (the one that this machine is part of), local (this "
+            "machine alone), or HOST:PORT; empty: this process does it"
+        ),
+        COMPUTE,
+    ] = ""
+    crews: Annotated[
+        int,
+        Meta(
+            ge=0,
+            description="processes that each hold an engine and environments; 0: as many as the nodes have room for",
+        ),
+        COMPUTE,
+    ] = 0
+    patience: Annotated[
+        float,
+        Meta(gt=0, le=LONGEST, description="seconds without an answer after which a crew is given up"),
+        COMPUTE,
+    ] = 60.0
+
+
 class Settings(Table, frozen=True, kw_only=True):
     """All settings; one attribute for each table of sand.toml."""
 
@@ -243,9 +270,10 @@ class Settings(Table, frozen=True, kw_only=True):
     trainer: ComputeSettings = ComputeSettings()
     eval: EvalSettings = EvalSettings()
     engine: EngineSettings = EngineSettings()
+    cluster: ClusterSettings = ClusterSettings()
 
 
 def worker_count(settings: Settings) -> int:
     """How many environment processes to start."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return settings.run.workers or min(cores, _MAX_WORKERS)
+    return settings.run.workers or min(cores, MAX_WORKERS)

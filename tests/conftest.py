@@ -23,7 +23,8 @@ TRAINED = {"smollm", "tiny"}
 def pytest_configure() -> None:
     """Worker processes start without importing pytest; property-based tests have no deadline."""
     main = sys.modules["__main__"]
-    main.__spec__ = main.__file__ = None
+    main.__spec__ = None
+    vars(main).pop("__file__", None)
     settings.register_profile("shared", deadline=None)  # on a busy machine any example may take long
     settings.load_profile("shared")
 

@@ -134,6 +134,9 @@ class Stage(ABC, Generic[P, R]):
     own_progress: ClassVar[bool] = False
     """Whether a step shows its own progress."""
 
+    on_cluster: ClassVar[bool] = True
+    """Whether crews on a cluster can do its units: a step depends on its unit and the inputs alone."""
+
     engine: Engine
     pool: Pool
     stop: Callable[[], bool]
@@ -186,6 +189,10 @@ class Stage(ABC, Generic[P, R]):
     def binds(self) -> bool:
         """Whether unfinished work must not continue under other settings although it has no record: a checkpoint."""
         return False
+
+    def begins_like(self, key: Key) -> Key:
+        """The same for units whose prompts have a long beginning in common: those of a trajectory."""
+        return key[:1]
 
     def derive(self, records: Iterable[R]) -> dict[str, Iterable[bytes]]:
         """The lines of every file that is derived from the finished records, by file name."""

@@ -3,8 +3,9 @@
 import asyncio
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
-from typing import Any, Generic
+from typing import Generic
 
+from sandcli.core.executor import executor_of
 from sandcli.core.stage import P, R, Skipped, Stage, Unit
 from sandcli.core.work import Work
 from sandcli.errors import Interrupted, MachineryError
@@ -14,8 +15,8 @@ from sandcli.records import Failure
 _GIVE_UP_AFTER = 20
 """Failed units in a row after which a stage stops trying."""
 
-_NOT_RETRIED = ("replay_diverged", "context", "expert")
-"""Failures that come out the same every time."""
+_NOT_RETRIED = ("replay_diverged", "context", "expert", "crew")
+"""Failures that come out the same every time, or that cost a lot."""
 
 
 class Units(Generic[P, R]):
@@ -51,28 +52,35 @@ class Units(Generic[P, R]):
         shown = nullcontext() if self._stage.own_progress else self._bar.display()
         with shown:
             try:
-                async with self._stage.opened():
+                async with executor_of(self._stage) as self._executor:
                     await self._in_lanes(units)
             except Interrupted:
                 self.interrupted = True
         self.interrupted = self.interrupted or self._stop()
 
     async def _in_lanes(self, units: Iterator[Unit[P]]) -> None:
-        """As many lanes as units may be in progress; each takes the next unit as soon as it has done one."""
+        """As many lanes as units may be in progress; each takes the next unit as soon as it has done one.
+
+        A lane that ends found nothing more to do, so no other is begun after it.
+        """
         self._results: asyncio.Queue[R | Skipped | None] = asyncio.Queue()
         recording = asyncio.create_task(self._record())
-        width = self._stage.context.in_flight(self._stage.sequences)
-        lanes = [asyncio.create_task(self._lane(units)) for _ in range(width)]
+        lanes: set[asyncio.Task[None]] = set()
+        more = asyncio.create_task(self._executor.more())
         try:
+            while not any(task.done() for task in (recording, *lanes)):
+                await asyncio.wait({more, recording, *lanes}, return_when=asyncio.FIRST_COMPLETED)
+                if more.done():
+                    lanes |= {asyncio.create_task(self._lane(units)) for _ in range(more.result())}
+                    more = asyncio.create_task(self._executor.more())
             working = asyncio.gather(*lanes)
-            either: set[asyncio.Future[Any]] = {working, recording}
-            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({working, recording}, return_when=asyncio.FIRST_COMPLETED)
             if not recording.done():  # otherwise recording failed, for example because the disk is full
                 await working
         finally:
-            for lane in lanes:
-                lane.cancel()
-            await asyncio.gather(*lanes, working, return_exceptions=True)
+            for task in (more, *lanes):
+                task.cancel()
+            await asyncio.gather(more, *lanes, return_exceptions=True)
             self._results.put_nowait(None)
             await recording
         self.unfinished = bool(self.failures) or next(units, None) is not None
@@ -125,7 +133,7 @@ class Units(Generic[P, R]):
     async def _step(self, unit: Unit[P], earlier: R | None) -> R | Skipped:
         """One attempt. Raises `MachineryError` for a cancelled request or a record that could not be read back."""
         try:
-            result = await self._stage.step(unit, earlier)
+            result = await self._executor.do(unit, earlier)
             if not isinstance(result, Skipped):
                 self._journal.check(result)
             return result

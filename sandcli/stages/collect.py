@@ -45,6 +45,7 @@ class CollectStage(Stage[Wanted, Trajectory]):
     tables = ("run", "prompts", "collect", "env", "engine")
     plays = True
     allow_extra = True
+    on_cluster = False
 
     def __init__(self, context: Context) -> None:
         super().__init__(context)

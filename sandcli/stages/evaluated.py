@@ -17,7 +17,7 @@ from sandcli.core.stage import R, Stage, State
 from sandcli.engines.base import Model, Sampling
 from sandcli.errors import UsageError
 from sandcli.progress import notice
-from sandcli.records import Task
+from sandcli.records import Key, Task
 
 
 class OfModel(Protocol):
@@ -85,6 +85,10 @@ class ModelsStage(Stage[M, R]):
     def model_hashes(self) -> dict[str, str]:
         """The fingerprints of the models by name."""
         return {name: model_fingerprint(model.folder) for name, model in self.evaluated.items()}
+
+    def begins_like(self, key: Key) -> Key:
+        """The draws of a task, or the steps of an episode."""
+        return key[:-1]
 
     @property
     def sampling(self) -> Sampling:

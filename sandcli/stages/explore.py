@@ -46,6 +46,10 @@ class ExploreStage(Stage[Trial, Episode]):
                 trial = Trial("train", task, "policy", draw=draw)
                 yield Unit(trial.key, trial, ())
 
+    def begins_like(self, key: Key) -> Key:
+        """The draws of a task."""
+        return key[:-1]
+
     def check(self, state: State) -> None:
         """Raise `UsageError` for an empty D_exp: there would be nothing to play."""
         must_hold_trajectories(self.run.artifact("collect").require(), COLLECT_MORE)

@@ -37,6 +37,7 @@ class TrainingStage(Stage[Path, Trained]):
 
     prompts = ("preamble",)
     own_progress = True
+    on_cluster = False
     _group: ProcessGroup
 
     @property
