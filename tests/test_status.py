@@ -1,17 +1,19 @@
 """What `sand status` and a finished stage print at 80 columns."""
 
 import json
+import time
 from pathlib import Path
 
 import pytest
 
 from sandcli.cli.output import print_data
+from sandcli.core.cluster.notes import CrewNote, note
 from sandcli.core.manifest import Identity, Manifest
 from sandcli.core.run import ARTIFACTS
 from sandcli.pipeline import stages_of
 from sandcli.records import Failure
 from sandcli.status import StageStatus, failures_view, status_of, status_view, summary_view
-from tests.helpers import context, make_run, perform, sand
+from tests.helpers import artifact, context, make_run, perform, sand
 
 UNIT = "train/pick_and_place_simple-Mug-None-Desk-308/trial_T20190906_195547_338431_x"
 HOSTILE = "[red]worker[/] \x1b[2J ended :lamp:"
@@ -138,3 +140,17 @@ def test_status_neither_converts_nor_downloads_a_model(tmp_path: Path) -> None:
     assert notes["collect"] == "model smollm2-135m-instruct is not on this machine yet"
     assert not (tmp_path / "cache" / "sand" / "models").exists()
     assert not list((tmp_path / "hub").rglob("*model*"))
+
+
+def test_crews_at_work_are_shown_until_their_driver_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = make_run(tmp_path / "run")
+    perform("collect", root, limit=1)
+    made = artifact(root, "sample")
+    note(made, [CrewNote("10.0.0.1", 30, 200), CrewNote("10.0.0.2", 20, 100), CrewNote("10.0.0.2", 10, 0)])
+    told = {stage.stage: stage.note for stage in status_of(context(root))}
+    assert told["sample"] == "crews at work: 1 on 10.0.0.1, 2 on 10.0.0.2; 60 units in progress"
+    an_hour_later = time.time() + 3600
+    monkeypatch.setattr(time, "time", lambda: an_hour_later)
+    assert "crews" not in {stage.stage: stage.note for stage in status_of(context(root))}["sample"]
+    note(made, [])
+    assert not made.note("crews.json").exists()

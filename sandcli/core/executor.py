@@ -13,6 +13,10 @@ from sandcli.install import install_command
 class Executor(Protocol[P, R]):
     """Does units. The runner hands them out, tries again what failed, and records."""
 
+    @property
+    def label(self) -> str:
+        """Who does them, as progress bars show it; empty for this process alone."""
+
     async def more(self) -> int:
         """Wait until more units can be in progress than before. Returns how many more; the first answer comes soon."""
 
@@ -22,6 +26,8 @@ class Executor(Protocol[P, R]):
 
 class _Here(Generic[P, R]):
     """This process."""
+
+    label = ""
 
     def __init__(self, stage: Stage[P, R]) -> None:
         self._stage = stage
@@ -39,10 +45,15 @@ class _Here(Generic[P, R]):
         return await self._stage.step(unit, earlier)
 
 
+def on_cluster(stage: Stage[P, R]) -> bool:
+    """Whether crews do the units of a stage."""
+    return stage.on_cluster and bool(stage.context.settings.cluster.address)
+
+
 @asynccontextmanager
 async def executor_of(stage: Stage[P, R]) -> AsyncIterator[Executor[P, R]]:
     """What does the units of a stage, with its engines and environments open."""
-    if not (stage.on_cluster and stage.context.settings.cluster.address):
+    if not on_cluster(stage):
         async with stage.opened():
             yield _Here(stage)
         return

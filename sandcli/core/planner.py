@@ -178,6 +178,18 @@ def open_units(stage: Stage[P, R], recorded: Recorded) -> Iterator[Unit[P]]:
             yield unit
 
 
+def longest_first(stage: Stage[P, R], recorded: Recorded) -> Iterator[Unit[P]]:
+    """The same units, those that may take many steps first, so that no crew is still busy with one when all others are
+    done.
+
+    Lengths are compared by their number of binary digits: units of a trajectory mostly stay together, and there are few
+    passes over the inputs.
+    """
+    sizes = {stage.length(unit).bit_length() for unit in open_units(stage, recorded)}
+    for size in sorted(sizes, reverse=True):
+        yield from (unit for unit in open_units(stage, recorded) if stage.length(unit).bit_length() == size)
+
+
 def _within_limit(stage: Stage[P, R], ids: set[Any]) -> bool:
     """Whether a plan that has reached so many trajectories is still within `--limit`."""
     return stage.allow_extra or stage.limit is None or len(ids) <= stage.limit

@@ -6,8 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from sandcli.core import estimates
+from sandcli.core.executor import on_cluster
 from sandcli.core.manifest import Manifest, Spent
-from sandcli.core.planner import came_to_nothing, compare, from_scratch, is_sealed, open_units
+from sandcli.core.planner import came_to_nothing, compare, from_scratch, is_sealed, longest_first, open_units
 from sandcli.core.stage import Options, P, R, Stage, State, Summary, unit_name
 from sandcli.core.units import Units
 from sandcli.core.work import Work
@@ -184,7 +185,8 @@ async def _do_units(
     units = Units(stage, journal, stop, options.accept_failures, _failures_elsewhere(stage, digests))
     if state.todo:
         stage.stop = stop
-        await units.do(open_units(stage, journal), state.todo, state.recorded)
+        in_order = longest_first if on_cluster(stage) else open_units
+        await units.do(in_order(stage, journal), state.todo, state.recorded)
     stage.context.spent += Spent(units=units.recorded, seconds=time.monotonic() - started)
     return units
 

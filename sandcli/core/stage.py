@@ -190,6 +190,10 @@ class Stage(ABC, Generic[P, R]):
         """Whether unfinished work must not continue under other settings although it has no record: a checkpoint."""
         return False
 
+    def length(self, unit: Unit[P]) -> int:
+        """The most steps that a unit may take in its world; 0 if it takes none."""
+        return 0
+
     def begins_like(self, key: Key) -> Key:
         """The same for units whose prompts have a long beginning in common: those of a trajectory."""
         return key[:1]

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
-from typing import Generic
+from typing import Any, Generic
 
 from sandcli.core.executor import executor_of
 from sandcli.core.stage import P, R, Skipped, Stage, Unit
@@ -73,8 +73,9 @@ class Units(Generic[P, R]):
                 if more.done():
                     lanes |= {asyncio.create_task(self._lane(units)) for _ in range(more.result())}
                     more = asyncio.create_task(self._executor.more())
-            working = asyncio.gather(*lanes)
-            await asyncio.wait({working, recording}, return_when=asyncio.FIRST_COMPLETED)
+            working: asyncio.Future[list[None]] = asyncio.gather(*lanes)
+            either: set[asyncio.Future[Any]] = {working, recording}
+            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
             if not recording.done():  # otherwise recording failed, for example because the disk is full
                 await working
         finally:
@@ -108,7 +109,7 @@ class Units(Generic[P, R]):
                 await asyncio.to_thread(self._journal.append, *records)
                 self.recorded += len(records)
             ended = None in finished
-            self._bar.advance(len(finished) - ended)
+            self._bar.advance(len(finished) - ended, self._executor.label)
 
     async def _one(self, unit: Unit[P]) -> None:
         """Do one unit, with retries."""

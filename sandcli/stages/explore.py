@@ -46,6 +46,10 @@ class ExploreStage(Stage[Trial, Episode]):
                 trial = Trial("train", task, "policy", draw=draw)
                 yield Unit(trial.key, trial, ())
 
+    def length(self, unit: Unit[Trial]) -> int:
+        """The task's limit."""
+        return self.context.world.step_limit(unit.payload.task)
+
     def begins_like(self, key: Key) -> Key:
         """The draws of a task."""
         return key[:-1]

@@ -39,6 +39,10 @@ class RolloutStage(Stage[Branch, Rollout]):
                 limit = step_limit(self.context.world, at.trajectory)
                 yield Unit((sample.id, sample.step, branch.candidate), branch, (*branch.depends_on, limit))
 
+    def length(self, unit: Unit[Branch]) -> int:
+        """The steps to the limit."""
+        return step_limit(self.context.world, unit.payload.at.trajectory) - unit.payload.at.t
+
     def satisfied(self, unit: Unit[Branch], record: Rollout) -> bool:
         """No more samples have chosen the same action since."""
         return record.count == unit.payload.times_sampled

@@ -6,10 +6,11 @@ from typing import Any
 import pytest
 
 from sandcli.core.artifact import StageName
+from sandcli.core.planner import longest_first
 from sandcli.core.stage import Options
 from sandcli.errors import UsageError
 from tests.core.runs import LIMIT, STAGES, edit, rewrite
-from tests.helpers import accept_edit, artifact, lines, perform, state
+from tests.helpers import accept_edit, artifact, built, lines, perform, state
 from tests.toyworld import ToyWorld
 
 
@@ -148,3 +149,19 @@ def test_candidate_that_no_sample_has_is_named(run: Path) -> None:
     accept_edit("sample", run, limit=LIMIT)
     with pytest.raises(UsageError, match=rf"{line['id']}, step {line['step']}: no sample contains the candidate 'fly'"):
         perform("rollout", run, limit=LIMIT)
+
+
+class Nothing(dict[Any, Any]):
+    """No record."""
+
+    def ordered_keys(self) -> list[Any]:
+        return []
+
+
+def test_on_a_cluster_long_units_come_first_and_each_once(finished: Path) -> None:
+    stage = built("rollout", finished)
+    canonical, ordered = list(stage.units()), list(longest_first(stage, Nothing()))
+    assert sorted(unit.key for unit in ordered) == [unit.key for unit in canonical]
+    digits = [stage.length(unit).bit_length() for unit in ordered]
+    assert digits == sorted(digits, reverse=True)
+    assert len(set(digits)) > 1

@@ -232,18 +232,22 @@ class Crews(Generic[P, R]):
     def _join(self, crew: _Crew, card: Card) -> None:
         crew.card = card
         self._members.append(crew)
-        notice(f"a crew joined on node {crew.node.name}: {card.room} units at once; {self._count()} now")
+        self._note()
+        notice(f"a crew joined on node {crew.node.name}: {card.room} units at once; {self.label} now")
         self._rooms.put_nowait(card.room)
 
-    def _count(self) -> str:
+    @property
+    def label(self) -> str:
+        """How many crews there are."""
         return f"{len(self._members)} crew{'s' if len(self._members) != 1 else ''}"
 
     def _lose(self, crew: _Crew, why: str) -> None:
         """Give it nothing more."""
         if crew in self._members:
             self._members.remove(crew)
+            self._note()
             self._homes = {beginning: home for beginning, home in self._homes.items() if home is not crew}
-            notice(f"a crew on node {crew.node.name} is lost: {why}; {self._count()} left, its units are done again")
+            notice(f"a crew on node {crew.node.name} is lost: {why}; {self.label} left, its units are done again")
             ray.kill(crew.actor)
 
     def _refuse(self, node: Node, error: SandError) -> None:

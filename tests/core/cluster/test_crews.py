@@ -52,7 +52,7 @@ def sampled(tmp_path: Path) -> Path:
     """A run whose samples flag many steps."""
     root = make_run(tmp_path / "run", env__tasks="fetch,carry")
     for stage in ("collect", "sample"):
-        perform(stage, root)  # type: ignore[arg-type]
+        perform(stage, root)
     return root
 
 
@@ -64,7 +64,7 @@ def rollouts_here(root: Path, folder: Path) -> bytes:
     """What this process makes of the same samples."""
     twin = make_run(folder / "twin", env__tasks="fetch,carry")
     for stage in ("collect", "sample", "rollout"):
-        perform(stage, twin)  # type: ignore[arg-type]
+        perform(stage, twin)
     assert (twin / "samples.jsonl").read_bytes() == (root / "samples.jsonl").read_bytes()
     return (twin / "rollouts.jsonl").read_bytes()
 
