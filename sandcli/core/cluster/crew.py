@@ -1,8 +1,11 @@
 """A crew: an actor on one node, with an engine and environments, that does units of one stage."""
 
 import asyncio
+import contextlib
 import os
 import socket
+import traceback
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,10 +16,13 @@ from msgspec.structs import replace
 from sandcli.core.context import Context
 from sandcli.core.manifest import Identity, Spent, versions
 from sandcli.core.run import Run
-from sandcli.core.stage import Skipped, Stage, Unit
-from sandcli.errors import PrerequisiteError, SandError
+from sandcli.core.stage import Stage, Unit
+from sandcli.errors import MachineryError, PrerequisiteError, SandError
 from sandcli.interrupts import never
 from sandcli.settings import ClusterSettings, Settings
+
+ANSWER_EVERY = 5.0
+"""A crew answers at least this often, in seconds."""
 
 
 @dataclass(frozen=True)
@@ -45,12 +51,23 @@ class Card(NamedTuple):
     versions: dict[str, str]
 
 
+class Assigned(NamedTuple):
+    """A unit that a crew is to do; see `Stage.step`. The driver knows it by its number."""
+
+    number: int
+    unit: Unit[Any]
+    earlier: Any
+
+
 class Crew:
     """The inside of the actor."""
 
     def __init__(self, assignment: Assignment) -> None:
         self._assignment = assignment
         self._open = AsyncExitStack()
+        self._doing: set[asyncio.Task[None]] = set()
+        self._finished: list[tuple[int, object]] = []
+        self._any = asyncio.Event()
 
     def __repr__(self) -> str:
         return f"sand {self._assignment.kind.name}"  # its name in Ray's tools
@@ -75,12 +92,35 @@ class Crew:
         room = self._stage.context.in_flight(self._stage.sequences)
         return Card(room, identity, await asyncio.to_thread(versions))
 
-    async def do(self, unit: Unit[Any], earlier: Any) -> Any | Skipped:
-        """See `Stage.step`."""
-        return await self._stage.step(unit, earlier)
+    async def begin(self, tasks: Sequence[Assigned]) -> None:
+        """Begin some units."""
+        for task in tasks:
+            doing = asyncio.create_task(self._do(task))
+            self._doing.add(doing)
+            doing.add_done_callback(self._doing.discard)
 
-    async def answer(self) -> None:
-        """Show that this process still works."""
+    async def _do(self, task: Assigned) -> None:
+        result: object
+        try:
+            result = await self._stage.step(task.unit, task.earlier)
+        except (SandError, MachineryError) as error:
+            result = error
+        except Exception:  # a bug: its own class may not be known to the driver, so it goes as text
+            result = RuntimeError(f"in a crew: {traceback.format_exc()}")
+        self._finished.append((task.number, result))
+        self._any.set()
+
+    async def finished(self) -> list[tuple[int, object]]:
+        """The units that ended since the last call, by their numbers, each with its result or error.
+
+        Waits for the first of them, but not long: an answer also shows that this process still works.
+        """
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(ANSWER_EVERY):
+                await self._any.wait()
+        self._any.clear()
+        ended, self._finished = self._finished, []
+        return ended
 
     async def close(self) -> Spent:
         """Free everything. Returns what the work took."""

@@ -8,14 +8,14 @@ import asyncio
 import contextlib
 import time
 from collections import Counter
-from dataclasses import dataclass
+from itertools import count
 from typing import Any, Generic, NamedTuple
 
 import ray
 from ray.exceptions import RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from sandcli.core.cluster.crew import Assignment, Card, Crew
+from sandcli.core.cluster.crew import ANSWER_EVERY, Assigned, Assignment, Card, Crew
 from sandcli.core.cluster.nodes import Needs, Node, alive, crews_that_fit, needs
 from sandcli.core.cluster.notes import CrewNote, note
 from sandcli.core.cluster.session import joined
@@ -28,8 +28,8 @@ from sandcli.records import Key
 _LOOK_EVERY = 2.0
 """Seconds between two looks at the nodes."""
 
-_ASK_EVERY = 5.0
-"""Seconds between two questions to a crew whether it still works."""
+_WAIT = 0.1
+"""Seconds between two looks at whether there is a crew."""
 
 _SAY_EVERY = 30.0
 """Seconds between two lines about waiting for crews."""
@@ -41,19 +41,82 @@ _MOST_UNITS = 10_000
 """More units than a crew ever has in progress: Ray wants a number."""
 
 
-@dataclass(eq=False)
-class _Crew:
-    """A crew as the driver sees it. `card` is None until it is ready."""
+class _Lost(Exception):
+    """The crew was lost before it did the unit."""
 
-    node: Node
-    actor: Any
-    card: Card | None = None
-    working: int = 0
-    done: int = 0
+
+class _Crew:
+    """A crew as the driver sees it.
+
+    Units are sent to it, and results fetched from it, as many at once as there are: a call costs more than a unit.
+    """
+
+    def __init__(self, node: Node, actor: Any) -> None:
+        self.node = node
+        self.actor = actor
+        self.room = 0
+        self.done = 0
+        self._numbers = count()
+        self._waiting: dict[int, asyncio.Future[Any]] = {}
+        self._unsent: list[Assigned] = []
+        self._any = asyncio.Event()
+
+    @property
+    def working(self) -> int:
+        """The units that it has in progress."""
+        return len(self._waiting)
 
     @property
     def free(self) -> int:
-        return self.card.room - self.working if self.card else 0
+        """How many more it takes."""
+        return self.room - self.working
+
+    async def do(self, unit: Unit[Any], earlier: Any) -> Any:
+        """Let it do a unit. Raises `_Lost` if the crew is lost meanwhile."""
+        number = next(self._numbers)
+        self._waiting[number] = asyncio.get_running_loop().create_future()
+        self._unsent.append(Assigned(number, unit, earlier))
+        self._any.set()
+        return await self._waiting[number]
+
+    async def serve(self, patience: float) -> None:
+        """Send and fetch until this is cancelled. Raises `RayError`, or `TimeoutError` without an answer in time."""
+        sending = asyncio.create_task(self._send())
+        try:
+            await self._fetch(patience)
+        finally:
+            sending.cancel()
+            await asyncio.gather(sending, return_exceptions=True)  # the crew's end shows in both
+
+    async def _send(self) -> None:
+        while await self._any.wait():
+            self._any.clear()
+            batch, self._unsent = self._unsent, []
+            await self.actor.begin.remote(batch)
+
+    async def _fetch(self, patience: float) -> None:
+        while True:
+            async with asyncio.timeout(ANSWER_EVERY + patience):
+                ended: list[tuple[int, object]] = await self.actor.finished.remote()
+            self.done += len(ended)
+            for number, result in ended:
+                self._tell(self._waiting.pop(number), result)
+
+    def lose(self) -> None:
+        """Give up what it has in progress."""
+        for future in self._waiting.values():
+            self._tell(future, _Lost())
+        self._waiting.clear()
+        self.room = 0
+
+    @staticmethod
+    def _tell(future: "asyncio.Future[Any]", result: object) -> None:
+        if future.done():  # nobody waits for it any more
+            return
+        if isinstance(result, Exception):
+            future.set_exception(result)
+        else:
+            future.set_result(result)
 
 
 class _Hire(NamedTuple):
@@ -74,7 +137,6 @@ class Crews(Generic[P, R]):
         self._homes: dict[Key, _Crew] = {}
         self._refusals: dict[str, SandError] = {}
         self._rooms: asyncio.Queue[int] = asyncio.Queue()
-        self._changed = asyncio.Condition()
         self._stack = contextlib.ExitStack()
 
     async def __aenter__(self) -> "Crews[P, R]":
@@ -91,8 +153,7 @@ class Crews(Generic[P, R]):
     async def __aexit__(self, *_: object) -> None:
         self._hiring.cancel()
         await asyncio.gather(self._hiring, return_exceptions=True)
-        members, self._members = self._members, []
-        await asyncio.gather(*(self._dismiss(crew) for crew in members))
+        await asyncio.gather(*(self._dismiss(crew) for crew in self._members))
         for hire in self._hired:
             hire.task.cancel()
         await asyncio.gather(*(hire.task for hire in self._hired), return_exceptions=True)
@@ -109,8 +170,8 @@ class Crews(Generic[P, R]):
                 self._hiring.result()
             if self._refusals and not self._hired:
                 raise next(iter(self._refusals.values()))
-            await asyncio.sleep(0.1)
-            waited += 0.1
+            await asyncio.sleep(_WAIT)
+            waited += _WAIT
             if waited >= _SAY_EVERY:
                 notice(f"waiting for a crew: {len(self._hired)} are starting, or wait for a node with room")
                 waited = 0.0
@@ -125,16 +186,9 @@ class Crews(Generic[P, R]):
         """Let a crew do a unit; another one, if that one is lost."""
         for _ in range(_LIVES):
             crew = await self._place(self._stage.begins_like(unit.key))
-            try:
-                result: R | Skipped = await crew.actor.do.remote(unit, earlier)
-                crew.done += 1
+            with contextlib.suppress(_Lost):
+                result: R | Skipped = await crew.do(unit, earlier)
                 return result
-            except RayTaskError as error:
-                raise error.cause from None
-            except RayError:  # the crew is lost, or its answer
-                self._lose(crew, "it ended")
-            finally:
-                await self._free(crew)
         raise MachineryError("crew", f"{_LIVES} crews were lost while they did it")
 
     async def _place(self, beginning: Key) -> _Crew:
@@ -143,19 +197,11 @@ class Crews(Generic[P, R]):
         while not any(crew.free > 0 for crew in self._members):
             if self._stage.stop() or time.monotonic() - started > self._settings.cluster.patience:
                 raise MachineryError("crew", "no crew is left")
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(1.0), self._changed:
-                    await self._changed.wait()
+            await asyncio.sleep(_WAIT)
         home = self._homes.get(beginning)
         if home is None or home.free <= 0:
             home = self._homes[beginning] = max(self._members, key=lambda crew: crew.free)
-        home.working += 1
         return home
-
-    async def _free(self, crew: _Crew) -> None:
-        crew.working -= 1
-        async with self._changed:
-            self._changed.notify()
 
     # Crews come and go
 
@@ -191,15 +237,12 @@ class Crews(Generic[P, R]):
         self._hired.append(_Hire(crew, asyncio.create_task(self._employ(crew))))
 
     async def _employ(self, crew: _Crew) -> None:
-        """Open a crew, let it work, and ask it now and then whether it still does."""
+        """Open a crew and let it work."""
         try:
             card: Card = await crew.actor.open.remote()
             self._must_match(crew.node, card)
             self._join(crew, card)
-            while True:
-                await asyncio.sleep(_ASK_EVERY)
-                async with asyncio.timeout(self._settings.cluster.patience):
-                    await crew.actor.answer.remote()
+            await crew.serve(self._settings.cluster.patience)
         except TimeoutError:
             self._lose(crew, f"it has not answered for {self._settings.cluster.patience:.0f} s")
         except RayTaskError as error:
@@ -230,7 +273,7 @@ class Crews(Generic[P, R]):
                     )
 
     def _join(self, crew: _Crew, card: Card) -> None:
-        crew.card = card
+        crew.room = card.room
         self._members.append(crew)
         self._note()
         notice(f"a crew joined on node {crew.node.name}: {card.room} units at once; {self.label} now")
@@ -248,7 +291,7 @@ class Crews(Generic[P, R]):
             self._note()
             self._homes = {beginning: home for beginning, home in self._homes.items() if home is not crew}
             notice(f"a crew on node {crew.node.name} is lost: {why}; {self.label} left, its units are done again")
-            ray.kill(crew.actor)
+            crew.lose()
 
     def _refuse(self, node: Node, error: SandError) -> None:
         """Hire no more on a node where a crew could not start."""
