@@ -8,14 +8,14 @@ import asyncio
 import contextlib
 import time
 from collections import Counter
-from itertools import count
 from typing import Any, Generic, NamedTuple
 
 import ray
 from ray.exceptions import RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from sandcli.core.cluster.crew import ANSWER_EVERY, Assigned, Assignment, Card, Crew
+from sandcli.core.cluster.crew import Assignment, Card, Crew
+from sandcli.core.cluster.member import Lost, Member
 from sandcli.core.cluster.nodes import Needs, Node, alive, crews_that_fit, needs
 from sandcli.core.cluster.notes import CrewNote, note
 from sandcli.core.cluster.session import joined
@@ -41,88 +41,10 @@ _MOST_UNITS = 10_000
 """More units than a crew ever has in progress: Ray wants a number."""
 
 
-class _Lost(Exception):
-    """The crew was lost before it did the unit."""
-
-
-class _Crew:
-    """A crew as the driver sees it.
-
-    Units are sent to it, and results fetched from it, as many at once as there are: a call costs more than a unit.
-    """
-
-    def __init__(self, node: Node, actor: Any) -> None:
-        self.node = node
-        self.actor = actor
-        self.room = 0
-        self.done = 0
-        self._numbers = count()
-        self._waiting: dict[int, asyncio.Future[Any]] = {}
-        self._unsent: list[Assigned] = []
-        self._any = asyncio.Event()
-
-    @property
-    def working(self) -> int:
-        """The units that it has in progress."""
-        return len(self._waiting)
-
-    @property
-    def free(self) -> int:
-        """How many more it takes."""
-        return self.room - self.working
-
-    async def do(self, unit: Unit[Any], earlier: Any) -> Any:
-        """Let it do a unit. Raises `_Lost` if the crew is lost meanwhile."""
-        number = next(self._numbers)
-        self._waiting[number] = asyncio.get_running_loop().create_future()
-        self._unsent.append(Assigned(number, unit, earlier))
-        self._any.set()
-        return await self._waiting[number]
-
-    async def serve(self, patience: float) -> None:
-        """Send and fetch until this is cancelled. Raises `RayError`, or `TimeoutError` without an answer in time."""
-        sending = asyncio.create_task(self._send())
-        try:
-            await self._fetch(patience)
-        finally:
-            sending.cancel()
-            await asyncio.gather(sending, return_exceptions=True)  # the crew's end shows in both
-
-    async def _send(self) -> None:
-        while await self._any.wait():
-            self._any.clear()
-            batch, self._unsent = self._unsent, []
-            await self.actor.begin.remote(batch)
-
-    async def _fetch(self, patience: float) -> None:
-        while True:
-            async with asyncio.timeout(ANSWER_EVERY + patience):
-                ended: list[tuple[int, object]] = await self.actor.finished.remote()
-            self.done += len(ended)
-            for number, result in ended:
-                self._tell(self._waiting.pop(number), result)
-
-    def lose(self) -> None:
-        """Give up what it has in progress."""
-        for future in self._waiting.values():
-            self._tell(future, _Lost())
-        self._waiting.clear()
-        self.room = 0
-
-    @staticmethod
-    def _tell(future: "asyncio.Future[Any]", result: object) -> None:
-        if future.done():  # nobody waits for it any more
-            return
-        if isinstance(result, Exception):
-            future.set_exception(result)
-        else:
-            future.set_result(result)
-
-
 class _Hire(NamedTuple):
     """A crew from its hiring to its end."""
 
-    crew: _Crew
+    crew: Member
     task: "asyncio.Task[None]"
 
 
@@ -133,9 +55,10 @@ class Crews(Generic[P, R]):
         self._stage = stage
         self._settings = stage.context.settings
         self._hired: list[_Hire] = []
-        self._members: list[_Crew] = []
-        self._homes: dict[Key, _Crew] = {}
+        self._members: list[Member] = []
+        self._homes: dict[Key, Member] = {}
         self._refusals: dict[str, SandError] = {}
+        self._nodes = ""
         self._rooms: asyncio.Queue[int] = asyncio.Queue()
         self._stack = contextlib.ExitStack()
 
@@ -173,7 +96,7 @@ class Crews(Generic[P, R]):
             await asyncio.sleep(_WAIT)
             waited += _WAIT
             if waited >= _SAY_EVERY:
-                notice(f"waiting for a crew: {len(self._hired)} are starting, or wait for a node with room")
+                notice(f"waiting for a crew: {len(self._hired)} are starting; nodes: {self._nodes or 'none'}")
                 waited = 0.0
 
     # The executor
@@ -186,12 +109,12 @@ class Crews(Generic[P, R]):
         """Let a crew do a unit; another one, if that one is lost."""
         for _ in range(_LIVES):
             crew = await self._place(self._stage.begins_like(unit.key))
-            with contextlib.suppress(_Lost):
+            with contextlib.suppress(Lost):
                 result: R | Skipped = await crew.do(unit, earlier)
                 return result
         raise MachineryError("crew", f"{_LIVES} crews were lost while they did it")
 
-    async def _place(self, beginning: Key) -> _Crew:
+    async def _place(self, beginning: Key) -> Member:
         """A crew with room: the one that has done units with the same beginning, else the one with the most room."""
         started = time.monotonic()
         while not any(crew.free > 0 for crew in self._members):
@@ -209,6 +132,7 @@ class Crews(Generic[P, R]):
         """Hire as many crews as the nodes have room for, and more when nodes join."""
         while True:
             nodes = alive(await asyncio.to_thread(ray.nodes))
+            self._nodes = ", ".join(f"{node.name} ({node.cpus} cores, {node.gpus} GPUs)" for node in nodes)
             any_gpu = any(node.gpus for node in nodes)
             self._hired = [hire for hire in self._hired if not hire.task.done()]
             places = Counter(hire.crew.node.id for hire in self._hired)
@@ -233,28 +157,37 @@ class Crews(Generic[P, R]):
             max_concurrency=_MOST_UNITS,
             scheduling_strategy=NodeAffinitySchedulingStrategy(node.id, soft=False),
         )
-        crew = _Crew(node, kind.remote(Assignment.of(self._stage, wanted.cpus)))
+        crew = Member(node, kind.remote(Assignment.of(self._stage, wanted.cpus)))
         self._hired.append(_Hire(crew, asyncio.create_task(self._employ(crew))))
 
-    async def _employ(self, crew: _Crew) -> None:
-        """Open a crew and let it work."""
+    async def _employ(self, crew: Member) -> None:
+        """Open a crew and let it work until it is lost."""
         try:
-            card: Card = await crew.actor.open.remote()
-            self._must_match(crew.node, card)
-            self._join(crew, card)
+            self._join(crew, await self._opened(crew))
             await crew.serve(self._settings.cluster.patience)
-        except TimeoutError:
-            self._lose(crew, f"it has not answered for {self._settings.cluster.patience:.0f} s")
-        except RayTaskError as error:
-            if not isinstance(error.cause, SandError):
-                raise error.cause from None
-            self._refuse(crew.node, error.cause)
         except SandError as error:
             self._refuse(crew.node, error)
+        except TimeoutError:
+            self._lose(crew, f"it has not answered for {self._settings.cluster.patience:.0f} s")
         except RayError as error:
-            self._lose(crew, str(error).splitlines()[0])
+            self._lose(crew, _first_line(error))
         finally:
             ray.kill(crew.actor)  # it may still run, out of reach
+
+    async def _opened(self, crew: Member) -> Card:
+        """A crew that is ready. Raises `SandError` if it cannot work here."""
+        try:
+            card: Card = await crew.actor.open.remote()
+        except RayError as error:
+            cause = error.cause if isinstance(error, RayTaskError) else error
+            if isinstance(cause, SandError):
+                raise cause from None
+            raise PrerequisiteError(
+                f"a crew ended while it started: {_first_line(cause)}",
+                "install the same sandcli there; Ray's logs on that node say more (/tmp/ray/session_latest/logs)",
+            ) from None
+        self._must_match(crew.node, card)
+        return card
 
     def _must_match(self, node: Node, card: Card) -> None:
         """Raise `PrerequisiteError` for a crew whose records would differ from this process's."""
@@ -272,7 +205,7 @@ class Crews(Generic[P, R]):
                         "make them the same, then run the command again",
                     )
 
-    def _join(self, crew: _Crew, card: Card) -> None:
+    def _join(self, crew: Member, card: Card) -> None:
         crew.room = card.room
         self._members.append(crew)
         self._note()
@@ -284,7 +217,7 @@ class Crews(Generic[P, R]):
         """How many crews there are."""
         return f"{len(self._members)} crew{'s' if len(self._members) != 1 else ''}"
 
-    def _lose(self, crew: _Crew, why: str) -> None:
+    def _lose(self, crew: Member, why: str) -> None:
         """Give it nothing more."""
         if crew in self._members:
             self._members.remove(crew)
@@ -300,7 +233,7 @@ class Crews(Generic[P, R]):
         if self._members:
             notice(f"no crew on this node: {what}; {error.fix}")
 
-    async def _dismiss(self, crew: _Crew) -> None:
+    async def _dismiss(self, crew: Member) -> None:
         """Let a crew free what it holds, and count what it took."""
         with contextlib.suppress(RayError, TimeoutError):
             async with asyncio.timeout(self._settings.cluster.patience):
@@ -309,3 +242,8 @@ class Crews(Generic[P, R]):
 
     def _note(self) -> None:
         note(self._stage.artifact, [CrewNote(crew.node.name, crew.working, crew.done) for crew in self._members])
+
+
+def _first_line(error: BaseException) -> str:
+    """What Ray says, without its page of text."""
+    return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)

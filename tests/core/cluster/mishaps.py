@@ -7,6 +7,8 @@ contain the unit at which one crew stops for ever, or for as long as the file `w
 import asyncio
 import os
 import signal
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -54,3 +56,21 @@ class Foreign(RolloutStage):
         driver = Path(self.run.root / "driver").read_text() == str(os.getpid())
         made.settings["env.toyworld"] = "here" if driver else "there"
         return made
+
+
+class Closed(RolloutStage):
+    """`sand rollout` with crews that cannot start."""
+
+    @asynccontextmanager
+    async def opened(self) -> AsyncIterator[None]:
+        """Never."""
+        raise RuntimeError("out of order")
+        yield
+
+
+class Wrong(RolloutStage):
+    """`sand rollout` with a bug."""
+
+    async def step(self, unit: Unit[Branch], earlier: Rollout | None) -> Rollout:
+        """Never."""
+        raise KeyError("no such thing")

@@ -22,7 +22,7 @@ from sandcli.core.runner import run_stage
 from sandcli.core.stage import Options, Summary
 from sandcli.errors import Exit, PrerequisiteError, UsageError
 from sandcli.stages.rollout import RolloutStage
-from tests.core.cluster.mishaps import Foreign, Unlucky
+from tests.core.cluster.mishaps import Closed, Foreign, Unlucky, Wrong
 from tests.helpers import REPO, SAND, artifacts, context, environment, fault, lines, make_run, perform, wait_until
 
 pytest.importorskip("ray")
@@ -177,6 +177,16 @@ def test_a_node_that_differs_is_refused(sampled: Path, cluster: Any) -> None:
     (sampled / "driver").write_text(str(os.getpid()))
     with pytest.raises(PrerequisiteError, match=r"node \S+ differs.*env\.toyworld is there there, here here"):
         rollouts(sampled, Foreign, cluster__address=cluster.address)
+
+
+def test_crews_that_cannot_start_end_the_stage_with_one_line(sampled: Path, cluster: Any) -> None:
+    with pytest.raises(PrerequisiteError, match=r"node \S+: a crew ended while it started: out of order$"):
+        rollouts(sampled, Closed, cluster__address=cluster.address)
+
+
+def test_a_bug_in_a_step_ends_the_stage_with_its_traceback(sampled: Path, cluster: Any) -> None:
+    with pytest.raises(RuntimeError, match=r"(?s)in a crew: Traceback.*mishaps\.py.*KeyError: 'no such thing'"):
+        rollouts(sampled, Wrong, cluster__address=cluster.address)
 
 
 @pytest.mark.parametrize(

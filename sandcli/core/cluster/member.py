@@ -1,0 +1,89 @@
+"""A crew as the driver sees it."""
+
+import asyncio
+from itertools import count
+from typing import Any
+
+from sandcli.core.cluster.crew import ANSWER_EVERY, Assigned
+from sandcli.core.cluster.nodes import Node
+from sandcli.core.stage import Unit
+
+
+class Lost(Exception):
+    """The crew was lost before it did the unit."""
+
+
+class Member:
+    """A crew that was hired. It has no room until it is ready.
+
+    Units are sent to it, and results fetched from it, as many at once as there are: a call costs more than a unit.
+    """
+
+    def __init__(self, node: Node, actor: Any) -> None:
+        self.node = node
+        self.actor = actor
+        self.room = 0
+        self.done = 0
+        self._numbers = count()
+        self._waiting: dict[int, asyncio.Future[Any]] = {}
+        self._unsent: list[Assigned] = []
+        self._any = asyncio.Event()
+
+    @property
+    def working(self) -> int:
+        """The units that it has in progress."""
+        return len(self._waiting)
+
+    @property
+    def free(self) -> int:
+        """How many more it takes."""
+        return self.room - self.working
+
+    async def do(self, unit: Unit[Any], earlier: Any) -> Any:
+        """Let it do a unit. Raises `Lost` if the crew is lost meanwhile."""
+        number = next(self._numbers)
+        self._waiting[number] = asyncio.get_running_loop().create_future()
+        self._unsent.append(Assigned(number, unit, earlier))
+        self._any.set()
+        return await self._waiting[number]
+
+    async def serve(self, patience: float) -> None:
+        """Send and fetch until this is cancelled. Raises `RayError`, or `TimeoutError` without an answer in time."""
+        both = [asyncio.create_task(self._send()), asyncio.create_task(self._fetch(patience))]
+        try:
+            ended, _ = await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
+            ended.pop().result()
+        finally:
+            for task in both:
+                task.cancel()
+            await asyncio.gather(*both, return_exceptions=True)
+
+    async def _send(self) -> None:
+        while await self._any.wait():
+            self._any.clear()
+            batch, self._unsent = self._unsent, []
+            await self.actor.begin.remote(batch)
+
+    async def _fetch(self, patience: float) -> None:
+        while True:
+            async with asyncio.timeout(ANSWER_EVERY + patience):
+                ended: list[tuple[int, object]] = await self.actor.finished.remote()
+            self.done += len(ended)
+            for number, result in ended:
+                self._tell(self._waiting.pop(number), result)
+
+    def lose(self) -> None:
+        """Give up what it has in progress."""
+        for future in self._waiting.values():
+            self._tell(future, Lost())
+        self._waiting.clear()
+        self.room = 0
+
+    @staticmethod
+    def _tell(future: "asyncio.Future[Any]", result: object) -> None:
+        if future.done():  # nobody waits for it any more
+            return
+        if isinstance(result, Exception):
+            future.set_exception(result)
+        else:
+            future.set_result(result)
