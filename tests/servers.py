@@ -21,7 +21,7 @@ PROMPT = [Message("system", "you act"), Message("user", "find the lamp")]
 IDS = [1, 4, 5, 2, 6, 7, 8, 3]
 """The prompt as the tokens of the `words` model: <system> you act <user> find the lamp <assistant>."""
 
-HELLO = Completion("hello", 3, "stop")
+HELLO = Completion("hello", 3, "stop", 11)
 SIMPLE = Sampling()
 
 

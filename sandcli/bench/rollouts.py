@@ -233,8 +233,8 @@ class _Noted:
 
     def __init__(self, engine: Engine, requests: list[tuple[list[Message], Sampling]]) -> None:
         self._engine, self._requests = engine, requests
-        self.capacity, self.for_model = engine.capacity, engine.for_model
-        self.usage, self.close = engine.usage, engine.close
+        self.capacity, self.cache_tokens = engine.capacity, engine.cache_tokens
+        self.for_model, self.usage, self.close = engine.for_model, engine.usage, engine.close
 
     async def generate(self, messages: Sequence[Message], sampling: Sampling) -> list[Completion]:
         self._requests.append((list(messages), sampling))

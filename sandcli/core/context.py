@@ -10,6 +10,7 @@ from msgspec.structs import replace
 
 from sandcli.agent.preamble import read_preamble
 from sandcli.core.artifact import StageName
+from sandcli.core.gate import Gate
 from sandcli.core.manifest import Spent
 from sandcli.core.run import Run
 from sandcli.engines import choose, open_engine
@@ -47,6 +48,7 @@ class Context:
         self.limit = limit
         self.spent = Spent()
         self._capacity = 0
+        self.gate = Gate()
 
     @cached_property
     def world(self) -> World:
@@ -173,8 +175,10 @@ class Context:
         settings = self.settings.engine
         choice = choose(settings)
         notice(f"engine: {choice.kind} ({choice.reason}), model {model.folder}")
-        engine = Metered(await open_engine(choice.kind, model, settings, self._lora_rank(), notice), Clock())
+        opened = await open_engine(choice.kind, model, settings, self._lora_rank(), notice)
+        engine = Metered(opened, Clock(), self.gate.saw)
         self._capacity = engine.capacity
+        self.gate.serve(engine.cache_tokens)
         try:
             yield engine
         finally:

@@ -42,7 +42,8 @@ class _Here(Generic[P, R]):
 
     async def do(self, unit: Unit[P], earlier: R | None) -> R | Skipped:
         """See `Executor`."""
-        return await self._stage.step(unit, earlier)
+        async with self._stage.context.gate.entered(self._stage.stop):
+            return await self._stage.step(unit, earlier)
 
 
 def on_cluster(stage: Stage[P, R]) -> bool:

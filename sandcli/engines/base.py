@@ -38,12 +38,14 @@ def without_thought(text: str) -> str:
 class Completion(NamedTuple):
     """A generated text, without a thought at its start. `tokens` counts all generated tokens.
 
-    `finish` is `length` if `max_tokens` ended it.
+    `finish` is `length` if `max_tokens` ended it. `context` is the length of the whole conversation in tokens; 0 if it
+    is not known.
     """
 
     text: str
     tokens: int
     finish: Literal["stop", "length"]
+    context: int = 0
 
 
 class Usage(NamedTuple):
@@ -80,6 +82,9 @@ class Engine(Protocol):
 
     capacity: int
     """The number of sequences that it generates together; further requests wait inside it."""
+
+    cache_tokens: int | None
+    """How many tokens its prefix cache holds, in all copies together; None if it has none, or if that is not known."""
 
     async def generate(self, messages: Sequence[Message], sampling: Sampling) -> list[Completion]:
         """Return `sampling.n` completions of a conversation.

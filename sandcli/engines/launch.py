@@ -126,6 +126,7 @@ class VllmEngine:
         self._engine = engine
         self._owner = owner
         self.capacity = engine.capacity
+        self.cache_tokens = engine.cache_tokens
 
     @classmethod
     async def open(

@@ -4,7 +4,7 @@ It replaces characters that UTF-8 cannot hold, so that every completion can be r
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from sandcli.engines.base import Completion, Engine, Model, Sampling, Usage
@@ -24,10 +24,13 @@ class Clock:
 class Metered:
     """Passes all calls on; engines for other models share its clock."""
 
-    def __init__(self, engine: Engine, clock: Clock) -> None:
+    def __init__(self, engine: Engine, clock: Clock, saw: Callable[[int], None]) -> None:
+        """`saw` is called with the length of every conversation, in the task that continued it."""
         self._engine = engine
+        self._saw = saw
         self.clock = clock
         self.capacity = engine.capacity
+        self.cache_tokens = engine.cache_tokens
 
     async def generate(self, messages: Sequence[Message], sampling: Sampling) -> list[Completion]:
         """See `Engine.generate`."""
@@ -36,6 +39,7 @@ class Metered:
             completions = await self._engine.generate(messages, sampling)
         finally:
             self.clock.waited += time.monotonic() - started
+        self._saw(max((completion.context for completion in completions), default=0))
         self.clock.empty += sum(not completion.text.strip() for completion in completions)
         return [self._storable(completion) for completion in completions]
 
@@ -47,7 +51,7 @@ class Metered:
     async def for_model(self, model: Model) -> "Metered | None":
         """See `Engine.for_model`."""
         other = await self._engine.for_model(model)
-        return None if other is None else Metered(other, self.clock)
+        return None if other is None else Metered(other, self.clock, self._saw)
 
     def usage(self) -> Usage:
         """See `Engine.usage`."""

@@ -57,6 +57,12 @@ class KeyValues(NamedTuple):
         """The size in memory."""
         return int(self.states.nbytes)
 
+    @property
+    def bytes_per_token(self) -> int:
+        """The size of one position."""
+        layers, both, groups, _, size = self.states.shape
+        return int(layers * both * groups * size * self.states.element_size())
+
     def copy(self, length: int) -> "KeyValues":
         """Return a copy of the first positions, to be appended to."""
         return KeyValues(_with_room(self.states[:, :, :, :length], length), length)

@@ -26,6 +26,7 @@ class ScriptedEngine:
     """Answers by rules; counts words as tokens."""
 
     capacity = 64
+    cache_tokens: int | None = None
 
     def __init__(self, rules: Sequence[Rule]) -> None:
         self._rules = rules

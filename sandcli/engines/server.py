@@ -97,6 +97,7 @@ class ServerEngine:
         self._stops = sorted(stop_ids(model.folder, tokenizer))
         _refuse_shorter(pool.context(self._model), self._limit)
         self.capacity = (settings.batch or _CAPACITY) * pool.size(self._model)
+        self.cache_tokens = pool.cache_tokens(self._model)
         self._places = asyncio.Semaphore(self.capacity)
 
     @classmethod

@@ -4,6 +4,7 @@ Messages name a server by its URL without credentials, and secrets are removed f
 """
 
 import asyncio
+import contextlib
 import errno
 import os
 import re
@@ -43,6 +44,9 @@ _QUOTED = 300
 
 _KEY_REFUSED = (401, 403)
 """HTTP statuses that mean that the key is missing or wrong."""
+
+_CACHE = re.compile(rb"^vllm:cache_config_info\{(.*)\}", re.MULTILINE)
+_LABEL = re.compile(rb'(\w+)="([^"]*)"')
 
 _FINGERPRINT = re.compile(r"[0-9a-f]{16}")
 
@@ -120,6 +124,7 @@ class Server:
 
     It gets requests while it is `up`; `trouble` is what was wrong with it last. `working` counts the requests that it
     is working on. `timeout` is in seconds, for one request. `ended` says why the server's process ended, or nothing.
+    `cache_tokens` is the size of its prefix cache, if it says.
     """
 
     def __init__(
@@ -147,6 +152,7 @@ class Server:
         self.working = self.failures = 0
         self.pause = FIRST_PAUSE
         self.trouble: Unusable | None = None
+        self.cache_tokens: int | None = None
 
     def card(self, model: Identity) -> Card | None:
         """What the server offers the model as; None if it does not."""
@@ -180,10 +186,21 @@ class Server:
             self.trouble = trouble
             raise
         self.trouble = None
+        self.cache_tokens = await self._cache_tokens()
+
+    async def _cache_tokens(self) -> int | None:
+        """The tokens that the server's cache holds; only vLLM says."""
+        with contextlib.suppress(Refusal, NoConnection, TimeoutError):
+            told = _CACHE.search(await self._sent("GET", "/metrics", None, self._probe_timeout))
+            if told:
+                labels = dict(_LABEL.findall(told[1]))
+                with contextlib.suppress(KeyError, ValueError):  # it may be told before it is known
+                    return int(labels[b"block_size"]) * int(labels[b"num_gpu_blocks"]) or None
+        return None
 
     async def _offered(self) -> list[Card]:
         try:
-            content = await self._sent("GET", "/models", None, self._probe_timeout)
+            content = await self._sent("GET", "/v1/models", None, self._probe_timeout)
         except Refusal as refusal:
             raise _unusable(refusal) from None
         except (NoConnection, TimeoutError) as error:
@@ -199,11 +216,11 @@ class Server:
 
         Raises `TimeoutError`, `NoConnection`, or `Refusal` if the server answers with an error.
         """
-        return await self._sent("POST", path, msgspec.json.encode(body), self._timeout)
+        return await self._sent("POST", f"/v1{path}", msgspec.json.encode(body), self._timeout)
 
     async def _sent(self, method: str, path: str, body: bytes | None, timeout: aiohttp.ClientTimeout) -> bytes:
         try:
-            async with self._session.request(method, f"{self.url}/v1{path}", data=body, timeout=timeout) as answer:
+            async with self._session.request(method, self.url + path, data=body, timeout=timeout) as answer:
                 content = await answer.read()
         except TimeoutError:
             raise

@@ -90,6 +90,11 @@ class ServerPool:
         limits = [server.context(model) for server in self.serving(model)]
         return min((limit for limit in limits if limit), default=None)
 
+    def cache_tokens(self, model: Identity) -> int | None:
+        """The tokens that the prefix caches of the model's servers hold together; None if one does not say."""
+        sizes = [server.cache_tokens for server in self.serving(model)]
+        return sum(size for size in sizes if size) if sizes and all(sizes) else None
+
     async def wait_until_served(self, model: Identity, seconds: float) -> None:
         """Wait until a server serves the model. Raises `Unusable` if none does in time, or if all have ended."""
         try:

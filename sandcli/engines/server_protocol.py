@@ -72,7 +72,7 @@ def completion_of(answer: Answer, prompt: int, sampling: Sampling) -> Completion
         raise Failed(f"broke a completion off ({choice.finish_reason})")
     cut = stop_at(choice.text, sampling.stop)
     if choice.finish_reason == "stop" or cut is not None:
-        return Completion(without_thought(choice.text[:cut]), tokens, "stop")
+        return Completion(without_thought(choice.text[:cut]), tokens, "stop", prompt + tokens)
     if tokens < sampling.max_tokens:
         raise LessContext(prompt + tokens)
-    return Completion(without_thought(choice.text), tokens, "length")
+    return Completion(without_thought(choice.text), tokens, "length", prompt + tokens)

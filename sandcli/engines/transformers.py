@@ -77,7 +77,7 @@ class _Sequence:
 
     def completion(self) -> Completion:
         """Return it as the answer to the request."""
-        return Completion(without_thought(self.text), len(self.generated), self.finish)
+        return Completion(without_thought(self.text), len(self.generated), self.finish, len(self.ids))
 
     @property
     def missing(self) -> int:
@@ -98,6 +98,7 @@ class TransformersEngine:
         self._model = Ragged(loaded)
         self._prompts = Prompts(self._tokenizer, context_length(loaded.config, settings.max_length))
         self._cache = PrefixCache(int(settings.cache_gib * 2**30))
+        self.cache_tokens = int(settings.cache_gib * 2**30) // self._model.empty().bytes_per_token or None
         self._usage, self._steps, self._computed = Usage(), 0, 0
         self._arriving: queue.Queue[_Request | None] = queue.Queue()
         self._waiting: list[_Request] = []

@@ -134,6 +134,7 @@ class Silent:
     """An engine with blank completions."""
 
     capacity = 1
+    cache_tokens: int | None = None
 
     async def generate(self, messages: Any, sampling: Sampling) -> list[Completion]:
         await asyncio.sleep(0.01)
@@ -150,7 +151,7 @@ class Silent:
 
 def test_blank_completions_and_waiting_are_counted_for_all_models_of_an_engine() -> None:
     clock = Clock()
-    metered = Metered(Silent(), clock)
+    metered = Metered(Silent(), clock, lambda tokens: None)
     twin = asyncio.run(metered.for_model(Model(Path(), "twin")))
     assert twin is not None
     assert asyncio.run(metered.for_model(Model(Path(), "stranger"))) is None

@@ -80,17 +80,17 @@ def test_every_completion_has_its_own_seed_and_a_larger_n_extends_a_smaller_one(
 def test_text_is_cut_at_a_stop_string_and_then_counts_as_complete(words: Model, serve: Serve) -> None:
     server = serve(says("go on\nObservation: a\nEnd", finish="length", tokens=9))
     completions, _, _ = answered(words, server, sampling=Sampling(stop=("End", "\nObservation:")))
-    assert completions == [Completion("go on", 9, "stop")]
+    assert completions == [Completion("go on", 9, "stop", 17)]
 
 
 def test_a_thought_before_the_answer_is_removed(words: Model, serve: Serve) -> None:
     server = serve(says("<think>\nI look first.\n</think>\n\nAction: look", tokens=9))
-    assert answered(words, server)[0] == [Completion("Action: look", 9, "stop")]
+    assert answered(words, server)[0] == [Completion("Action: look", 9, "stop", 17)]
 
 
 @pytest.mark.parametrize(
     ("text", "finish", "expected"),
-    [("", "stop", Completion("", 1, "stop")), ("on", "length", Completion("on", 1, "length"))],
+    [("", "stop", Completion("", 1, "stop", 9)), ("on", "length", Completion("on", 1, "length", 9))],
 )
 def test_a_completion_says_how_it_ended(
     words: Model, serve: Serve, text: str, finish: str, expected: Completion

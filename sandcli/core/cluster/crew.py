@@ -44,8 +44,11 @@ class Assignment:
 
 
 class Card(NamedTuple):
-    """What a crew that is ready says of itself: how many units it takes at once, and what its records depend on."""
+    """What a crew that is ready says of itself: how many units it ever takes at once, and now; and what its records
+    depend on.
+    """
 
+    most: int
     room: int
     identity: Identity
     versions: dict[str, str]
@@ -57,6 +60,13 @@ class Assigned(NamedTuple):
     number: int
     unit: Unit[Any]
     earlier: Any
+
+
+class Ended(NamedTuple):
+    """Units that a crew has ended, by their numbers, each with its result or error; and the units that it now takes."""
+
+    units: list[tuple[int, object]]
+    room: int
 
 
 class Crew:
@@ -89,8 +99,8 @@ class Crew:
         self._stage.artifact.world_log = _own_log(self._stage.artifact.world_log)
         identity = await asyncio.to_thread(self._stage.identity)
         await self._open.enter_async_context(self._stage.opened())
-        room = self._stage.context.in_flight(self._stage.sequences)
-        return Card(room, identity, await asyncio.to_thread(versions))
+        most = self._stage.context.in_flight(self._stage.sequences)
+        return Card(most, self._room(), identity, await asyncio.to_thread(versions))
 
     async def begin(self, tasks: Sequence[Assigned]) -> None:
         """Begin some units."""
@@ -102,7 +112,8 @@ class Crew:
     async def _do(self, task: Assigned) -> None:
         result: object
         try:
-            result = await self._stage.step(task.unit, task.earlier)
+            async with self._stage.context.gate.entered(never):
+                result = await self._stage.step(task.unit, task.earlier)
         except (SandError, MachineryError) as error:
             result = error
         except Exception:  # a bug: its own class may not be known to the driver, so it goes as text
@@ -110,8 +121,8 @@ class Crew:
         self._finished.append((task.number, result))
         self._any.set()
 
-    async def finished(self) -> list[tuple[int, object]]:
-        """The units that ended since the last call, by their numbers, each with its result or error.
+    async def finished(self) -> Ended:
+        """The units that ended since the last call, and the room there is now.
 
         Waits for the first of them, but not long: an answer also shows that this process still works.
         """
@@ -120,7 +131,12 @@ class Crew:
                 await self._any.wait()
         self._any.clear()
         ended, self._finished = self._finished, []
-        return ended
+        return Ended(ended, self._room())
+
+    def _room(self) -> int:
+        room = self._stage.context.in_flight(self._stage.sequences)
+        cached = self._stage.context.gate.room
+        return room if cached is None else min(room, cached)
 
     async def close(self) -> Spent:
         """Free everything. Returns what the work took."""

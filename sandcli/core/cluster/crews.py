@@ -209,8 +209,8 @@ class Crews(Generic[P, R]):
         crew.room = card.room
         self._members.append(crew)
         self._note()
-        notice(f"a crew joined on node {crew.node.name}: {card.room} units at once; {self.label} now")
-        self._rooms.put_nowait(card.room)
+        notice(f"a crew joined on node {crew.node.name}: {card.most} units at once; {self.label} now")
+        self._rooms.put_nowait(card.most)
 
     @property
     def label(self) -> str:

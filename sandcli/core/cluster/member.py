@@ -4,7 +4,7 @@ import asyncio
 from itertools import count
 from typing import Any
 
-from sandcli.core.cluster.crew import ANSWER_EVERY, Assigned
+from sandcli.core.cluster.crew import ANSWER_EVERY, Assigned, Ended
 from sandcli.core.cluster.nodes import Node
 from sandcli.core.stage import Unit
 
@@ -67,9 +67,10 @@ class Member:
     async def _fetch(self, patience: float) -> None:
         while True:
             async with asyncio.timeout(ANSWER_EVERY + patience):
-                ended: list[tuple[int, object]] = await self.actor.finished.remote()
-            self.done += len(ended)
-            for number, result in ended:
+                ended: Ended = await self.actor.finished.remote()
+            self.done += len(ended.units)
+            self.room = ended.room
+            for number, result in ended.units:
                 self._tell(self._waiting.pop(number), result)
 
     def lose(self) -> None:
