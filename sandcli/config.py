@@ -25,6 +25,9 @@ FILE = "sand.toml"
 _SHOWN = 80
 """How many characters of an invalid value a message quotes."""
 
+_ADDRESS = re.compile(r"[\w.-]+:\d+|\[[0-9a-fA-F:]+\]:\d+")
+"""A host, or an IPv6 address in brackets, and a port."""
+
 _CLEAN = re.compile(r"[^\ud800-\udfff]*")
 """The text without lone surrogates, which stand for bytes that are not UTF-8."""
 
@@ -72,7 +75,13 @@ def resolve(folder: Path, environment: Mapping[str, str], flags: Mapping[str, Sc
 
 
 def refuse_contradictions(settings: Settings) -> None:
-    """Raise `UsageError` for settings that exclude each other."""
+    """Raise `UsageError` for settings that exclude each other, and for an address that is none."""
+    address = settings.cluster.address
+    if address not in ("", "auto", "local") and not _ADDRESS.fullmatch(address):
+        raise UsageError(
+            f"cluster.address {address!r} is not the address of a Ray cluster",
+            "use auto, local, or HOST:PORT (not ray://)",
+        )
     method = settings.method
     if method.name != "sand" and (method.switch, method.without) != ("never", "none"):
         raise UsageError(

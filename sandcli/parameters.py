@@ -13,7 +13,8 @@ Tasks = Annotated[
 EngineKind = Annotated[str | None, Meta(description="auto, transformers, vllm, server, or scripted (for tests).")]
 Workers = Annotated[int | None, Meta(ge=1, description="Environment processes; on a cluster, those of each crew.")]
 Cluster = Annotated[
-    str | None, Meta(description="Work on a Ray cluster: auto (this machine is part of it), local, or HOST:PORT.")
+    str | None,
+    Meta(description="Let a Ray cluster do the work: auto (the one this machine is in), local, or HOST:PORT."),
 ]
 Processes = Annotated[
     int | None,

@@ -245,7 +245,7 @@ class ClusterSettings(Table, frozen=True, kw_only=True):
     ] = 0
     patience: Annotated[
         float,
-        Meta(gt=0, le=LONGEST, description="seconds without an answer after which a crew is given up"),
+        Meta(gt=0, le=LONGEST, description="seconds without an answer after which a crew counts as lost"),
         COMPUTE,
     ] = 60.0
 

@@ -146,7 +146,7 @@ def test_crews_at_work_are_shown_until_their_driver_ends(tmp_path: Path, monkeyp
     root = make_run(tmp_path / "run")
     perform("collect", root, limit=1)
     made = artifact(root, "sample")
-    note(made, [CrewNote("10.0.0.1", 30, 200), CrewNote("10.0.0.2", 20, 100), CrewNote("10.0.0.2", 10, 0)])
+    note(made, [CrewNote("10.0.0.1", 30), CrewNote("10.0.0.2", 20), CrewNote("10.0.0.2", 10)])
     told = {stage.stage: stage.note for stage in status_of(context(root))}
     assert told["sample"] == "crews at work: 1 on 10.0.0.1, 2 on 10.0.0.2; 60 units in progress"
     an_hour_later = time.time() + 3600

@@ -140,7 +140,7 @@ def _run(run: Path, **options: Any) -> None:
     from sandcli.errors import Exit
     from sandcli.interrupts import Interrupts
 
-    with Interrupts():
+    with Interrupts(), redirect_stdout(sys.stderr):
         summaries = api.iterate(run, **options)
     if summaries and summaries[-1].exit is not Exit.DONE:
         print_summary(summaries[-1], run, as_json=False)

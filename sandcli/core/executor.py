@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 from typing import Generic, Protocol
 
 from sandcli.core.stage import P, R, Skipped, Stage, Unit
-from sandcli.errors import PrerequisiteError
+from sandcli.errors import MachineryError, PrerequisiteError
 from sandcli.install import install_command
 
 
@@ -22,6 +22,21 @@ class Executor(Protocol[P, R]):
 
     async def do(self, unit: Unit[P], earlier: R | None) -> R | Skipped:
         """Do one unit; see `Stage.step`."""
+
+
+async def step(stage: Stage[P, R], unit: Unit[P], earlier: R | None) -> R | Skipped:
+    """Do a unit in this process, when the engine's cache has room for it.
+
+    Raises `MachineryError` for a request that was cancelled, and before it begins if the stage is to stop.
+    """
+    try:
+        async with stage.context.gate.entered(stage.stop):
+            return await stage.step(unit, earlier)
+    except asyncio.CancelledError as error:
+        task = asyncio.current_task()
+        if task is None or task.cancelling():  # the stage ends
+            raise
+        raise MachineryError("engine", "the request was cancelled") from error
 
 
 class _Here(Generic[P, R]):
@@ -42,19 +57,18 @@ class _Here(Generic[P, R]):
 
     async def do(self, unit: Unit[P], earlier: R | None) -> R | Skipped:
         """See `Executor`."""
-        async with self._stage.context.gate.entered(self._stage.stop):
-            return await self._stage.step(unit, earlier)
+        return await step(self._stage, unit, earlier)
 
 
-def on_cluster(stage: Stage[P, R]) -> bool:
+def uses_cluster(stage: Stage[P, R]) -> bool:
     """Whether crews do the units of a stage."""
-    return stage.on_cluster and bool(stage.context.settings.cluster.address)
+    return stage.can_use_cluster and bool(stage.context.settings.cluster.address)
 
 
 @asynccontextmanager
 async def executor_of(stage: Stage[P, R]) -> AsyncIterator[Executor[P, R]]:
     """What does the units of a stage, with its engines and environments open."""
-    if not on_cluster(stage):
+    if not uses_cluster(stage):
         async with stage.opened():
             yield _Here(stage)
         return

@@ -27,7 +27,7 @@ _LOOK_EVERY = 0.05
 
 
 class Gate:
-    """Counts the units in progress, and how long their conversations become. A task stands for the unit that it does."""
+    """Counts the units in progress and the length of their conversations. A task stands for the unit that it does."""
 
     def __init__(self) -> None:
         self._cache_tokens: int | None = None

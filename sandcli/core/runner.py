@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from sandcli.core import estimates
-from sandcli.core.executor import on_cluster
+from sandcli.core.executor import uses_cluster
 from sandcli.core.manifest import Manifest, Spent
 from sandcli.core.planner import came_to_nothing, compare, from_scratch, is_sealed, longest_first, open_units
 from sandcli.core.stage import Options, P, R, Stage, State, Summary, unit_name
@@ -160,7 +160,8 @@ async def _produce(
     try:
         done = await _do_units(stage, journal, state, options, stop, digests)
         manifest.spent += stage.context.spent
-        estimates.remember(stage, stage.context.spent)
+        if not uses_cluster(stage):
+            estimates.remember(stage, stage.context.spent)
         done.list_failures()
         if done.interrupted or (done.unfinished and not options.accept_failures):
             artifact.begin(manifest)
@@ -185,7 +186,7 @@ async def _do_units(
     units = Units(stage, journal, stop, options.accept_failures, _failures_elsewhere(stage, digests))
     if state.todo:
         stage.stop = stop
-        in_order = longest_first if on_cluster(stage) else open_units
+        in_order = longest_first if uses_cluster(stage) else open_units
         await units.do(in_order(stage, journal), state.todo, state.recorded)
     stage.context.spent += Spent(units=units.recorded, seconds=time.monotonic() - started)
     return units

@@ -134,7 +134,7 @@ class Stage(ABC, Generic[P, R]):
     own_progress: ClassVar[bool] = False
     """Whether a step shows its own progress."""
 
-    on_cluster: ClassVar[bool] = True
+    can_use_cluster: ClassVar[bool] = True
     """Whether crews on a cluster can do its units: a step depends on its unit and the inputs alone."""
 
     engine: Engine

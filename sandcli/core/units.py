@@ -66,6 +66,7 @@ class Units(Generic[P, R]):
         self._results: asyncio.Queue[R | Skipped | None] = asyncio.Queue()
         recording = asyncio.create_task(self._record())
         lanes: set[asyncio.Task[None]] = set()
+        working: list[asyncio.Future[Any]] = []
         more = asyncio.create_task(self._executor.more())
         try:
             while not any(task.done() for task in (recording, *lanes)):
@@ -73,15 +74,14 @@ class Units(Generic[P, R]):
                 if more.done():
                     lanes |= {asyncio.create_task(self._lane(units)) for _ in range(more.result())}
                     more = asyncio.create_task(self._executor.more())
-            working: asyncio.Future[list[None]] = asyncio.gather(*lanes)
-            either: set[asyncio.Future[Any]] = {working, recording}
-            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+            working.append(asyncio.gather(*lanes))
+            await asyncio.wait({recording, *working}, return_when=asyncio.FIRST_COMPLETED)
             if not recording.done():  # otherwise recording failed, for example because the disk is full
-                await working
+                await working[0]
         finally:
             for task in (more, *lanes):
                 task.cancel()
-            await asyncio.gather(more, *lanes, return_exceptions=True)
+            await asyncio.gather(more, *lanes, *working, return_exceptions=True)
             self._results.put_nowait(None)
             await recording
         self.unfinished = bool(self.failures) or next(units, None) is not None
@@ -132,23 +132,17 @@ class Units(Generic[P, R]):
         self._results.put_nowait(result)
 
     async def _step(self, unit: Unit[P], earlier: R | None) -> R | Skipped:
-        """One attempt. Raises `MachineryError` for a cancelled request or a record that could not be read back."""
-        try:
-            result = await self._executor.do(unit, earlier)
-            if not isinstance(result, Skipped):
-                self._journal.check(result)
-            return result
-        except asyncio.CancelledError as error:
-            task = asyncio.current_task()
-            if task is None or task.cancelling():  # the stage ends
-                raise
-            raise MachineryError("engine", "the request was cancelled") from error
+        """One attempt. Raises `MachineryError` also for a record that could not be read back."""
+        result = await self._executor.do(unit, earlier)
+        if not isinstance(result, Skipped):
+            self._journal.check(result)
+        return result
 
     def _failed(self, unit: Unit[P], error: MachineryError, attempts: int) -> None:
         self._failed_in_a_row += error.reason not in _NOT_RETRIED
         failure = Failure(unit=list(unit.key), reason=error.reason, detail=error.detail, attempts=attempts)
         self.failures.append(failure)
-        self._bar.advance()
+        self._bar.advance(1, self._executor.label)
         self.list_failures()
 
     def list_failures(self) -> None:

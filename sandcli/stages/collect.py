@@ -45,7 +45,7 @@ class CollectStage(Stage[Wanted, Trajectory]):
     tables = ("run", "prompts", "collect", "env", "engine")
     plays = True
     allow_extra = True
-    on_cluster = False
+    can_use_cluster = False
 
     def __init__(self, context: Context) -> None:
         super().__init__(context)

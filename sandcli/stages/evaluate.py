@@ -47,10 +47,6 @@ class EvalStage(ModelsStage[Trial, Episode]):
                 raise UsageError(f"eval.deliberation: {mode!r} is unknown", f"use {', '.join(get_args(Deliberation))}")
         return cast(list[Deliberation], self.settings.eval.deliberation)
 
-    def length(self, unit: Unit[Trial]) -> int:
-        """The task's limit."""
-        return self.context.world.step_limit(unit.payload.task)
-
     def check(self, state: State) -> None:
         """Raise `UsageError` if there is no task to evaluate on, or if the episodes are of another panel."""
         super().check(state)

@@ -53,6 +53,7 @@ class ModelsStage(Stage[M, R]):
 
     def check(self, state: State) -> None:
         """Raise `UsageError` if episodes of two panels would be kept together."""
+        self._say_what_the_panel_sets()
         if other := next((why for why in state.reasons if why.startswith("panel:")), None):
             raise UsageError(
                 f"{self.artifact.path} was played on another panel, and one file holds one panel's ({other})",
@@ -102,7 +103,6 @@ class ModelsStage(Stage[M, R]):
     @asynccontextmanager
     async def opened(self) -> AsyncIterator[None]:
         """Start the environments; models are loaded one after the other, beginning with the first that has work."""
-        self._say_what_the_panel_sets()
         recorded = self.artifact.recorded()
         unit = next(open_units(self, recorded), None) if recorded is not None else None
         first = self.evaluated[unit.payload.model] if unit else self.model()

@@ -37,7 +37,7 @@ class TrainingStage(Stage[Path, Trained]):
 
     prompts = ("preamble",)
     own_progress = True
-    on_cluster = False
+    can_use_cluster = False
     _group: ProcessGroup
 
     @property

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from msgspec.structs import replace
 
 from sandcli.core.context import Context
+from sandcli.core.executor import step
 from sandcli.core.manifest import Identity, Spent, versions
 from sandcli.core.run import Run
 from sandcli.core.stage import Stage, Unit
@@ -37,21 +38,24 @@ class Assignment:
 
     @classmethod
     def of(cls, stage: Stage[Any, Any], workers: int) -> "Assignment":
-        """A stage of the driver as a crew with so many environment workers does it: by itself."""
+        """A stage of the driver as a crew with so many environment workers does it: without a cluster of its own."""
         settings = stage.context.settings
         alone = replace(settings, cluster=ClusterSettings(), run=replace(settings.run, workers=workers))
         return cls(type(stage), Run(stage.run.root.absolute()), alone, stage.limit, str(Path.cwd()))
 
 
-class Card(NamedTuple):
-    """What a crew that is ready says of itself: how many units it ever takes at once, and now; and what its records
-    depend on.
-    """
+class Description(NamedTuple):
+    """What a crew's records depend on."""
 
-    most: int
-    room: int
     identity: Identity
     versions: dict[str, str]
+
+
+class Room(NamedTuple):
+    """How many units a crew ever takes at once, and how many it takes now."""
+
+    most: int
+    now: int
 
 
 class Assigned(NamedTuple):
@@ -63,10 +67,10 @@ class Assigned(NamedTuple):
 
 
 class Ended(NamedTuple):
-    """Units that a crew has ended, by their numbers, each with its result or error; and the units that it now takes."""
+    """Units that a crew has ended, by their numbers, each with its result or error; and its room now."""
 
     units: list[tuple[int, object]]
-    room: int
+    room: Room
 
 
 class Crew:
@@ -82,8 +86,8 @@ class Crew:
     def __repr__(self) -> str:
         return f"sand {self._assignment.kind.name}"  # its name in Ray's tools
 
-    async def open(self) -> Card:
-        """Load the model and start the environments. Raises what keeps them from it."""
+    async def describe(self) -> Description:
+        """Find the run. Raises `PrerequisiteError` if it is not there."""
         assigned = self._assignment
         try:
             os.chdir(assigned.folder)
@@ -97,10 +101,17 @@ class Crew:
         self._stage = await asyncio.to_thread(assigned.kind, context)
         self._stage.stop = never
         self._stage.artifact.world_log = _own_log(self._stage.artifact.world_log)
-        identity = await asyncio.to_thread(self._stage.identity)
+        return Description(await asyncio.to_thread(self._stage.identity), await asyncio.to_thread(versions))
+
+    async def open(self) -> Room:
+        """Load the model and start the environments. Raises what keeps them from it."""
         await self._open.enter_async_context(self._stage.opened())
+        return self._room()
+
+    def _room(self) -> Room:
         most = self._stage.context.in_flight(self._stage.sequences)
-        return Card(most, self._room(), identity, await asyncio.to_thread(versions))
+        cached = self._stage.context.gate.room
+        return Room(most, most if cached is None else min(most, cached))
 
     async def begin(self, tasks: Sequence[Assigned]) -> None:
         """Begin some units."""
@@ -112,17 +123,17 @@ class Crew:
     async def _do(self, task: Assigned) -> None:
         result: object
         try:
-            async with self._stage.context.gate.entered(never):
-                result = await self._stage.step(task.unit, task.earlier)
-        except (SandError, MachineryError) as error:
+            result = await step(self._stage, task.unit, task.earlier)
+        except (SandError, MachineryError, OSError) as error:
             result = error
-        except Exception:  # a bug: its own class may not be known to the driver, so it goes as text
-            result = RuntimeError(f"in a crew: {traceback.format_exc()}")
+        except Exception as error:  # a bug: its own class may not be known to the driver, so it goes as text
+            result = RuntimeError(f"in a crew: {type(error).__name__}: {error}")
+            result.add_note(traceback.format_exc())
         self._finished.append((task.number, result))
         self._any.set()
 
     async def finished(self) -> Ended:
-        """The units that ended since the last call, and the room there is now.
+        """The units that ended since the last call.
 
         Waits for the first of them, but not long: an answer also shows that this process still works.
         """
@@ -132,11 +143,6 @@ class Crew:
         self._any.clear()
         ended, self._finished = self._finished, []
         return Ended(ended, self._room())
-
-    def _room(self) -> int:
-        room = self._stage.context.in_flight(self._stage.sequences)
-        cached = self._stage.context.gate.room
-        return room if cached is None else min(room, cached)
 
     async def close(self) -> Spent:
         """Free everything. Returns what the work took."""

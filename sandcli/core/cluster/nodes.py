@@ -21,6 +21,9 @@ class Needs(NamedTuple):
     cpus: int
     gpus: int
 
+    def __str__(self) -> str:
+        return f"{self.cpus} cores and {self.gpus} GPUs"
+
 
 def alive(nodes: Sequence[Mapping[str, Any]]) -> list[Node]:
     """The living nodes of `ray.nodes()`."""
@@ -36,14 +39,15 @@ def alive(nodes: Sequence[Mapping[str, Any]]) -> list[Node]:
     ]
 
 
-def needs(settings: Settings, node: Node, any_gpu: bool) -> Needs:
-    """What a crew needs on a node. One with a GPU engine gets the GPUs of one model, and its share of the cores.
-
-    `any_gpu`: whether the cluster has a GPU at all; without any, engines compute on CPUs.
-    """
+def gpus_of_crew(settings: Settings, generates: bool) -> int:
+    """The GPUs of one model, if crews load one: the stage `generates`, and no server does it for them."""
     engine = settings.engine
-    generates_here = engine.kind not in ("server", "scripted")
-    gpus = engine.tensor_parallel * max(1, engine.data_parallel) if generates_here and any_gpu else 0
+    elsewhere = engine.kind in ("server", "scripted") or (engine.kind == "auto" and engine.urls)
+    return engine.tensor_parallel * max(1, engine.data_parallel) if generates and not elsewhere else 0
+
+
+def needs(settings: Settings, node: Node, gpus: int) -> Needs:
+    """What a crew with so many GPUs needs on a node: with them goes its share of the cores."""
     share = node.cpus // max(1, node.gpus // gpus if gpus else 1)
     return Needs(settings.run.workers or max(1, min(share, MAX_WORKERS)), gpus)
 

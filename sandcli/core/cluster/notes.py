@@ -1,5 +1,6 @@
 """What the driver notes about its crews, for `sand status`."""
 
+import contextlib
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -8,6 +9,7 @@ import msgspec
 
 from sandcli.core.artifact import Artifact
 from sandcli.core.manifest import read_note
+from sandcli.errors import SandError
 from sandcli.files import write_atomic
 
 _FRESH = 30.0
@@ -15,11 +17,10 @@ _FRESH = 30.0
 
 
 class CrewNote(msgspec.Struct, frozen=True):
-    """A crew: its node, the units that it has in progress, and those that it has done."""
+    """A crew: its node, and the units that it has in progress."""
 
     node: str
     working: int
-    done: int
 
 
 class _Noted(msgspec.Struct, frozen=True):
@@ -28,12 +29,13 @@ class _Noted(msgspec.Struct, frozen=True):
 
 
 def note(artifact: Artifact[Any], crews: Sequence[CrewNote]) -> None:
-    """Replace what is noted about the crews that work on an artifact."""
+    """Replace what is noted about the crews that work on an artifact. If that fails, nothing depends on it."""
     path = artifact.note("crews.json")
-    if crews:
-        write_atomic(path, [msgspec.json.encode(_Noted(time.time(), list(crews)))])
-    else:
-        path.unlink(missing_ok=True)
+    with contextlib.suppress(OSError, SandError):
+        if crews:
+            write_atomic(path, [msgspec.json.encode(_Noted(time.time(), list(crews)))])
+        else:
+            path.unlink(missing_ok=True)
 
 
 def noted(artifact: Artifact[Any]) -> list[CrewNote]:

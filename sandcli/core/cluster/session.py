@@ -1,69 +1,63 @@
 """Joining a Ray cluster as its driver."""
 
-import contextlib
+import asyncio
 import os
-import signal
 import socket
-import sys
-from collections.abc import Iterator
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 
 import ray
 
-from sandcli.errors import PrerequisiteError, UsageError
+from sandcli.errors import PrerequisiteError
+from sandcli.progress import notice
 
 _CONNECT = 10.0
 """Seconds to wait for an address: Ray itself would wait for hours."""
 
+_OTHER_VERSION = "ersion mismatch"
 
-@contextlib.contextmanager
-def joined(address: str) -> Iterator[None]:
+
+@asynccontextmanager
+async def joined(address: str) -> AsyncIterator[None]:
     """This process as a driver of the cluster at `address` (see `cluster.address`), which it leaves afterwards.
 
-    A caller that has joined a cluster already stays in that one. Raises `UsageError` for an address of another form and
-    `PrerequisiteError` if there is no cluster, or one with other versions of Ray or Python.
+    A caller that has joined a cluster already stays in that one. Raises `PrerequisiteError` if there is no cluster, or
+    one with other versions of Ray or Python.
     """
     if ray.is_initialized():
+        notice(f"this process is part of a Ray cluster already, which is used instead of {address}")
         yield
         return
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    with contextlib.redirect_stdout(sys.stderr):  # Ray prints errors to stdout, where data belongs
-        _join(address)
-        with contextlib.suppress(ValueError):  # not the main thread: Ray installed no handlers either
-            for number, handler in handlers.items():
-                signal.signal(number, handler)
-        try:
-            yield
-        finally:
-            ray.shutdown()
+    await asyncio.to_thread(_join, address)  # in the main thread Ray would replace our signal handlers
+    try:
+        yield
+    finally:
+        ray.shutdown()
 
 
 def _join(address: str) -> None:
+    local = address == "local"
     if address not in ("auto", "local"):
         _must_answer(address)
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    dashboard = {"include_dashboard": False} if local else {}
     try:
-        ray.init(address=address, log_to_driver=False, logging_level="error", include_dashboard=_dashboard(address))
-    except (ConnectionError, RuntimeError, ValueError) as error:
+        ray.init(address=address, log_to_driver=False, logging_level="error", **dashboard)
+    except Exception as error:  # some are of no class of their own
+        with suppress(Exception):
+            ray.shutdown()
         why = " ".join(str(error).split())
-        fix = "install the same versions on all nodes" if "ersion mismatch" in why else _START
-        raise PrerequisiteError(f"--cluster {address}: {why}", fix) from None
+        start = "run the same command again" if local else f"on this machine: ray start --address {address}"
+        fix = "install the same versions on all nodes" if _OTHER_VERSION in why else start
+        raise PrerequisiteError(f"--cluster {address}: {why}", fix if address != "auto" else _START) from None
 
 
-_START = "start one with `ray start --head`, or use --cluster local"
-
-
-def _dashboard(address: str) -> bool | None:
-    return False if address == "local" else None
+_START = "start a cluster with `ray start --head`, or use --cluster local"
 
 
 def _must_answer(address: str) -> None:
     host, _, port = address.rpartition(":")
-    if not (host and port.isdecimal() and "/" not in host):
-        raise UsageError(
-            f"--cluster {address}: this is not the address of a Ray cluster",
-            "use auto, local, or HOST:PORT (not ray://)",
-        )
     try:
         socket.create_connection((host, int(port)), timeout=_CONNECT).close()
-    except OSError as error:
+    except (OSError, ValueError) as error:
         raise PrerequisiteError(f"--cluster {address}: nothing answers there ({error})", _START) from None

@@ -121,6 +121,30 @@ def test_a_node_that_ends_and_one_that_joins_change_nothing(
     assert (sampled / "rollouts.jsonl").read_bytes() == rollouts_here(sampled, tmp_path)
 
 
+def test_without_any_crew_the_stage_ends_and_resumes(sampled: Path, tmp_path: Path, cluster: Any) -> None:
+    (sampled / "wait").write_text(some_unit(sampled))
+    ended: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            rollouts(sampled, Unlucky, cluster__address=cluster.address, cluster__patience=1, run__in_flight=4)
+        except PrerequisiteError as error:
+            ended.append(error)
+
+    working = threading.Thread(target=work, daemon=True)
+    working.start()
+    wait_until((sampled / "waiting").exists)
+    for node in list(cluster.nodes):
+        cluster.remove_node(node, allow_graceful=False)
+    working.join()
+    assert [str(error) for error in ended] == ["no crew is left on the cluster"]
+    assert Run(sampled).artifact("rollout").failures() == []
+    (sampled / "waited").touch()
+    cluster.nodes = [cluster.add_node(num_cpus=1) for _ in range(2)]
+    assert rollouts(sampled, cluster__address=cluster.address).exit is Exit.DONE
+    assert (sampled / "rollouts.jsonl").read_bytes() == rollouts_here(sampled, tmp_path)
+
+
 def test_a_frozen_crew_is_given_up(sampled: Path, tmp_path: Path, cluster: Any) -> None:
     (sampled / "freeze").write_text(some_unit(sampled))
     try:
@@ -134,7 +158,7 @@ def test_a_frozen_crew_is_given_up(sampled: Path, tmp_path: Path, cluster: Any) 
 def test_a_unit_that_ends_every_crew_fails_alone(sampled: Path, cluster: Any) -> None:
     unit = some_unit(sampled)
     (sampled / "end").write_text(unit)
-    summary = rollouts(sampled, Unlucky, cluster__address=cluster.address, run__in_flight=1)
+    summary = rollouts(sampled, Unlucky, cluster__address=cluster.address)
     assert summary.exit is Exit.FAILED_UNITS
     assert [(failure.reason, failure.attempts) for failure in summary.failures] == [("crew", 1)]
     (sampled / "end").unlink()
@@ -175,7 +199,7 @@ def test_a_killed_driver_takes_its_crews_along_and_resumes(sampled: Path, tmp_pa
 
 def test_a_node_that_differs_is_refused(sampled: Path, cluster: Any) -> None:
     (sampled / "driver").write_text(str(os.getpid()))
-    with pytest.raises(PrerequisiteError, match=r"node \S+ differs.*env\.toyworld is there there, here here"):
+    with pytest.raises(PrerequisiteError, match=r"node \S+ differs.*env\.toyworld is there there and here here"):
         rollouts(sampled, Foreign, cluster__address=cluster.address)
 
 
@@ -185,20 +209,19 @@ def test_crews_that_cannot_start_end_the_stage_with_one_line(sampled: Path, clus
 
 
 def test_a_bug_in_a_step_ends_the_stage_with_its_traceback(sampled: Path, cluster: Any) -> None:
-    with pytest.raises(RuntimeError, match=r"(?s)in a crew: Traceback.*mishaps\.py.*KeyError: 'no such thing'"):
+    with pytest.raises(RuntimeError, match="in a crew: KeyError: 'no such thing'") as raised:
         rollouts(sampled, Wrong, cluster__address=cluster.address)
+    assert "mishaps.py" in raised.value.__notes__[0]
 
 
-@pytest.mark.parametrize(
-    ("address", "kind", "why"),
-    [
-        ("127.0.0.1:1", PrerequisiteError, "nothing answers there"),
-        ("ray://127.0.0.1:10001", UsageError, "not the address of a Ray cluster"),
-        ("somewhere", UsageError, "not the address of a Ray cluster"),
-    ],
-)
-def test_an_address_without_a_cluster_is_refused(sampled: Path, address: str, kind: Any, why: str) -> None:
-    with pytest.raises(kind, match=why):
+def test_an_address_where_nothing_answers_is_refused(sampled: Path) -> None:
+    with pytest.raises(PrerequisiteError, match="nothing answers there"):
+        rollouts(sampled, cluster__address="127.0.0.1:1")
+
+
+@pytest.mark.parametrize("address", ["ray://127.0.0.1:10001", "somewhere", "a b:1"])
+def test_what_is_no_address_is_refused(sampled: Path, address: str) -> None:
+    with pytest.raises(UsageError, match="not the address of a Ray cluster"):
         rollouts(sampled, cluster__address=address)
 
 

@@ -3,9 +3,8 @@
 from typing import Any
 
 import pytest
-from msgspec.structs import replace
 
-from sandcli.core.cluster.nodes import Needs, Node, alive, crews_that_fit, needs
+from sandcli.core.cluster.nodes import Needs, Node, alive, crews_that_fit, gpus_of_crew, needs
 from sandcli.engine_settings import EngineSettings
 from sandcli.settings import RunSettings, Settings
 
@@ -25,29 +24,41 @@ def test_dead_nodes_are_left_out() -> None:
 
 
 @pytest.mark.parametrize(
-    ("settings", "node", "any_gpu", "wanted", "crews"),
+    ("settings", "gpus"),
     [
-        (settings(kind="vllm"), node(64, 8), True, Needs(8, 1), 8),  # a crew for each GPU, the cores shared
-        (settings(kind="auto"), node(64, 8), True, Needs(8, 1), 8),
-        (settings(kind="vllm", tensor_parallel=4), node(64, 8), True, Needs(32, 4), 2),
-        (settings(kind="vllm", data_parallel=2), node(64, 8), True, Needs(16, 2), 4),
-        (settings(kind="vllm"), node(4, 8), True, Needs(1, 1), 4),  # fewer cores than GPUs
-        (settings(kind="vllm"), node(96), True, Needs(32, 1), 0),  # a node without GPUs beside others with some
-        (settings(kind="vllm"), node(16), False, Needs(16, 0), 1),  # no GPU anywhere: the CPU computes
-        (settings(kind="vllm"), node(96), False, Needs(32, 0), 3),
-        (settings(kind="server"), node(16, 8), True, Needs(16, 0), 1),  # the model runs elsewhere
-        (settings(kind="scripted"), node(1), False, Needs(1, 0), 1),
-        (settings(workers=2, kind="vllm"), node(16, 2), True, Needs(2, 1), 2),
-        (settings(workers=4, kind="server"), node(16), False, Needs(4, 0), 4),
-        (settings(kind="vllm"), node(0), False, Needs(1, 0), 0),  # such as a head that only coordinates
+        (settings(kind="vllm"), 1),
+        (settings(kind="auto"), 1),
+        (settings(kind="vllm", tensor_parallel=4), 4),
+        (settings(kind="vllm", data_parallel=2), 2),
+        (settings(kind="server"), 0),  # the model runs elsewhere
+        (settings(kind="auto", urls=["http://a:1"]), 0),
+        (settings(kind="scripted"), 0),
     ],
 )
-def test_crews_of_a_node(settings: Settings, node: Node, any_gpu: bool, wanted: Needs, crews: int) -> None:
-    assert needs(settings, node, any_gpu) == wanted
+def test_gpus_of_a_crew_are_those_of_one_engine(settings: Settings, gpus: int) -> None:
+    assert gpus_of_crew(settings, generates=True) == gpus
+    assert gpus_of_crew(settings, generates=False) == 0
+
+
+@pytest.mark.parametrize(
+    ("node", "gpus", "wanted", "crews"),
+    [
+        (node(64, 8), 1, Needs(8, 1), 8),  # a crew for each GPU, the cores shared
+        (node(64, 8), 4, Needs(32, 4), 2),
+        (node(4, 8), 1, Needs(1, 1), 4),  # fewer cores than GPUs
+        (node(96), 1, Needs(32, 1), 0),  # a node without GPUs beside others with some
+        (node(16), 0, Needs(16, 0), 1),
+        (node(96), 0, Needs(32, 0), 3),
+        (node(0), 0, Needs(1, 0), 0),  # such as a head that only coordinates
+    ],
+)
+def test_crews_of_a_node(node: Node, gpus: int, wanted: Needs, crews: int) -> None:
+    assert needs(settings(), node, gpus) == wanted
     assert crews_that_fit(node, wanted) == crews
 
 
-def test_a_set_number_of_workers_is_what_a_crew_reserves() -> None:
-    many = replace(settings(kind="server"), run=RunSettings(workers=64))
-    assert needs(many, node(16), any_gpu=False) == Needs(64, 0)
-    assert crews_that_fit(node(16), Needs(64, 0)) == 0
+@pytest.mark.parametrize(("workers", "gpus", "crews"), [(2, 1, 2), (4, 0, 4), (64, 0, 0)])
+def test_a_set_number_of_workers_is_what_a_crew_reserves(workers: int, gpus: int, crews: int) -> None:
+    wanted = needs(settings(workers), node(16, 2), gpus)
+    assert wanted == Needs(workers, gpus)
+    assert crews_that_fit(node(16, 2), wanted) == crews
