@@ -37,9 +37,11 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         fake = self.server.fake
-        fake.probes += 1
         if self.path == "/v1/models":
+            fake.probes += 1
             fake.listing(self, {})
+        elif self.path == "/metrics" and fake.metrics:
+            self.answer(200, fake.metrics.encode(), kind="text/plain")
         else:
             answers(404, {"detail": "Not Found"})(self, {})
 
@@ -152,6 +154,7 @@ class FakeServer:
         self.usual: Behaviour = says("hello")
         self.listing: Behaviour = answers(200, {"data": [{"id": model, **card}]})
         self.requests: list[Request] = []
+        self.metrics = ""
         self.probes = 0
         self._port = 0
         self._listener: _Listener | None = None

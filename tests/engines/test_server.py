@@ -250,6 +250,37 @@ def test_requests_beyond_the_capacity_wait(words: Model, serve: Serve) -> None:
     run(task)
 
 
+def metrics(blocks: str) -> str:
+    config = f'vllm:cache_config_info{{block_size="16",cache_dtype="auto",num_gpu_blocks="{blocks}",engine="0"}} 1.0'
+    return f"# TYPE vllm:cache_config_info gauge\n{config}\nvllm:num_requests_running 0.0\n"
+
+
+@pytest.mark.parametrize(
+    ("told", "tokens"),
+    [
+        ([metrics("100")], 1600),
+        ([metrics("100"), metrics("50")], 2400),
+        ([metrics("100"), ""], None),  # another kind of server
+        ([metrics("None")], None),  # not known yet
+        ([metrics("0")], None),
+        (["<html>"], None),
+    ],
+)
+def test_the_caches_of_all_servers_count_together_if_all_say(
+    words: Model, serve: Serve, told: list[str], tokens: int | None
+) -> None:
+    servers = [serve() for _ in told]
+    for server, text in zip(servers, told, strict=True):
+        server.metrics = text
+
+    async def task() -> None:
+        async with opened(words, *servers) as (engine, _):
+            assert engine.cache_tokens == tokens
+            assert (await engine.generate(PROMPT, SIMPLE))[0].context == len(IDS) + HELLO.tokens
+
+    run(task)
+
+
 def test_usage_counts_tokens_and_the_mean_batch_of_busy_time(words: Model, serve: Serve) -> None:
     server = serve(*[late(0.3, says("hello", tokens=5, cached=4))] * 3)
 

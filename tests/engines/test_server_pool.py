@@ -65,7 +65,7 @@ def test_a_server_that_fails_repeatedly_gets_no_more_requests(words: Model, serv
             broken.listing = fails(500, "the engine is dead")
             for number in range(6):
                 beginning = [Message("system", "you act"), Message("user", f"find {number}")]
-                assert await engine.generate(beginning, SIMPLE) == [HELLO]
+                assert [each.text for each in await engine.generate(beginning, SIMPLE)] == ["hello"]
             assert len(broken.requests) == 3
             assert [notice.partition(" ")[0] for notice in notices] == [broken.url]
 
