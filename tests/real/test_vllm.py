@@ -149,7 +149,7 @@ def test_generation_ends_at_any_token_that_ends_a_turn(
     tokens = plain_ids(lively, PROMPTS[0], 8)
     monkeypatch.setattr(engine._engine, "_stops", [tokens[3]])
     (stopped,) = ask(runner, engine, PROMPTS[:1], Sampling(max_tokens=8))
-    assert stopped == [Completion(tokenizer.decode(tokens[:3]), 4, "stop")]
+    assert [completion[:3] for completion in stopped] == [(tokenizer.decode(tokens[:3]), 4, "stop")]
 
 
 def test_an_assistant_message_at_the_end_is_continued(engine: VllmEngine, runner: asyncio.Runner, lively: Path) -> None:
