@@ -30,7 +30,7 @@ from msgspec import Meta
 
 from sandcli.config import FILE, Scalar
 from sandcli.core.artifact import StageName
-from sandcli.core.run import PLAN
+from sandcli.core.run import PLAN, Run
 from sandcli.errors import PrerequisiteError, UsageError
 from sandcli.new_run import with_papers_switch
 from sandcli.pipeline import stages_of
@@ -184,3 +184,10 @@ def stages_needed(settings: Settings) -> list[StageName]:
     makers = [_MAKERS[name] for name in settings.eval.models if name in _MAKERS]
     last = max((stages.index(maker) for maker in makers if maker in stages), default=0)
     return [*stages[: last + 1], "eval"]
+
+
+def stages_in(run: Run, settings: Settings) -> list[StageName]:
+    """The stages that a run consists of: in an experiment those that its plan makes, elsewhere all of its method."""
+    if run.experiment is None:
+        return stages_of(settings)
+    return ["collect"] if run.root.resolve().name == EXPERT else stages_needed(settings)

@@ -6,9 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from sandcli.cli.output import command_after
 from sandcli.core.run import Run
 from sandcli.errors import PrerequisiteError, UsageError
 from sandcli.experiment import Experiment
+from sandcli.perform import context_of
+from sandcli.status import status_of
 from tests.helpers import accept_edit, contents, lines, make_run, perform, write_rules
 
 PLAN = """
@@ -116,6 +119,15 @@ def test_changed_plan_is_refused(made: Path, old: str, new: str, error: str) -> 
     with pytest.raises(UsageError, match=error):
         make(made)
     assert contents(made.parent / "x") == before
+
+
+def test_status_and_next_command_propose_nothing_that_the_plan_does_not_make(made: Path) -> None:
+    root = made.parent / "x"
+    for name, stages in (("expert", ["collect"]), ("base/seed3", ["collect", "eval"])):
+        assert [(line.stage, line.state) for line in status_of(context_of(Run(root / name), {}))] == [
+            (stage, "done") for stage in stages
+        ]
+    assert command_after("eval", root / "base/seed3") == f"sand experiment {root}/plan.toml --run {root}"
 
 
 def test_new_arm_joins_the_others(made: Path) -> None:

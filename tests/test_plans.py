@@ -5,8 +5,11 @@ from pathlib import Path
 import pytest
 
 from sandcli.config import resolve
+from sandcli.core.run import Run
 from sandcli.errors import PrerequisiteError, UsageError
-from sandcli.plans import expert_settings, planned_runs, read_plan, runs_of, stages_needed
+from sandcli.pipeline import stages_of
+from sandcli.plans import expert_settings, planned_runs, read_plan, runs_of, stages_in, stages_needed
+from sandcli.settings import Settings
 
 PLAN = """
 seeds = [3, 4]
@@ -73,6 +76,19 @@ def test_stages_are_those_that_make_what_is_evaluated(
     tmp_path: Path, settings: dict[str, list[str]], stages: list[str]
 ) -> None:
     assert stages_needed(resolve(tmp_path, {}, settings).settings)[: len(stages)] == stages
+
+
+def test_run_of_an_experiment_consists_of_what_the_plan_makes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sft = resolve(tmp_path, {}, {"eval.models": ["sft"]}).settings
+    seed = tmp_path / "sft" / "seed3"
+    seed.mkdir(parents=True)
+    assert "sample" in stages_in(Run(seed), sft)  # elsewhere its own eval.models does not end a run
+    written(tmp_path)
+    assert stages_in(Run(seed), sft) == ["collect", "sft", "eval"]
+    monkeypatch.chdir(seed)
+    assert stages_in(Run(""), sft) == ["collect", "sft", "eval"]
+    assert stages_in(Run(tmp_path / "expert"), Settings()) == ["collect"]
+    assert stages_in(Run(tmp_path / "sand" / "seed3"), Settings()) == stages_of(Settings())
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """A run directory: one iteration's artifacts, by the stage that makes each, and as typed records."""
 
+import os.path
 import shlex
 from collections.abc import Mapping
 from os import PathLike
@@ -75,6 +76,12 @@ class Run:
             if (self.root / PLAN).is_file():
                 fix = f"it is the folder of an experiment: name one of its runs, such as {self.root}/ARM/seed0"
             raise PrerequisiteError(f"there is no run directory {self.root}", fix)
+
+    @property
+    def experiment(self) -> Path | None:
+        """The folder of the experiment that the run belongs to, if it belongs to one."""
+        above = (Path(os.path.normpath(self.root / up)) for up in ("..", "../.."))
+        return next((folder for folder in above if (folder / PLAN).is_file()), None)
 
     def artifact(self, stage: StageName) -> Artifact[Any]:
         """What a stage makes, and everything noted about it."""
