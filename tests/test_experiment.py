@@ -62,8 +62,8 @@ def test_only_one_of_the_seeds(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("more", "error"),
     [
-        ("[arms.last]\ntrain.epoch = 2", r"arms\.last: .*unknown setting train\.epoch"),
-        ("[arms.last]\ntrain.epochs = 0", r"arms\.last: .*train\.epochs = 0"),
+        ("[arms.last]\ntrain.epoch = 2", r"unknown key arms\.last\.train\.epoch"),
+        ("[arms.last]\ntrain.epochs = 0", r"arms\.last: train\.epochs = 0"),
         ("[arms.last]\nupdates_of = 'base'", r"arms\.last: updates_of names base, which trains no model"),
         ("[arms.last]\nmethod.name = 'rft'\nmethod.without = 'critique'", r"arms\.last: .*method\.name is rft"),
     ],
@@ -151,6 +151,12 @@ def test_run_is_no_folder_for_an_experiment(tmp_path: Path) -> None:
     make_run(tmp_path / "x")
     with pytest.raises(UsageError, match="x is a run, not the folder of an experiment"):
         make(path)
+
+
+@pytest.mark.parametrize("seeds", [1001, 2**70])
+def test_too_many_seeds_are_refused(tmp_path: Path, seeds: int) -> None:
+    with pytest.raises(UsageError, match=f"--seeds {seeds} "):
+        Experiment(tmp_path / "x", written(tmp_path), seeds, None, {})
 
 
 def test_seed_without_a_run_is_refused(tmp_path: Path) -> None:

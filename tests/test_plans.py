@@ -99,7 +99,9 @@ def test_run_of_an_experiment_consists_of_what_the_plan_makes(tmp_path: Path, mo
         ("seeds = []\n[arms.a]", "length >= 1"),
         ("seeds = [-1]\n[arms.a]", ">= 0"),
         ("seeds = [0, 0]\n[arms.a]", "a seed is listed twice in [0, 0]"),
-        ("seed = 1\n[arms.a]", "unknown field `seed`"),
+        ("seeds = [18446744073709551616]\n[arms.a]", "<= 9223372036854775807"),
+        ("[arms.a]\ntrain.epochs = 0", "arms.a: train.epochs = 0: Expected `int` >= 1"),
+        ("[settings]\ntrain.epochs = 0\n[arms.a]", "settings: train.epochs = 0: Expected `int` >= 1"),
         ("limit = 0\n[arms.a]", ">= 1"),
         ("arms", "Expected '='"),
         ('[arms.a]\nupdates_of = "b"\n[arms.b]', "arms.a: updates_of names 'b', which is not an earlier arm"),
@@ -117,6 +119,25 @@ def test_error_names_what_is_wrong_with_a_plan(tmp_path: Path, text: str, error:
     with pytest.raises(UsageError) as caught:
         read_plan(path)
     assert error in caught.value.what and str(path) in caught.value.what
+
+
+@pytest.mark.parametrize(
+    ("text", "key", "right"),
+    [
+        ("seed = 1\n[arms.a]", "seed", "seeds"),
+        ("[arms.a]\nmethod.withot = 'critique'", "arms.a.method.withot", "arms.a.method.without"),
+        ("[arms.a]\nupdates-of = 'b'", "arms.a.updates-of", "arms.a.updates_of"),
+        ("[settings]\ntrain.epoch = 1\n[arms.a]", "settings.train.epoch", "settings.train.epochs"),
+        ("[settings]\nupdates_of = 'a'\n[arms.a]", "settings.updates_of", ""),
+        ("[arms.a]\nzzz.qqq = 1", "arms.a.zzz.qqq", ""),
+    ],
+)
+def test_unknown_key_is_named_as_the_plan_has_it(tmp_path: Path, text: str, key: str, right: str) -> None:
+    path = written(tmp_path, text)
+    with pytest.raises(UsageError) as caught:
+        read_plan(path)
+    assert caught.value.what == f"{path}: unknown key {key}"
+    assert caught.value.fix == (f"did you mean {right}?" if right else "see docs/experiments.md")
 
 
 def test_folder_is_no_plan(tmp_path: Path) -> None:
