@@ -181,14 +181,19 @@ def planned_runs(plan: Plan, seeds: Sequence[int]) -> Iterator[PlannedRun]:
 
 
 def runs_of(folder: Path) -> list[Path]:
-    """The evaluated runs of an experiment, in the plan's order; the folder itself if it is no experiment."""
-    if (folder / FILE).is_file() or not (folder / PLAN).is_file():
+    """The evaluated runs of an experiment, in the plan's order, or of one of its arms; else the folder itself."""
+    if (folder / FILE).is_file():
         return [folder]
-    arms = read_plan(folder / PLAN).arms
-    runs = [run for arm in arms for run in _runs_of_arm(folder / arm)]
+    is_experiment = (folder / PLAN).is_file()
+    arms = [folder / arm for arm in read_plan(folder / PLAN).arms] if is_experiment else [folder]
+    runs = [run for arm in arms for run in _runs_of_arm(arm)]
+    if not runs and not is_experiment:
+        return [folder]
     found = [run for run in runs if (run / "eval.jsonl").exists()]
     if not found:
-        raise PrerequisiteError(f"{folder} has no evaluated run", f"sand experiment {folder / PLAN} --run {folder}")
+        root = folder if is_experiment else Run(folder).experiment
+        fix = f"sand experiment {root / PLAN} --run {root}" if root else f"sand eval --run {runs[0]}"
+        raise PrerequisiteError(f"{folder} has no evaluated run", fix)
     return found
 
 

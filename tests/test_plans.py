@@ -159,6 +159,23 @@ def test_runs_of_an_experiment_are_the_evaluated_ones_in_order(tmp_path: Path) -
     assert runs_of(tmp_path) == [tmp_path / name for name in ("base/seed9", "sand/seed9", "sand/seed10")]
 
 
+def test_runs_of_an_arm_are_its_evaluated_seeds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    written(tmp_path)
+    for name in ("sand/seed10", "sand/seed9", "sand/seed11", "low/seed9"):
+        (tmp_path / name).mkdir(parents=True)
+    for name in ("sand/seed10", "sand/seed9"):
+        (tmp_path / name / "eval.jsonl").touch()
+    assert runs_of(tmp_path / "sand") == [tmp_path / "sand" / name for name in ("seed9", "seed10")]
+    monkeypatch.chdir(tmp_path / "low")
+    with pytest.raises(PrerequisiteError, match="has no evaluated run") as caught:
+        runs_of(Path())
+    assert caught.value.fix == "sand experiment ../plan.toml --run .."
+    (tmp_path / "plan.toml").unlink()
+    with pytest.raises(PrerequisiteError, match="has no evaluated run") as caught:
+        runs_of(tmp_path / "low")
+    assert caught.value.fix == f"sand eval --run {tmp_path}/low/seed9"
+
+
 def test_runs_of_a_run_are_the_run(tmp_path: Path) -> None:
     assert runs_of(tmp_path) == [tmp_path]
 
