@@ -7,7 +7,7 @@ from sandcli.config import FILE, Scalar, resolve
 from sandcli.core.artifact import StageName
 from sandcli.core.context import Context
 from sandcli.core.panel import playing
-from sandcli.core.run import PLAN, Run
+from sandcli.core.run import EXPERT, PLAN, Run
 from sandcli.core.sharing import share
 from sandcli.core.stage import Options, Summary
 from sandcli.errors import Exit, SandError, UsageError
@@ -16,7 +16,7 @@ from sandcli.models import fingerprint
 from sandcli.new_run import paths_from, start_run
 from sandcli.perform import Flags, context_of, perform
 from sandcli.pipeline import row
-from sandcli.plans import EXPERT, PlannedRun, expert_settings, planned_runs, read_plan, stages_needed
+from sandcli.plans import PlannedRun, expert_settings, planned_runs, read_plan, stages_needed
 from sandcli.progress import notice
 from sandcli.settings import EnvSettings, Settings
 

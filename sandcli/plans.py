@@ -31,7 +31,7 @@ from msgspec import Meta
 
 from sandcli.config import FILE, Scalar, check_value
 from sandcli.core.artifact import StageName
-from sandcli.core.run import PLAN, Run
+from sandcli.core.run import EXPERT, PLAN, Run
 from sandcli.errors import PrerequisiteError, UsageError
 from sandcli.fields import fields
 from sandcli.new_run import with_papers_switch
@@ -148,10 +148,6 @@ def _check_arms(path: Path, plan: Plan) -> None:
         earlier.append(arm)
 
 
-EXPERT = "expert"
-"""The folder of the run that collects D_exp, which all arms share."""
-
-
 def expert_settings(plan: Plan) -> dict[str, Scalar]:
     """The settings of the run that collects D_exp."""
     return with_papers_switch(_settings_of_all(plan))
@@ -191,8 +187,8 @@ def runs_of(folder: Path) -> list[Path]:
         return [folder]
     found = [run for run in runs if (run / "eval.jsonl").exists()]
     if not found:
-        root = folder if is_experiment else Run(folder).experiment
-        fix = f"sand experiment {root / PLAN} --run {root}" if root else f"sand eval --run {runs[0]}"
+        root = folder if is_experiment else Run(runs[0]).experiment
+        fix = f"sand experiment {root / PLAN} --run {root}" if root else Run(runs[0]).artifact("eval").command
         raise PrerequisiteError(f"{folder} has no evaluated run", fix)
     return found
 

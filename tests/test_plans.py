@@ -84,6 +84,7 @@ def test_run_of_an_experiment_consists_of_what_the_plan_makes(tmp_path: Path, mo
     seed.mkdir(parents=True)
     assert "sample" in stages_in(Run(seed), sft)  # elsewhere its own eval.models does not end a run
     written(tmp_path)
+    assert "sample" in stages_in(Run(tmp_path / "sft"), sft) and "sample" in stages_in(Run(tmp_path / "runs/it1"), sft)
     assert stages_in(Run(seed), sft) == ["collect", "sft", "eval"]
     monkeypatch.chdir(seed)
     assert stages_in(Run(""), sft) == ["collect", "sft", "eval"]
