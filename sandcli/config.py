@@ -178,15 +178,32 @@ def _field(name: str, origin: str) -> Field:
 
 
 def read_text(name: str, text: str, origin: str) -> Any:
-    """A setting's value from text, as on a command line; commas separate the items of a list."""
+    """A setting's value from text, as on a command line. A list is written as in TOML, or with commas alone."""
     field = _field(name, origin)
     kind = field.hint.__origin__
     if kind == list[str]:
-        return [part.strip() for part in text.split(",") if part.strip()]
+        return _checked(field, _list(text, origin, name), origin)
     value: Any = text
     with contextlib.suppress(msgspec.ValidationError, UnicodeEncodeError):  # the check below gives the better message
         value = msgspec.convert(text, kind, strict=False)
     return _checked(field, value, origin)
+
+
+def check_value(name: str, value: Any, origin: str) -> None:
+    """Raise `UsageError` if there is no such setting, or if it cannot have the value."""
+    _checked(_field(name, origin), value, origin)
+
+
+def _list(text: str, origin: str, name: str) -> Any:
+    if not text.lstrip().startswith("["):
+        return [part.strip() for part in text.split(",") if part.strip()]
+    try:
+        (value,) = tomllib.loads(f"x = {text}").values()
+    except (ValueError, RecursionError) as error:
+        raise UsageError(
+            f"{origin}: {name} = {shown(name, text)}: not a list of TOML: {error}", """write a,b or ["a", "b"]"""
+        ) from None
+    return value
 
 
 def _checked(field: Field, value: Any, origin: str) -> Any:
@@ -225,10 +242,10 @@ def showable(name: str, value: Any) -> Any:
 
 def shown(name: str, value: Any) -> str:
     """A setting's value for a message: without passwords, and short."""
-    safe = showable(name, value)
-    text = (
-        hex(safe) if isinstance(safe, int) and safe.bit_length() > 64 else repr(safe)
-    )  # repr fails above 4,300 digits
+    try:
+        text = repr(showable(name, value))
+    except ValueError:
+        text = "a number of more than 4,300 digits"  # which Python does not write
     return text if len(text) <= _SHOWN else text[:_SHOWN] + "..."
 
 

@@ -7,7 +7,7 @@ from sandcli.config import FILE, Scalar, resolve
 from sandcli.core.artifact import StageName
 from sandcli.core.context import Context
 from sandcli.core.panel import playing
-from sandcli.core.run import PLAN, Run
+from sandcli.core.run import EXPERT, PLAN, Run
 from sandcli.core.sharing import share
 from sandcli.core.stage import Options, Summary
 from sandcli.errors import Exit, SandError, UsageError
@@ -16,9 +16,11 @@ from sandcli.models import fingerprint
 from sandcli.new_run import paths_from, start_run
 from sandcli.perform import Flags, context_of, perform
 from sandcli.pipeline import row
-from sandcli.plans import EXPERT, PlannedRun, expert_settings, planned_runs, read_plan, stages_needed
+from sandcli.plans import PlannedRun, expert_settings, planned_runs, read_plan, stages_needed
 from sandcli.progress import notice
 from sandcli.settings import EnvSettings, Settings
+
+_MOST_SEEDS = 1000
 
 
 class Experiment:
@@ -32,8 +34,8 @@ class Experiment:
     def __init__(self, root: Path, plan: Path, seeds: int | None, only: int | None, flags: Flags) -> None:
         """`seeds`: 0, 1, ... below this number, instead of the plan's; `only`: the runs of one of them.
 
-        Raises what `read_plan` does, and `UsageError` if `only` is not one of the seeds, or a setting of an arm is
-        wrong.
+        Raises what `read_plan` does, and `UsageError` if there are too many seeds, `only` is not one of them, or
+        settings of an arm exclude each other.
         """
         if root.exists() and not root.is_dir():
             raise UsageError(f"{root} is not a folder", "use another --run")
@@ -42,6 +44,11 @@ class Experiment:
         self._root = root
         self._file = plan
         self._plan = read_plan(plan)
+        if seeds and seeds > _MOST_SEEDS:
+            raise UsageError(
+                f"--seeds {seeds} is the number of seeds, at most {_MOST_SEEDS}",
+                "seeds = [...] in the plan names single ones",
+            )
         chosen = list(range(seeds)) if seeds else self._plan.seeds
         if only is not None and only not in chosen:
             raise UsageError(f"{plan}: {only} is not one of the seeds", f"use one of {', '.join(map(str, chosen))}")
@@ -88,7 +95,10 @@ class Experiment:
         return lines
 
     def _resolved(self, planned: PlannedRun) -> Settings:
-        """The settings of a run. Raises `UsageError` if one is wrong, or `updates_of` names an arm without training."""
+        """The settings of a run.
+
+        Raises `UsageError` if they exclude each other, or `updates_of` names an arm without training.
+        """
         try:
             settings = resolve(self._root, {}, planned.settings).settings
         except SandError as error:

@@ -2,12 +2,12 @@
 
 import re
 import shlex
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from sandcli.core.artifact import StageName
-from sandcli.core.run import D_DELIB, D_RFT, PREAMBLE, Run
+from sandcli.core.run import D_DELIB, D_RFT, PLAN, PREAMBLE, Run
 from sandcli.core.stage import Stage
 from sandcli.settings import Settings
 from sandcli.stages.collect import CollectStage
@@ -131,10 +131,17 @@ def stages_of(settings: Settings) -> list[StageName]:
     return [row.name for row in TABLE if row.skip(settings) is None]
 
 
-def next_command(stage: StageName, run: Run, settings: Settings) -> str:
-    """The command that comes after a stage."""
+def next_command(stage: StageName, run: Run, stages: Sequence[StageName]) -> str:
+    """The command that comes after a stage of a run that consists of `stages`.
+
+    After the last one, that is the rest of the experiment, a stage that was passed over, or the next iteration.
+    """
     names = [row.name for row in TABLE]
-    later = [name for name in stages_of(settings) if names.index(name) > names.index(stage)]
+    later = [name for name in stages if names.index(name) > names.index(stage)]
+    if not later and run.experiment is not None:
+        return shlex.join(["sand", "experiment", str(run.experiment / PLAN), "--run", str(run.experiment)])
+    if not later and not run.artifact("train").path.exists():
+        later = [name for name in stages if not run.artifact(name).path.exists()]
     if later:
         return run.artifact(later[0]).command
     return shlex.join(["sand", "init", "--run", str(next_root(run.root)), "--from", str(run.root)])

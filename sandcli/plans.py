@@ -20,6 +20,7 @@ A plan is a TOML file:
     method.name = "rft"
 """
 
+import difflib
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -28,10 +29,11 @@ from typing import Annotated, Any, NamedTuple
 import msgspec
 from msgspec import Meta
 
-from sandcli.config import FILE, Scalar
+from sandcli.config import FILE, Scalar, check_value
 from sandcli.core.artifact import StageName
-from sandcli.core.run import PLAN
+from sandcli.core.run import EXPERT, PLAN, Run
 from sandcli.errors import PrerequisiteError, UsageError
+from sandcli.fields import fields
 from sandcli.new_run import with_papers_switch
 from sandcli.pipeline import stages_of
 from sandcli.presets import preset_values
@@ -56,7 +58,9 @@ class Plan(Record, frozen=True, kw_only=True):
     """
 
     arms: Annotated[dict[Arm, dict[str, Any]], Meta(min_length=1)]
-    seeds: Annotated[list[Annotated[int, Meta(ge=0)]], Meta(min_length=1)] = msgspec.field(default_factory=lambda: [0])
+    seeds: Annotated[list[Annotated[int, Meta(ge=0, le=2**63 - 1)]], Meta(min_length=1)] = msgspec.field(
+        default_factory=lambda: [0]
+    )
     limit: Annotated[int, Meta(ge=1)] | None = None
     tasks: Annotated[int, Meta(ge=1)] | None = None
     panel: str = ""
@@ -81,15 +85,43 @@ class PlannedRun(NamedTuple):
 def read_plan(path: Path) -> Plan:
     """Read a plan. Raises `PrerequisiteError` if it is missing, `UsageError` if it is no plan."""
     try:
-        plan = msgspec.convert(tomllib.loads(path.read_text(encoding="utf-8-sig")), Plan)
+        content = tomllib.loads(path.read_text(encoding="utf-8-sig"))
+        _check_keys(path, content)
+        plan = msgspec.convert(content, Plan)
     except FileNotFoundError:
         raise PrerequisiteError(f"there is no plan {path}", "write one: see docs/experiments.md") from None
     except OSError as error:
         raise UsageError(f"{path} cannot be read: {error.strerror}", "give the plan's file") from None
     except (ValueError, RecursionError) as error:
         raise UsageError(f"{path}: not a valid plan: {error}", "see docs/experiments.md") from None
+    _check_settings(path, "settings", flat(plan.settings))
+    for arm, tables in plan.arms.items():
+        _check_settings(path, f"arms.{arm}", _own_settings(tables), "updates_of")
     _check_arms(path, plan)
     return plan
+
+
+def _check_keys(path: Path, content: Mapping[str, Any]) -> None:
+    known = list(Plan.__struct_fields__)
+    for key in content:
+        if key not in known:
+            raise _unknown(path, "", key, known)
+
+
+def _check_settings(path: Path, place: str, settings: Mapping[str, Scalar], *others: str) -> None:
+    """Raise `UsageError` for an unknown setting, or a wrong value; `others` are the other keys of that place."""
+    known = [field.name for field in fields()]
+    for name, value in settings.items():
+        if name not in known:
+            raise _unknown(path, f"{place}.", name, [*known, *others])
+        check_value(name, value, f"{path}: {place}")
+
+
+def _unknown(path: Path, place: str, key: str, known: Sequence[str]) -> UsageError:
+    """The error for a key of the plan, as it is written there; `place` is the table that it is in."""
+    close = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
+    fix = f"did you mean {place}{close[0]}?" if close else "see docs/experiments.md"
+    return UsageError(f"{path}: unknown key {place}{key}", fix)
 
 
 def _check_arms(path: Path, plan: Plan) -> None:
@@ -114,10 +146,6 @@ def _check_arms(path: Path, plan: Plan) -> None:
                 f"{path}: arms.{arm}: updates_of names {wanted!r}, which is not an earlier arm", "name an earlier arm"
             )
         earlier.append(arm)
-
-
-EXPERT = "expert"
-"""The folder of the run that collects D_exp, which all arms share."""
 
 
 def expert_settings(plan: Plan) -> dict[str, Scalar]:
@@ -149,14 +177,19 @@ def planned_runs(plan: Plan, seeds: Sequence[int]) -> Iterator[PlannedRun]:
 
 
 def runs_of(folder: Path) -> list[Path]:
-    """The evaluated runs of an experiment, in the plan's order; the folder itself if it is no experiment."""
-    if (folder / FILE).is_file() or not (folder / PLAN).is_file():
+    """The evaluated runs of an experiment, in the plan's order, or of one of its arms; else the folder itself."""
+    if (folder / FILE).is_file():
         return [folder]
-    arms = read_plan(folder / PLAN).arms
-    runs = [run for arm in arms for run in _runs_of_arm(folder / arm)]
+    is_experiment = (folder / PLAN).is_file()
+    arms = [folder / arm for arm in read_plan(folder / PLAN).arms] if is_experiment else [folder]
+    runs = [run for arm in arms for run in _runs_of_arm(arm)]
+    if not runs and not is_experiment:
+        return [folder]
     found = [run for run in runs if (run / "eval.jsonl").exists()]
     if not found:
-        raise PrerequisiteError(f"{folder} has no evaluated run", f"sand experiment {folder / PLAN} --run {folder}")
+        root = folder if is_experiment else Run(runs[0]).experiment
+        fix = f"sand experiment {root / PLAN} --run {root}" if root else Run(runs[0]).artifact("eval").command
+        raise PrerequisiteError(f"{folder} has no evaluated run", fix)
     return found
 
 
@@ -170,12 +203,12 @@ def _untrained(settings: Mapping[str, Scalar]) -> bool:
 
 
 def flat(tables: Tables) -> dict[str, Scalar]:
-    """The settings in tables, by `table.key`."""
-    return {
-        f"{table}.{key}": value
-        for table, content in tables.items()
-        for key, value in (content.items() if isinstance(content, dict) else [("", content)])
-    }
+    """The settings in tables, by `table.key`; what is in no table keeps its name."""
+    found: dict[str, Scalar] = {}
+    for table, content in tables.items():
+        inside = isinstance(content, dict)
+        found |= {f"{table}.{key}": value for key, value in content.items()} if inside else {table: content}
+    return found
 
 
 def stages_needed(settings: Settings) -> list[StageName]:
@@ -184,3 +217,10 @@ def stages_needed(settings: Settings) -> list[StageName]:
     makers = [_MAKERS[name] for name in settings.eval.models if name in _MAKERS]
     last = max((stages.index(maker) for maker in makers if maker in stages), default=0)
     return [*stages[: last + 1], "eval"]
+
+
+def stages_in(run: Run, settings: Settings) -> list[StageName]:
+    """The stages that a run consists of: in an experiment those that its plan makes, elsewhere all of its method."""
+    if run.experiment is None:
+        return stages_of(settings)
+    return ["collect"] if run.root.resolve().name == EXPERT else stages_needed(settings)

@@ -17,7 +17,8 @@ from sandcli.core.run import ARTIFACTS
 from sandcli.core.stage import State
 from sandcli.errors import SandError
 from sandcli.models import nothing_fetched
-from sandcli.pipeline import TABLE, row, stages_of
+from sandcli.pipeline import TABLE, row
+from sandcli.plans import stages_in
 from sandcli.records import Failure
 from sandcli.terminal import entry, literal
 
@@ -42,7 +43,7 @@ class StageStatus(NamedTuple):
 
 def status_of(context: Context) -> list[StageStatus]:
     """The state of every stage of a run, and of others that were begun."""
-    own = stages_of(context.settings)
+    own = stages_in(context.run, context.settings)
     begun = [row.name for row in TABLE if row.name not in own and context.run.artifact(row.name).begun()]
     with nothing_fetched():
         return [_status(stage, context) for stage in (*own, *begun)]

@@ -14,6 +14,7 @@ from sandcli.models import EMBEDDED, locate
 
 if TYPE_CHECKING:
     from tests.servers import Behaviour, Serve
+    from tests.trainer import Trainer
 
 
 TRAINED = {"smollm", "tiny"}
@@ -116,3 +117,14 @@ def serve(monkeypatch: pytest.MonkeyPatch, certificates: ssl.SSLContext) -> "Ite
     yield start
     for server in servers:
         server.stop()
+
+
+@pytest.fixture
+def trainer(monkeypatch: pytest.MonkeyPatch) -> "Trainer":
+    """Stands in for all trainings."""
+    from sandcli.stages.training import TrainingStage
+    from tests.trainer import Trainer
+
+    made = Trainer()
+    monkeypatch.setattr(TrainingStage, "_fit", lambda stage, job, processes: made(stage))
+    return made

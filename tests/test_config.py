@@ -114,16 +114,29 @@ def test_variable_of_a_wrong_type_is_named(tmp_path: Path) -> None:
         ("run.timeout", "2", 2.0),
         ("env.tasks", "boil, melt", ["boil", "melt"]),
         ("env.tasks", "all", ["all"]),
+        ("env.tasks", '["boil", "a, b"]', ["boil", "a, b"]),
+        ("env.tasks", " ['boil',]", ["boil"]),
+        ("env.tasks", "[]", []),
         ("env.name", "3", "3"),
     ],
 )
-def test_text_becomes_a_value_of_the_settings_type(name: str, text: str, value: Scalar) -> None:
+def test_text_becomes_a_value_of_the_settings_type(tmp_path: Path, name: str, text: str, value: Scalar) -> None:
     assert read_text(name, text, "--set") == value
+    variable = f"SAND_{name.replace('.', '_').upper()}"
+    table, key = name.split(".")
+    assert getattr(getattr(resolve(tmp_path, {variable: text}, {}).settings, table), key) == value
 
 
 @pytest.mark.parametrize(
     ("name", "text", "why"),
-    [("sample.n", "three", "Expected `int`"), ("sample.n", "0", ">= 1"), ("train.learning_rate", "-1", "> 0")],
+    [
+        ("sample.n", "three", "Expected `int`"),
+        ("sample.n", "0", ">= 1"),
+        ("train.learning_rate", "-1", "> 0"),
+        ("env.tasks", '["boil"', "not a list of TOML: Unclosed array"),
+        ("env.tasks", '["boil", 2]', "Expected `str`, got `int`"),
+        ("run.seed", str(2**70), "= 1180591620717411303424: Expected a number of at most 64 bits"),
+    ],
 )
 def test_text_that_is_not_a_value_is_refused_with_its_reason(name: str, text: str, why: str) -> None:
     with pytest.raises(UsageError, match=why) as caught:
@@ -231,6 +244,9 @@ def test_an_error_about_urls_holds_no_password(tmp_path: Path, url: str, form: C
         resolve(tmp_path, {}, {"engine.urls": form(url)})
     assert "hid" not in caught.value.what
     assert "***@h" in caught.value.what
+    with pytest.raises(UsageError, match="not a list of TOML") as caught:
+        read_text("engine.urls", f'["{url}"', "--set")
+    assert "hid" not in caught.value.what
 
 
 def test_every_setting_has_a_meaning(tmp_path: Path) -> None:

@@ -6,9 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from sandcli.cli.output import command_after
 from sandcli.core.run import Run
 from sandcli.errors import PrerequisiteError, UsageError
 from sandcli.experiment import Experiment
+from sandcli.perform import context_of
+from sandcli.status import status_of
 from tests.helpers import accept_edit, contents, lines, make_run, perform, write_rules
 
 PLAN = """
@@ -59,8 +62,8 @@ def test_only_one_of_the_seeds(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("more", "error"),
     [
-        ("[arms.last]\ntrain.epoch = 2", r"arms\.last: .*unknown setting train\.epoch"),
-        ("[arms.last]\ntrain.epochs = 0", r"arms\.last: .*train\.epochs = 0"),
+        ("[arms.last]\ntrain.epoch = 2", r"unknown key arms\.last\.train\.epoch"),
+        ("[arms.last]\ntrain.epochs = 0", r"arms\.last: train\.epochs = 0"),
         ("[arms.last]\nupdates_of = 'base'", r"arms\.last: updates_of names base, which trains no model"),
         ("[arms.last]\nmethod.name = 'rft'\nmethod.without = 'critique'", r"arms\.last: .*method\.name is rft"),
     ],
@@ -118,6 +121,15 @@ def test_changed_plan_is_refused(made: Path, old: str, new: str, error: str) -> 
     assert contents(made.parent / "x") == before
 
 
+def test_status_and_next_command_propose_nothing_that_the_plan_does_not_make(made: Path) -> None:
+    root = made.parent / "x"
+    for name, stages in (("expert", ["collect"]), ("base/seed3", ["collect", "eval"])):
+        assert [(line.stage, line.state) for line in status_of(context_of(Run(root / name), {}))] == [
+            (stage, "done") for stage in stages
+        ]
+    assert command_after("eval", root / "base/seed3") == f"sand experiment {root}/plan.toml --run {root}"
+
+
 def test_new_arm_joins_the_others(made: Path) -> None:
     made.write_text(made.read_text() + "[arms.new]\neval.models = ['base']")
     make(made)
@@ -139,6 +151,12 @@ def test_run_is_no_folder_for_an_experiment(tmp_path: Path) -> None:
     make_run(tmp_path / "x")
     with pytest.raises(UsageError, match="x is a run, not the folder of an experiment"):
         make(path)
+
+
+@pytest.mark.parametrize("seeds", [1001, 2**70])
+def test_too_many_seeds_are_refused(tmp_path: Path, seeds: int) -> None:
+    with pytest.raises(UsageError, match=f"--seeds {seeds} "):
+        Experiment(tmp_path / "x", written(tmp_path), seeds, None, {})
 
 
 def test_seed_without_a_run_is_refused(tmp_path: Path) -> None:

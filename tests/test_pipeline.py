@@ -76,9 +76,34 @@ def test_next_run_is_numbered(root: str, after: str) -> None:
 )
 def test_next_command_is_the_next_stage_of_the_variant(tmp_path: Path, settings: dict[str, str], chain: str) -> None:
     loaded = context(make_run(tmp_path / "run", **settings))
-    found, command = [], next_command("collect", loaded.run, loaded.settings)
+    (tmp_path / "run" / "model").mkdir()
+    stages = stages_of(loaded.settings)
+    found, command = [], next_command("collect", loaded.run, stages)
     while command.startswith("sand ") and "init" not in command:
         found.append(command.split()[1])
-        command = next_command(found[-1], loaded.run, loaded.settings)  # type: ignore[arg-type]
+        command = next_command(found[-1], loaded.run, stages)  # type: ignore[arg-type]
     assert " ".join(found) == chain
     assert command == f"sand init --run {tmp_path / 'run-it2'} --from {tmp_path / 'run'}"
+
+
+@pytest.mark.parametrize(
+    ("made", "stage"),
+    [((), "collect"), (("expert.jsonl", "sft"), "sample"), (("expert.jsonl", "sft", "samples.jsonl"), "rollout")],
+)
+def test_evaluation_before_the_training_is_followed_by_the_stage_that_is_missing(
+    tmp_path: Path, made: tuple[str, ...], stage: str
+) -> None:
+    run = context(make_run(tmp_path / "run")).run
+    for name in (*made, "eval.jsonl"):
+        (run.root / name).touch()
+    assert next_command("eval", run, stages_of(Settings())) == f"sand {stage} --run {run.root}"
+
+
+@pytest.mark.parametrize("name", ["x/expert", "x/sft/seed1"])
+def test_last_stage_of_a_run_in_an_experiment_is_followed_by_the_others_runs(tmp_path: Path, name: str) -> None:
+    run = Run(tmp_path / name)
+    run.root.mkdir(parents=True)
+    (tmp_path / "x" / "plan.toml").touch()
+    (run.root / "model").mkdir()  # a next iteration would take the place of the next seed
+    assert next_command("sft", run, ["sft", "eval"]) == f"sand eval --run {run.root}"
+    assert next_command("eval", run, ["sft", "eval"]) == f"sand experiment {tmp_path}/x/plan.toml --run {tmp_path}/x"

@@ -5,8 +5,11 @@ from pathlib import Path
 import pytest
 
 from sandcli.config import resolve
+from sandcli.core.run import Run
 from sandcli.errors import PrerequisiteError, UsageError
-from sandcli.plans import expert_settings, planned_runs, read_plan, runs_of, stages_needed
+from sandcli.pipeline import stages_of
+from sandcli.plans import expert_settings, planned_runs, read_plan, runs_of, stages_in, stages_needed
+from sandcli.settings import Settings
 
 PLAN = """
 seeds = [3, 4]
@@ -75,6 +78,20 @@ def test_stages_are_those_that_make_what_is_evaluated(
     assert stages_needed(resolve(tmp_path, {}, settings).settings)[: len(stages)] == stages
 
 
+def test_run_of_an_experiment_consists_of_what_the_plan_makes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sft = resolve(tmp_path, {}, {"eval.models": ["sft"]}).settings
+    seed = tmp_path / "sft" / "seed3"
+    seed.mkdir(parents=True)
+    assert "sample" in stages_in(Run(seed), sft)  # elsewhere its own eval.models does not end a run
+    written(tmp_path)
+    assert "sample" in stages_in(Run(tmp_path / "sft"), sft) and "sample" in stages_in(Run(tmp_path / "runs/it1"), sft)
+    assert stages_in(Run(seed), sft) == ["collect", "sft", "eval"]
+    monkeypatch.chdir(seed)
+    assert stages_in(Run(""), sft) == ["collect", "sft", "eval"]
+    assert stages_in(Run(tmp_path / "expert"), Settings()) == ["collect"]
+    assert stages_in(Run(tmp_path / "sand" / "seed3"), Settings()) == stages_of(Settings())
+
+
 @pytest.mark.parametrize(
     ("text", "error"),
     [
@@ -83,7 +100,9 @@ def test_stages_are_those_that_make_what_is_evaluated(
         ("seeds = []\n[arms.a]", "length >= 1"),
         ("seeds = [-1]\n[arms.a]", ">= 0"),
         ("seeds = [0, 0]\n[arms.a]", "a seed is listed twice in [0, 0]"),
-        ("seed = 1\n[arms.a]", "unknown field `seed`"),
+        ("seeds = [18446744073709551616]\n[arms.a]", "<= 9223372036854775807"),
+        ("[arms.a]\ntrain.epochs = 0", "arms.a: train.epochs = 0: Expected `int` >= 1"),
+        ("[settings]\ntrain.epochs = 0\n[arms.a]", "settings: train.epochs = 0: Expected `int` >= 1"),
         ("limit = 0\n[arms.a]", ">= 1"),
         ("arms", "Expected '='"),
         ('[arms.a]\nupdates_of = "b"\n[arms.b]', "arms.a: updates_of names 'b', which is not an earlier arm"),
@@ -103,6 +122,25 @@ def test_error_names_what_is_wrong_with_a_plan(tmp_path: Path, text: str, error:
     assert error in caught.value.what and str(path) in caught.value.what
 
 
+@pytest.mark.parametrize(
+    ("text", "key", "right"),
+    [
+        ("seed = 1\n[arms.a]", "seed", "seeds"),
+        ("[arms.a]\nmethod.withot = 'critique'", "arms.a.method.withot", "arms.a.method.without"),
+        ("[arms.a]\nupdates-of = 'b'", "arms.a.updates-of", "arms.a.updates_of"),
+        ("[settings]\ntrain.epoch = 1\n[arms.a]", "settings.train.epoch", "settings.train.epochs"),
+        ("[settings]\nupdates_of = 'a'\n[arms.a]", "settings.updates_of", ""),
+        ("[arms.a]\nzzz.qqq = 1", "arms.a.zzz.qqq", ""),
+    ],
+)
+def test_unknown_key_is_named_as_the_plan_has_it(tmp_path: Path, text: str, key: str, right: str) -> None:
+    path = written(tmp_path, text)
+    with pytest.raises(UsageError) as caught:
+        read_plan(path)
+    assert caught.value.what == f"{path}: unknown key {key}"
+    assert caught.value.fix == (f"did you mean {right}?" if right else "see docs/experiments.md")
+
+
 def test_folder_is_no_plan(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="cannot be read: Is a directory"):
         read_plan(tmp_path)
@@ -120,6 +158,23 @@ def test_runs_of_an_experiment_are_the_evaluated_ones_in_order(tmp_path: Path) -
         if name != "low/seed9":
             (tmp_path / name / "eval.jsonl").touch()
     assert runs_of(tmp_path) == [tmp_path / name for name in ("base/seed9", "sand/seed9", "sand/seed10")]
+
+
+def test_runs_of_an_arm_are_its_evaluated_seeds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    written(tmp_path)
+    for name in ("sand/seed10", "sand/seed9", "sand/seed11", "low/seed9"):
+        (tmp_path / name).mkdir(parents=True)
+    for name in ("sand/seed10", "sand/seed9"):
+        (tmp_path / name / "eval.jsonl").touch()
+    assert runs_of(tmp_path / "sand") == [tmp_path / "sand" / name for name in ("seed9", "seed10")]
+    monkeypatch.chdir(tmp_path / "low")
+    with pytest.raises(PrerequisiteError, match="has no evaluated run") as caught:
+        runs_of(Path())
+    assert caught.value.fix == "sand experiment ../plan.toml --run .."
+    (tmp_path / "plan.toml").unlink()
+    with pytest.raises(PrerequisiteError, match="has no evaluated run") as caught:
+        runs_of(tmp_path / "low")
+    assert caught.value.fix == f"sand eval --run {tmp_path}/low/seed9"
 
 
 def test_runs_of_a_run_are_the_run(tmp_path: Path) -> None:

@@ -20,7 +20,9 @@ Form = Literal["terminal", "markdown", "csv", "latex"]
 
 @app.command()
 def report(
-    runs: Annotated[list[Path], typer.Argument(metavar="RUN", help="Run directories.")],
+    runs: Annotated[
+        list[Path], typer.Argument(metavar="RUN", help="Run directories, or the folder of an experiment or an arm.")
+    ],
     form: Annotated[Form, typer.Option("--format", help="The format of the printed tables.")] = "terminal",
     out: Annotated[
         Path | None,

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from sandcli.config import Scalar
+    from sandcli.core.artifact import StageName
     from sandcli.core.context import Context
     from sandcli.core.stage import Summary
 
@@ -45,7 +46,7 @@ def print_summary(summary: "Summary", root: Path, as_json: bool) -> None:
 
     _print_details(summary)
     if summary.exit is Exit.DONE:
-        print_next(summary.message, _this_command() if summary.forecast else _next_command(summary, root))
+        print_next(summary.message, _this_command() if summary.forecast else command_after(summary.stage, root))
         return
     alone = f"{Run(root).artifact(summary.stage).command} --accept-failures"
     how = "add --accept-failures" if summary.stage in sys.argv[:3] else alone
@@ -64,11 +65,13 @@ def _print_details(summary: "Summary") -> None:
         console.print(part, crop=False)
 
 
-def _next_command(summary: "Summary", root: Path) -> str:
-    from sandcli.core.run import Run
+def command_after(stage: "StageName", root: Path) -> str:
+    """The command that comes after a stage of a run."""
     from sandcli.pipeline import next_command
+    from sandcli.plans import stages_in
 
-    return next_command(summary.stage, Run(root), context_of(root, {}, None).settings)
+    context = context_of(root, {}, None)
+    return next_command(stage, context.run, stages_in(context.run, context.settings))
 
 
 def _this_command() -> str:

@@ -14,7 +14,7 @@ from msgspec import Meta
 from sandcli import api
 from sandcli.cli.app import app
 from sandcli.cli.options import IfNeeded, Json, RunDir
-from sandcli.cli.output import context_of, print_next, print_summary
+from sandcli.cli.output import command_after, context_of, print_next, print_summary
 
 if TYPE_CHECKING:
     from sandcli.core.artifact import StageName
@@ -48,7 +48,6 @@ def init(
 ) -> None:
     """Make a run directory with its sand.toml."""
     from sandcli.new_run import assigned
-    from sandcli.pipeline import next_command
     from sandcli.presets import data_wanted
     from sandcli.progress import notice
 
@@ -64,7 +63,7 @@ def init(
     )
     after = made.artifact("collect").command
     if previous is not None or d_exp is not None:
-        after = next_command("collect", made, context_of(run, {}, None).settings)
+        after = command_after("collect", run)
     if d_exp is None and (wanted := data_wanted(preset)):
         notice(wanted)
     print_next(f"made {run}; settings are in {run / 'sand.toml'}", after)
@@ -150,8 +149,7 @@ def _run(run: Path, **options: Any) -> None:
 
 def _end(first: Path, iterations: int, until: "StageName | None", **_: Any) -> None:
     """Say how far `sand run` came, and what comes next."""
-    from sandcli.core.run import Run
-    from sandcli.pipeline import next_command, next_root
+    from sandcli.pipeline import next_root
 
     roots = [first]
     while len(roots) < iterations:
@@ -159,8 +157,7 @@ def _end(first: Path, iterations: int, until: "StageName | None", **_: Any) -> N
     if until is None:
         print_next("every stage is done", shlex.join(["sand", "report", *map(str, roots)]))
     else:
-        settings = context_of(roots[-1], {}, None).settings
-        print_next(f"done as far as {until}", next_command(until, Run(roots[-1]), settings))
+        print_next(f"done as far as {until}", command_after(until, roots[-1]))
 
 
 app.command("run")(_with_options(_run, api.iterate, {}))

@@ -1,5 +1,7 @@
 """A run directory: one iteration's artifacts, by the stage that makes each, and as typed records."""
 
+import os.path
+import re
 import shlex
 from collections.abc import Mapping
 from os import PathLike
@@ -26,6 +28,9 @@ PREAMBLE = "preamble.json"
 
 PLAN = "plan.toml"
 """The copy of its plan in the folder of an experiment, which holds run directories."""
+
+EXPERT = "expert"
+"""The run of an experiment that collects D_exp, which all arms share. Theirs are `ARM/seedN`."""
 
 
 class Written(NamedTuple):
@@ -75,6 +80,15 @@ class Run:
             if (self.root / PLAN).is_file():
                 fix = f"it is the folder of an experiment: name one of its runs, such as {self.root}/ARM/seed0"
             raise PrerequisiteError(f"there is no run directory {self.root}", fix)
+
+    @property
+    def experiment(self) -> Path | None:
+        """The folder of the experiment that the run belongs to, if it belongs to one."""
+        name = self.root.resolve().name
+        if name != EXPERT and not re.fullmatch(r"seed\d+", name):
+            return None
+        folder = Path(os.path.normpath(self.root / (".." if name == EXPERT else "../..")))
+        return folder if (folder / PLAN).is_file() else None
 
     def artifact(self, stage: StageName) -> Artifact[Any]:
         """What a stage makes, and everything noted about it."""

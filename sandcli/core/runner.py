@@ -52,8 +52,10 @@ def _redoes(stage: Stage[P, R], options: Options) -> bool:
 def _planned(stage: Stage[P, R], options: Options) -> tuple[State, dict[str, str]]:
     """What is to be done, and the digests of the planned units. Raises `PrerequisiteError` for a stale artifact."""
     state, digests = compare(stage)
-    if state.kind == "stale" and not (options.accept_stale and _can_be_kept(stage, state)):
-        raise _refusal(stage, state)
+    if state.kind == "stale":
+        stage.check_stale(state)
+        if not (options.accept_stale and _can_be_kept(stage, state)):
+            raise _refusal(stage, state)
     if state.edited and stage.artifact.record is None and not options.accept_stale:
         stage.artifact.require()  # raises that it was changed: the stage cannot check a model's content
     if state.edited and options.accept_stale:

@@ -213,6 +213,9 @@ class Stage(ABC, Generic[P, R]):
     def check(self, state: State) -> None:
         """Raise before anything is begun if the work cannot succeed."""
 
+    def check_stale(self, state: State) -> None:
+        """Raise if what was made from something else cannot even be kept, with what to do instead."""
+
     def plan_text(self) -> str:
         """What a dry run says about the amount of work, if the number of units does not say it."""
         return ""

@@ -44,9 +44,11 @@ def read_panel(name: str) -> NamedPanel:
 
 
 def write_panel(path: Path, panel: Panel) -> None:
-    """Write a new file. Raises `UsageError` if there is one already, or if its name is that of a published panel."""
+    """Write a new file. Raises `UsageError` if the path is taken, or the name of a published panel."""
     if str(path) in PUBLISHED:
         raise UsageError(f"{path} is the name of a published panel", f"choose another name, such as my-{path}.json")
+    if path.is_dir():
+        raise UsageError(f"{path} is a folder", f"name a file, such as {path / 'panel.json'}")
     if path.exists():
         raise UsageError(f"there is already a file {path}", "choose another name, or delete it")
     path.parent.mkdir(parents=True, exist_ok=True)

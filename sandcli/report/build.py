@@ -9,6 +9,7 @@ from typing import Any, Literal
 from rich.console import Console
 from rich.text import Text
 
+from sandcli.errors import SandError
 from sandcli.files import write_atomic
 from sandcli.plans import runs_of
 from sandcli.report.compare import warnings
@@ -89,22 +90,46 @@ class Report:
 
 
 def build_report(given: Sequence[Path]) -> Report:
-    """The report on run directories, and on all evaluated runs of an experiment's folder.
+    """The report on run directories, and on all evaluated runs of an experiment's folder, or of one of its arms.
 
-    Raises `PrerequisiteError` if one is neither, or has no evaluation.
+    A damaged run of an experiment is left out, with a warning, if it is not itself among those that are given.
+
+    Raises `PrerequisiteError` if one is none of these, or has no evaluation.
     """
-    roots = list({root.resolve(): root for folder in given for root in runs_of(folder)}.values())
-    evaluations = [read_run(root) for root in roots]
-    return report_of(roots, evaluations, diagnostics_of(evaluations))
+    evaluations, left_out = _read_runs(given)
+    roots = [Path(evaluation.run) for evaluation in evaluations]
+    return report_of(roots, evaluations, diagnostics_of(evaluations), left_out)
 
 
-def report_of(roots: list[Path], evaluations: Sequence[Evaluation], diagnostics: Sequence[Diagnostics] = ()) -> Report:
-    """The report on the evaluations and diagnostics of these run directories."""
+def _read_runs(given: Sequence[Path]) -> tuple[list[Evaluation], list[str]]:
+    """The evaluations of all runs, and a warning for each that is left out."""
+    named = {folder.resolve() for folder in given}
+    read: list[Evaluation] = []
+    damaged: dict[Path, SandError] = {}
+    for place, root in {root.resolve(): root for folder in given for root in runs_of(folder)}.items():
+        try:
+            read.append(read_run(root))
+        except SandError as error:
+            if place in named:
+                raise
+            damaged[root] = error
+    if not read:
+        raise next(iter(damaged.values()))
+    return read, [f"{root} is left out: {error.what}; to fix it: {error.fix}" for root, error in damaged.items()]
+
+
+def report_of(
+    roots: list[Path],
+    evaluations: Sequence[Evaluation],
+    diagnostics: Sequence[Diagnostics] = (),
+    left_out: Sequence[str] = (),
+) -> Report:
+    """The report on the evaluations and diagnostics of these run directories; `left_out` are warnings about others."""
     groups = by_panel(evaluations)
     sheets = [sheet for group in groups for sheet in _sheets(group)]
     found = [line for group in groups for line in warnings(group.evaluations, group.rows)]
     unread = [line for own in diagnostics for line in own.warnings]
-    told = [*different_panels(groups), *found, *unread]
+    told = [*left_out, *different_panels(groups), *found, *unread]
     return Report(roots, groups, [*sheets, *diagnostic_sheets(diagnostics)], told, _missing(groups), diagnostics)
 
 

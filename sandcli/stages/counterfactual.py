@@ -17,7 +17,7 @@ from sandcli.engines.base import Engine
 from sandcli.envs.pool import Session
 from sandcli.errors import PrerequisiteError, UsageError
 from sandcli.records import Counterfactual, Episode, Step
-from sandcli.stages.evaluated import ModelsStage
+from sandcli.stages.evaluated import ModelsStage, panel_again
 
 
 class DeliberatedStep(NamedTuple):
@@ -111,7 +111,7 @@ class CounterfactualStage(ModelsStage[DeliberatedStep, Counterfactual]):
             names = [f"the panel {name}" if name else "no panel" for name in (played, panel)]
             raise PrerequisiteError(
                 f"{self.run.artifact('eval').path} was played on {names[0]}, not on {names[1]}",
-                "set eval.panel, or --panel, to the one that sand eval had",
+                f"--panel {panel_again(made)} is the one that sand eval had",
             )
 
     def _eval_command(self, options: str) -> str:

@@ -48,7 +48,7 @@ class EvalStage(ModelsStage[Trial, Episode]):
         return cast(list[Deliberation], self.settings.eval.deliberation)
 
     def check(self, state: State) -> None:
-        """Raise `UsageError` if there is no task to evaluate on, or if the episodes are of another panel."""
+        """Raise `UsageError` if there is no task to evaluate on."""
         super().check(state)
         splits = ", ".join(self.settings.eval.splits)
         if not self.units():

@@ -1,7 +1,8 @@
 """What the stages share that play held-out tasks with several models."""
 
+import shlex
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from functools import cached_property
 from typing import Protocol, TypeVar
 
@@ -10,12 +11,13 @@ from msgspec.structs import replace
 from sandcli.agent.conversation import STOP
 from sandcli.core.context import Context, model_fingerprint
 from sandcli.core.engine_holder import EngineHolder
-from sandcli.core.manifest import Identity
+from sandcli.core.manifest import Identity, Manifest
 from sandcli.core.panel import PanelContext, playing
 from sandcli.core.planner import open_units
 from sandcli.core.stage import R, Stage, State
 from sandcli.engines.base import Model, Sampling
-from sandcli.errors import UsageError
+from sandcli.errors import SandError, UsageError
+from sandcli.panels.files import read_panel
 from sandcli.progress import notice
 from sandcli.records import Key, Task
 
@@ -51,14 +53,21 @@ class ModelsStage(Stage[M, R]):
         panel, name = self.context.named_panel
         return replace(made, settings=made.settings | {"panel": panel.hash}, scope=made.scope | {"panel": name})
 
-    def check(self, state: State) -> None:
+    def check_stale(self, state: State) -> None:
         """Raise `UsageError` if episodes of two panels would be kept together."""
-        self._say_what_the_panel_sets()
-        if other := next((why for why in state.reasons if why.startswith("panel:")), None):
+        made = self.artifact.newest_manifest()
+        other = next((why for why in state.reasons if why.startswith("panel:")), None)
+        if other is not None:
             raise UsageError(
                 f"{self.artifact.path} was played on another panel, and one file holds one panel's ({other})",
+                f"{self.artifact.command} --panel {panel_again(made)} continues it; "
                 "--force moves it aside and redoes it",
             )
+
+    def check(self, state: State) -> None:
+        """Say what the panel sets."""
+        if isinstance(self.context, PanelContext) and (unlike := self.context.unlike(self._own)):
+            notice(f"the panel {self.context.named_panel.name} overrides this run: {'; '.join(unlike)}")
 
     def model(self) -> Model:
         """The first model that is evaluated."""
@@ -109,6 +118,12 @@ class ModelsStage(Stage[M, R]):
         async with EngineHolder(self.context, first) as self.engines, self.context.pool() as self.pool:
             yield
 
-    def _say_what_the_panel_sets(self) -> None:
-        if isinstance(self.context, PanelContext) and (unlike := self.context.unlike(self._own)):
-            notice(f"the panel {self.context.named_panel.name} overrides this run: {'; '.join(unlike)}")
+
+def panel_again(made: Manifest | None) -> str:
+    """What follows `--panel` for the panel of earlier episodes; without one, that is an empty name."""
+    panel = made.identity.settings.get("panel", "") if made else ""
+    name = made.identity.scope.get("panel", "") if made else ""
+    with suppress(SandError):
+        if not panel or read_panel(name).panel.hash == panel:
+            return shlex.quote(name)
+    return f"FILE (the panel {panel}, which was in {name})"

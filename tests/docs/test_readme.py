@@ -32,7 +32,7 @@ NOT_RUN = {
     "experiments.gpu": "needs another machine; tests/gpu does the like",
     "pieces/unpack.py": "needs the pieces; tests/gpu does the like",
     "cd sand": "belongs to the line above",
-    "experiments/small.toml": "takes hours; tests/real/test_experiment.py makes all arms",
+    "experiments/small.toml": "takes hours; tests/test_small_plan.py makes all arms",
     "runs/small": "needs the experiment above",
     "runs/guided": "needs a run of the small experiment, two hours",
 }

@@ -93,6 +93,9 @@ def test_panel_is_never_written_over_a_file_or_under_a_published_name(tmp_path: 
     with pytest.raises(UsageError, match="already a file"):
         write_panel(tmp_path / "deep" / "p.json", panel(settings={}))
     assert (tmp_path / "deep" / "p.json").read_bytes() == before
+    with pytest.raises(UsageError, match="deep is a folder") as caught:
+        write_panel(tmp_path / "deep", panel())
+    assert caught.value.fix == f"name a file, such as {tmp_path}/deep/panel.json"
     with pytest.raises(UsageError, match="name of a published panel"):
         write_panel(Path("scienceworld-dev"), panel())
     assert json.loads(before)["hash"] == panel().hash

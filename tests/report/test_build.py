@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from sandcli.core.stage import Options, digest_of
-from sandcli.errors import PrerequisiteError, UsageError
+from sandcli.errors import PrerequisiteError, SandError, UsageError
 from sandcli.models import fingerprint
 from sandcli.report.build import build_report, write_files
 from sandcli.report.evaluations import read_run
@@ -241,3 +241,48 @@ def test_several_episodes_of_a_task_count_once(tmp_path: Path) -> None:
     assert passes.rows[0].cells[:3] == ["ToyWorld seen", 2, 3]
     perform("eval", root, limit=2, options=Options(force=True))
     assert "passes" not in [sheet.name for sheet in build_report([root]).sheets]
+
+
+@pytest.fixture
+def experiment(tmp_path: Path) -> Path:
+    """An experiment with one arm and two seeds."""
+    root = tmp_path / "x"
+    (root / "sand").mkdir(parents=True)
+    for seed in (0, 1):
+        run = make_run(root / "sand" / f"seed{seed}", run__seed=seed)
+        perform("eval", run, limit=1)
+    (root / "plan.toml").write_text("seeds = [0, 1]\n[arms.sand]\n")
+    return root
+
+
+@pytest.mark.parametrize(
+    ("name", "error"),
+    [
+        ("sand.toml", "sand.toml: not valid TOML"),
+        ("eval.jsonl", "eval.jsonl:1: not a valid record"),
+        ("manifests/eval.json", "eval.json is damaged"),
+    ],
+)
+def test_damaged_run_of_an_experiment_is_left_out(experiment: Path, name: str, error: str) -> None:
+    arm = experiment / "sand"
+    assert build_report([experiment]).roots == build_report([arm]).roots == [arm / "seed0", arm / "seed1"]
+    (arm / "seed1" / name).write_text("{\n")
+    for folder in (experiment, arm):
+        made = build_report([folder])
+        assert made.roots == [arm / "seed0"]
+        assert made.warnings[0].startswith(f"{arm}/seed1 is left out: {arm}/seed1/")
+        assert error in made.warnings[0] and "; to fix it: " in made.warnings[0]
+    with pytest.raises(SandError, match=error):
+        build_report([experiment, arm / "seed1"])
+    (arm / "seed0" / name).write_text("{\n")
+    with pytest.raises(SandError, match=f"seed0/.*{error}"):
+        build_report([experiment])
+
+
+@pytest.mark.slow
+def test_report_without_a_damaged_run_ends_with_0_and_a_warning(experiment: Path, tmp_path: Path) -> None:
+    (experiment / "sand" / "seed1" / "expert.jsonl").write_text("{\n")
+    ran = sand("report", experiment, "--html", tmp_path / "page.html")
+    assert ran.returncode == 0, ran.stderr
+    assert f"warning: {experiment}/sand/seed1 is left out: " in ran.stderr and "Table 2" in ran.stdout
+    assert "is left out" in (tmp_path / "page.html").read_text(encoding="utf-8")

@@ -73,11 +73,30 @@ def test_episodes_of_two_panels_are_never_kept_together(run: Path, tmp_path: Pat
     perform("eval", run, **on(tmp_path))
     before = artifacts(run)
     for setting in (on(tmp_path, panel(), "other.json"), {}):
-        with pytest.raises(UsageError, match=r"eval\.jsonl was played on another panel"):
-            perform("eval", run, options=Options(accept_stale=True), **setting)
+        for options in (Options(), Options(accept_stale=True), Options(dry_run=True)):
+            with pytest.raises(UsageError, match=r"eval\.jsonl was played on another panel") as caught:
+                perform("eval", run, options=options, **setting)
+            assert caught.value.fix == (
+                f"sand eval --run {run} --panel {tmp_path}/p.json continues it; --force moves it aside and redoes it"
+            )
     assert artifacts(run) == before
     perform("eval", run, options=Options(force=True), **on(tmp_path, panel(), "other.json"))
     assert [episode["task"]["variation"] for episode in lines(run / "eval.jsonl")] == [6, 7]
+
+
+def test_episodes_without_a_panel_continue_without_one(run: Path, tmp_path: Path) -> None:
+    perform("eval", run, limit=1)
+    with pytest.raises(UsageError, match="played on another panel") as caught:
+        perform("eval", run, **on(tmp_path))
+    assert caught.value.fix.startswith(f"sand eval --run {run} --panel '' continues it")
+    assert state("eval", run, limit=1, eval__panel="").kind == "done"
+
+
+def test_panel_whose_file_has_changed_is_not_advised(run: Path, tmp_path: Path) -> None:
+    perform("eval", run, **on(tmp_path))
+    with pytest.raises(UsageError, match="played on another panel") as caught:
+        perform("eval", run, **on(tmp_path, panel()))
+    assert f"--panel FILE (the panel {MADE.hash}, which was in {tmp_path}/p.json) continues it" in caught.value.fix
 
 
 def test_more_splits_and_modes_of_a_panel_add_episodes(run: Path, tmp_path: Path) -> None:
@@ -101,8 +120,9 @@ def test_unlike_settings_are_said_once(run: Path, tmp_path: Path, capsys: pytest
 def test_counterfactual_steps_are_taken_on_the_panel_of_the_episodes(run: Path, tmp_path: Path) -> None:
     perform("eval", run, **on(tmp_path))
     for setting, played in ((on(tmp_path, panel(), "other.json"), panel().hash), ({}, "no panel")):
-        with pytest.raises(PrerequisiteError, match=f"played on the panel {MADE.hash}, not on .*{played}"):
+        with pytest.raises(PrerequisiteError, match=f"played on the panel {MADE.hash}, not on .*{played}") as caught:
             perform("counterfactual", run, **setting)
+        assert caught.value.fix == f"--panel {tmp_path}/p.json is the one that sand eval had"
     perform("counterfactual", run, **on(tmp_path))
     ends = {
         (e["task"]["variation"], e["step"], e["step"] + len(e["steps"])) for e in lines(run / "counterfactuals.jsonl")

@@ -15,35 +15,10 @@ from sandcli.errors import Exit, Interrupted, PrerequisiteError, UsageError
 from sandcli.perform import perform as perform_stage
 from sandcli.stages.training import TrainingStage
 from sandcli.training.checkpoints import COMPLETE, last_checkpoint
-from sandcli.training.config import LoggedStep, Size, TrainingResult
+from sandcli.training.config import TrainingResult
 from sandcli.training.distributed import ProcessGroup
 from tests.helpers import artifact, contents, context, make_run, perform
-
-STEP = LoggedStep(
-    step=1, epoch=1.0, loss=0.5, learning_rate=1e-5, gradient_norm=1.0, tokens_a_second=10.0, memory_gib=1.0
-)
-
-
-class Trainer:
-    """Stands in for the training of a model. While `stopped`, each training is interrupted after a checkpoint."""
-
-    stopped = False
-
-    def __call__(self, stage: TrainingStage) -> TrainingResult:
-        result = stage.artifact.journal / "result"
-        result.mkdir(parents=True, exist_ok=True)
-        (result / "model.safetensors").write_bytes(b"weights")
-        checkpoint = stage.artifact.journal / "checkpoints" / "checkpoint-1"
-        checkpoint.mkdir(parents=True, exist_ok=True)
-        (checkpoint / COMPLETE).touch()
-        return TrainingResult([STEP], 1, Size(1, 10, 5, 10, {}, 70, 35), not self.stopped)
-
-
-@pytest.fixture
-def trainer(monkeypatch: pytest.MonkeyPatch) -> Trainer:
-    made = Trainer()
-    monkeypatch.setattr(TrainingStage, "_fit", lambda stage, job, processes: made(stage))
-    return made
+from tests.trainer import Trainer
 
 
 @pytest.fixture
