@@ -95,13 +95,9 @@ def test_crews_make_the_same_bytes_as_this_process(tmp_path: Path, cluster: Any)
             assert perform(stage, root, cluster__address=address).exit is Exit.DONE
     assert artifacts(there) == artifacts(here)
     assert len(artifacts(here)["counterfactuals.jsonl"]) > 0
-
-
-def test_spent_is_the_sum_over_crews(sampled: Path, cluster: Any) -> None:
-    manifest = rollouts(sampled, cluster__address=cluster.address).manifest
-    assert manifest is not None
-    assert manifest.spent.generated > 0 and manifest.spent.environment_wait > 0
-    assert manifest.spent.units == manifest.counts["units"]
+    spent = [Run(root).artifact("rollout").manifest().spent for root in (here, there)]  # type: ignore[union-attr]
+    assert spent[0].generated == spent[1].generated > 0
+    assert spent[1].environment_wait > 0
 
 
 def test_a_node_that_ends_and_one_that_joins_change_nothing(
