@@ -33,6 +33,7 @@ class Gate:
         self._cache_tokens: int | None = None
         self._usual = float(_USUAL)
         self._lengths: dict[asyncio.Task[Any] | None, int] = {}
+        self._first = asyncio.Lock()
 
     def serve(self, cache_tokens: int | None) -> None:
         """The engine's prefix cache holds so many tokens; if None, it has none or does not say, and all may begin."""
@@ -50,12 +51,13 @@ class Gate:
     @asynccontextmanager
     async def entered(self, stop: Callable[[], bool]) -> AsyncIterator[None]:
         """Wait for room for a unit, and hold it. Raises `MachineryError` if `stop` says so before it begins."""
-        while (room := self.room) is not None and len(self._lengths) >= room:
-            if stop():
-                raise MachineryError("engine", "the stage was stopped before this unit began")
-            await asyncio.sleep(_LOOK_EVERY)
         task = asyncio.current_task()
-        self._lengths[task] = 0
+        async with self._first:  # the others wait behind it
+            while (room := self.room) is not None and len(self._lengths) >= room:
+                if stop():
+                    raise MachineryError("engine", "the stage was stopped before this unit began")
+                await asyncio.sleep(_LOOK_EVERY)
+            self._lengths[task] = 0
         try:
             yield
         finally:

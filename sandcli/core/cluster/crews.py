@@ -49,6 +49,7 @@ class Crews(Generic[P, R]):
         self._homes: dict[Key, RemoteCrew] = {}
         self._failed_starts: Counter[str] = Counter()
         self._refusals: dict[str, SandError] = {}
+        self._first = {suspect: asyncio.Lock() for suspect in (False, True)}
         self._given_room = 0
         self._rooms: asyncio.Queue[int] = asyncio.Queue()
         self._waiting = ""
@@ -129,21 +130,26 @@ class Crews(Generic[P, R]):
 
         Raises `MachineryError` if the stage is to stop, and `PrerequisiteError` if no crew is left and none comes.
         """
-        alone = time.monotonic()
-        while not (fit := [crew for crew in self._ready if crew.free > 0 and not (suspect and crew.suspects)]):
-            if self._stage.stop():
-                raise MachineryError("crew", "the stage was stopped before this unit began")
-            if self._hiring.done():
-                self._hiring.result()
-            if self._ready or self._hired:
-                alone = time.monotonic()
-            if time.monotonic() - alone > self._settings.patience:
-                raise PrerequisiteError("no crew is left on the cluster", "add nodes, then run the same command again")
-            await asyncio.sleep(_WAIT)
         home = self._homes.get(beginning)
-        if home not in fit:
-            home = self._homes[beginning] = max(fit, key=lambda crew: crew.free)
+        if home is None or not home.takes(suspect):
+            home = self._homes[beginning] = await self._with_most_room(suspect)
         return home
+
+    async def _with_most_room(self, suspect: bool) -> RemoteCrew:
+        async with self._first[suspect]:  # the others wait behind it
+            alone = time.monotonic()
+            while not (fit := [crew for crew in self._ready if crew.takes(suspect)]):
+                if self._stage.stop():
+                    raise MachineryError("crew", "the stage was stopped before this unit began")
+                if self._hiring.done():
+                    self._hiring.result()
+                if self._ready or self._hired:
+                    alone = time.monotonic()
+                if time.monotonic() - alone > self._settings.patience:
+                    fix = "add nodes, then run the same command again"
+                    raise PrerequisiteError("no crew is left on the cluster", fix)
+                await asyncio.sleep(_WAIT)
+            return max(fit, key=lambda crew: crew.free)
 
     # Crews come and go
 

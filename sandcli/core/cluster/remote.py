@@ -43,6 +43,10 @@ class RemoteCrew:
         """How many more it takes now."""
         return self.room.now - self.working
 
+    def takes(self, suspect: bool) -> bool:
+        """Whether it takes one more unit; of suspects it takes one at a time."""
+        return self.free > 0 and not (suspect and self.suspects)
+
     async def do(self, unit: Unit[Any], earlier: Any) -> Any:
         """Let it do a unit. Raises `Lost` if the crew is lost meanwhile."""
         number = next(self._numbers)
