@@ -18,7 +18,8 @@ def test_settings_of_a_plan_exist(plan: Path, tmp_path: Path) -> None:
 
 
 def test_plans_have_the_same_arms() -> None:
-    small, *others = ({line.split(":")[0] for line in arms(plan)} for plan in PLANS)
+    """That of the experiment in docs/results.md leaves some out."""
+    small, *others = ({line.split(":")[0] for line in arms(plan)} for plan in PLANS if plan.stem != "find-135m")
     assert others and all(other == small for other in others)
 
 
