@@ -46,6 +46,22 @@ def init(
     return made
 
 
+def export(
+    run: RunLike,
+    file: "str | PathLike[str]",
+    *,
+    data: str = "deliberations",
+    form: str = "messages",
+    min_reward: float | None = None,
+    only_deliberated: bool = False,
+) -> int:
+    """Write trajectories as other trainers read them; returns the number of rows. See `sandcli.exports`."""
+    from sandcli.exports import Wanted, write_rows
+    from sandcli.perform import context_of
+
+    return write_rows(context_of(as_run(run), {}), Path(file), Wanted(data, form, min_reward, only_deliberated))
+
+
 @Verb
 async def collect(
     run: RunLike,

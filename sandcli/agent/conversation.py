@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 
 from sandcli.agent.turns import render
 from sandcli.messages import Message
-from sandcli.records import Step
+from sandcli.records import Step, Trajectory
 
 STOP = ("\nObservation:",)
 """Generation stops here if an agent starts to invent the world's answer."""
@@ -35,3 +35,8 @@ def turn_messages(step: Step) -> list[Message]:
     thought, action = step.thought.strip(), step.action.strip()
     said = render(thought, action) if action else thought
     return [Message("assistant", said), Message("user", f"Observation: {step.observation}")]
+
+
+def training_messages(preamble: Sequence[Message], trajectory: Trajectory) -> list[Message]:
+    """The conversation to train on. It ends with the agent's last turn."""
+    return conversation(preamble, trajectory.instruction, trajectory.steps)[:-1]

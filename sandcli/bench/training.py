@@ -18,6 +18,7 @@ from transformers import TrainerCallback
 from transformers.trainer_callback import PrinterCallback
 from trl import SFTConfig, SFTTrainer
 
+from sandcli.agent.conversation import training_messages
 from sandcli.core.context import Context
 from sandcli.engines.base import Model
 from sandcli.engines.loading import load_model
@@ -28,7 +29,7 @@ from sandcli.messages import Message
 from sandcli.records import Trajectory
 from sandcli.training.config import Hooks, TrainingConfig
 from sandcli.training.plan import plan_training
-from sandcli.training.rows import IGNORED, TrainingRow, training_messages
+from sandcli.training.rows import IGNORED, TrainingRow
 from sandcli.training.trainer import fit
 from sandcli.training_settings import ComputeSettings, TrainingSettings
 

@@ -1,4 +1,4 @@
-"""Commands that only read: `report`, `status`, `show`, `config`, `doctor`."""
+"""Commands that only read: `report`, `export`, `status`, `show`, `config`, `doctor`."""
 
 import json
 import os
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from sandcli.report.build import Report
 
 Form = Literal["terminal", "markdown", "csv", "latex"]
+Data = Literal["expert", "deliberations", "rft"]
+Rows = Literal["messages", "prompt-completion", "sharegpt"]
 
 
 @app.command()
@@ -53,6 +55,32 @@ def report(
     if page is not None:
         write_html(page, made)
         notice(f"wrote {page}; open it in a browser")
+
+
+@app.command()
+def export(
+    file: Annotated[Path, typer.Argument(help="The file to make; it ends in .jsonl or .parquet.")],
+    run: RunDir,
+    data: Annotated[Data, typer.Option(help="D_exp, D_delib (made by synthesize) or D_rft (made by explore).")] = (
+        "deliberations"
+    ),
+    form: Annotated[
+        Rows,
+        typer.Option(
+            help="messages (of OpenAI and TRL) and sharegpt: a row for each trajectory; prompt-completion: a row for "
+            "each of the agent's turns."
+        ),
+    ] = "messages",
+    min_reward: Annotated[float | None, typer.Option(help="Only trajectories with at least this reward.")] = None,
+    only_deliberated: Annotated[
+        bool, typer.Option("--only-deliberated", help="Only trajectories, or turns, with a deliberation.")
+    ] = False,
+) -> None:
+    """Write trajectories to a file that other trainers can read."""
+    from sandcli import api
+
+    rows = api.export(run, file, data=data, form=form, min_reward=min_reward, only_deliberated=only_deliberated)
+    print_text(f"wrote {rows:,} rows to {file}")
 
 
 def _print(made: "Report", form: Form, as_json: bool) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from sandcli.agent.conversation import conversation
+from sandcli.agent.conversation import training_messages
 from sandcli.engines.configs import stop_ids
 from sandcli.engines.templates import render
 from sandcli.engines.tokens import encode
@@ -92,11 +92,6 @@ def _ends(row: TrainingRow) -> list[int]:
 def training_row(tokenizer: Any, preamble: Sequence[Message], trajectory: Trajectory) -> TrainingRow:
     """A trajectory as it is trained on. Raises what `tokenise` does."""
     return tokenise(tokenizer, training_messages(preamble, trajectory), len(preamble))
-
-
-def training_messages(preamble: Sequence[Message], trajectory: Trajectory) -> list[Message]:
-    """The conversation to train on. It ends with the agent's last turn."""
-    return conversation(preamble, trajectory.instruction, trajectory.steps)[:-1]
 
 
 def refuse_endless(tokenizer: Any, row: TrainingRow, folder: Path) -> None:

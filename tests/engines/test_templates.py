@@ -6,13 +6,13 @@ from typing import Any
 
 import pytest
 
-from sandcli.agent.conversation import conversation
+from sandcli.agent.conversation import conversation, training_messages
 from sandcli.engines.base import without_thought
 from sandcli.engines.templates import refuse_template, render
 from sandcli.engines.tokens import load_tokenizer, prompt_ids
 from sandcli.errors import UsageError
 from sandcli.messages import Message
-from sandcli.training.rows import tokenise, training_messages
+from sandcli.training.rows import tokenise
 from tests.families import QWEN, publish, step, trained_spans, trajectory
 
 PREAMBLE = [Message("system", "You act.")]

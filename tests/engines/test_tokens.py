@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from sandcli.agent.conversation import conversation
+from sandcli.agent.conversation import conversation, training_messages
 from sandcli.engines.configs import stop_ids
 from sandcli.engines.templates import render
 from sandcli.engines.tokens import encode, load_tokenizer, prompt_ids
@@ -16,7 +16,7 @@ from sandcli.errors import UsageError
 from sandcli.messages import Message
 from sandcli.settings import AgentSettings
 from sandcli.training.config import TrainingConfig
-from sandcli.training.rows import IGNORED, tokenise, training_messages, training_row
+from sandcli.training.rows import IGNORED, tokenise, training_row
 from sandcli.training_settings import ComputeSettings, TrainingSettings
 from tests.families import HOOKS, LLAMA, QWEN, SMOLLM2, Family, every_family, publish, step, trained_spans, trajectory
 

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import AddedToken
 
-from sandcli.agent.conversation import conversation
+from sandcli.agent.conversation import conversation, training_messages
 from sandcli.agent.episode import play, take
 from sandcli.agent.turns import parse
 from sandcli.engines import tokens
@@ -23,7 +23,7 @@ from sandcli.envs.pool import Session
 from sandcli.messages import Message
 from sandcli.records import Step, Task
 from sandcli.settings import AgentSettings
-from sandcli.training.rows import IGNORED, TrainingRow, tokenise, training_messages
+from sandcli.training.rows import IGNORED, TrainingRow, tokenise
 from tests.families import Family, every_family, step, trajectory
 from tests.toyworld import SYSTEM, ToyEpisode
 

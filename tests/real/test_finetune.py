@@ -15,7 +15,7 @@ import pytest
 import torch
 from msgspec.structs import replace
 
-from sandcli.agent.conversation import conversation
+from sandcli.agent.conversation import conversation, training_messages
 from sandcli.engines.loading import load_model
 from sandcli.engines.templates import render
 from sandcli.engines.tokens import load_tokenizer, prompt_ids
@@ -27,7 +27,7 @@ from sandcli.training.checkpoints import last_checkpoint, refuse_other_sharding
 from sandcli.training.config import Hooks, LoggedStep, TrainingConfig, TrainingResult
 from sandcli.training.errors import explained, refuse_broken
 from sandcli.training.plan import plan_training
-from sandcli.training.rows import IGNORED, prepare, tokenise, training_messages
+from sandcli.training.rows import IGNORED, prepare, tokenise
 from sandcli.training.trainer import fit
 from sandcli.training.weights import in_full_precision
 from sandcli.training_settings import ComputeSettings, TrainingSettings

@@ -1,0 +1,124 @@
+"""Trajectories in the forms that other trainers read: `sand export`."""
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, get_args
+
+import msgspec
+
+from sandcli.agent.conversation import training_messages
+from sandcli.core.context import Context
+from sandcli.core.run import D_DELIB, D_RFT
+from sandcli.core.store import Records
+from sandcli.errors import UsageError, unknown_name
+from sandcli.files import rename_durably, write_atomic
+from sandcli.messages import Message
+from sandcli.models import require_package
+from sandcli.records import Trajectory
+
+Data = Literal["expert", "deliberations", "rft"]
+"""D_exp, D_delib (see `sand synthesize`) or D_rft (see `sand explore`)."""
+
+Form = Literal["messages", "prompt-completion", "sharegpt"]
+"""A row for each trajectory, in OpenAI's form or ShareGPT's, or a row for each of the agent's turns."""
+
+_SPEAKERS = {"system": "system", "user": "human", "assistant": "gpt"}
+
+Row = dict[str, Any]
+
+
+class Wanted(NamedTuple):
+    """Which rows: see `Data` and `Form`. The other two leave out trajectories, or single turns."""
+
+    data: str
+    form: str
+    min_reward: float | None
+    only_deliberated: bool
+
+
+def write_rows(context: Context, file: Path, wanted: Wanted) -> int:
+    """Write rows to a new file: JSON lines, or parquet if its name ends in .parquet. Returns their number.
+
+    Raises `UsageError` for an unknown `data` or `form`, if the file exists or if nothing is left to write, and
+    `PrerequisiteError` if the data is not made.
+    """
+    if wanted.form not in get_args(Form):
+        raise unknown_name("form", wanted.form, get_args(Form))
+    _must_be_free(file)
+    least = -math.inf if wanted.min_reward is None else wanted.min_reward
+    chosen = (each for each in _trajectories(context, wanted.data) if each.reward >= least)
+    rows = chain.from_iterable(rows_of(context.preamble, each, wanted) for each in chosen)
+    first = next(rows, None)
+    if first is None:
+        fix = "lower --min-reward, or leave out --only-deliberated"
+        raise UsageError(f"no row of {wanted.data} is left to export", fix)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    return _write(file, chain([first], rows))
+
+
+def _trajectories(context: Context, data: str) -> Iterable[Trajectory]:
+    run = context.run
+    match data:
+        case "expert":
+            return run.trajectories()
+        case "deliberations":
+            return Records(run.artifact("synthesize").require_derived(D_DELIB), Trajectory)
+        case "rft":
+            return Records(run.artifact("explore").require_derived(D_RFT), Trajectory)
+    raise unknown_name("data", data, get_args(Data))
+
+
+def rows_of(preamble: Sequence[Message], trajectory: Trajectory, wanted: Wanted) -> Iterator[Row]:
+    """The rows of a trajectory."""
+    deliberated = [step.deliberated for step in trajectory.steps]
+    about = {"id": trajectory.id, "reward": trajectory.reward}
+    messages = training_messages(preamble, trajectory)
+    if wanted.form == "prompt-completion":
+        first = len(messages) - 2 * len(deliberated) + 1
+        for t, chosen in enumerate(deliberated):
+            turn = first + 2 * t
+            if chosen or not wanted.only_deliberated:
+                yield {**about, "step": t, "prompt": _openai(messages[:turn]), "completion": _openai([messages[turn]])}
+    elif messages and (any(deliberated) or not wanted.only_deliberated):
+        if wanted.form == "messages":
+            yield {**about, "messages": _openai(messages)}
+        else:
+            said = [{"from": _SPEAKERS[message.role], "value": message.content} for message in messages]
+            yield {**about, "conversations": said}
+
+
+def _openai(messages: Sequence[Message]) -> list[Row]:
+    return [{"role": message.role, "content": message.content} for message in messages]
+
+
+def _must_be_free(file: Path) -> None:
+    if file.is_dir():
+        raise UsageError(f"{file} is a folder", f"name a file, such as {file / 'rows.jsonl'}")
+    if file.exists():
+        raise UsageError(f"there is already a file {file}", "choose another name, or delete it")
+    if file.suffix not in (".jsonl", ".parquet"):
+        raise UsageError(f"{file.name} is no name of a file to export to", "let it end in .jsonl or .parquet")
+
+
+def _write(file: Path, rows: Iterator[Row]) -> int:
+    if file.suffix == ".jsonl":
+        written = 0
+
+        def lines() -> Iterator[bytes]:
+            nonlocal written
+            for row in rows:
+                yield msgspec.json.encode(row) + b"\n"
+                written += 1
+
+        write_atomic(file, lines())
+        return written
+    require_package("datasets", "a parquet file")
+    from datasets import Dataset
+
+    table = Dataset.from_list(list(rows))
+    temporary = file.with_name(file.name + ".tmp")
+    table.to_parquet(temporary)
+    rename_durably(temporary, file)
+    return len(table)
