@@ -36,6 +36,7 @@ NOT_RUN = {
     "cd sand": "belongs to the line above",
     "experiments/small.toml": "takes hours; tests/test_small_plan.py makes all arms",
     "runs/small": "needs the experiment above",
+    "find-135m": "takes hours; tests/docs/test_results.py makes the report",
     "runs/guided": "needs a run of the small experiment, two hours",
 }
 """Commands with these words are not executed here, and why."""
