@@ -20,7 +20,22 @@ class Exit(IntEnum):
     INTERRUPTED = 130
 
 
-class SandError(Exception):
+class _Portable(Exception):
+    """An error that arrives whole from another process, whatever arguments its class takes."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """How it is sent."""
+        return _remade, (type(self), str(self), vars(self))
+
+
+def _remade(kind: type[Exception], text: str, attributes: dict[str, Any]) -> Exception:
+    """An error as it was in another process."""
+    error = kind.__new__(kind, text)
+    vars(error).update(attributes)
+    return error
+
+
+class SandError(_Portable):
     """`what` says in one line what went wrong and where; `fix` says in one line how to fix it."""
 
     exit = Exit.USAGE
@@ -29,10 +44,6 @@ class SandError(Exception):
         super().__init__(what)
         self.what = what
         self.fix = fix
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        """An error of another process arrives whole."""
-        return _remade, (type(self), str(self), vars(self))
 
 
 class UsageError(SandError):
@@ -61,7 +72,7 @@ class Interrupted(SandError):
         super().__init__(f"{stage} was interrupted; finished work is kept", "run the same command again to resume")
 
 
-class MachineryError(Exception):
+class MachineryError(_Portable):
     """An engine or environment failed. This says nothing about the agent, so it never becomes a record.
 
     `reason` is one of `engine`, `environment`, `timeout`, `crew`, `replay_diverged`, `expert`, `context`, `record`.
@@ -72,20 +83,9 @@ class MachineryError(Exception):
         self.reason = reason
         self.detail = detail
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        """An error of another process arrives whole."""
-        return _remade, (type(self), str(self), vars(self))
-
 
 class ContextOverflow(MachineryError):
     """A conversation exceeds the model's context window."""
 
     def __init__(self, tokens: int, limit: int) -> None:
         super().__init__("context", f"{tokens} tokens do not fit into the model's {limit}")
-
-
-def _remade(kind: type[Exception], text: str, attributes: dict[str, Any]) -> Exception:
-    """An error as it was in another process, whatever arguments its class takes."""
-    error = kind.__new__(kind, text)
-    vars(error).update(attributes)
-    return error
