@@ -188,7 +188,7 @@ async def _do_units(
     units = Units(stage, journal, stop, options.accept_failures, _failures_elsewhere(stage, digests))
     if state.todo:
         stage.stop = stop
-        in_order = longest_first if uses_cluster(stage) else open_units
+        in_order = longest_first if uses_cluster(stage) and stage.plays else open_units
         await units.do(in_order(stage, journal), state.todo, state.recorded)
     stage.context.spent += Spent(units=units.recorded, seconds=time.monotonic() - started)
     return units

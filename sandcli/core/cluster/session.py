@@ -14,6 +14,7 @@ from sandcli.progress import notice
 _CONNECT = 10.0
 """Seconds to wait for an address: Ray itself would wait for hours."""
 
+_START = "start a cluster with `ray start --head`, or use --cluster local"
 _OTHER_VERSION = "ersion mismatch"
 
 
@@ -50,9 +51,6 @@ def _join(address: str) -> None:
         start = "run the same command again" if local else f"on this machine: ray start --address {address}"
         fix = "install the same versions on all nodes" if _OTHER_VERSION in why else start
         raise PrerequisiteError(f"--cluster {address}: {why}", fix if address != "auto" else _START) from None
-
-
-_START = "start a cluster with `ray start --head`, or use --cluster local"
 
 
 def _must_answer(address: str) -> None:
