@@ -4,25 +4,19 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, NamedTuple, get_args
 
 import msgspec
 
 from sandcli.agent.conversation import training_messages
 from sandcli.core.context import Context
-from sandcli.core.run import D_DELIB, D_RFT
 from sandcli.core.store import Records
 from sandcli.errors import UsageError, unknown_name
-from sandcli.files import rename_durably, write_atomic
+from sandcli.files import must_be_free, rename_durably, write_atomic
 from sandcli.messages import Message
 from sandcli.models import require_package
+from sandcli.parameters import ExportData, ExportForm
 from sandcli.records import Trajectory
-
-Data = Literal["expert", "deliberations", "rft"]
-"""D_exp, D_delib (see `sand synthesize`) or D_rft (see `sand explore`)."""
-
-Form = Literal["messages", "prompt-completion", "sharegpt"]
-"""A row for each trajectory, in OpenAI's form or ShareGPT's, or a row for each of the agent's turns."""
 
 _SPEAKERS = {"system": "system", "user": "human", "assistant": "gpt"}
 
@@ -30,7 +24,7 @@ Row = dict[str, Any]
 
 
 class Wanted(NamedTuple):
-    """Which rows: see `Data` and `Form`. The other two leave out trajectories, or single turns."""
+    """Which rows: see `ExportData` and `ExportForm`. The other two leave out trajectories, or single turns."""
 
     data: str
     form: str
@@ -44,9 +38,11 @@ def write_rows(context: Context, file: Path, wanted: Wanted) -> int:
     Raises `UsageError` for an unknown `data` or `form`, if the file exists or if nothing is left to write, and
     `PrerequisiteError` if the data is not made.
     """
-    if wanted.form not in get_args(Form):
-        raise unknown_name("form", wanted.form, get_args(Form))
-    _must_be_free(file)
+    if wanted.form not in get_args(ExportForm):
+        raise unknown_name("form", wanted.form, get_args(ExportForm))
+    must_be_free(file, "rows.jsonl")
+    if file.suffix not in (".jsonl", ".parquet"):
+        raise UsageError(f"{file.name} is no name of a file to export to", "let it end in .jsonl or .parquet")
     least = -math.inf if wanted.min_reward is None else wanted.min_reward
     chosen = (each for each in _trajectories(context, wanted.data) if each.reward >= least)
     rows = chain.from_iterable(rows_of(context.preamble, each, wanted) for each in chosen)
@@ -64,10 +60,10 @@ def _trajectories(context: Context, data: str) -> Iterable[Trajectory]:
         case "expert":
             return run.trajectories()
         case "deliberations":
-            return Records(run.artifact("synthesize").require_derived(D_DELIB), Trajectory)
+            return run.deliberations()
         case "rft":
-            return Records(run.artifact("explore").require_derived(D_RFT), Trajectory)
-    raise unknown_name("data", data, get_args(Data))
+            return Records(run.training_data("rft"), Trajectory)
+    raise unknown_name("data", data, get_args(ExportData))
 
 
 def rows_of(preamble: Sequence[Message], trajectory: Trajectory, wanted: Wanted) -> Iterator[Row]:
@@ -91,15 +87,6 @@ def rows_of(preamble: Sequence[Message], trajectory: Trajectory, wanted: Wanted)
 
 def _openai(messages: Sequence[Message]) -> list[Row]:
     return [{"role": message.role, "content": message.content} for message in messages]
-
-
-def _must_be_free(file: Path) -> None:
-    if file.is_dir():
-        raise UsageError(f"{file} is a folder", f"name a file, such as {file / 'rows.jsonl'}")
-    if file.exists():
-        raise UsageError(f"there is already a file {file}", "choose another name, or delete it")
-    if file.suffix not in (".jsonl", ".parquet"):
-        raise UsageError(f"{file.name} is no name of a file to export to", "let it end in .jsonl or .parquet")
 
 
 def _write(file: Path, rows: Iterator[Row]) -> int:

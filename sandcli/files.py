@@ -7,10 +7,18 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from sandcli.errors import PrerequisiteError
+from sandcli.errors import PrerequisiteError, UsageError
 
 _NO_FSYNC = (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS)
 """Errors of file systems that cannot fsync a folder: whether their renames are durable is up to them."""
+
+
+def must_be_free(path: Path, example: str) -> None:
+    """Raise `UsageError` if a new file cannot have this path; `example` is a name that one in a folder could have."""
+    if path.is_dir():
+        raise UsageError(f"{path} is a folder", f"name a file, such as {path / example}")
+    if path.exists():
+        raise UsageError(f"there is already a file {path}", "choose another name, or delete it")
 
 
 def write_atomic(path: Path, chunks: Iterable[bytes]) -> None:

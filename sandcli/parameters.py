@@ -1,9 +1,15 @@
 """The parameters of the commands that several share, or that need a long explanation: type, bounds and help."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from msgspec import Meta
+
+ExportData = Literal["expert", "deliberations", "rft"]
+"""D_exp, D_delib (see `sand synthesize`) or D_rft (see `sand explore`)."""
+
+ExportForm = Literal["messages", "prompt-completion", "sharegpt"]
+"""A row for each trajectory, in OpenAI's form or ShareGPT's, or a row for each of the agent's turns."""
 
 Limit = Annotated[int | None, Meta(ge=1, description="Only the first N trajectories.")]
 Tasks = Annotated[

@@ -11,13 +11,12 @@ from sandcli.cli.app import app
 from sandcli.cli.options import Json, RunDir
 from sandcli.cli.output import context_of, print_data, print_json, print_text
 from sandcli.errors import Exit
+from sandcli.parameters import ExportData, ExportForm
 
 if TYPE_CHECKING:
     from sandcli.report.build import Report
 
 Form = Literal["terminal", "markdown", "csv", "latex"]
-Data = Literal["expert", "deliberations", "rft"]
-Rows = Literal["messages", "prompt-completion", "sharegpt"]
 
 
 @app.command()
@@ -61,11 +60,11 @@ def report(
 def export(
     file: Annotated[Path, typer.Argument(help="The file to make; it ends in .jsonl or .parquet.")],
     run: RunDir,
-    data: Annotated[Data, typer.Option(help="D_exp, D_delib (made by synthesize) or D_rft (made by explore).")] = (
-        "deliberations"
-    ),
+    data: Annotated[
+        ExportData, typer.Option(help="D_exp, D_delib (made by synthesize) or D_rft (made by explore).")
+    ] = ("deliberations"),
     form: Annotated[
-        Rows,
+        ExportForm,
         typer.Option(
             help="messages (of OpenAI and TRL) and sharegpt: a row for each trajectory; prompt-completion: a row for "
             "each of the agent's turns."

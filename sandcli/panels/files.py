@@ -9,7 +9,7 @@ import msgspec
 
 from sandcli.agent.preamble import messages_of
 from sandcli.errors import UsageError
-from sandcli.files import write_atomic
+from sandcli.files import must_be_free, write_atomic
 from sandcli.panels.panel import NamedPanel, Panel, fixed_settings, written
 from sandcli.records import Key
 from sandcli.settings import Settings
@@ -47,10 +47,7 @@ def write_panel(path: Path, panel: Panel) -> None:
     """Write a new file. Raises `UsageError` if the path is taken, or the name of a published panel."""
     if str(path) in PUBLISHED:
         raise UsageError(f"{path} is the name of a published panel", f"choose another name, such as my-{path}.json")
-    if path.is_dir():
-        raise UsageError(f"{path} is a folder", f"name a file, such as {path / 'panel.json'}")
-    if path.exists():
-        raise UsageError(f"there is already a file {path}", "choose another name, or delete it")
+    must_be_free(path, "panel.json")
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomic(path, [written(panel)])
 
