@@ -223,6 +223,40 @@ async def train(
 
 
 @Verb
+async def pairs(
+    run: RunLike,
+    *,
+    source: Annotated[
+        str | None, Meta(description="What the expert is compared with: explored (episodes), or rollouts (candidates).")
+    ] = None,
+    limit: given.Limit = None,
+    force: given.Force = False,
+    accept_stale: given.AcceptStale = False,
+    accept_failures: given.AcceptFailures = False,
+    dry_run: given.DryRun = False,
+) -> "Summary":
+    """Make preference pairs: the expert against the policy, in a whole trajectory or from one step on."""
+    asked = options(force, accept_stale, accept_failures, dry_run)
+    return await do("pairs", run, {"pairs.source": source}, limit, asked)
+
+
+@Verb
+async def prefer(
+    run: RunLike,
+    *,
+    limit: given.Limit = None,
+    nproc: given.Processes = None,
+    seed: given.Seed = None,
+    force: given.Force = False,
+    accept_stale: given.AcceptStale = False,
+    dry_run: given.DryRun = False,
+) -> "Summary":
+    """Train the policy to prefer the better trajectory of each pair (DPO): the next policy of a baseline."""
+    flags = {"trainer.nproc": nproc, **common(None, None, seed)}
+    return await do("prefer", run, flags, limit, options(force, accept_stale, False, dry_run))
+
+
+@Verb
 async def evaluate(
     run: RunLike,
     *,

@@ -1,13 +1,13 @@
 """`sand experiment`: makes every run of a plan. Runs share what they have in common, and all resume where they were."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 from sandcli.config import FILE, Scalar, resolve
 from sandcli.core.artifact import StageName
 from sandcli.core.context import Context
 from sandcli.core.panel import playing
-from sandcli.core.run import EXPERT, PLAN, Run
+from sandcli.core.run import EXPERT, LEARNING, PLAN, Run
 from sandcli.core.sharing import share
 from sandcli.core.stage import Options, Summary
 from sandcli.errors import Exit, SandError, UsageError
@@ -71,7 +71,7 @@ class Experiment:
             if settings.env not in worlds:  # checking a panel reads its games, and all runs play the same panel
                 worlds.append(settings.env)
                 playing(Context(Run(self._root), settings))
-            later = "train.max_steps" if planned.updates_of else ""
+            later = _steps_setting(settings) if planned.updates_of else ""
             self._must_be_planned(self._run_of(planned), planned.settings, later)
         self._must_be_planned(self._expert, expert_settings(self._plan))
         self._root.mkdir(parents=True, exist_ok=True)
@@ -82,7 +82,7 @@ class Experiment:
         for number, (planned, settings) in enumerate(self._runs, 1):
             if summary.exit is Exit.DONE:
                 notice(f"run {number} of {len(self._runs)}: {planned.arm}, seed {planned.seed}")
-                summary = await self._make(planned, stages_needed(settings))
+                summary = await self._make(planned, settings)
         return summary
 
     def outline(self) -> list[str]:
@@ -104,7 +104,7 @@ class Experiment:
         except SandError as error:
             raise UsageError(f"{self._file}: arms.{planned.arm}: {error.what}", error.fix) from None
         for earlier, its in self._runs:
-            if earlier.arm == planned.updates_of and "train" not in stages_needed(its):
+            if earlier.arm == planned.updates_of and LEARNING[its.method.name].by not in stages_needed(its):
                 raise UsageError(
                     f"{self._file}: arms.{planned.arm}: updates_of names {earlier.arm}, which trains no model",
                     "name an arm that evaluates model",
@@ -131,12 +131,12 @@ class Experiment:
             )
         return await self._stage("collect", settings, self._plan.limit, [])
 
-    async def _make(self, planned: PlannedRun, stages: Sequence[StageName]) -> Summary:
+    async def _make(self, planned: PlannedRun, chosen: Settings) -> Summary:
         run = self._run_of(planned)
-        settings = self._begin(run, planned.settings | self._updates(planned), self._expert.root)
+        settings = self._begin(run, planned.settings | self._updates(planned, chosen), self._expert.root)
         self._must_share_d_exp(run)
         others = [self._run_of(other) for other, _ in self._runs if other.seed == planned.seed and other != planned]
-        for name in stages:
+        for name in stages_needed(chosen):
             limit = self._plan.tasks if name == "eval" else None
             summary = await self._stage(name, settings, limit, others)
             if summary.exit is not Exit.DONE:
@@ -161,15 +161,16 @@ class Experiment:
                 f"use another --run, or move {run.root} away to make it again",
             )
 
-    def _updates(self, planned: PlannedRun) -> dict[str, Scalar]:
+    def _updates(self, planned: PlannedRun, settings: Settings) -> dict[str, Scalar]:
         """The number of optimiser steps, if it is that of another arm."""
         if not planned.updates_of:
             return {}
-        other = self._run_of(planned._replace(arm=planned.updates_of)).artifact("train")
-        other.require()
-        made = other.manifest()
+        other = next(its for its in self._runs if its[0][:2] == (planned.updates_of, planned.seed))
+        trained = self._run_of(other[0]).artifact(LEARNING[other[1].method.name].by)
+        trained.require()
+        made = trained.manifest()
         assert made is not None
-        return {"train.max_steps": made.counts["steps"]}
+        return {_steps_setting(settings): made.counts["steps"]}
 
     def _begin(self, run: Run, planned: dict[str, Scalar], d_exp: Path | None) -> Flags:
         """Make the run if it is not there; returns its settings as flags, which `SAND_*` variables do not override."""
@@ -191,3 +192,8 @@ class Experiment:
                     f"{run.root / FILE} has {name} = {value}, the plan {self._file} has {wanted[name]}",
                     "change one of them, or use another --run for the changed plan",
                 )
+
+
+def _steps_setting(settings: Settings) -> str:
+    """The setting that fixes the number of optimiser steps of a method's training."""
+    return f"{LEARNING[settings.method.name].by}.max_steps"

@@ -11,10 +11,11 @@ class MethodSettings(Table, frozen=True, kw_only=True):
     """Which method, and which variant of it."""
 
     name: Annotated[
-        Literal["sand", "rft"],
+        Literal["sand", "rft", "eto"],
         Meta(
             description="sand (the paper), or rft: rejection-sampling fine-tuning, a baseline that trains on the "
-            "policy's own successes"
+            "policy's own successes; or eto: preference optimisation (DPO) on the expert's trajectories against the "
+            "policy's own"
         ),
     ] = "sand"
     without: Annotated[
@@ -39,6 +40,26 @@ class ExploreSettings(Table, frozen=True, kw_only=True):
 
     n: Annotated[int, Meta(ge=1, description="episodes of every training task"), SCOPE] = 4
     temperature: Annotated[float, Meta(ge=0, description="temperature at which the policy plays")] = 1.0
+
+
+class PairsSettings(Table, frozen=True, kw_only=True):
+    """`sand pairs`: which continuations are compared, and how."""
+
+    source: Annotated[
+        Literal["explored", "rollouts"],
+        Meta(
+            description="what the expert is compared with: whole episodes of the policy (explored), or the rollouts of "
+            "other candidates from their step on (rollouts)"
+        ),
+    ] = "explored"
+    extra_turns: Annotated[
+        int,
+        Meta(
+            ge=0,
+            description="turns that a rejected continuation may have more than the chosen one; the rest is cut off "
+            "(ETO: 5 on ScienceWorld). 0: no limit",
+        ),
+    ] = 0
 
 
 class SampleSettings(Table, frozen=True, kw_only=True):

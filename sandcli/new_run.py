@@ -8,7 +8,7 @@ from typing import Any
 from sandcli.cache import keep
 from sandcli.config import FILE, Scalar, read_text, resolve, showable, template, without_password
 from sandcli.core.manifest import SCHEMA, Identity, Manifest
-from sandcli.core.run import PREAMBLE, Run
+from sandcli.core.run import LEARNING, PREAMBLE, Run
 from sandcli.errors import PrerequisiteError, UsageError
 from sandcli.files import write_atomic
 from sandcli.models import fingerprint
@@ -48,7 +48,7 @@ def start_run(
         _refuse_with_previous(previous, preset, d_exp)
         values = {**_carried(root, Run(previous), values.get("env.name")), **values}
     else:
-        values = with_papers_switch(values)
+        values = with_method_defaults(values)
     if protocol is not None:
         world = str(values.get("env.name", EnvSettings().name))
         values = {**values, **protocol_values(protocol, world), **given}
@@ -76,12 +76,20 @@ def _refuse_with_previous(previous: Path, preset: str | None, d_exp: Path | None
         raise UsageError(f"--from takes D_exp from {previous}, --d-exp from {d_exp}", "leave out one of them")
 
 
-def with_papers_switch(values: Mapping[str, Scalar]) -> dict[str, Scalar]:
-    """The settings of a first iteration, with the expert switch if they do not say: the paper's on ALFWorld only."""
+def with_method_defaults(values: Mapping[str, Scalar]) -> dict[str, Scalar]:
+    """The settings of a first iteration, with what its method's authors do in this world where they do not say.
+
+    The paper switches experts on ALFWorld only. ETO plays every task once, greedily, and cuts rejected trajectories on
+    ScienceWorld.
+    """
     method, without = values.get("method.name", "sand"), values.get("method.without", "none")
-    rolls_out = method == "sand" and without in ("none", "deliberations")
-    switched = values.get("env.name") == "alfworld" and rolls_out
-    return {**({"method.switch": "shorter"} if switched else {}), **values}
+    in_alfworld = values.get("env.name", EnvSettings().name) == "alfworld"
+    defaults: dict[str, Scalar] = {}
+    if method == "sand" and without in ("none", "deliberations") and in_alfworld:
+        defaults = {"method.switch": "shorter"}
+    elif method == "eto":
+        defaults = {"explore.n": 1, "explore.temperature": 0.0, "pairs.extra_turns": 0 if in_alfworld else 5}
+    return {**defaults, **values}
 
 
 def assigned(assignments: Sequence[str]) -> dict[str, Scalar]:
@@ -118,10 +126,14 @@ def _carried(root: Path, previous: Run, world: str | None) -> dict[str, Scalar]:
     values = {s.name: s.value for s in resolved.listing() if s.origin != "default"}
     values.pop("eval.models", None)  # it may name sft, which the new run does not have
     values.pop("train.max_steps", None)  # it would override the one epoch
+    values.pop("prefer.max_steps", None)
     values.pop("run.label", None)  # the new run trains another agent
     values.pop("collect.source", None)  # the new run starts from D_delib
     values |= {"run.iteration": resolved.settings.run.iteration + 1, "train.epochs": 1}
-    values["model.policy"] = str(previous.artifact("train").require().relative_to(previous.root))
+    if resolved.settings.method.name == "eto":
+        values = {"prefer.beta": 0.5, "prefer.learning_rate": 5e-7} | values  # ETO's later rounds
+    trained = previous.artifact(LEARNING[resolved.settings.method.name].by)
+    values["model.policy"] = str(trained.require().relative_to(previous.root))
     paths = {name: str(values[name]) for name in _PATHS if values.get(name) and values[name] not in _NO_PATHS}
     return values | {name: _seen_from(root, previous, path) for name, path in paths.items()}
 
@@ -145,11 +157,12 @@ def _seen_from(root: Path, previous: Run, name: str) -> str:
 
 
 def _take_over_training_data(run: Run, previous: Run, method: str) -> None:
-    data, trained = previous.training_data(method), previous.artifact("train")
+    data, trained = previous.training_data(method), previous.artifact(LEARNING[method].by)
     training = trained.manifest()
     if training is not None and training.identity.settings.get("data") != fingerprint(data):
         raise PrerequisiteError(f"{data} is not what {trained.path} was trained on", f"{trained.command} --force")
-    _take_over(run, previous, data, f"{OTHER_RUN}{previous.root}: {data.name}")
+    d_exp = previous.next_d_exp(method)
+    _take_over(run, previous, d_exp, f"{OTHER_RUN}{previous.root}: {d_exp.name}")
 
 
 def _take_over(run: Run, other: Run, trajectories: Path, source: str) -> None:

@@ -15,6 +15,8 @@ from sandcli.stages.counterfactual import CounterfactualStage
 from sandcli.stages.critique import CritiqueStage
 from sandcli.stages.evaluate import EvalStage
 from sandcli.stages.explore import ExploreStage
+from sandcli.stages.pairs import PairsStage
+from sandcli.stages.prefer import PreferStage
 from sandcli.stages.rollout import RolloutStage
 from sandcli.stages.sample import SampleStage
 from sandcli.stages.sft import SftStage
@@ -34,14 +36,31 @@ def with_a_policy(settings: Settings) -> str | None:
     return f"the run starts from the policy {settings.model.policy}" if settings.model.policy else None
 
 
-def only(method: str) -> Skip:
-    """The stage belongs to one method."""
+def only(*methods: str) -> Skip:
+    """The stage belongs to some methods."""
 
     def skip(settings: Settings) -> str | None:
         chosen = settings.method.name
-        return f"method.name is {chosen}" if chosen != method else None
+        return f"method.name is {chosen}" if chosen not in methods else None
 
     return skip
+
+
+def exploring(settings: Settings) -> str | None:
+    """A baseline learns from the policy's own episodes; eto may compare the expert with rollouts instead."""
+    if settings.method.name == "eto" and settings.pairs.source != "explored":
+        return f"pairs.source is {settings.pairs.source}"
+    return only("rft", "eto")(settings)
+
+
+def or_for_pairs(skip: Skip) -> Skip:
+    """As `skip` says, but eto needs the stage if it compares the expert with rollouts."""
+
+    def skip_or_not(settings: Settings) -> str | None:
+        needed = settings.method.name == "eto" and settings.pairs.source == "rollouts"
+        return None if needed else skip(settings)
+
+    return skip_or_not
 
 
 def without(*variants: str) -> Skip:
@@ -81,18 +100,18 @@ class Row(NamedTuple):
 TABLE = (
     Row(CollectStage, (), ("expert.jsonl", PREAMBLE), in_every_run),
     Row(SftStage, ("expert.jsonl",), ("sft",), with_a_policy),
-    Row(ExploreStage, ("expert.jsonl", "sft"), ("explored.jsonl", D_RFT), only("rft")),
+    Row(ExploreStage, ("expert.jsonl", "sft"), ("explored.jsonl", D_RFT), exploring),
     Row(
         SampleStage,
         ("expert.jsonl", "sft"),
         ("samples.jsonl",),
-        unless_switching(without("sampling", "deliberations")),
+        or_for_pairs(unless_switching(without("sampling", "deliberations"))),
     ),
     Row(
         RolloutStage,
         ("expert.jsonl", "samples.jsonl", "sft"),
         ("rollouts.jsonl",),
-        unless_switching(without("sampling", "critique", "deliberations")),
+        or_for_pairs(unless_switching(without("sampling", "critique", "deliberations"))),
     ),
     Row(
         CritiqueStage,
@@ -106,7 +125,9 @@ TABLE = (
         ("thoughts.jsonl", D_DELIB),
         only("sand"),
     ),
-    Row(TrainStage, (D_DELIB, D_RFT, "sft"), ("model",), in_every_run),
+    Row(PairsStage, ("expert.jsonl", "explored.jsonl", "rollouts.jsonl"), ("pairs.jsonl",), only("eto")),
+    Row(TrainStage, (D_DELIB, D_RFT, "sft"), ("model",), only("sand", "rft")),
+    Row(PreferStage, ("pairs.jsonl", "sft"), ("model",), only("eto")),
     Row(EvalStage, ("sft", "model"), ("eval.jsonl",), in_every_run),
     Row(CounterfactualStage, ("sft", "model", "eval.jsonl"), ("counterfactuals.jsonl",), on_request),
 )
@@ -140,7 +161,7 @@ def next_command(stage: StageName, run: Run, stages: Sequence[StageName]) -> str
     later = [name for name in stages if names.index(name) > names.index(stage)]
     if not later and run.experiment is not None:
         return shlex.join(["sand", "experiment", str(run.experiment / PLAN), "--run", str(run.experiment)])
-    if not later and not run.artifact("train").path.exists():
+    if not later and not (run.root / "model").exists():
         later = [name for name in stages if not run.artifact(name).path.exists()]
     if later:
         return run.artifact(later[0]).command
@@ -193,5 +214,21 @@ async def rejection_sampling(first: Run, iterations: int, do: Do, follow: Callab
             run = follow(run)  # D_exp <- D_rft
 
 
-METHODS = {"sand": algorithm_1, "rft": rejection_sampling}
+async def eto(first: Run, iterations: int, do: Do, follow: Callable[[Run], Run]) -> None:
+    """Exploration-based trajectory optimisation (ETO), a baseline: the policy learns from where it did worse."""
+    run = first
+    await do("collect", run)
+    await do("sft", run)
+    for k in range(1, iterations + 1):
+        await do("explore", run)  # pi_k plays the tasks of D_exp
+        await do("sample", run)  # if pairs.source is rollouts, these two give the other continuations
+        await do("rollout", run)
+        await do("pairs", run)  # the expert's trajectory against the policy's: which earned more?
+        await do("prefer", run)  # pi_{k+1}: DPO on the pairs; pi_k is the reference
+        await do("eval", run)
+        if k < iterations:
+            run = follow(run)  # D_exp stays
+
+
+METHODS = {"sand": algorithm_1, "rft": rejection_sampling, "eto": eto}
 """What `sand run` does, by `method.name`."""

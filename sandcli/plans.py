@@ -31,10 +31,10 @@ from msgspec import Meta
 
 from sandcli.config import FILE, Scalar, check_value
 from sandcli.core.artifact import StageName
-from sandcli.core.run import EXPERT, PLAN, Run
+from sandcli.core.run import EXPERT, LEARNING, PLAN, Run
 from sandcli.errors import PrerequisiteError, UsageError
 from sandcli.fields import fields
-from sandcli.new_run import with_papers_switch
+from sandcli.new_run import with_method_defaults
 from sandcli.pipeline import stages_of
 from sandcli.presets import preset_values
 from sandcli.records import Record
@@ -42,9 +42,6 @@ from sandcli.settings import Settings
 
 Tables = Mapping[str, Any]
 """Settings as in sand.toml: tables of keys and values."""
-
-_MAKERS: Mapping[str, StageName] = {"sft": "sft", "model": "train"}
-
 
 Arm = Annotated[str, Meta(pattern=r"^[\w-]+$")]
 """The name of an arm, which is also that of its folder."""
@@ -150,7 +147,7 @@ def _check_arms(path: Path, plan: Plan) -> None:
 
 def expert_settings(plan: Plan) -> dict[str, Scalar]:
     """The settings of the run that collects D_exp."""
-    return with_papers_switch(_settings_of_all(plan))
+    return with_method_defaults(_settings_of_all(plan))
 
 
 def _settings_of_all(plan: Plan) -> dict[str, Scalar]:
@@ -171,7 +168,7 @@ def planned_runs(plan: Plan, seeds: Sequence[int]) -> Iterator[PlannedRun]:
     shared = {name: value for name, value in known.items() if not name.startswith("collect.")}
     for seed in seeds:
         for arm, tables in plan.arms.items():
-            settings = with_papers_switch({**shared, **_own_settings(tables), "run.seed": seed, "run.label": arm})
+            settings = with_method_defaults({**shared, **_own_settings(tables), "run.seed": seed, "run.label": arm})
             if seed == seeds[0] or not _untrained(settings):
                 yield PlannedRun(arm, seed, settings, str(tables.get("updates_of", "")))
 
@@ -214,7 +211,8 @@ def flat(tables: Tables) -> dict[str, Scalar]:
 def stages_needed(settings: Settings) -> list[StageName]:
     """The stages of a run as far as they make the models that it evaluates, and the evaluation."""
     stages = stages_of(settings)
-    makers = [_MAKERS[name] for name in settings.eval.models if name in _MAKERS]
+    by_model: dict[str, StageName] = {"sft": "sft", "model": LEARNING[settings.method.name].by}
+    makers = [by_model[name] for name in settings.eval.models if name in by_model]
     last = max((stages.index(maker) for maker in makers if maker in stages), default=0)
     return [*stages[: last + 1], "eval"]
 

@@ -11,6 +11,8 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
+from sandcli.messages import Said
+
 Share = Annotated[float, Meta(ge=0, le=1)]
 """A score or reward."""
 
@@ -269,6 +271,33 @@ class Counterfactual(Record, frozen=True, kw_only=True):
     def same(self) -> bool:
         """Whether the agent takes the same action without deliberating."""
         return self.steps[0].action == self.action
+
+
+Origin = Literal["expert", "explored", "rollout"]
+"""Where a continuation comes from: the expert trajectory, an episode of the policy, or a rollout of a candidate."""
+
+
+class Pair(Record, frozen=True, kw_only=True):
+    """A line of pairs.jsonl: two continuations of one conversation, of which `chosen` earned more.
+
+    `place` is the draw of the explored episode, or the step and the candidate of the rollout. `prompt` is the
+    conversation before both, without the preamble. `chosen` and `rejected` begin and end with a turn of the agent.
+    """
+
+    id: str
+    place: list[Count]
+    task: Task
+    prompt: list[Said]
+    chosen: Annotated[list[Said], Meta(min_length=1)]
+    rejected: Annotated[list[Said], Meta(min_length=1)]
+    chosen_reward: Share
+    rejected_reward: Share
+    chosen_from: Origin
+    rejected_from: Origin
+
+    @property
+    def key(self) -> Key:
+        return (self.id, *self.place)
 
 
 class Failure(Record, frozen=True, kw_only=True):

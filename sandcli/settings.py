@@ -14,12 +14,13 @@ from sandcli.method_settings import (
     CritiqueSettings,
     ExploreSettings,
     MethodSettings,
+    PairsSettings,
     RolloutSettings,
     SampleSettings,
     SynthesizeSettings,
 )
 from sandcli.tables import COMPUTE, LONGEST, REFERENCE, SCOPE, Table
-from sandcli.training_settings import ComputeSettings, TrainingSettings
+from sandcli.training_settings import ComputeSettings, PreferSettings, TrainingSettings
 
 MAX_WORKERS = 32
 """Environment processes of one machine, unless more are asked for."""
@@ -260,6 +261,7 @@ class Settings(Table, frozen=True, kw_only=True):
     collect: CollectSettings = CollectSettings()
     agent: AgentSettings = AgentSettings()
     explore: ExploreSettings = ExploreSettings()
+    pairs: PairsSettings = PairsSettings()
     sample: SampleSettings = SampleSettings()
     rollout: RolloutSettings = RolloutSettings()
     prompts: PromptSettings = PromptSettings()
@@ -267,6 +269,7 @@ class Settings(Table, frozen=True, kw_only=True):
     synthesize: SynthesizeSettings = SynthesizeSettings()
     sft: TrainingSettings = TrainingSettings()
     train: TrainingSettings = TrainingSettings()
+    prefer: PreferSettings = PreferSettings()
     trainer: ComputeSettings = ComputeSettings()
     eval: EvalSettings = EvalSettings()
     engine: EngineSettings = EngineSettings()

@@ -33,6 +33,28 @@ class TrainingSettings(Table, frozen=True, kw_only=True):
     ] = "drop"
 
 
+class PreferSettings(TrainingSettings, frozen=True, kw_only=True):
+    """`sand prefer`: direct preference optimisation (DPO). The defaults are those of ETO's first round."""
+
+    learning_rate: Annotated[float, Meta(gt=0, description="peak of the schedule (ETO: 1e-6, then 5e-7)")] = 1e-6
+    warmup: Annotated[
+        float, Meta(ge=0, lt=1, description="share of the steps over which the learning rate rises to its peak")
+    ] = 0.1
+    schedule: Annotated[
+        Literal["constant", "cosine"], Meta(description="the learning rate after the warm-up: constant, or falling")
+    ] = "constant"
+    batch_size: Annotated[int, Meta(ge=1, description="pairs in one optimiser step (ETO: 32)")] = 32
+    beta: Annotated[
+        float, Meta(gt=0, description="how strongly the policy is held to the one it starts from (ETO: 0.1, then 0.5)")
+    ] = 0.1
+    max_length: Annotated[
+        int, Meta(ge=0, description="longest of a pair's two conversations in tokens; 0: the model's limit")
+    ] = 0
+    too_long: Annotated[
+        Literal["drop", "cut"], Meta(description="leave out longer pairs, or cut whole steps from the end of each side")
+    ] = "drop"
+
+
 class ComputeSettings(Table, frozen=True, kw_only=True):
     """How `sand sft` and `sand train` compute; it does not change what they aim at."""
 

@@ -11,19 +11,22 @@ STOP = ("\nObservation:",)
 
 
 def conversation(preamble: Sequence[Message], instruction: str, steps: Iterable[Step]) -> list[Message]:
-    """The history h_t = (u, z_1, a_1, o_1, ..., o_t) as messages, ready for the agent's next turn.
+    """The history h_t = (u, z_1, a_1, o_1, ..., o_t) as messages, ready for the agent's next turn."""
+    turns = (message for step in steps for message in turn_messages(step))
+    return after_preamble(preamble, [Message("user", instruction), *turns])
 
-    The instruction u follows the preamble. If that ends with a user message, u is in the same message, after a blank
-    line, or directly after a line break with which the message ends.
+
+def after_preamble(preamble: Sequence[Message], messages: Sequence[Message]) -> list[Message]:
+    """The preamble, and a conversation that begins with the instruction.
+
+    If the preamble ends with a user message, the instruction is in the same message, after a blank line, or directly
+    after a line break with which the message ends.
     """
-    messages = list(preamble)
-    if messages and messages[-1].role == "user":
-        before = messages.pop().content
-        instruction = before + ("" if before.endswith("\n") else "\n\n") + instruction
-    messages.append(Message("user", instruction))
-    for step in steps:
-        messages += turn_messages(step)
-    return messages
+    if not preamble or preamble[-1].role != "user":
+        return [*preamble, *messages]
+    before, instruction = preamble[-1].content, messages[0].content
+    gap = "" if before.endswith("\n") else "\n\n"
+    return [*preamble[:-1], Message("user", f"{before}{gap}{instruction}"), *messages[1:]]
 
 
 def turn_messages(step: Step) -> list[Message]:

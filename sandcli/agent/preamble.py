@@ -8,22 +8,15 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import msgspec
 
 from sandcli.errors import UsageError
-from sandcli.messages import Message
+from sandcli.messages import Message, Said, as_said
 
 _FORM = 'use a JSON list such as [{"role": "user", "content": "..."}, {"role": "assistant", "content": "OK"}]'
 _ORDER = "begin with a system or user message; after that, user and assistant take turns"
-
-
-class Said(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One message of a preamble in a file."""
-
-    role: Literal["system", "user", "assistant"]
-    content: str
 
 
 def read_preamble(path: Path) -> list[Message]:
@@ -62,7 +55,7 @@ def _refuse_order(where: str, roles: Sequence[str]) -> None:
 
 def written(preamble: Sequence[Message]) -> bytes:
     """A preamble as the file that `read_preamble` reads."""
-    return msgspec.json.format(msgspec.json.encode([message._asdict() for message in preamble]), indent=2) + b"\n"
+    return msgspec.json.format(msgspec.json.encode(as_said(preamble)), indent=2) + b"\n"
 
 
 class MostCommon(NamedTuple):

@@ -71,9 +71,10 @@ def bench_training(context: Context, steps: int) -> Compared:
             )
         conversations = [training_messages(preamble, trajectory) for trajectory in trajectories]
         ended, theirs = _plain(base, plan.tokenizer, conversations, Path(folder) / "plain")
-        plain = _rate([len(row.input_ids) for row in plan.rows], ended)
+        plain = _rate([row.tokens for row in plan.rows], ended)
         ours = _rate(plan.batches.tokens, _ours(config, trajectories))
-    same = all(_same(*pair) for pair in zip(plan.rows, theirs, strict=True))
+    rows = [row for row in plan.rows if isinstance(row, TrainingRow)]
+    same = all(_same(*pair) for pair in zip(rows, theirs, strict=True))
     return Compared(round(ours, 1), round(plain, 1), round(ours / plain, 2), same)
 
 

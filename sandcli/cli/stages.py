@@ -35,7 +35,7 @@ def init(
         typer.Option(help="How agents are told their task, read and stopped: eto, mpo or sand; see docs/protocols.md."),
     ] = None,
     method: Annotated[
-        str | None, typer.Option(help="sand, or a baseline: rft (rejection-sampling fine-tuning).")
+        str | None, typer.Option(help="sand, or a baseline: rft (rejection-sampling fine-tuning) or eto (DPO).")
     ] = None,
     without: Annotated[
         str | None,
@@ -128,7 +128,9 @@ for _stage, _verb in (
     ("rollout", api.rollout),
     ("critique", api.critique),
     ("synthesize", api.synthesize),
+    ("pairs", api.pairs),
     ("train", api.train),
+    ("prefer", api.prefer),
     ("eval", api.evaluate),
     ("counterfactual", api.counterfactual),
 ):

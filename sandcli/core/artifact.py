@@ -29,7 +29,18 @@ from sandcli.progress import notice
 from sandcli.records import Failure, encoded
 
 StageName = Literal[
-    "collect", "sft", "explore", "sample", "rollout", "critique", "synthesize", "train", "eval", "counterfactual"
+    "collect",
+    "sft",
+    "explore",
+    "sample",
+    "rollout",
+    "critique",
+    "synthesize",
+    "pairs",
+    "train",
+    "prefer",
+    "eval",
+    "counterfactual",
 ]
 
 R = TypeVar("R", bound=Keyed)

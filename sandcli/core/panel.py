@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from functools import cached_property
 from typing import Any, cast
 
-from sandcli.agent.preamble import Said, messages_of
+from sandcli.agent.preamble import messages_of
 from sandcli.config import refuse_contradictions
 from sandcli.core.context import Context
 from sandcli.envs import make_world
 from sandcli.envs.base import World
 from sandcli.errors import SandError, UsageError
-from sandcli.messages import Message
+from sandcli.messages import Message, as_said
 from sandcli.panels.check import differences
 from sandcli.panels.files import PUBLISHED, read_panel
 from sandcli.panels.panel import NamedPanel, Panel, PanelTask, fixed_values
@@ -118,7 +118,7 @@ def panel_of(context: Context, splits: Sequence[str], limit: int | None) -> Pane
         world=played.settings.env.name,
         versions=played.world.versions(),
         settings=fixed_values(played.settings),
-        preamble=[Said(*message) for message in played.preamble],
+        preamble=as_said(played.preamble),
         splits={split: _tasks(played.world, split, limit) for split in splits},
     )
 

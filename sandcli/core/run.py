@@ -12,7 +12,7 @@ from sandcli.config import FILE
 from sandcli.core.artifact import Artifact, StageName
 from sandcli.core.store import Keyed, Records
 from sandcli.errors import PrerequisiteError
-from sandcli.records import Counterfactual, Critique, Episode, Rollout, Sample, Thought, Trajectory
+from sandcli.records import Counterfactual, Critique, Episode, Pair, Rollout, Sample, Thought, Trajectory
 
 R = TypeVar("R", bound=Keyed)
 
@@ -49,14 +49,32 @@ ARTIFACTS: Mapping[StageName, Written] = {
     "rollout": Written("rollouts.jsonl", Rollout),
     "critique": Written("critiques.jsonl", Critique),
     "synthesize": Written("thoughts.jsonl", Thought, (D_DELIB,)),
+    "pairs": Written("pairs.jsonl", Pair),
     "train": Written("model", None),
+    "prefer": Written("model", None),
     "eval": Written("eval.jsonl", Episode),
     "counterfactual": Written("counterfactuals.jsonl", Counterfactual),
 }
 
 
-TRAINED_ON: Mapping[str, tuple[StageName, str]] = {"sand": ("synthesize", D_DELIB), "rft": ("explore", D_RFT)}
-"""What each method trains the policy on: a file derived from what a stage makes."""
+class Learning(NamedTuple):
+    """How a method makes the next policy: the stage that trains it, and the file of another stage that it learns from.
+
+    `demonstrations`: the file holds trajectories, and is D_exp of the next iteration; otherwise D_exp stays as it is.
+    """
+
+    by: StageName
+    source: StageName
+    data: str
+    demonstrations: bool = True
+
+
+LEARNING: Mapping[str, Learning] = {
+    "sand": Learning("train", "synthesize", D_DELIB),
+    "rft": Learning("train", "explore", D_RFT),
+    "eto": Learning("prefer", "pairs", "pairs.jsonl", demonstrations=False),
+}
+"""By `method.name`."""
 
 
 class Run:
@@ -111,8 +129,17 @@ class Run:
 
     def training_data(self, method: str) -> Path:
         """What the policy is trained on. Raises `PrerequisiteError` if it is not made, or was changed."""
-        stage, name = TRAINED_ON[method]
-        return self.artifact(stage).require_derived(name)
+        source = self.artifact(LEARNING[method].source)
+        name = LEARNING[method].data
+        return source.require() if name == source.name else source.require_derived(name)
+
+    def next_d_exp(self, method: str) -> Path:
+        """D_exp of the next iteration. Raises what `training_data` does."""
+        return self.training_data(method) if LEARNING[method].demonstrations else self.artifact("collect").require()
+
+    def pairs(self) -> Records[Pair]:
+        """The preference pairs."""
+        return self.artifact("pairs").records()
 
     def samples(self) -> Records[Sample]:
         """The sampled turns at every expert step (Eq. 4)."""

@@ -9,8 +9,8 @@ import msgspec
 from msgspec import Meta
 from msgspec.structs import replace
 
-from sandcli.agent.preamble import Said
 from sandcli.fields import fields
+from sandcli.messages import Said
 from sandcli.records import Key, Record, Task
 from sandcli.settings import Settings
 from sandcli.tables import Effect

@@ -11,7 +11,7 @@ from sandcli.tables import SCOPE, Effect
 
 _STAGES: Mapping[str, tuple[StageName, ...]] = {
     "sft": ("sft",),
-    "model": ("sft", "explore", "sample", "rollout", "critique", "synthesize", "train"),
+    "model": ("sft", "explore", "sample", "rollout", "critique", "synthesize", "pairs", "train", "prefer"),
 }
 """The stages that make each model from D_exp, in order."""
 

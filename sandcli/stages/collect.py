@@ -26,7 +26,7 @@ from sandcli.models import fingerprint
 from sandcli.progress import notice
 from sandcli.records import FROM_FILE, Trajectory
 from sandcli.stages.demonstrations import Demonstrator
-from sandcli.stages.inputs import must_hold_trajectories
+from sandcli.stages.inputs import must_hold
 from sandcli.stages.recorded import Wanted, wanted_rows
 
 OTHER_RUN = "run "
@@ -121,7 +121,7 @@ class CollectStage(Stage[Wanted, Trajectory]):
         Also for a preamble that the later stages would refuse: collecting may take hours.
         """
         if self._made_elsewhere():
-            must_hold_trajectories(self.artifact.path, "restore the file, or make another run with sand init --from")
+            must_hold(self.artifact.path, Trajectory, "restore the file, or make another run with sand init --from")
         elif self.context.settings.agent.preamble != "data":
             _ = self.context.preamble
         elif self._source is None:

@@ -14,6 +14,7 @@ from sandcli.core.engine_holder import EngineHolder
 from sandcli.core.manifest import Identity, Manifest
 from sandcli.core.panel import PanelContext, playing
 from sandcli.core.planner import open_units
+from sandcli.core.run import LEARNING
 from sandcli.core.stage import R, Stage, State
 from sandcli.engines.base import Model, Sampling
 from sandcli.errors import SandError, UsageError
@@ -85,7 +86,7 @@ class ModelsStage(Stage[M, R]):
     def _named(self, model: str) -> Model:
         match model:
             case "model":
-                return self.context.scripted or self.context.made_by("train")
+                return self.context.scripted or self.context.made_by(LEARNING[self.context.settings.method.name].by)
             case "sft":
                 return self.context.scripted or self.context.made_by("sft")
             case "base":

@@ -16,8 +16,8 @@ from sandcli.core.run import D_RFT
 from sandcli.core.stage import Metrics, Stage, State, Unit
 from sandcli.engines.base import Model, Sampling
 from sandcli.method.rejection_sampling import d_rft, own_successes
-from sandcli.records import Episode, Key
-from sandcli.stages.inputs import COLLECT_MORE, must_hold_trajectories
+from sandcli.records import Episode, Key, Trajectory
+from sandcli.stages.inputs import COLLECT_MORE, must_hold
 from sandcli.stages.playing import Trial, play_trial
 
 
@@ -56,7 +56,7 @@ class ExploreStage(Stage[Trial, Episode]):
 
     def check(self, state: State) -> None:
         """Raise `UsageError` for an empty D_exp: there would be nothing to play."""
-        must_hold_trajectories(self.run.artifact("collect").require(), COLLECT_MORE)
+        must_hold(self.run.artifact("collect").require(), Trajectory, COLLECT_MORE)
 
     async def step(self, unit: Unit[Trial], earlier: Episode | None) -> Episode:
         """Play one episode."""

@@ -6,7 +6,7 @@ from pathlib import Path
 from sandcli.agent.turns import normalise
 from sandcli.core.artifact import StageName
 from sandcli.core.run import Run
-from sandcli.core.store import Records
+from sandcli.core.store import Keyed, Records
 from sandcli.errors import PrerequisiteError, UsageError
 from sandcli.method.critique import Case
 from sandcli.method.expert_switch import Rule, switches
@@ -38,10 +38,10 @@ def rollout_cases(run: Run) -> Iterator[Case]:
             yield Case(ExpertStep(trajectory, rollout.step), rollout)
 
 
-def must_hold_trajectories(path: Path, fix: str) -> None:
-    """Raise `UsageError` for a file without a trajectory: there would be nothing to do."""
-    if not any(True for _ in Records(path, Trajectory)):
-        raise UsageError(f"{path} holds no trajectory", fix)
+def must_hold(path: Path, record: type[Keyed], fix: str) -> None:
+    """Raise `UsageError` for a file without a record: there would be nothing to do."""
+    if not any(True for _ in Records(path, record)):
+        raise UsageError(f"{path} holds no {record.__name__.lower()}", fix)
 
 
 def replacements(run: Run, rule: Rule) -> Mapping[str, Rollout]:

@@ -13,8 +13,8 @@ from sandcli.core.stage import Metrics, Stage, State, Unit
 from sandcli.engines.base import Model, Sampling
 from sandcli.errors import ContextOverflow
 from sandcli.method.inconsistency import ExpertStep, sample_record
-from sandcli.records import Draw, Sample
-from sandcli.stages.inputs import COLLECT_MORE, must_hold_trajectories, preamble_too_long
+from sandcli.records import Draw, Sample, Trajectory
+from sandcli.stages.inputs import COLLECT_MORE, must_hold, preamble_too_long
 
 
 class SampleStage(Stage[ExpertStep, Sample]):
@@ -41,7 +41,7 @@ class SampleStage(Stage[ExpertStep, Sample]):
 
     def check(self, state: State) -> None:
         """Raise `UsageError` for an empty D_exp: every later stage would finish without doing anything."""
-        must_hold_trajectories(self.run.artifact("collect").require(), COLLECT_MORE)
+        must_hold(self.run.artifact("collect").require(), Trajectory, COLLECT_MORE)
 
     def satisfied(self, unit: Unit[ExpertStep], record: Sample) -> bool:
         """Enough turns were sampled, or none can be."""

@@ -5,7 +5,7 @@ Deliberated and plain steps are mixed: this teaches the agent when to deliberate
 
 from pathlib import Path
 
-from sandcli.core.run import TRAINED_ON
+from sandcli.core.run import LEARNING
 from sandcli.engines.base import Model
 from sandcli.stages.training import TrainingStage
 from sandcli.training_settings import TrainingSettings
@@ -32,5 +32,5 @@ class TrainStage(TrainingStage):
 
     def fix_empty(self) -> str:
         """Make the data again."""
-        stage, _ = TRAINED_ON[self.context.settings.method.name]
-        return f"make it again: {self.run.artifact(stage).command} --force"
+        source = self.run.artifact(LEARNING[self.context.settings.method.name].source)
+        return f"make it again: {source.command} --force"

@@ -1,4 +1,4 @@
-"""What `sft` and `train` share: one unit that fine-tunes a model, and resumes from its last checkpoint."""
+"""What `sft`, `train` and `prefer` share: one unit that fine-tunes a model, and resumes from its last checkpoint."""
 
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sized
@@ -12,13 +12,13 @@ from sandcli.engines.base import Model
 from sandcli.errors import Interrupted, UsageError
 from sandcli.models import fingerprint, require_package
 from sandcli.progress import notice
-from sandcli.records import Key
-from sandcli.stages.inputs import must_hold_trajectories
+from sandcli.records import Key, Pair, Trajectory
+from sandcli.stages.inputs import must_hold
 from sandcli.training.checkpoints import complete_checkpoints
 from sandcli.training.config import TrainingConfig, TrainingResult
 from sandcli.training.distributed import ProcessGroup, TrainingJob, describe
 from sandcli.training.processes import Processes, processes_for
-from sandcli.training_settings import TrainingSettings
+from sandcli.training_settings import ComputeSettings, TrainingSettings
 
 
 class Trained(NamedTuple):
@@ -33,11 +33,13 @@ class Trained(NamedTuple):
 
 
 class TrainingStage(Stage[Path, Trained]):
-    """One unit: a model is fine-tuned on a file of trajectories."""
+    """One unit: a model is fine-tuned on a file of records."""
 
     prompts = ("preamble",)
     own_progress = True
     can_use_cluster = False
+    record: type[Trajectory] | type[Pair] = Trajectory
+    """What a line of the data is."""
     _group: ProcessGroup
 
     @property
@@ -45,16 +47,21 @@ class TrainingStage(Stage[Path, Trained]):
     def aims(self) -> TrainingSettings:
         """The settings of this training."""
 
+    @property
+    def compute(self) -> ComputeSettings:
+        """[trainer]."""
+        return self.context.settings.trainer
+
     @abstractmethod
     def start(self) -> Model:
         """The model it starts from."""
 
     @abstractmethod
     def data(self) -> Path:
-        """The trajectories it trains on."""
+        """The file it trains on."""
 
     def reads(self) -> tuple[Path, ...]:
-        """The trajectories."""
+        """The data."""
         return (self.data(),)
 
     def models(self) -> dict[str, Model]:
@@ -87,24 +94,24 @@ class TrainingStage(Stage[Path, Trained]):
     def check(self, state: State) -> None:
         """Raise `PrerequisiteError` if training's packages are not installed.
 
-        Raise `UsageError` for data without a trajectory, or more processes than a batch has trajectories.
+        Raise `UsageError` for empty data, or more processes than a batch has records.
         """
         for package in ("torch", "trl", "peft"):
             require_package(package, "training")
-        must_hold_trajectories(self.data(), self.fix_empty())
+        must_hold(self.data(), self.record, self.fix_empty())
         count = self._processes().number
         if count > self.aims.batch_size:
             raise UsageError(
-                f"{count} processes cannot share batches of {self.aims.batch_size} trajectories",
+                f"{count} processes cannot share batches of {self.aims.batch_size}",
                 f"start {self.aims.batch_size} or fewer, or raise {self.name}.batch_size",
             )
 
     def _processes(self) -> Processes:
-        return processes_for(self._group.size, self.context.settings.trainer.nproc, self.aims.batch_size)
+        return processes_for(self._group.size, self.compute.nproc, self.aims.batch_size)
 
     @abstractmethod
     def fix_empty(self) -> str:
-        """What to do if there is no trajectory."""
+        """What to do if the data is empty."""
 
     async def step(self, unit: Unit[Path], earlier: Trained | None) -> Trained:
         """Train: in processes that are started now, with those that a launcher started, or alone."""
@@ -117,7 +124,7 @@ class TrainingStage(Stage[Path, Trained]):
         return Trained(result)
 
     def _job(self) -> TrainingJob:
-        preamble, compute, seed = self.context.preamble, self.context.settings.trainer, self.settings.run.seed
+        preamble, compute, seed = self.context.preamble, self.compute, self.settings.run.seed
         folders, start = (self.artifact.journal, self.artifact.log), self.start()
         config = TrainingConfig(start.folder, preamble, self.aims, compute, seed, *folders, start.trust_code)
         return TrainingJob(self.name, config, self.data(), self.limit)
@@ -125,7 +132,7 @@ class TrainingStage(Stage[Path, Trained]):
     def _fit(self, job: TrainingJob, processes: int) -> TrainingResult:
         if processes > 1 and self._group.size == 1:
             return job.launch(processes)
-        if self.context.settings.trainer.shard and processes == 1:
+        if self.compute.shard and processes == 1:
             notice("trainer.shard has no effect in one process")
         self._group.share(job)
         return job.run(self.stop)
@@ -135,7 +142,7 @@ class TrainingStage(Stage[Path, Trained]):
         from sandcli.training.plan import plan_training
 
         job = self._job()
-        plan = plan_training(job.config, job.trajectories())
+        plan = plan_training(job.config, job.records())
         steps, size = plan.batches.steps, plan.size
         return f"{describe(size)}; {steps} optimiser steps, {size.all_trained:,} tokens with loss in all of them"
 
@@ -149,7 +156,7 @@ class TrainingStage(Stage[Path, Trained]):
         size, log = trained.result.size, trained.result.log
         return Metrics(
             counts={
-                "trajectories": size.trajectories,
+                size.noun: size.rows,
                 "too_long": len(size.too_long),
                 "steps": trained.result.steps,
                 "tokens_with_loss_in_all_steps": size.all_trained,

@@ -14,7 +14,7 @@ class TrainingConfig(NamedTuple):
     """What to train: the model in `start`, with `preamble` at the head of every conversation.
 
     `aims` says what to learn, `compute` how to compute it. Checkpoints and the result go into the folder `work`.
-    A batch is counted in trajectories. `trust_code`: code that comes with the model may be run.
+    A batch is counted in trajectories, or in pairs. `trust_code`: code that comes with the model may be run.
     """
 
     start: Path
@@ -28,19 +28,20 @@ class TrainingConfig(NamedTuple):
 
 
 class Size(NamedTuple):
-    """The training data: trajectories, and the tokens of one epoch, in all and `trained` (with loss).
+    """The training data: how many `rows` of what, and the tokens of one epoch, in all and `trained` (with loss).
 
     `all_tokens` and `all_trained` are those of all optimiser steps together. `longest` is the length of the longest
-    trajectory. `too_long` says what happened to longer ones than allowed, by id.
+    conversation. `too_long` says what happened to longer ones than allowed, by id.
     """
 
-    trajectories: int
+    rows: int
     tokens: int
     trained: int
     longest: int
     too_long: dict[str, str]
     all_tokens: int = 0
     all_trained: int = 0
+    noun: str = "trajectories"
 
 
 def _alone(answers: tuple[bool, bool]) -> tuple[bool, bool]:

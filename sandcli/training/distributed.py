@@ -13,9 +13,9 @@ import pickle
 import sys
 import tempfile
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import msgspec
 
@@ -23,9 +23,10 @@ from sandcli.errors import Exit, PrerequisiteError, SandError
 from sandcli.files import write_atomic
 from sandcli.interrupts import Interrupts
 from sandcli.progress import Bar, notice
-from sandcli.records import Trajectory
+from sandcli.records import Pair, Trajectory
 from sandcli.training.config import Hooks, Size, TrainingConfig, TrainingResult
 from sandcli.training.processes import PATIENCE, process_count, rank, refuse_srun_tasks
+from sandcli.training_settings import PreferSettings
 
 if TYPE_CHECKING:
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
@@ -37,7 +38,7 @@ _LAST_STEP = 600
 
 
 class TrainingJob(NamedTuple):
-    """Training on the first `limit` trajectories of the file `data`; `label` is the stage's name.
+    """Training on the first `limit` records of the file `data`; `label` is the stage's name.
 
     Installs no signal handlers: the caller passes `stop`.
     """
@@ -47,10 +48,12 @@ class TrainingJob(NamedTuple):
     data: Path
     limit: int | None
 
-    def trajectories(self) -> list[Trajectory]:
-        """The training data."""
+    def records(self) -> Sequence[Trajectory | Pair]:
+        """The training data: trajectories, or preference pairs if the training prefers."""
+        kind: Any = Pair if isinstance(self.config.aims, PreferSettings) else Trajectory
         lines = self.data.read_bytes().removeprefix(codecs.BOM_UTF8)
-        return msgspec.json.Decoder(Trajectory).decode_lines(lines)[: self.limit]
+        found: list[Trajectory | Pair] = msgspec.json.Decoder(kind).decode_lines(lines)
+        return found[: self.limit]
 
     def run(self, stop: Callable[[], bool]) -> TrainingResult:
         """Train in this process, together with the others if there are any. `stop` is asked after each step."""
@@ -61,9 +64,9 @@ class TrainingJob(NamedTuple):
         if process_count() > 1:
             hooks = hooks._replace(agreed=_from_first)
         if rank() > 0:
-            return fit(self.config, self.trajectories(), hooks._replace(sized=lambda size: None))
+            return fit(self.config, self.records(), hooks._replace(sized=lambda size: None))
         with bar.display():
-            return fit(self.config, self.trajectories(), hooks)
+            return fit(self.config, self.records(), hooks)
 
     def launch(self, processes: int) -> TrainingResult:
         """Train in several processes on this machine. Torch's launcher starts and watches them; they handle signals."""
@@ -212,6 +215,6 @@ def _report_size(size: Size) -> None:
 def describe(size: Size) -> str:
     """The size of the training data in one line."""
     return (
-        f"{size.trajectories} trajectories, {size.tokens:,} tokens per epoch, {size.trained:,} of them with loss; "
+        f"{size.rows} {size.noun}, {size.tokens:,} tokens per epoch, {size.trained:,} of them with loss; "
         f"the longest has {size.longest:,}"
     )

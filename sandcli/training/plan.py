@@ -5,31 +5,34 @@ from typing import Any, NamedTuple
 
 from sandcli.engines.configs import longest
 from sandcli.engines.tokens import load_tokenizer
-from sandcli.records import Trajectory
+from sandcli.records import Pair, Trajectory
 from sandcli.training.batches import Batches, make_batches
 from sandcli.training.config import Size, TrainingConfig
 from sandcli.training.processes import process_count
-from sandcli.training.rows import IGNORED, TrainingRow, prepare
+from sandcli.training.rows import PairRow, TrainingRow, prepare
+from sandcli.training_settings import PreferSettings
 
 
 class TrainingPlan(NamedTuple):
     """The rows of a training job, their order, and their size."""
 
     tokenizer: Any
-    rows: list[TrainingRow]
+    rows: Sequence[TrainingRow] | Sequence[PairRow]
     batches: Batches
     size: Size
 
 
-def plan_training(config: TrainingConfig, trajectories: Sequence[Trajectory]) -> TrainingPlan:
-    """Tokenise the trajectories and cut them into batches. Raises `UsageError` for a model without a chat template."""
+def plan_training(config: TrainingConfig, records: Sequence[Trajectory | Pair]) -> TrainingPlan:
+    """Tokenise trajectories or pairs, and cut them into batches. Raises `UsageError` without a chat template."""
     tokenizer = load_tokenizer(config.start, config.trust_code)
     limit = longest(config.start, config.aims.max_length, config.trust_code)
-    prepared = prepare(tokenizer, config.preamble, trajectories, limit, config.aims.too_long)
-    lengths = [len(row.input_ids) for row in prepared.rows]
+    prepared = prepare(tokenizer, config.preamble, records, limit, config.aims.too_long)
+    lengths = [row.tokens for row in prepared.rows]
     batches = make_batches(lengths, config.aims, config.seed, process_count(), config.compute.device_batch)
-    trained = [sum(label != IGNORED for label in row.labels) for row in prepared.rows]
+    trained = [row.trained for row in prepared.rows]
     seen = [index for index in batches.order if index < len(lengths)]
     in_all = sum(lengths[index] for index in seen), sum(trained[index] for index in seen)
-    size = Size(len(lengths), sum(lengths), sum(trained), max(lengths, default=0), prepared.too_long, *in_all)
+    noun = "pairs" if isinstance(config.aims, PreferSettings) else "trajectories"
+    longest_row = max((row.longest for row in prepared.rows), default=0)
+    size = Size(len(lengths), sum(lengths), sum(trained), longest_row, prepared.too_long, *in_all, noun)
     return TrainingPlan(tokenizer, prepared.rows, batches, size)

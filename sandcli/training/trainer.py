@@ -1,4 +1,4 @@
-"""Trains a model on rows, in one process or in several that train together."""
+"""Trains a model, in one process or in several that train together."""
 
 import shutil
 from collections.abc import Sequence
@@ -9,38 +9,44 @@ from datasets import Dataset
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from trl import SFTTrainer
 
-from sandcli.errors import UsageError
+from sandcli.errors import Interrupted, UsageError
 from sandcli.files import follow_umask
-from sandcli.records import Trajectory
-from sandcli.training.arguments import trl_config
-from sandcli.training.batches import Batches
+from sandcli.records import Pair, Trajectory
+from sandcli.training.arguments import dpo_config, sft_config
 from sandcli.training.callbacks import Meter, StepCallback, logged_steps
 from sandcli.training.checkpoints import fsync_all, last_checkpoint, refuse_other_sharding, step_of
 from sandcli.training.config import Hooks, LoggedStep, TrainingConfig, TrainingResult
 from sandcli.training.errors import explained, refuse_broken
 from sandcli.training.plan import TrainingPlan, plan_training
-from sandcli.training.rows import IGNORED, TrainingRow, refuse_endless
+from sandcli.training.preferences import PreferenceTrainer
+from sandcli.training.rows import refuse_endless
 from sandcli.training.weights import in_full_precision, trainable
+from sandcli.training_settings import PreferSettings
 
 
-def fit(config: TrainingConfig, trajectories: Sequence[Trajectory], hooks: Hooks) -> TrainingResult:
-    """Train from the model in `config.start`; checkpoints and, at the end, `result` go into `config.work`.
+def fit(config: TrainingConfig, records: Sequence[Trajectory | Pair], hooks: Hooks) -> TrainingResult:
+    """Train on trajectories (SFT) or preference pairs (DPO), from the model in `config.start`.
+
+    Checkpoints and, at the end, `result` go into `config.work`.
 
     Resumes from the last complete checkpoint. Raises `UsageError` if there is nothing to train on or the model could
     not be saved, `SandError` if the loss is not a number, and `PrerequisiteError` if something is missing or the disk
     or the GPU is full.
     """
-    plan = plan_training(config, trajectories)
+    plan = plan_training(config, records)
     hooks.sized(plan.size)
     if not plan.rows:
         why = next((f"; {name}: {why}" for name, why in plan.size.too_long.items()), "")
         raise UsageError(
-            f"there is no trajectory to train on{why}",
+            f"there is nothing to train on{why}",
             "collect more, raise max_length, or use a shorter preamble (agent.preamble)",
         )
-    refuse_endless(plan.tokenizer, plan.rows[0], config.start)
+    refuse_endless(plan.tokenizer, plan.rows[0].end, config.start)
     with explained(config.work):
-        trainer = _trainer(config, plan, hooks)
+        try:
+            trainer = _trainer(config, plan, hooks)
+        except Interrupted:
+            return TrainingResult([], 0, plan.size, finished=False)
         log = _run(trainer, plan.batches.steps, hooks)
         finished = trainer.state.global_step >= trainer.state.max_steps
         if finished:
@@ -49,14 +55,45 @@ def fit(config: TrainingConfig, trajectories: Sequence[Trajectory], hooks: Hooks
 
 
 def _trainer(config: TrainingConfig, plan: TrainingPlan, hooks: Hooks) -> Any:
-    arguments = trl_config(config, plan.batches)
+    _give_pad(plan.tokenizer, plan.rows[0].end)
+    aims = config.aims
+    trainer = _preferring(config, aims, plan, hooks) if isinstance(aims, PreferSettings) else _supervised(config, plan)
+    in_full_precision(trainer.model)
+    trainer.remove_callback(ProgressCallback)
+    trainer.remove_callback(PrinterCallback)
+    log = config.log if trainer.args.process_index == 0 else None
+    trainer.add_callback(StepCallback(config.compute.checkpoint_minutes, hooks, log))
+    return trainer
+
+
+def _supervised(config: TrainingConfig, plan: TrainingPlan) -> Any:
+    arguments = sft_config(config, plan.batches)
     attention = "flash_attention_2" if arguments.padding_free else None
     model = trainable(config, attention, sharded=bool(arguments.fsdp))
+    rows = [row._asdict() for row in [*plan.rows, plan.rows[0].empty()]]
+    data = Dataset.from_list(rows).select(plan.batches.order)
+    return _measured(SFTTrainer, plan)(model=model, args=arguments, processing_class=plan.tokenizer, train_dataset=data)
+
+
+def _preferring(config: TrainingConfig, aims: PreferSettings, plan: TrainingPlan, hooks: Hooks) -> Any:
+    arguments = dpo_config(config, aims, plan.batches)
+    model = trainable(config, None, sharded=bool(arguments.fsdp))
+    return _measured(PreferenceTrainer, plan)(
+        plan.rows,
+        plan.batches,
+        config.work / "reference.json",
+        hooks,
+        model=model,
+        args=arguments,
+        processing_class=plan.tokenizer,
+    )
+
+
+def _measured(kind: Any, plan: TrainingPlan) -> Any:
+    """A trainer of TRL that adds speed and memory to every log."""
     meter = Meter(plan.batches.tokens, plan.batches.epoch)
 
-    class Trainer(SFTTrainer):  # type: ignore[misc]
-        """Adds speed and memory to every log."""
-
+    class Trainer(kind):  # type: ignore[misc]
         def _issue_warnings_after_load(self, load_result: Any) -> None:
             """Tied weights are saved once, so a checkpoint only seems to lack them."""
             tied = getattr(self.model, "_tied_weights_keys", None) or ()
@@ -68,27 +105,13 @@ def _trainer(config: TrainingConfig, plan: TrainingPlan, hooks: Hooks) -> Any:
                 logs |= meter.read(self.state.global_step)
             super().log(logs, start_time)
 
-    data = _dataset(plan.rows, plan.batches)
-    _give_pad(plan.tokenizer, plan.rows[0])
-    trainer = Trainer(model=model, args=arguments, processing_class=plan.tokenizer, train_dataset=data)
-    in_full_precision(trainer.model)
-    trainer.remove_callback(ProgressCallback)
-    trainer.remove_callback(PrinterCallback)
-    log = config.log if arguments.process_index == 0 else None
-    trainer.add_callback(StepCallback(config.compute.checkpoint_minutes, hooks, log))
-    return trainer
+    return Trainer
 
 
-def _give_pad(tokenizer: Any, row: TrainingRow) -> None:
+def _give_pad(tokenizer: Any, end: int) -> None:
     """Make a tokenizer without an end token pad with the token that ends a turn; otherwise TRL refuses it."""
     if tokenizer.pad_token is None and tokenizer.eos_token is None:
-        tokenizer.pad_token = tokenizer.convert_ids_to_tokens(row.input_ids[-1])
-
-
-def _dataset(rows: Sequence[TrainingRow], batches: Batches) -> Any:
-    """The rows in the order of training. The empty row has the index after the last."""
-    empty = TrainingRow(rows[0].input_ids[-1:], [IGNORED])
-    return Dataset.from_list([row._asdict() for row in [*rows, empty]]).select(batches.order)
+        tokenizer.pad_token = tokenizer.convert_ids_to_tokens(end)
 
 
 def _run(trainer: Any, steps: int, hooks: Hooks) -> list[LoggedStep]:

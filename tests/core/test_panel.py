@@ -6,10 +6,9 @@ from typing import Any
 
 import pytest
 
-from sandcli.agent.preamble import Said
 from sandcli.core.panel import PanelContext, must_play_whole_panel, panel_of, playing
 from sandcli.errors import UsageError
-from sandcli.messages import Message
+from sandcli.messages import Message, Said
 from sandcli.panels.files import read_panel
 from sandcli.panels.panel import fixed_values
 from sandcli.records import Task

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from sandcli.agent.preamble import Said
+from sandcli.messages import Said
 from sandcli.panels.panel import Panel, PanelTask, written
 
 TOY = "tests.toyworld:ToyWorld"

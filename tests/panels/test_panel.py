@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from sandcli.agent.preamble import Said
 from sandcli.fields import fields
+from sandcli.messages import Said
 from sandcli.panels.files import read_panel
 from sandcli.panels.panel import fixed_settings, fixed_values, written
 from sandcli.settings import Settings

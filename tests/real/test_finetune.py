@@ -121,7 +121,7 @@ def test_trajectories_that_are_too_long_are_reported(smollm: Path, rule: str, ro
     prepared = prepare(tokenizer, PREAMBLE, [trajectory("short", 2), trajectory("long", 6)], limit, rule)
     assert len(prepared.rows) == rows
     assert list(prepared.too_long) == ["long"] and report in prepared.too_long["long"]
-    assert all(len(row.input_ids) <= limit for row in prepared.rows)
+    assert all(row.tokens <= limit for row in prepared.rows)
 
 
 @pytest.mark.parametrize(("method", "share"), [("full", 0.8), ("lora", 0.99)])
@@ -130,7 +130,7 @@ def test_training_learns_and_its_result_loads(tiny: Path, tmp_path: Path, method
     trajectories = [trajectory("a", 3), trajectory("b", 4)]
     planned = plan_training(configured(tiny, aims, tmp_path), trajectories)
     result = train(tiny, trajectories, aims, tmp_path)
-    assert result.finished and result.steps == 16 and result.size.trajectories == 2
+    assert result.finished and result.steps == 16 and result.size.rows == 2
     assert (planned.batches.steps, planned.size) == (result.steps, result.size)
     assert result.log[-1].loss < share * result.log[0].loss
     assert load_model(tmp_path / "result").num_parameters() == load_model(tiny).num_parameters()
@@ -224,7 +224,7 @@ def test_trained_weights_are_put_into_full_precision(tiny: Path) -> None:
 
 def test_trajectory_without_steps_is_left_out_and_reported(tiny: Path, tmp_path: Path) -> None:
     result = train(tiny, [trajectory("none", 0), trajectory("a", 3)], replace(AIMS, epochs=1), tmp_path)
-    assert result.size.trajectories == 1
+    assert result.size.rows == 1
     assert result.size.too_long == {"none": "left out: no step"}
 
 

@@ -36,17 +36,19 @@ def plan(words: Model, work: Path, lengths: list[int], aims: TrainingSettings) -
 
 def test_plan_needs_no_weights(words: Model, tmp_path: Path) -> None:
     planned = plan(words, tmp_path / "work", [1, 2, 3], TrainingSettings(epochs=4, batch_size=2))
-    lengths = [len(row.input_ids) for row in planned.rows]
-    assert planned.size[:2] == (3, sum(lengths)) and planned.size.longest == max(lengths) == lengths[2]
+    lengths = [row.tokens for row in planned.rows]
+    assert (planned.size.rows, planned.size.tokens) == (3, sum(lengths)) and planned.size.longest == max(
+        lengths
+    ) == lengths[2]
     assert 0 < planned.size.trained < planned.size.tokens
     assert planned.batches.steps == 8
-    assert planned.size[-2:] == (4 * planned.size.tokens, 4 * planned.size.trained)
+    assert (planned.size.all_tokens, planned.size.all_trained) == (4 * planned.size.tokens, 4 * planned.size.trained)
     assert not (tmp_path / "work").exists()
 
 
 def test_tokens_of_all_steps_are_counted_if_the_last_epoch_is_cut_short(words: Model, tmp_path: Path) -> None:
     planned = plan(words, tmp_path, [1, 2, 3], TrainingSettings(batch_size=2, max_steps=3))
-    lengths = [len(row.input_ids) for row in planned.rows]
+    lengths = [row.tokens for row in planned.rows]
     rows = [row for row in planned.batches.order if row < 3]
     assert len(rows) == 5  # an epoch, and a batch of the next
     assert planned.size.all_tokens == sum(lengths[row] for row in rows) == sum(planned.batches.tokens)
@@ -56,11 +58,11 @@ def test_tokens_of_all_steps_are_counted_if_the_last_epoch_is_cut_short(words: M
 @pytest.mark.parametrize("steps", [[], [0]])
 def test_plan_without_trajectories_has_no_steps(words: Model, tmp_path: Path, steps: list[int]) -> None:
     planned = plan(words, tmp_path, steps, TrainingSettings())
-    assert planned.size.trajectories == planned.size.tokens == planned.batches.steps == 0
+    assert planned.size.rows == planned.size.tokens == planned.batches.steps == 0
 
 
 def test_plan_lists_trajectories_that_are_too_long(words: Model, tmp_path: Path) -> None:
     limit = plan(words, tmp_path, [1], TrainingSettings()).size.longest
     planned = plan(words, tmp_path, [1, 9], TrainingSettings(max_length=limit, epochs=1))
-    assert planned.size.trajectories == planned.batches.steps == 1
+    assert planned.size.rows == planned.batches.steps == 1
     assert list(planned.size.too_long) == ["t1"]
