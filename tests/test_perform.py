@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 import sandcli
+from sandcli.config import resolve
 from sandcli.core.run import Run
 from sandcli.core.stage import Options
 from sandcli.engines.scripted import ScriptedEngine
@@ -73,6 +74,31 @@ def test_rejection_sampling_trains_on_its_own_successes(tmp_path: Path, tiny: Pa
     second = lines(tmp_path / "it2" / "rft.jsonl")
     assert second[: len(d_rft)] == d_rft and len({trajectory["id"] for trajectory in second}) == len(second)
     assert all(s.message.endswith("nothing to do") for s in sandcli.iterate(root, iterations=2))
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("source", ["explored", "rollouts"])
+def test_eto_prefers_the_better_trajectory_and_keeps_d_exp(tmp_path: Path, tiny: Path, source: str) -> None:
+    root = prepared(
+        tmp_path / "it1",
+        tiny,
+        method__name="eto",
+        pairs__source=source,
+        explore__n=4,
+        explore__temperature=1.0,
+        prefer__epochs=1,
+    )
+    first = sandcli.iterate(root, iterations=1)
+    compared = ["explore"] if source == "explored" else ["sample", "rollout"]
+    assert [summary.stage for summary in first] == ["collect", "sft", *compared, "pairs", "prefer", "eval"]
+    (trained,) = (summary.manifest for summary in first if summary.stage == "prefer")
+    assert trained is not None and trained.counts["pairs"] == len(lines(root / "pairs.jsonl")) > 0
+    assert trained.figures["first_loss"] == pytest.approx(0.693, abs=1e-3)
+    both = sandcli.iterate(root, iterations=2)
+    assert [summary.stage for summary in both[len(first) :]] == [*compared, "pairs", "prefer", "eval"]
+    assert (tmp_path / "it2" / "expert.jsonl").read_bytes() == (root / "expert.jsonl").read_bytes()
+    later = resolve(tmp_path / "it2", {}, {}).settings.prefer
+    assert (later.beta, later.learning_rate) == (0.5, 5e-7)
 
 
 @pytest.mark.real

@@ -8,24 +8,24 @@ import pytest
 
 from sandcli.core.artifact import StageName
 from sandcli.core.run import ARTIFACTS, Run
-from sandcli.method_settings import MethodSettings
-from sandcli.pipeline import METHODS, TABLE, algorithm_1, next_command, next_root, stages_of
+from sandcli.method_settings import MethodSettings, PairsSettings
+from sandcli.pipeline import METHODS, TABLE, algorithm_1, next_command, next_root, row, stages_of
 from sandcli.settings import Settings
 from tests.helpers import context, make_run
 
 
 def test_table_agrees_with_the_run_directory() -> None:
-    assert [row.name for row in TABLE] == list(ARTIFACTS)
-    for row in TABLE:
-        written = ARTIFACTS[row.name]
-        assert row.writes == (written.name, *written.derived)
+    assert [line.name for line in TABLE] == list(ARTIFACTS)
+    for line in TABLE:
+        written = ARTIFACTS[line.name]
+        assert line.writes == (written.name, *written.derived)
 
 
 def test_stage_reads_only_what_an_earlier_one_writes() -> None:
     made: set[str] = set()
-    for row in TABLE:
-        assert set(row.reads) <= made, row.name
-        made |= set(row.writes)
+    for line in TABLE:
+        assert set(line.reads) <= made, line.name
+        made |= set(line.writes)
 
 
 def test_algorithm_1_runs_the_stages_of_every_iteration_in_order() -> None:
@@ -48,7 +48,19 @@ def test_method_runs_the_stages_that_belong_to_it(method: Any) -> None:
         done.append(stage)
 
     asyncio.run(METHODS[method](Run("it1"), 1, do, lambda run: run))
-    assert done == stages_of(Settings(method=MethodSettings(name=method)))
+    settings = Settings(method=MethodSettings(name=method))
+    if method != "eto":  # it names stages of which it needs only some
+        assert done == stages_of(settings)
+    assert [stage for stage in done if row(stage).skip(settings) is None] == stages_of(settings)
+
+
+def test_eto_compares_the_expert_with_episodes_or_with_rollouts() -> None:
+    explored, rolled = (
+        stages_of(Settings(method=MethodSettings(name="eto"), pairs=PairsSettings(source=source)))
+        for source in ("explored", "rollouts")
+    )
+    assert explored == ["collect", "sft", "explore", "pairs", "prefer", "eval"]
+    assert rolled == ["collect", "sft", "sample", "rollout", "pairs", "prefer", "eval"]
 
 
 @pytest.mark.parametrize(

@@ -190,7 +190,7 @@ class Context:
 
     def _lora_rank(self) -> int:
         """The largest rank of the adapters that this run trains; 0 if it trains none."""
-        tables = (self.settings.sft, self.settings.train)
+        tables = (self.settings.sft, self.settings.train, self.settings.prefer)
         return max((training.lora_rank for training in tables if training.method != "full"), default=0)
 
     def engine_kind(self) -> str:

@@ -66,7 +66,9 @@ def pair(compared: Comparison, extra_turns: int) -> Pair | str:
         return "the better one has a turn without an action"
     kept = rejected.steps[: len(chosen.steps) + extra_turns] if extra_turns else rejected.steps
     said, instead = _turns(chosen.steps), _turns(kept)
-    if not instead or said == instead[: len(said)]:
+    if not instead:
+        return "the worse one has no turn"
+    if said == instead[: len(said)]:
         return "the worse one begins with all turns of the better one"
     trajectory, shared = compared.trajectory, compared.shared
     return Pair(

@@ -1,6 +1,7 @@
 """Identity is opt-out: a changed setting makes a stage stale, or settings.py marks why it does not."""
 
 import asyncio
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
@@ -21,20 +22,33 @@ from sandcli.tables import Effect
 from tests.helpers import context, make_run
 
 JSONL: tuple[StageName, ...] = (
-    *("collect", "explore", "sample", "rollout", "critique", "synthesize"),
+    *("collect", "explore", "sample", "rollout", "critique", "synthesize", "pairs"),
     *("eval", "counterfactual"),
 )
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory, tiny: Path) -> Path:
-    """A run with every stage done, two tiny trainings included."""
+    """A run with every stage done, tiny trainings included."""
     root = make_run(
-        tmp_path_factory.mktemp("identity") / "run", sample__n=2, model__base=str(tiny), sft__epochs=1, train__epochs=1
+        tmp_path_factory.mktemp("identity") / "run",
+        sample__n=2,
+        model__base=str(tiny),
+        sft__epochs=1,
+        train__epochs=1,
+        prefer__epochs=1,
     )
     for stage in (line.name for line in TABLE):
-        asyncio.run(run_stage(row(stage).stage(context(root, 2)), Options()))
+        at = before_training(root) if stage == "prefer" else root
+        asyncio.run(run_stage(row(stage).stage(context(at, 2)), Options()))
+        if stage == "pairs":
+            shutil.copytree(root, before_training(root))
     return root
+
+
+def before_training(root: Path) -> Path:
+    """The same run, trained by `prefer`, which makes model/ as `train` does."""
+    return root.parent / "preferred"
 
 
 def changed(field: Field, settings: Settings) -> Settings:
@@ -64,7 +78,7 @@ def stale(root: Path, settings: Settings) -> list[str]:
     """The stages that are stale under some settings."""
     found: list[str] = []
     for stage in (line.name for line in TABLE):
-        there = Context(Run(root), settings, 2)
+        there = Context(Run(before_training(root) if stage == "prefer" else root), settings, 2)
         if inspect(row(stage).stage(there)).kind == "stale":
             found.append(stage)
     return found
@@ -103,7 +117,7 @@ def test_marked_setting_makes_no_stage_stale(finished: Path, field: Field) -> No
     assert stale(finished, changed(field, context(finished).settings)) == []
 
 
-MACHINERY = ("sft.method", "train.method", "sft.lora_rank", "train.lora_rank")
+MACHINERY = tuple(f"{table}.{key}" for table in ("sft", "train", "prefer") for key in ("method", "lora_rank"))
 """Read to reserve memory for adapters in the engine."""
 
 
@@ -142,6 +156,8 @@ class _WatchedTable:
     [
         *({"method__without": without} for without in ("none", "critique", "sampling", "deliberations")),
         {"method__name": "rft"},
+        {"method__name": "eto"},
+        {"method__name": "eto", "pairs__source": "rollouts"},
         {"eval__temperature": 0.5},
     ],
 )
@@ -165,6 +181,8 @@ def test_stage_reads_no_content_setting_outside_its_identity(
 def test_table_lists_what_stages_read_and_write(tmp_path: Path, tiny: Path) -> None:
     root = make_run(tmp_path / "run", sample__n=2, model__base=str(tiny), sft__epochs=1, train__epochs=1)
     for line in TABLE:
+        if line.name == "prefer":
+            shutil.move(root / "model", tmp_path / "trained")
         before = {path.name for path in root.iterdir()}
         stage = line.stage(context(root, 2))
         assert {path.name for path in stage.reads()} <= set(line.reads)
