@@ -102,8 +102,12 @@ $(RUN)/thoughts.jsonl: $(RUN)/critiques.jsonl
 $(RUN)/explored.jsonl: $(RUN)/expert.jsonl | $(RUN)/sft
 	$(SAND) explore --run $(RUN) --if-needed $(EXPLORE)
 
-$(RUN)/model: $(RUN)/thoughts.jsonl | $(RUN)/explored.jsonl
-	$(SAND) train --run $(RUN) $(TRAIN)
+$(RUN)/pairs.jsonl: $(RUN)/explored.jsonl $(RUN)/rollouts.jsonl
+	$(SAND) pairs --run $(RUN) --if-needed $(PAIRS)
+
+$(RUN)/model: $(RUN)/thoughts.jsonl | $(RUN)/explored.jsonl $(RUN)/pairs.jsonl
+	$(SAND) train --run $(RUN) --if-needed $(TRAIN)
+	$(SAND) prefer --run $(RUN) --if-needed $(PREFER)
 
 $(RUN)/eval.jsonl: $(RUN)/model
 	$(SAND) eval --run $(RUN) $(EVAL)

@@ -51,15 +51,19 @@ def export(
     file: "str | PathLike[str]",
     *,
     data: str = "deliberations",
-    form: str = "messages",
+    form: str | None = None,
     min_reward: float | None = None,
     only_deliberated: bool = False,
 ) -> int:
-    """Write trajectories as other trainers read them; returns the number of rows. See `sandcli.exports`."""
+    """Write trajectories or pairs as other trainers read them; returns the number of rows. See `sandcli.exports`.
+
+    `form` is `messages` if it is not given, and `preference` for pairs.
+    """
     from sandcli.exports import Wanted, write_rows
     from sandcli.perform import context_of
 
-    return write_rows(context_of(as_run(run), {}), Path(file), Wanted(data, form, min_reward, only_deliberated))
+    chosen = form or ("preference" if data == "pairs" else "messages")
+    return write_rows(context_of(as_run(run), {}), Path(file), Wanted(data, chosen, min_reward, only_deliberated))
 
 
 @Verb

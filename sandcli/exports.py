@@ -1,4 +1,4 @@
-"""Trajectories in the forms that other trainers read: `sand export`."""
+"""Trajectories and preference pairs in the forms that other trainers read: `sand export`."""
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
@@ -8,12 +8,12 @@ from typing import Any, NamedTuple, get_args
 
 import msgspec
 
-from sandcli.agent.conversation import training_messages
+from sandcli.agent.conversation import after_preamble, training_messages
 from sandcli.core.context import Context
 from sandcli.core.store import Records
 from sandcli.errors import UsageError, unknown_name
 from sandcli.files import must_be_free, rename_durably, write_atomic
-from sandcli.messages import Message
+from sandcli.messages import Message, as_messages
 from sandcli.models import require_package
 from sandcli.parameters import ExportData, ExportForm
 from sandcli.records import Trajectory
@@ -38,20 +38,53 @@ def write_rows(context: Context, file: Path, wanted: Wanted) -> int:
     Raises `UsageError` for an unknown `data` or `form`, if the file exists or if nothing is left to write, and
     `PrerequisiteError` if the data is not made.
     """
-    if wanted.form not in get_args(ExportForm):
-        raise unknown_name("form", wanted.form, get_args(ExportForm))
+    _refuse_other_form(wanted)
     must_be_free(file, "rows.jsonl")
     if file.suffix not in (".jsonl", ".parquet"):
         raise UsageError(f"{file.name} is no name of a file to export to", "let it end in .jsonl or .parquet")
-    least = -math.inf if wanted.min_reward is None else wanted.min_reward
-    chosen = (each for each in _trajectories(context, wanted.data) if each.reward >= least)
-    rows = chain.from_iterable(rows_of(context.preamble, each, wanted) for each in chosen)
+    rows = (_pairs if wanted.data == "pairs" else _turns)(context, wanted)
     first = next(rows, None)
     if first is None:
         fix = "lower --min-reward, or leave out --only-deliberated"
         raise UsageError(f"no row of {wanted.data} is left to export", fix)
     file.parent.mkdir(parents=True, exist_ok=True)
     return _write(file, chain([first], rows))
+
+
+def _refuse_other_form(wanted: Wanted) -> None:
+    if wanted.form not in get_args(ExportForm):
+        raise unknown_name("form", wanted.form, get_args(ExportForm))
+    if (wanted.data == "pairs") != (wanted.form == "preference"):
+        forms = ", ".join(form for form in get_args(ExportForm) if form != "preference")
+        fix = "leave out --form" if wanted.data == "pairs" else f"use {forms}, or --data pairs"
+        raise UsageError(f"{wanted.data} cannot be exported in the form {wanted.form}", fix)
+    if wanted.data == "pairs" and wanted.only_deliberated:
+        raise UsageError("pairs do not say which of their turns are deliberated", "leave out --only-deliberated")
+
+
+def _turns(context: Context, wanted: Wanted) -> Iterator[Row]:
+    """The rows of all trajectories."""
+    chosen = (each for each in _trajectories(context, wanted.data) if each.reward >= _least(wanted))
+    return chain.from_iterable(rows_of(context.preamble, each, wanted) for each in chosen)
+
+
+def _pairs(context: Context, wanted: Wanted) -> Iterator[Row]:
+    """The rows of all pairs: the columns that TRL's `DPOTrainer` reads, and what the pair is about."""
+    for pair in context.run.pairs():
+        if pair.chosen_reward >= _least(wanted):
+            yield {
+                "id": pair.id,
+                "place": pair.place,
+                "prompt": _openai(after_preamble(context.preamble, as_messages(pair.prompt))),
+                "chosen": _openai(as_messages(pair.chosen)),
+                "rejected": _openai(as_messages(pair.rejected)),
+                "chosen_reward": pair.chosen_reward,
+                "rejected_reward": pair.rejected_reward,
+            }
+
+
+def _least(wanted: Wanted) -> float:
+    return -math.inf if wanted.min_reward is None else wanted.min_reward
 
 
 def _trajectories(context: Context, data: str) -> Iterable[Trajectory]:

@@ -5,11 +5,11 @@ from typing import Annotated, Literal
 
 from msgspec import Meta
 
-ExportData = Literal["expert", "deliberations", "rft"]
-"""D_exp, D_delib (see `sand synthesize`) or D_rft (see `sand explore`)."""
+ExportData = Literal["expert", "deliberations", "rft", "pairs"]
+"""D_exp, D_delib (see `sand synthesize`), D_rft (see `sand explore`) or preference pairs (see `sand pairs`)."""
 
-ExportForm = Literal["messages", "prompt-completion", "sharegpt"]
-"""A row for each trajectory, in OpenAI's form or ShareGPT's, or a row for each of the agent's turns."""
+ExportForm = Literal["messages", "prompt-completion", "sharegpt", "preference"]
+"""A row for each trajectory, in OpenAI's form or ShareGPT's; for each of the agent's turns; or, of pairs, for each."""
 
 Limit = Annotated[int | None, Meta(ge=1, description="Only the first N trajectories.")]
 Tasks = Annotated[

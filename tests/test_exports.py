@@ -17,8 +17,8 @@ from tests.helpers import context, lines, make_run, perform, sand
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run with D_delib."""
     root = make_run(tmp_path_factory.mktemp("export") / "run", env__tasks="fetch,carry")
-    for stage in ("collect", "sample", "rollout", "critique", "synthesize"):
-        perform(stage, root)
+    for stage in ("collect", "sample", "rollout", "critique", "synthesize", "pairs"):
+        perform(stage, root, pairs__source="rollouts")
     return root
 
 
@@ -75,6 +75,17 @@ def test_min_reward(made: Path, tmp_path: Path) -> None:
     assert {row["id"] for row in rows} == {name for name, reward in rewards.items() if reward >= 1}
 
 
+def test_pairs_have_the_columns_of_trls_preference_rows(made: Path, tmp_path: Path) -> None:
+    rows = exported(made, tmp_path, data="pairs")
+    pairs = list(sandcli.Run(made).pairs())
+    assert [(row["id"], *row["place"]) for row in rows] == [pair.key for pair in pairs]
+    whole = {each.id: training_messages(context(made).preamble, each) for each in sandcli.Run(made).trajectories()}
+    for row in rows:
+        said = [(message["role"], message["content"]) for message in row["prompt"] + row["chosen"]]
+        assert said == whole[row["id"]]
+        assert row["rejected"][0]["role"] == row["rejected"][-1]["role"] == "assistant"
+
+
 def test_parquet_holds_the_same(made: Path, tmp_path: Path) -> None:
     from datasets import load_dataset
 
@@ -88,6 +99,10 @@ def test_parquet_holds_the_same(made: Path, tmp_path: Path) -> None:
     [
         ({"data": "thoughts"}, "there is no data 'thoughts'"),
         ({"form": "alpaca"}, "there is no form 'alpaca'"),
+        ({"form": "preference"}, "deliberations cannot be exported in the form preference"),
+        ({"data": "pairs", "form": "messages"}, "pairs cannot be exported in the form messages"),
+        ({"data": "pairs", "only_deliberated": True}, "pairs do not say"),
+        ({"data": "pairs", "min_reward": 2.0}, "no row of pairs is left"),
         ({"min_reward": 2.0}, "no row of deliberations is left"),
         ({"data": "expert", "only_deliberated": True}, "no row of expert is left"),
     ],

@@ -85,7 +85,7 @@ def test_eto_prefers_the_better_trajectory_and_keeps_d_exp(tmp_path: Path, tiny:
         method__name="eto",
         pairs__source=source,
         explore__n=4,
-        explore__temperature=1.0,
+        explore__temperature=1,
         prefer__epochs=1,
     )
     first = sandcli.iterate(root, iterations=1)

@@ -61,21 +61,27 @@ def export(
     file: Annotated[Path, typer.Argument(help="The file to make; it ends in .jsonl or .parquet.")],
     run: RunDir,
     data: Annotated[
-        ExportData, typer.Option(help="D_exp, D_delib (made by synthesize) or D_rft (made by explore).")
+        ExportData,
+        typer.Option(
+            help="expert (D_exp), deliberations (D_delib, made by synthesize), rft (D_rft, made by explore) or pairs."
+        ),
     ] = ("deliberations"),
     form: Annotated[
-        ExportForm,
+        ExportForm | None,
         typer.Option(
-            help="messages (of OpenAI and TRL) and sharegpt: a row for each trajectory; prompt-completion: a row for "
-            "each of the agent's turns."
+            help="messages (of OpenAI and TRL; the default) and sharegpt: a row for each trajectory; "
+            "prompt-completion: a row for each of the agent's turns; preference: prompt, chosen and rejected of each "
+            "pair (the only form of pairs)."
         ),
-    ] = "messages",
-    min_reward: Annotated[float | None, typer.Option(help="Only trajectories with at least this reward.")] = None,
+    ] = None,
+    min_reward: Annotated[
+        float | None, typer.Option(help="Only trajectories, or chosen ones, with at least this reward.")
+    ] = None,
     only_deliberated: Annotated[
         bool, typer.Option("--only-deliberated", help="Only trajectories, or turns, with a deliberation.")
     ] = False,
 ) -> None:
-    """Write trajectories to a file that other trainers can read."""
+    """Write trajectories or preference pairs to a file that other trainers can read."""
     from sandcli import api
 
     rows = api.export(run, file, data=data, form=form, min_reward=min_reward, only_deliberated=only_deliberated)
