@@ -15,7 +15,7 @@ class PreferStage(TrainingStage):
 
     name = "prefer"
     tables = ("run", "prefer")
-    record = Pair
+    record, noun = Pair, "pairs"
 
     @property
     def aims(self) -> TrainingSettings:

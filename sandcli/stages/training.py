@@ -39,7 +39,8 @@ class TrainingStage(Stage[Path, Trained]):
     own_progress = True
     can_use_cluster = False
     record: type[Trajectory] | type[Pair] = Trajectory
-    """What a line of the data is."""
+    noun = "trajectories"
+    """What the lines of the data are."""
     _group: ProcessGroup
 
     @property
@@ -102,7 +103,7 @@ class TrainingStage(Stage[Path, Trained]):
         count = self._processes().number
         if count > self.aims.batch_size:
             raise UsageError(
-                f"{count} processes cannot share batches of {self.aims.batch_size}",
+                f"{count} processes cannot share batches of {self.aims.batch_size} {self.noun}",
                 f"start {self.aims.batch_size} or fewer, or raise {self.name}.batch_size",
             )
 

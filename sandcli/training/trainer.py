@@ -38,7 +38,7 @@ def fit(config: TrainingConfig, records: Sequence[Trajectory | Pair], hooks: Hoo
     if not plan.rows:
         why = next((f"; {name}: {why}" for name, why in plan.size.too_long.items()), "")
         raise UsageError(
-            f"there is nothing to train on{why}",
+            f"there are no {plan.size.noun} to train on{why}",
             "collect more, raise max_length, or use a shorter preamble (agent.preamble)",
         )
     refuse_endless(plan.tokenizer, plan.rows[0].end, config.start)

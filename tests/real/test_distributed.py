@@ -127,7 +127,7 @@ def test_error_of_all_processes_is_reported_once(tiny: Path, tmp_path: Path) -> 
     run = run_with_data(tiny, tmp_path / "run", sft__max_length=10)
     done = sand("sft", "--run", run, "--nproc", "2")
     assert done.returncode == 2
-    assert "error: there is no trajectory to train on" in done.stderr and "Traceback" not in done.stderr
+    assert "error: there are no trajectories to train on" in done.stderr and "Traceback" not in done.stderr
     assert done.stderr.count("error:") == 1
 
 

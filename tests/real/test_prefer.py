@@ -1,7 +1,12 @@
 """Preference optimisation: TRL's losses, masks on real templates, adapters, batches, and resuming after a kill."""
 
+import json
 import math
+import os
 import shutil
+import signal
+import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,7 +18,7 @@ from trl import DPOConfig, DPOTrainer
 from sandcli.engines.adapters import is_adapter
 from sandcli.engines.loading import load_model
 from sandcli.engines.tokens import load_tokenizer
-from sandcli.errors import UsageError
+from sandcli.errors import Exit, UsageError
 from sandcli.messages import Message, Said
 from sandcli.records import Pair, Task
 from sandcli.training.config import Hooks, TrainingConfig, TrainingResult
@@ -22,6 +27,8 @@ from sandcli.training.rows import pair_row
 from sandcli.training.trainer import fit
 from sandcli.training_settings import ComputeSettings, PreferSettings
 from tests.families import HOOKS, trained_spans
+from tests.helpers import REPO, environment, make_run, perform, sand, wait_until, write_rules
+from tests.stages.test_explore import RULES
 
 pytestmark = pytest.mark.real
 
@@ -210,5 +217,47 @@ def test_pairs_that_are_too_long_are_left_out_or_lose_whole_steps_and_are_report
 
 
 def test_nothing_to_prefer_is_refused(tiny: Path, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="nothing to train on; long 0: chosen left out"):
+    with pytest.raises(UsageError, match="no pairs to train on; long 0: chosen left out"):
         train(tiny, tmp_path, [LONG], replace(AIMS, max_length=3))
+
+
+def test_two_processes_that_are_killed_resume_to_what_one_process_learns(tiny: Path, tmp_path: Path) -> None:
+    write_rules(tmp_path / "rules.json", RULES)
+    alone = make_run(
+        tmp_path / "alone",
+        env__tasks="carry",
+        method__name="eto",
+        explore__n=2,
+        explore__temperature=1,
+        model__base=str(tiny),
+        model__policy=str(tiny),
+        prefer__learning_rate=1e-3,
+        prefer__batch_size=2,
+        prefer__warmup=0,
+        prefer__epochs=3,
+        trainer__checkpoint_minutes=0,
+    )
+    perform("collect", alone, limit=3)
+    perform("explore", alone)
+    perform("pairs", alone)
+    both = tmp_path / "both"
+    shutil.copytree(alone, both)
+    assert perform("prefer", alone).exit is Exit.DONE
+    whole = logged(alone)
+    assert len(whole) >= 4 and whole[-1] < whole[0]
+    command = [sys.executable, "-m", "sandcli", "prefer", "--run", str(both), "--nproc", "2"]
+    child = subprocess.Popen(command, cwd=REPO, env=environment(), stderr=subprocess.DEVNULL, start_new_session=True)
+    wait_until(lambda: len(logged(both)) >= 2)
+    os.killpg(child.pid, signal.SIGKILL)
+    child.wait()
+    assert not (both / "model").exists()
+    done = sand("prefer", "--run", both, "--nproc", "2")
+    assert done.returncode == 0, done.stderr
+    assert logged(both) == pytest.approx(whole, rel=1e-3)
+
+
+def logged(run: Path) -> list[float]:
+    """The loss of every logged step so far; a line that is being written does not count."""
+    log = run / "logs" / "prefer.jsonl"
+    written = log.read_text().splitlines(keepends=True) if log.exists() else []
+    return [json.loads(line)["loss"] for line in written if line.endswith("\n")]
