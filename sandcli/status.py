@@ -1,9 +1,11 @@
 """The state of a run's stages for `sand status`, and what a stage prints when it ends: its summary and failures."""
 
+import contextlib
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
+import msgspec
 from rich.console import RenderableType
 from rich.table import Column, Table
 from rich.text import Text
@@ -131,10 +133,16 @@ def _by_kind(left_out: Mapping[str, str]) -> _Kinds:
     kinds: dict[str, tuple[int, str]] = {}
     for unit, reason in left_out.items():
         kind, _, detail = reason.partition(": ")
-        name = unit.strip('[]"')
-        count, first = kinds.get(kind, (0, f"{name} {detail}"))
+        count, first = kinds.get(kind, (0, f"{_spoken(unit)} {detail}"))
         kinds[kind] = (count + 1, first)
     return kinds
+
+
+def _spoken(unit: str) -> str:
+    """A unit's name as a person writes it; a trajectory's id is one already."""
+    with contextlib.suppress(msgspec.DecodeError):
+        return " ".join(map(str, msgspec.json.decode(unit, type=list[str | int])))
+    return unit
 
 
 def _kinds_view(groups: Mapping[str, _Kinds]) -> Iterator[RenderableType]:

@@ -90,7 +90,7 @@ def test_failed_units_are_listed_literally_and_whole(capsys: pytest.CaptureFixtu
 
 
 def test_a_summary_counts_what_was_left_out_and_what_differs_by_kind(capsys: pytest.CaptureFixture[str]) -> None:
-    left_out = {"a": "too long: 90 tokens", "b": f"{HOSTILE}: why", "c": "too long: 80 tokens", "d": "no step"}
+    left_out = {'["a b",2]': "too long: 90 tokens", "b": f"{HOSTILE}: why", "c": "too long: 80 tokens", "d": "no step"}
     made = Manifest(
         stage="collect",
         identity=Identity({}, {}, {}),
@@ -103,7 +103,7 @@ def test_a_summary_counts_what_was_left_out_and_what_differs_by_kind(capsys: pyt
     found = [cells(line) for line in lines if line.startswith("│") and len(cells(line)) == 3]
     assert [row[0] for row in found if row[0]] == ["2", "1", "1", "1,234"]
     text = "\n".join(" ".join(row) for row in found)
-    assert "left out" in text and "2 too long a 90 tokens" in text and "1 no step d" in text
+    assert "left out" in text and "2 too long a b 2 90 tokens" in text and "1 no step d" in text
     assert "\x1b" not in text and r"\x1b[2J" in text and max(map(len, lines)) <= 80
 
 

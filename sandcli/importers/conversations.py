@@ -90,7 +90,7 @@ def read_row(content: Any) -> ConversationRow:
     """A row with a name. Raises `UnusableRow` if it is not one."""
     try:
         row = msgspec.convert(content, ConversationRow)
-    except msgspec.ValidationError as error:
+    except (msgspec.ValidationError, UnicodeEncodeError) as error:  # the second: a key with half a character
         raise UnusableRow(f"a row has no known format: {error}") from None
     if not row.name:
         raise UnusableRow("a row names no task: it has no id, item_id or game_file")

@@ -30,7 +30,7 @@ def read_panel(name: str) -> NamedPanel:
     noted = content.pop("hash", None)
     try:
         panel = msgspec.convert(content, Panel)
-    except msgspec.ValidationError as error:
+    except (msgspec.ValidationError, UnicodeEncodeError) as error:  # the second: a key with half a character
         raise UsageError(f"{name} is not a panel: {error}", _MADE_AGAIN) from None
     _refuse_settings(panel, name)
     _refuse_tasks(panel, name)

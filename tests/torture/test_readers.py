@@ -141,6 +141,24 @@ def test_any_content_is_read_or_refused_in_one_line(tmp_path: Path, reader: Read
             assert path.name in error.what or str(path.parent) in error.what
 
 
+@pytest.mark.parametrize("reader", READERS[:-1], ids=lambda reader: reader.name)
+def test_key_with_half_a_character_is_read_or_refused_in_one_line(
+    tmp_path: Path, reader: Reader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """JSON can hold one, and UTF-8 cannot."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    path = tmp_path / reader.name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    before, *after = json.dumps(WHOLE[reader.whole]).split('": ')
+    for place in range(len(after)):
+        keys = [r'\ud800": ' if place == number else '": ' for number in range(len(after))]
+        path.write_text(before + "".join(key + rest for key, rest in zip(keys, after, strict=True)) + "\n")
+        try:
+            reader.read(path)
+        except SandError as error:
+            assert "\n" not in error.what and error.fix
+
+
 @pytest.mark.parametrize("reader", READERS, ids=lambda reader: reader.name)
 def test_folder_in_place_of_a_file_is_refused_in_one_line(
     tmp_path: Path, reader: Reader, monkeypatch: pytest.MonkeyPatch
