@@ -99,7 +99,10 @@ $(RUN)/critiques.jsonl: $(RUN)/rollouts.jsonl
 $(RUN)/thoughts.jsonl: $(RUN)/critiques.jsonl
 	$(SAND) synthesize --run $(RUN) --if-needed $(SYNTHESIZE)
 
-$(RUN)/explored.jsonl: $(RUN)/expert.jsonl | $(RUN)/sft
+$(RUN)/plans.jsonl: $(RUN)/expert.jsonl
+	$(SAND) plan --run $(RUN) --if-needed $(PLAN)
+
+$(RUN)/explored.jsonl: $(RUN)/expert.jsonl $(RUN)/plans.jsonl | $(RUN)/sft
 	$(SAND) explore --run $(RUN) --if-needed $(EXPLORE)
 
 $(RUN)/pairs.jsonl: $(RUN)/explored.jsonl $(RUN)/rollouts.jsonl

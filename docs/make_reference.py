@@ -105,7 +105,16 @@ def _type(field: Field) -> str:
 
 _RECORDS = (
     *(records.Trajectory, records.Sample, records.Rollout, records.Critique, records.Thought, records.Episode),
-    *(records.Counterfactual, records.Step, records.Task, records.Draw, records.Candidate),
+    *(
+        records.Pair,
+        records.Plan,
+        records.GivenPlan,
+        records.Counterfactual,
+        records.Step,
+        records.Task,
+        records.Draw,
+        records.Candidate,
+    ),
     *(Manifest, Identity, Spent),
 )
 

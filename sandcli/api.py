@@ -114,6 +114,26 @@ async def sft(
 
 
 @Verb
+async def plan(
+    run: RunLike,
+    *,
+    n: Annotated[int | None, Meta(ge=1, description="Plans of every training task.")] = None,
+    temperature: Annotated[float | None, Meta(ge=0, description="Sampling temperature.")] = None,
+    limit: given.Limit = None,
+    engine: given.EngineKind = None,
+    cluster: given.Cluster = None,
+    seed: given.Seed = None,
+    force: given.Force = False,
+    accept_stale: given.AcceptStale = False,
+    accept_failures: given.AcceptFailures = False,
+    dry_run: given.DryRun = False,
+) -> "Summary":
+    """Let a planner advise the policy on every training task, several times: what MPO compares."""
+    flags = {"plan.n": n, "plan.temperature": temperature, **common(engine, None, seed, cluster)}
+    return await do("plan", run, flags, limit, options(force, accept_stale, accept_failures, dry_run))
+
+
+@Verb
 async def explore(
     run: RunLike,
     *,

@@ -93,6 +93,11 @@ def refuse_contradictions(settings: Settings) -> None:
             f"method.switch compares rollouts, and without {method.without} there are none",
             "set method.switch to never",
         )
+    if method.name == "mpo" and "model" in settings.eval.models:
+        raise UsageError(
+            "eval.models names model, which is a planner if method.name is mpo",
+            "set eval.models to policy, and eval.planner to model",
+        )
     if settings.agent.thought == "required" and "never" in settings.eval.deliberation:
         raise UsageError(
             "eval.deliberation never gives turns without a thought, and agent.thought is required",

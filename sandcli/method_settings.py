@@ -11,11 +11,11 @@ class MethodSettings(Table, frozen=True, kw_only=True):
     """Which method, and which variant of it."""
 
     name: Annotated[
-        Literal["sand", "rft", "eto"],
+        Literal["sand", "rft", "eto", "mpo"],
         Meta(
             description="sand (the paper), or rft: rejection-sampling fine-tuning, a baseline that trains on the "
-            "policy's own successes; or eto: preference optimisation (DPO) on the expert's trajectories against the "
-            "policy's own"
+            "policy's own successes; eto: preference optimisation (DPO) on the expert's trajectories against the "
+            "policy's own; or mpo: DPO of a planner on the plans that helped the policy most and least"
         ),
     ] = "sand"
     without: Annotated[
@@ -40,16 +40,27 @@ class ExploreSettings(Table, frozen=True, kw_only=True):
 
     n: Annotated[int, Meta(ge=1, description="episodes of every training task"), SCOPE] = 4
     temperature: Annotated[float, Meta(ge=0, description="temperature at which the policy plays")] = 1.0
+    plans: Annotated[
+        bool, Meta(description="play every task n times with each of its plans (`sand plan`), instead of without one")
+    ] = False
+
+
+class PlanSettings(Table, frozen=True, kw_only=True):
+    """`sand plan`, and the plans of an evaluation (`eval.planner`)."""
+
+    n: Annotated[int, Meta(ge=1, description="plans of every training task (MPO: 5)"), SCOPE] = 5
+    temperature: Annotated[float, Meta(ge=0, description="temperature of training plans; evaluation is greedy")] = 1.0
+    max_tokens: Annotated[int, Meta(ge=1, description="longest plan, in tokens")] = 200
 
 
 class PairsSettings(Table, frozen=True, kw_only=True):
     """`sand pairs`: which continuations are compared, and how."""
 
     source: Annotated[
-        Literal["explored", "rollouts"],
+        Literal["explored", "rollouts", "plans"],
         Meta(
             description="what the expert is compared with: whole episodes of the policy (explored), or the rollouts of "
-            "other candidates from their step on (rollouts)"
+            "other candidates from their step on (rollouts); or plans: the best plan of a task with its worst"
         ),
     ] = "explored"
     extra_turns: Annotated[

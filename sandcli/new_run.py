@@ -19,7 +19,7 @@ from sandcli.protocols import protocol_values
 from sandcli.settings import EnvSettings
 from sandcli.stages.collect import OTHER_RUN
 
-_PATHS = "model.base", "model.policy", "env.games", "prompts.set", "agent.preamble", "eval.panel"
+_PATHS = "model.base", "model.policy", "model.planner", "env.games", "prompts.set", "agent.preamble", "eval.panel"
 _NO_PATHS = {*SETS, *PUBLISHED, "world", "data"}
 
 
@@ -80,7 +80,7 @@ def with_method_defaults(values: Mapping[str, Scalar]) -> dict[str, Scalar]:
     """The settings of a first iteration, with what its method's authors do in this world where they do not say.
 
     The paper switches experts on ALFWorld only. ETO plays every task once, greedily, and cuts rejected trajectories on
-    ScienceWorld.
+    ScienceWorld. MPO plays every plan five times, and trains a planner, which the agent that is evaluated is given.
     """
     method, without = values.get("method.name", "sand"), values.get("method.without", "none")
     in_alfworld = values.get("env.name", EnvSettings().name) == "alfworld"
@@ -89,6 +89,10 @@ def with_method_defaults(values: Mapping[str, Scalar]) -> dict[str, Scalar]:
         defaults = {"method.switch": "shorter"}
     elif method == "eto":
         defaults = {"explore.n": 1, "explore.temperature": 0.0, "pairs.extra_turns": 0 if in_alfworld else 5}
+    elif method == "mpo":
+        defaults = {"explore.plans": True, "explore.n": 5, "explore.temperature": 0.7, "pairs.source": "plans"}
+        defaults |= {"prefer.learning_rate": 1e-5, "prefer.warmup": 0.03, "prefer.schedule": "cosine"}
+        defaults |= {"eval.models": ["policy"], "eval.planner": "model"}
     return {**defaults, **values}
 
 
@@ -133,7 +137,9 @@ def _carried(root: Path, previous: Run, world: str | None) -> dict[str, Scalar]:
     if resolved.settings.method.name == "eto":
         values = {"prefer.beta": 0.5, "prefer.learning_rate": 5e-7} | values  # ETO's later rounds
     trained = previous.artifact(LEARNING[resolved.settings.method.name].by)
-    values["model.policy"] = str(trained.require().relative_to(previous.root))
+    improved = "model.planner" if LEARNING[resolved.settings.method.name].planner else "model.policy"
+    values |= {"model.policy": resolved.settings.model.policy or "sft"}
+    values[improved] = str(trained.require().relative_to(previous.root))
     paths = {name: str(values[name]) for name in _PATHS if values.get(name) and values[name] not in _NO_PATHS}
     return values | {name: _seen_from(root, previous, path) for name, path in paths.items()}
 

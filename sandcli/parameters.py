@@ -39,7 +39,7 @@ Panel = Annotated[
     str | None,
     Meta(description="Play a panel: a file made by `sand panel make`, or the name of a published one."),
 ]
-Models = Annotated[str | None, Meta(description="Comma-separated list of model, sft, base, or folders.")]
+Models = Annotated[str | None, Meta(description="Comma-separated list of model, policy, sft, base, or folders.")]
 Force = Annotated[bool, Meta(description="Move what is there aside and redo the stage.")]
 AcceptStale = Annotated[
     bool, Meta(description="Keep what was made from other inputs or settings, and continue; the manifest notes it.")

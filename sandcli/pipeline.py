@@ -16,6 +16,7 @@ from sandcli.stages.critique import CritiqueStage
 from sandcli.stages.evaluate import EvalStage
 from sandcli.stages.explore import ExploreStage
 from sandcli.stages.pairs import PairsStage
+from sandcli.stages.plan import PlanStage
 from sandcli.stages.prefer import PreferStage
 from sandcli.stages.rollout import RolloutStage
 from sandcli.stages.sample import SampleStage
@@ -50,7 +51,7 @@ def exploring(settings: Settings) -> str | None:
     """A baseline learns from the policy's own episodes; eto may compare the expert with rollouts instead."""
     if settings.method.name == "eto" and settings.pairs.source != "explored":
         return f"pairs.source is {settings.pairs.source}"
-    return only("rft", "eto")(settings)
+    return only("rft", "eto", "mpo")(settings)
 
 
 def or_for_pairs(skip: Skip) -> Skip:
@@ -100,7 +101,8 @@ class Row(NamedTuple):
 TABLE = (
     Row(CollectStage, (), ("expert.jsonl", PREAMBLE), in_every_run),
     Row(SftStage, ("expert.jsonl",), ("sft",), with_a_policy),
-    Row(ExploreStage, ("expert.jsonl", "sft"), ("explored.jsonl", D_RFT), exploring),
+    Row(PlanStage, ("expert.jsonl",), ("plans.jsonl",), only("mpo")),
+    Row(ExploreStage, ("expert.jsonl", "sft", "plans.jsonl"), ("explored.jsonl", D_RFT), exploring),
     Row(
         SampleStage,
         ("expert.jsonl", "sft"),
@@ -125,9 +127,9 @@ TABLE = (
         ("thoughts.jsonl", D_DELIB),
         only("sand"),
     ),
-    Row(PairsStage, ("expert.jsonl", "explored.jsonl", "rollouts.jsonl"), ("pairs.jsonl",), only("eto")),
+    Row(PairsStage, ("expert.jsonl", "explored.jsonl", "rollouts.jsonl"), ("pairs.jsonl",), only("eto", "mpo")),
     Row(TrainStage, (D_DELIB, D_RFT, "sft"), ("model",), only("sand", "rft")),
-    Row(PreferStage, ("pairs.jsonl", "sft"), ("model",), only("eto")),
+    Row(PreferStage, ("pairs.jsonl", "sft"), ("model",), only("eto", "mpo")),
     Row(EvalStage, ("sft", "model"), ("eval.jsonl",), in_every_run),
     Row(CounterfactualStage, ("sft", "model", "eval.jsonl"), ("counterfactuals.jsonl",), on_request),
 )
@@ -230,5 +232,20 @@ async def eto(first: Run, iterations: int, do: Do, follow: Callable[[Run], Run])
             run = follow(run)  # D_exp stays
 
 
-METHODS = {"sand": algorithm_1, "rft": rejection_sampling, "eto": eto}
+async def mpo(first: Run, iterations: int, do: Do, follow: Callable[[Run], Run]) -> None:
+    """Meta plan optimisation (MPO), a baseline: a planner learns which of its plans help the policy."""
+    run = first
+    await do("collect", run)
+    await do("sft", run)
+    for k in range(1, iterations + 1):
+        await do("plan", run)  # the planner writes several plans for every task of D_exp
+        await do("explore", run)  # the policy plays the task with each of them
+        await do("pairs", run)  # the best plan of a task against its worst
+        await do("prefer", run)  # the next planner: DPO on the pairs
+        await do("eval", run)  # the same policy with a plan
+        if k < iterations:
+            run = follow(run)  # D_exp and the policy stay
+
+
+METHODS = {"sand": algorithm_1, "rft": rejection_sampling, "eto": eto, "mpo": mpo}
 """What `sand run` does, by `method.name`."""

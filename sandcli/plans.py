@@ -212,6 +212,8 @@ def stages_needed(settings: Settings) -> list[StageName]:
     """The stages of a run as far as they make the models that it evaluates, and the evaluation."""
     stages = stages_of(settings)
     by_model: dict[str, StageName] = {"sft": "sft", "model": LEARNING[settings.method.name].by}
+    if settings.eval.planner == "model":
+        by_model["policy"] = by_model["model"]
     makers = [by_model[name] for name in settings.eval.models if name in by_model]
     last = max((stages.index(maker) for maker in makers if maker in stages), default=0)
     return [*stages[: last + 1], "eval"]

@@ -206,6 +206,26 @@ class Thought(Record, frozen=True, kw_only=True):
         return (self.id, self.step)
 
 
+class Plan(Record, frozen=True, kw_only=True):
+    """A line of plans.jsonl: what a planner advises for one training task. `draw` tells the plans of a task apart."""
+
+    task: Task
+    draw: Count
+    plan: str
+    tokens: Count
+
+    @property
+    def key(self) -> Key:
+        return (*self.task.key, self.draw)
+
+
+class GivenPlan(Record, frozen=True, kw_only=True):
+    """The plan that an agent was given with its task, and its number among the plans of the task."""
+
+    draw: Count
+    text: str
+
+
 Deliberation = Literal["free", "never", "always"]
 """Whether an agent deliberates: as it chooses, never, or at every turn."""
 
@@ -213,7 +233,7 @@ Deliberation = Literal["free", "never", "always"]
 class Episode(Record, frozen=True, kw_only=True):
     """A line of eval.jsonl or explored.jsonl: one episode of one model on one task of a split.
 
-    `draw` tells the episodes of one task apart: 0 is the first.
+    `draw` tells the episodes of one task apart: 0 is the first. `plan` is the plan that the agent was given, if any.
     """
 
     split: str
@@ -228,15 +248,17 @@ class Episode(Record, frozen=True, kw_only=True):
     tokens: Count
     deliberation: Deliberation = "free"
     draw: Count = 0
+    plan: GivenPlan | None = None
 
     @property
     def key(self) -> Key:
-        return episode_key(self.split, self.task, agent_name(self.model, self.deliberation), self.draw)
+        return episode_key(self.split, self.task, agent_name(self.model, self.deliberation), self.draw, self.plan)
 
 
-def episode_key(split: str, task: Task, agent: str, draw: int) -> Key:
-    """The key of an episode. The first one of a task needs no number."""
-    return (split, *task.key, agent, *([draw] if draw else []))
+def episode_key(split: str, task: Task, agent: str, draw: int, plan: GivenPlan | None) -> Key:
+    """The key of an episode. The first one of a task, and the first plan, need no number."""
+    numbers = (plan.draw, draw) if plan is not None and plan.draw else (draw,) if draw else ()
+    return (split, *task.key, agent, *numbers)
 
 
 def agent_name(model: str, deliberation: Deliberation) -> str:
@@ -273,15 +295,16 @@ class Counterfactual(Record, frozen=True, kw_only=True):
         return self.steps[0].action == self.action
 
 
-Origin = Literal["expert", "explored", "rollout"]
-"""Where a continuation comes from: the expert trajectory, an episode of the policy, or a rollout of a candidate."""
+Origin = Literal["expert", "explored", "rollout", "plan"]
+"""Where a side of a pair comes from: the expert, an episode of the policy, a rollout of a candidate, or a planner."""
 
 
 class Pair(Record, frozen=True, kw_only=True):
     """A line of pairs.jsonl: two continuations of one conversation, of which `chosen` earned more.
 
     `place` is the draw of the explored episode, or the step and the candidate of the rollout. `prompt` is the
-    conversation before both, without the preamble. `chosen` and `rejected` begin and end with a turn of the agent.
+    conversation before both, without the preamble. `chosen` and `rejected` begin and end with a turn of the agent. If
+    they are plans, the reward is the mean of the episodes that were played with each.
     """
 
     id: str

@@ -15,6 +15,7 @@ from sandcli.method_settings import (
     ExploreSettings,
     MethodSettings,
     PairsSettings,
+    PlanSettings,
     RolloutSettings,
     SampleSettings,
     SynthesizeSettings,
@@ -65,6 +66,9 @@ class ModelSettings(Table, frozen=True, kw_only=True):
     ] = "smollm2-135m-instruct"
     policy: Annotated[
         str, Meta(description="pi_k, the policy to improve; empty: the sft/ folder of this run"), REFERENCE
+    ] = ""
+    planner: Annotated[
+        str, Meta(description="the planner to improve (mpo), or a published one; empty: the base model"), REFERENCE
     ] = ""
     trust_code: Annotated[
         bool,
@@ -208,9 +212,11 @@ class EvalSettings(Table, frozen=True, kw_only=True):
     splits: Annotated[
         list[str], Meta(description="train, seen, unseen; or those of the panel, if there is one"), SCOPE
     ] = msgspec.field(default_factory=lambda: ["seen", "unseen"])
-    models: Annotated[list[str], Meta(description="model (of this iteration), sft, base, or folders"), SCOPE] = (
-        msgspec.field(default_factory=lambda: ["model"])
-    )
+    models: Annotated[
+        list[str],
+        Meta(description="model (of this iteration), policy (that it started from), sft, base, or folders"),
+        SCOPE,
+    ] = msgspec.field(default_factory=lambda: ["model"])
     deliberation: Annotated[
         list[str],
         Meta(
@@ -219,6 +225,14 @@ class EvalSettings(Table, frozen=True, kw_only=True):
         ),
         SCOPE,
     ] = msgspec.field(default_factory=lambda: ["free"])
+    planner: Annotated[
+        str,
+        Meta(
+            description="who writes a plan for every task before it is played: model (of this iteration, if it is a "
+            "planner), base, or a folder; empty: nobody"
+        ),
+        REFERENCE,
+    ] = ""
     n: Annotated[
         int, Meta(ge=1, description="episodes of each task; more than one needs a temperature above 0"), SCOPE
     ] = 1
@@ -261,6 +275,7 @@ class Settings(Table, frozen=True, kw_only=True):
     collect: CollectSettings = CollectSettings()
     agent: AgentSettings = AgentSettings()
     explore: ExploreSettings = ExploreSettings()
+    plan: PlanSettings = PlanSettings()
     pairs: PairsSettings = PairsSettings()
     sample: SampleSettings = SampleSettings()
     rollout: RolloutSettings = RolloutSettings()

@@ -83,6 +83,9 @@ def rules() -> Rules:
                 turn("It is tasty.", "eat lamp"),
             ],
         },
+        {"when": asked("plan"), "replies": ["1. Go to the kitchen.", "1. Fly away.", ""]},
+        {"when": "1. Go to the kitchen.", "replies": [turn("As planned.", "go to kitchen")]},
+        {"when": "1. Fly away.", "replies": [turn("As planned.", "fly")]},
         {
             "when": POLICY,
             "replies": [

@@ -102,6 +102,19 @@ def test_eto_prefers_the_better_trajectory_and_keeps_d_exp(tmp_path: Path, tiny:
 
 
 @pytest.mark.real
+def test_mpo_improves_the_planner_and_keeps_the_policy(tmp_path: Path, tiny: Path) -> None:
+    root = prepared(tmp_path / "it1", tiny, method__name="mpo", plan__n=4, explore__n=2, prefer__epochs=1)
+    first = sandcli.iterate(root, iterations=1)
+    made = ["plan", "explore", "pairs", "prefer", "eval"]
+    assert [summary.stage for summary in first] == ["collect", "sft", *made]
+    assert all(episode.plan is not None and episode.model == "policy" for episode in Run(root).episodes())
+    sandcli.iterate(root, iterations=2)
+    later = resolve(tmp_path / "it2", {}, {}).settings
+    assert (later.model.planner, later.model.policy) == ("../it1/model", "../it1/sft")
+    assert (tmp_path / "it2" / "model").exists()
+
+
+@pytest.mark.real
 def test_control_without_deliberations_trains_on_d_exp(tmp_path: Path, tiny: Path) -> None:
     root = prepared(tmp_path / "it1", tiny, method__without="deliberations")
     done = sandcli.iterate(root, iterations=1)

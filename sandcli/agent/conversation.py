@@ -16,6 +16,11 @@ def conversation(preamble: Sequence[Message], instruction: str, steps: Iterable[
     return after_preamble(preamble, [Message("user", instruction), *turns])
 
 
+def with_plan(instruction: str, plan: str) -> str:
+    """The task as an agent reads it that is given a plan; the instruction alone if the plan is empty."""
+    return f"{instruction}\n\nThis plan may help you:\n{plan}" if plan else instruction
+
+
 def after_preamble(preamble: Sequence[Message], messages: Sequence[Message]) -> list[Message]:
     """The preamble, and a conversation that begins with the instruction.
 

@@ -35,7 +35,8 @@ def init(
         typer.Option(help="How agents are told their task, read and stopped: eto, mpo or sand; see docs/protocols.md."),
     ] = None,
     method: Annotated[
-        str | None, typer.Option(help="sand, or a baseline: rft (rejection-sampling fine-tuning) or eto (DPO).")
+        str | None,
+        typer.Option(help="sand, or a baseline: rft (rejection-sampling fine-tuning), eto (DPO) or mpo (a planner)."),
     ] = None,
     without: Annotated[
         str | None,
@@ -123,6 +124,7 @@ def _option(name: str, hint: Any) -> Any:
 for _stage, _verb in (
     ("collect", api.collect),
     ("sft", api.sft),
+    ("plan", api.plan),
     ("explore", api.explore),
     ("sample", api.sample),
     ("rollout", api.rollout),

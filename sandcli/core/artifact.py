@@ -31,6 +31,7 @@ from sandcli.records import Failure, encoded
 StageName = Literal[
     "collect",
     "sft",
+    "plan",
     "explore",
     "sample",
     "rollout",

@@ -99,6 +99,14 @@ class Context:
         """What generates as pi_k."""
         return self.scripted or self.policy_model()
 
+    def planner(self) -> Model:
+        """What writes plans for the policy: the planner that is set, or pi_base."""
+        return self.scripted or self.planner_model()
+
+    def planner_model(self) -> Model:
+        """The model of it."""
+        return self.model(self.settings.model.planner) if self.settings.model.planner else self.base_model()
+
     def base_model(self) -> Model:
         """pi_base."""
         model = self.model(self.settings.model.base)

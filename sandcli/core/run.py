@@ -12,7 +12,7 @@ from sandcli.config import FILE
 from sandcli.core.artifact import Artifact, StageName
 from sandcli.core.store import Keyed, Records
 from sandcli.errors import PrerequisiteError
-from sandcli.records import Counterfactual, Critique, Episode, Pair, Rollout, Sample, Thought, Trajectory
+from sandcli.records import Counterfactual, Critique, Episode, Pair, Plan, Rollout, Sample, Thought, Trajectory
 
 R = TypeVar("R", bound=Keyed)
 
@@ -44,6 +44,7 @@ class Written(NamedTuple):
 ARTIFACTS: Mapping[StageName, Written] = {
     "collect": Written("expert.jsonl", Trajectory, (PREAMBLE,)),
     "sft": Written("sft", None),
+    "plan": Written("plans.jsonl", Plan),
     "explore": Written("explored.jsonl", Episode, (D_RFT,)),
     "sample": Written("samples.jsonl", Sample),
     "rollout": Written("rollouts.jsonl", Rollout),
@@ -61,18 +62,21 @@ class Learning(NamedTuple):
     """How a method makes the next policy: the stage that trains it, and the file of another stage that it learns from.
 
     `demonstrations`: the file holds trajectories, and is D_exp of the next iteration; otherwise D_exp stays as it is.
+    `planner`: what is trained is the policy's planner, and the policy stays as it is.
     """
 
     by: StageName
     source: StageName
     data: str
     demonstrations: bool = True
+    planner: bool = False
 
 
 LEARNING: Mapping[str, Learning] = {
     "sand": Learning("train", "synthesize", D_DELIB),
     "rft": Learning("train", "explore", D_RFT),
     "eto": Learning("prefer", "pairs", "pairs.jsonl", demonstrations=False),
+    "mpo": Learning("prefer", "pairs", "pairs.jsonl", demonstrations=False, planner=True),
 }
 """By `method.name`."""
 
@@ -122,6 +126,10 @@ class Run:
         expert = self.artifact("collect")
         made = expert.manifest()
         return expert.require_derived(PREAMBLE) if made and PREAMBLE in made.derived else None
+
+    def plans(self) -> Records[Plan]:
+        """The plans for the training tasks."""
+        return self.artifact("plan").records()
 
     def explored(self) -> Records[Episode]:
         """The episodes of the policy on the training tasks."""

@@ -5,12 +5,13 @@ same task. SAND's rollouts give pairs of single steps: the expert's action again
 followed.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from statistics import fmean
 from typing import NamedTuple
 
 from sandcli.agent.conversation import conversation, turn_messages
 from sandcli.messages import Message, as_said
-from sandcli.records import Episode, Key, Origin, Pair, Rollout, Step, Trajectory
+from sandcli.records import Episode, GivenPlan, Key, Origin, Pair, Rollout, Step, Trajectory
 
 
 class Continuation(NamedTuple):
@@ -82,6 +83,37 @@ def pair(compared: Comparison, extra_turns: int) -> Pair | str:
         rejected_reward=rejected.reward,
         chosen_from=chosen.origin,
         rejected_from=rejected.origin,
+    )
+
+
+def plan_pair(trajectory: Trajectory, question: Sequence[Message], episodes: Iterable[Episode]) -> Pair | str:
+    """The plan of a task with the highest mean reward against the one with the lowest (MPO, arXiv 2503.02682).
+
+    `question` is what the planner was asked. Of equal means, the first counts.
+    """
+    rewards: dict[GivenPlan, list[float]] = {}
+    for episode in episodes:
+        if episode.plan is not None:
+            rewards.setdefault(episode.plan, []).append(episode.reward)
+    means = {plan: fmean(own) for plan, own in sorted(rewards.items(), key=lambda item: item[0].draw)}
+    if not means:
+        return "no plan was played"
+    best, worst = max(means, key=means.__getitem__), min(means, key=means.__getitem__)
+    if means[best] == means[worst]:
+        return "all plans earned the same"
+    if best.text == worst.text:
+        return "the best and the worst plan are the same text"
+    return Pair(
+        id=trajectory.id,
+        place=[],
+        task=trajectory.task,
+        prompt=as_said(question),
+        chosen=as_said([Message("assistant", best.text)]),
+        rejected=as_said([Message("assistant", worst.text)]),
+        chosen_reward=means[best],
+        rejected_reward=means[worst],
+        chosen_from="plan",
+        rejected_from="plan",
     )
 
 

@@ -58,6 +58,9 @@ def _free_part(group: str, evaluation: Evaluation, model: str) -> _Part:
             return _Part(group, "base", "base", evaluation, model)
         case "sft":
             return _Part(group, "SFT", "sft", evaluation, model)
+        case "policy" if evaluation.method == "mpo":
+            name = visible(evaluation.label) or _trained(evaluation)
+            return _Part(group, name, "baseline", evaluation, model)
         case "model":
             return _Part(group, visible(evaluation.label) or _trained(evaluation), _kind(evaluation), evaluation, model)
     path = model if len(PurePath(model).parts) > 1 else f"./{model}"  # a folder may be called "SFT"

@@ -12,10 +12,15 @@ from sandcli.tables import SCOPE, Effect
 _STAGES: Mapping[str, tuple[StageName, ...]] = {
     "sft": ("sft",),
     "model": ("sft", "explore", "sample", "rollout", "critique", "synthesize", "pairs", "train", "prefer"),
+    "policy": ("sft", "plan", "explore", "pairs", "prefer"),
 }
 """The stages that make each model from D_exp, in order."""
 
-_TABLES = {"sft": ("run", "env", "collect", "agent"), "model": ("run", "env", "collect", "agent", "method", "prompts")}
+_TABLES = {
+    "sft": ("run", "env", "collect", "agent"),
+    "model": ("run", "env", "collect", "agent", "method", "prompts"),
+    "policy": ("run", "env", "collect", "agent", "method", "prompts"),
+}
 """The tables that each model depends on, beside those of its stages."""
 
 

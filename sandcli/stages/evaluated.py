@@ -72,7 +72,7 @@ class ModelsStage(Stage[M, R]):
 
     def model(self) -> Model:
         """The first model that is evaluated."""
-        return self._named(self.settings.eval.models[0])
+        return self.named(self.settings.eval.models[0])
 
     def input_hashes(self) -> dict[str, str]:
         """The files it reads and the models: if one was trained again, what was made with it is stale."""
@@ -81,10 +81,13 @@ class ModelsStage(Stage[M, R]):
     @cached_property
     def evaluated(self) -> dict[str, Model]:
         """The models by name; finding one hashes its folder."""
-        return {name: self._named(name) for name in self.settings.eval.models}
+        return {name: self.named(name) for name in self.settings.eval.models}
 
-    def _named(self, model: str) -> Model:
+    def named(self, model: str) -> Model:
+        """A model by its name in `eval.models`."""
         match model:
+            case "policy":
+                return self.context.policy()
             case "model":
                 return self.context.scripted or self.context.made_by(LEARNING[self.context.settings.method.name].by)
             case "sft":

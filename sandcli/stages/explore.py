@@ -3,7 +3,7 @@
 D_rft is derived from the episodes: see `method.rejection_sampling`.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -16,13 +16,13 @@ from sandcli.core.run import D_RFT
 from sandcli.core.stage import Metrics, Stage, State, Unit
 from sandcli.engines.base import Model, Sampling
 from sandcli.method.rejection_sampling import d_rft, own_successes
-from sandcli.records import Episode, Key, Trajectory
+from sandcli.records import Episode, GivenPlan, Key, Task, Trajectory
 from sandcli.stages.inputs import COLLECT_MORE, must_hold
 from sandcli.stages.playing import Trial, play_trial
 
 
 class ExploreStage(Stage[Trial, Episode]):
-    """Units are (task, draw)."""
+    """Units are (task, draw), or (task, plan, draw)."""
 
     name = "explore"
     tables = ("run", "explore", "agent", "env", "engine")
@@ -31,20 +31,26 @@ class ExploreStage(Stage[Trial, Episode]):
     allow_extra = True
 
     def reads(self) -> tuple[Path, ...]:
-        """D_exp."""
-        return (self.run.artifact("collect").require(),)
+        """D_exp, and the plans if the policy is given any."""
+        plans = [self.run.artifact("plan").require()] if self.settings.explore.plans else []
+        return self.run.artifact("collect").require(), *plans
 
     def models(self) -> dict[str, Model]:
         """pi_k."""
         return {"policy": self.context.policy()}
 
     def units(self) -> Iterator[Unit[Trial]]:
-        """The task of every expert trajectory, n times; `--limit` counts trajectories."""
+        """The task of every expert trajectory, n times (with each of its plans); `--limit` counts trajectories."""
         tasks = dict.fromkeys(trajectory.task for trajectory in islice(self.run.trajectories(), self.limit))
-        for task in tasks:
+        for task, plan in self._planned(tasks) if self.settings.explore.plans else ((task, None) for task in tasks):
             for draw in range(self.settings.explore.n):
-                trial = Trial("train", task, "policy", draw=draw)
-                yield Unit(trial.key, trial, ())
+                trial = Trial("train", task, "policy", draw=draw, plan=plan)
+                yield Unit(trial.key, trial, (plan,) if plan else ())
+
+    def _planned(self, tasks: Collection[Task]) -> Iterator[tuple[Task, GivenPlan]]:
+        for plan in self.run.plans():
+            if plan.task in tasks:
+                yield plan.task, GivenPlan(draw=plan.draw, text=plan.plan)
 
     def length(self, unit: Unit[Trial]) -> int:
         """The task's limit."""
@@ -67,7 +73,9 @@ class ExploreStage(Stage[Trial, Episode]):
         return Sampling(1, temperature, max_tokens, self.seed("explore", *key, turn), STOP)
 
     def derive(self, records: Iterable[Episode]) -> dict[str, Iterable[bytes]]:
-        """D_rft."""
+        """D_rft, unless the policy was given plans: it would learn to act on what it is not told later."""
+        if self.settings.explore.plans:
+            return {}
         made = d_rft(self.run.trajectories(), records)
         return {D_RFT: (msgspec.json.encode(trajectory) + b"\n" for trajectory in made)}
 

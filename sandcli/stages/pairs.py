@@ -1,18 +1,23 @@
 """`sand pairs`: preference pairs from what was explored or rolled out. (Baselines learn from them.)"""
 
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from statistics import fmean
 
 from sandcli.core.artifact import StageName
 from sandcli.core.stage import Metrics, Skipped, Stage, Unit
-from sandcli.method.preferences import Comparison, pair, with_episode, with_rollout
+from sandcli.method.preferences import Comparison, pair, plan_pair, with_episode, with_rollout
+from sandcli.prompts import digest
 from sandcli.records import Key, Pair, Task
 from sandcli.stages.inputs import rollout_cases
 
+Made = Pair | str
+"""A pair, or the reason why there is none."""
 
-class PairsStage(Stage[Comparison, Pair]):
-    """Units are (trajectory, draw), or (trajectory, step, candidate)."""
+
+class PairsStage(Stage[Made, Pair]):
+    """Units are (trajectory, draw), (trajectory, step, candidate), or, for plans, trajectories."""
 
     name = "pairs"
     tables = ("pairs",)
@@ -20,19 +25,32 @@ class PairsStage(Stage[Comparison, Pair]):
 
     def reads(self) -> tuple[Path, ...]:
         """D_exp, and what its trajectories are compared with."""
-        source: StageName = "explore" if self.settings.pairs.source == "explored" else "rollout"
+        source: StageName = "rollout" if self.settings.pairs.source == "rollouts" else "explore"
         return self.run.artifact("collect").require(), self.run.artifact(source).require()
 
-    def units(self) -> Iterator[Unit[Comparison]]:
-        """Every comparison of an expert trajectory with something else."""
-        compared = self._episodes() if self.settings.pairs.source == "explored" else self._rollouts()
-        return (Unit(comparison.key, comparison, comparison) for comparison in compared)
+    def depends_on(self) -> dict[str, str]:
+        """What a planner is asked, which is in its pairs."""
+        return (
+            {"prompt.plan": digest(self.context.prompts.load("plan"))} if self.settings.pairs.source == "plans" else {}
+        )
+
+    def units(self) -> Iterator[Unit[Made]]:
+        """Every comparison of an expert trajectory with something else, or of the plans of its task."""
+        match self.settings.pairs.source:
+            case "explored":
+                compared: Iterator[tuple[Key, Made]] = self._compared(self._episodes())
+            case "rollouts":
+                compared = self._compared(self._rollouts())
+            case "plans":
+                compared = self._plans()
+        return (Unit(key, made, (made,)) for key, made in compared)
+
+    def _compared(self, comparisons: Iterable[Comparison]) -> Iterator[tuple[Key, Made]]:
+        for comparison in comparisons:
+            yield comparison.key, pair(comparison, self.settings.pairs.extra_turns)
 
     def _episodes(self) -> Iterator[Comparison]:
-        explored = self.run.explored()
-        played: dict[Task, list[Key]] = {}
-        for episode in explored:
-            played.setdefault(episode.task, []).append(episode.key)
+        explored, played = self.run.explored(), self._played()
         for trajectory in self.run.trajectories():
             for key in played.get(trajectory.task, ()):
                 yield with_episode(trajectory, explored.get(key))
@@ -40,15 +58,28 @@ class PairsStage(Stage[Comparison, Pair]):
     def _rollouts(self) -> Iterator[Comparison]:
         return (with_rollout(at.trajectory, rollout) for at, rollout in rollout_cases(self.run) if not rollout.expert)
 
-    async def step(self, unit: Unit[Comparison], earlier: Pair | None) -> Pair | Skipped:
-        """Choose the better one."""
-        made = pair(unit.payload, self.settings.pairs.extra_turns)
-        return made if isinstance(made, Pair) else Skipped(made)
+    def _plans(self) -> Iterator[tuple[Key, Made]]:
+        explored, played = self.run.explored(), self._played()
+        for trajectory in {each.task: each for each in self.run.trajectories()}.values():
+            question = self.context.prompts.fill("plan", instruction=trajectory.instruction)
+            episodes = map(explored.get, played.get(trajectory.task, ()))
+            yield trajectory.key, plan_pair(trajectory, question, episodes)
+
+    def _played(self) -> dict[Task, list[Key]]:
+        """The explored episodes of every task."""
+        played: dict[Task, list[Key]] = {}
+        for episode in self.run.explored():
+            played.setdefault(episode.task, []).append(episode.key)
+        return played
+
+    async def step(self, unit: Unit[Made], earlier: Pair | None) -> Pair | Skipped:
+        """Nothing is left to do: comparing is quick."""
+        return unit.payload if isinstance(unit.payload, Pair) else Skipped(unit.payload)
 
     def metrics(self, records: Iterable[Pair]) -> Metrics:
-        """How often the expert did better, and by how much the better one did."""
-        counts, gaps = {"expert_chosen": 0, "expert_rejected": 0}, []
+        """How often each origin was chosen, and by how much the better one did."""
+        counts, gaps = Counter[str](), []
         for made in records:
-            counts["expert_chosen" if made.chosen_from == "expert" else "expert_rejected"] += 1
+            counts[f"{made.chosen_from}_chosen"] += 1
             gaps.append(made.chosen_reward - made.rejected_reward)
-        return Metrics(counts=counts, figures={"mean_gap": round(fmean(gaps), 4) if gaps else 0.0})
+        return Metrics(counts=dict(counts), figures={"mean_gap": round(fmean(gaps), 4) if gaps else 0.0})

@@ -3,28 +3,29 @@
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from sandcli.agent.conversation import conversation
+from sandcli.agent.conversation import conversation, with_plan
 from sandcli.agent.episode import play
 from sandcli.agent.form import TURN_OPENINGS
 from sandcli.core.stage import Stage
 from sandcli.engines.base import Engine, Sampling
-from sandcli.records import Deliberation, Episode, Key, Task, agent_name, episode_key
+from sandcli.records import Deliberation, Episode, GivenPlan, Key, Task, agent_name, episode_key
 from sandcli.stages.inputs import preamble_too_long
 
 
 class Trial(NamedTuple):
-    """One episode to play: a task of a split, the agent, and which of its episodes on the task it is."""
+    """One episode to play: a task of a split, the agent and its plan, and which of its episodes on the task it is."""
 
     split: str
     task: Task
     model: str
     deliberation: Deliberation = "free"
     draw: int = 0
+    plan: GivenPlan | None = None
 
     @property
     def key(self) -> Key:
         """The key of the episode's record."""
-        return episode_key(self.split, self.task, agent_name(self.model, self.deliberation), self.draw)
+        return episode_key(self.split, self.task, agent_name(self.model, self.deliberation), self.draw, self.plan)
 
 
 async def play_trial(
@@ -34,7 +35,8 @@ async def play_trial(
     settings, world = stage.settings.agent, stage.context.world
     session = await stage.pool.restore(trial.task)
     try:
-        history = conversation(stage.context.preamble, session.reset.instruction, [])
+        task = with_plan(session.reset.instruction, trial.plan.text if trial.plan else "")
+        history = conversation(stage.context.preamble, task, [])
         limit, opening = world.step_limit(trial.task), TURN_OPENINGS[trial.deliberation]
         played = await play(engine, session, history, sampling, limit, settings, opening)
     finally:
@@ -54,4 +56,5 @@ async def play_trial(
         tokens=played.tokens,
         deliberation=trial.deliberation,
         draw=trial.draw,
+        plan=trial.plan,
     )

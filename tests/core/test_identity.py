@@ -22,7 +22,7 @@ from sandcli.tables import Effect
 from tests.helpers import context, make_run
 
 JSONL: tuple[StageName, ...] = (
-    *("collect", "explore", "sample", "rollout", "critique", "synthesize", "pairs"),
+    *("collect", "plan", "explore", "sample", "rollout", "critique", "synthesize", "pairs"),
     *("eval", "counterfactual"),
 )
 
@@ -158,6 +158,7 @@ class _WatchedTable:
         {"method__name": "rft"},
         {"method__name": "eto"},
         {"method__name": "eto", "pairs__source": "rollouts"},
+        {"method__name": "mpo", "eval__models": "base", "eval__planner": "base"},
         {"eval__temperature": 0.5},
     ],
 )

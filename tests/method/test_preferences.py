@@ -5,9 +5,9 @@ from collections.abc import Sequence
 import pytest
 from msgspec.structs import replace
 
-from sandcli.messages import Said
-from sandcli.method.preferences import pair, with_episode, with_rollout
-from sandcli.records import Episode, Pair, Step, Task
+from sandcli.messages import Message, Said
+from sandcli.method.preferences import pair, plan_pair, with_episode, with_rollout
+from sandcli.records import Episode, GivenPlan, Pair, Step, Task
 from tests.method.made_up import DETOUR, SHORT, rollout, steps, trajectory
 
 
@@ -86,3 +86,32 @@ def test_worse_trajectory_must_not_repeat_the_better_one(further: tuple[str, ...
 
 def test_episode_without_a_turn_gives_no_pair() -> None:
     assert pair(with_episode(trajectory(0.5), episode(0.0)), 0) == "the worse one has no turn"
+
+
+def played(draw: int, *rewards: float, text: str = "") -> list[Episode]:
+    plan = GivenPlan(draw=draw, text=text or f"plan {draw}")
+    return [replace(episode(reward, *SHORT, draw=number), plan=plan) for number, reward in enumerate(rewards)]
+
+
+QUESTION = [Message("system", "Write a plan."), Message("user", "Find the lamp.")]
+
+
+def test_best_plan_of_a_task_is_chosen_and_its_worst_rejected_by_their_means() -> None:
+    episodes = [*played(0, 0.5, 0.5), *played(1, 1.0, 0.25), *played(2, 0.75, 0.25), *played(3, 0.0, 0.5)]
+    both = made(plan_pair(trajectory(), QUESTION, episodes))
+    assert [message.content for message in both.prompt] == ["Write a plan.", "Find the lamp."]
+    assert (both.chosen, both.rejected) == ([Said("assistant", "plan 1")], [Said("assistant", "plan 3")])
+    assert (both.chosen_reward, both.rejected_reward, both.key) == (0.625, 0.25, ("a",))
+    assert both.chosen_from == both.rejected_from == "plan"
+
+
+@pytest.mark.parametrize(
+    ("episodes", "why"),
+    [
+        ([episode(0.5, *SHORT)], "no plan was played"),
+        ([*played(0, 0.5), *played(1, 0.25, 0.75)], "all plans earned the same"),
+        ([*played(0, 0.5, text="x"), *played(1, 0.25, text="x")], "the best and the worst plan are the same text"),
+    ],
+)
+def test_plans_that_cannot_be_told_apart_give_no_pair(episodes: list[Episode], why: str) -> None:
+    assert plan_pair(trajectory(), QUESTION, episodes) == why

@@ -12,7 +12,7 @@ from tests.torture.faults import Plan
 from tests.torture.inside import forked, sand
 
 STAGES: tuple[StageName, ...] = (
-    *("collect", "sft", "explore", "sample", "rollout", "critique", "synthesize", "pairs"),
+    *("collect", "sft", "plan", "explore", "sample", "rollout", "critique", "synthesize", "pairs"),
     *("train", "eval"),
 )
 
