@@ -128,7 +128,9 @@ def _carried(root: Path, previous: Run, world: str | None) -> dict[str, Scalar]:
     resolved = resolve(previous.root, {}, {})
     _must_be_of(world or resolved.settings.env.name, previous)
     values = {s.name: s.value for s in resolved.listing() if s.origin != "default"}
-    values.pop("eval.models", None)  # it may name sft, which the new run does not have
+    learning = LEARNING[resolved.settings.method.name]
+    if not learning.planner:
+        values.pop("eval.models", None)  # it may name sft, which the new run does not have
     values.pop("train.max_steps", None)  # it would override the one epoch
     values.pop("prefer.max_steps", None)
     values.pop("run.label", None)  # the new run trains another agent
@@ -136,8 +138,8 @@ def _carried(root: Path, previous: Run, world: str | None) -> dict[str, Scalar]:
     values |= {"run.iteration": resolved.settings.run.iteration + 1, "train.epochs": 1}
     if resolved.settings.method.name == "eto":
         values = {"prefer.beta": 0.5, "prefer.learning_rate": 5e-7} | values  # ETO's later rounds
-    trained = previous.artifact(LEARNING[resolved.settings.method.name].by)
-    improved = "model.planner" if LEARNING[resolved.settings.method.name].planner else "model.policy"
+    trained = previous.artifact(learning.by)
+    improved = "model.planner" if learning.planner else "model.policy"
     values |= {"model.policy": resolved.settings.model.policy or "sft"}
     values[improved] = str(trained.require().relative_to(previous.root))
     paths = {name: str(values[name]) for name in _PATHS if values.get(name) and values[name] not in _NO_PATHS}
