@@ -7,6 +7,7 @@ MINUTES ?= 10
 SEED   ?= 0
 DEMO   := runs/demo
 SMALL_RUN ?= runs/small
+TABLE2_RUN ?= runs/table2
 SAND   := .venv/bin/sand
 READY  := .venv/.ready
 ALFWORLD := .venv/.alfworld
@@ -26,7 +27,7 @@ SMALL := --set prompts.set=compact --set prompts.history_tokens=100 --set synthe
   --set train.epochs=1 --set train.batch_size=2 --set train.learning_rate=5e-5 \
   --set eval.models=sft,model
 
-.PHONY: help setup setup-alfworld setup-vllm setup-ray demo demo-alfworld iteration experiment experiment-small test test-fast torture check docs lint
+.PHONY: help setup setup-alfworld setup-vllm setup-ray demo demo-alfworld iteration experiment experiment-small table2-small test test-fast torture check docs lint
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' Makefile | sed 's/:.*##/:/' | sort
@@ -128,6 +129,10 @@ experiment: $(READY)  ## SFT and ITERATIONS (3) iterations in RUN/it1, it2, ...:
 experiment-small: $(READY)  ## every arm of experiments/small.toml on a small real model; many hours on 2 cores
 	$(SAND) experiment experiments/small.toml --run $(SMALL_RUN)
 	$(SAND) report $(SMALL_RUN)
+
+table2-small: $(READY)  ## every method of experiments/table2-small.toml on a small real model; many hours on 2 cores
+	$(SAND) experiment experiments/table2-small.toml --run $(TABLE2_RUN)
+	$(SAND) report $(TABLE2_RUN)
 
 test: $(READY) $(COMPILED)  ## every test, the real simulator and the real small model included
 	.venv/bin/python -m pytest $(PARALLEL)

@@ -1,4 +1,4 @@
-"""`make experiment-small` on the toy world: its arms and seeds, with scripted agents and a stand-in for training."""
+"""The plans of `make experiment-small` and `make table2-small`, with scripted agents and a stand-in for training."""
 
 import asyncio
 import json
@@ -41,6 +41,15 @@ def on_the_toy_world(plan: Plan, folder: Path, model: Path) -> Path:
     path = folder / "plan.toml"
     path.write_text("\n".join(text))
     return path
+
+
+def test_every_method_of_table_2_is_made_and_reported(tmp_path: Path, words: Model, trainer: Trainer) -> None:
+    plan = read_plan(REPO / "experiments" / "table2-small.toml")
+    path, root = on_the_toy_world(plan, tmp_path, words.folder), tmp_path / "x"
+    assert asyncio.run(Experiment(root, path, None, 0, {}).make()).exit is Exit.DONE
+    assert {made.parent.parent.name for made in root.glob("*/seed0/eval.jsonl")} == set(plan.arms)
+    labels = {row.name for row in build_report([root]).rows}
+    assert {"base", "SFT", *plan.arms} - {"sft"} == labels
 
 
 def test_every_arm_of_the_small_plan_is_made_and_reported(tmp_path: Path, words: Model, trainer: Trainer) -> None:
