@@ -18,7 +18,7 @@ from sandcli.core.context import Context
 from sandcli.core.run import D_DELIB, Run
 from sandcli.core.store import Keyed, Records
 from sandcli.errors import UsageError
-from sandcli.records import Critique, Rollout, Sample, Step, Thought, Trajectory
+from sandcli.records import Critique, Pair, Plan, Rollout, Sample, Step, Thought, Trajectory
 from sandcli.terminal import entry, literal, visible, whole_line
 
 R = TypeVar("R", bound=Keyed)
@@ -117,6 +117,23 @@ def _trajectory_view(run: Run, trajectory: Trajectory, full: bool) -> Iterator[R
         cells = map(literal, (step.thought, step.action, observation))
         table.add_row(str(number), mark, *cells, f"{step.score:.2f}")
     yield table
+    for plan in _records(run, "plan", Plan):
+        if plan.task == trajectory.task:
+            yield _panel(f"plan {plan.draw}", literal(plan.plan))
+    for pair in _records(run, "pairs", Pair):
+        if pair.id == trajectory.id:
+            yield from _pair(pair)
+
+
+def _pair(pair: Pair) -> Iterator[RenderableType]:
+    name = " ".join(["pair", *map(str, pair.place)])
+    for side, origin, reward, said in (
+        ("chosen", pair.chosen_from, pair.chosen_reward, pair.chosen),
+        ("rejected", pair.rejected_from, pair.rejected_reward, pair.rejected),
+    ):
+        yield _panel(
+            f"{name}: {side} ({origin}, reward {reward:.2f})", literal("\n\n".join(each.content for each in said))
+        )
 
 
 class _StepView:

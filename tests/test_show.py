@@ -146,3 +146,14 @@ def test_show_prints_everything_about_a_step(tmp_path: Path) -> None:
     unknown = sand("show", "--run", root, "fetch_00")
     assert (unknown.returncode, unknown.stderr.splitlines()[1].strip()) == (2, "fix: did you mean fetch_0?")
     assert sand("show", "--run", root, "fetch_0", "--step", "9").returncode == 2
+
+
+def test_plans_and_pairs_of_a_trajectory_are_shown(tmp_path: Path) -> None:
+    root = make_run(tmp_path / "run", method__name="mpo", plan__n=4, explore__n=2, model__policy="x")
+    perform("collect", root, limit=1)
+    for stage in ("plan", "explore", "pairs"):
+        perform(stage, root)  # type: ignore[arg-type]
+    shown = sand("show", "--run", root, "fetch_0")
+    assert shown.returncode == 0, shown.stderr
+    assert "plan 0" in shown.stdout and "1. Go to the kitchen." in shown.stdout
+    assert "pair: chosen (plan, reward" in shown.stdout and "pair: rejected (plan, reward" in shown.stdout
