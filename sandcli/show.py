@@ -122,18 +122,19 @@ def _trajectory_view(run: Run, trajectory: Trajectory, full: bool) -> Iterator[R
             yield _panel(f"plan {plan.draw}", literal(plan.plan))
     for pair in _records(run, "pairs", Pair):
         if pair.id == trajectory.id:
-            yield from _pair(pair)
+            yield from _pair(pair, full)
 
 
-def _pair(pair: Pair) -> Iterator[RenderableType]:
+def _pair(pair: Pair, full: bool) -> Iterator[RenderableType]:
     name = " ".join(["pair", *map(str, pair.place)])
     for side, origin, reward, said in (
         ("chosen", pair.chosen_from, pair.chosen_reward, pair.chosen),
         ("rejected", pair.rejected_from, pair.rejected_reward, pair.rejected),
     ):
-        yield _panel(
-            f"{name}: {side} ({origin}, reward {reward:.2f})", literal("\n\n".join(each.content for each in said))
+        texts = (
+            each.content if full or each.role == "assistant" else shorten(each.content, _SHORTENED) for each in said
         )
+        yield _panel(f"{name}: {side} ({origin}, reward {reward:.2f})", literal("\n".join(texts)))
 
 
 class _StepView:

@@ -8,6 +8,7 @@ import pytest
 
 from sandcli.cli.output import print_data
 from sandcli.core.context import Context
+from sandcli.core.run import Run
 from sandcli.records import Candidate, Record, Rollout, Sample, Step, Task, Thought, Trajectory
 from sandcli.show import show_run
 from tests.helpers import context, make_run, perform, sand
@@ -150,10 +151,10 @@ def test_show_prints_everything_about_a_step(tmp_path: Path) -> None:
 
 def test_plans_and_pairs_of_a_trajectory_are_shown(tmp_path: Path) -> None:
     root = make_run(tmp_path / "run", method__name="mpo", plan__n=4, explore__n=2, model__policy="x")
-    perform("collect", root, limit=1)
+    perform("collect", root, limit=3)
     for stage in ("plan", "explore", "pairs"):
-        perform(stage, root)  # type: ignore[arg-type]
-    shown = sand("show", "--run", root, "fetch_0")
+        perform(stage, root)
+    shown = sand("show", "--run", root, next(iter(Run(root).pairs())).id)
     assert shown.returncode == 0, shown.stderr
     assert "plan 0" in shown.stdout and "1. Go to the kitchen." in shown.stdout
     assert "pair: chosen (plan, reward" in shown.stdout and "pair: rejected (plan, reward" in shown.stdout
