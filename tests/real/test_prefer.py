@@ -27,7 +27,7 @@ from sandcli.training.rows import pair_row
 from sandcli.training.trainer import fit
 from sandcli.training_settings import ComputeSettings, PreferSettings
 from tests.families import HOOKS, trained_spans
-from tests.helpers import REPO, environment, make_run, perform, sand, wait_until, write_rules
+from tests.helpers import REPO, environment, make_run, perform, wait_until, write_rules
 from tests.stages.test_explore import RULES
 
 pytestmark = pytest.mark.real
@@ -221,7 +221,7 @@ def test_nothing_to_prefer_is_refused(tiny: Path, tmp_path: Path) -> None:
         train(tiny, tmp_path, [LONG], replace(AIMS, max_length=3))
 
 
-def test_two_processes_that_are_killed_resume_to_what_one_process_learns(tiny: Path, tmp_path: Path) -> None:
+def test_what_two_processes_begin_and_one_finishes_after_a_kill_is_what_one_learns(tiny: Path, tmp_path: Path) -> None:
     write_rules(tmp_path / "rules.json", RULES)
     alone = make_run(
         tmp_path / "alone",
@@ -234,7 +234,7 @@ def test_two_processes_that_are_killed_resume_to_what_one_process_learns(tiny: P
         prefer__learning_rate=1e-3,
         prefer__batch_size=2,
         prefer__warmup=0,
-        prefer__epochs=3,
+        prefer__epochs=4,
         trainer__checkpoint_minutes=0,
     )
     perform("collect", alone, limit=3)
@@ -242,7 +242,7 @@ def test_two_processes_that_are_killed_resume_to_what_one_process_learns(tiny: P
     perform("pairs", alone)
     both = tmp_path / "both"
     shutil.copytree(alone, both)
-    assert perform("prefer", alone).exit is Exit.DONE
+    assert perform("prefer", alone, trainer__checkpoint_minutes=60.0).exit is Exit.DONE
     whole = logged(alone)
     assert len(whole) >= 4 and whole[-1] < whole[0]
     command = [sys.executable, "-m", "sandcli", "prefer", "--run", str(both), "--nproc", "2"]
@@ -251,8 +251,8 @@ def test_two_processes_that_are_killed_resume_to_what_one_process_learns(tiny: P
     os.killpg(child.pid, signal.SIGKILL)
     child.wait()
     assert not (both / "model").exists()
-    done = sand("prefer", "--run", both, "--nproc", "2")
-    assert done.returncode == 0, done.stderr
+    assert len(logged(both)) < len(whole)
+    assert perform("prefer", both).exit is Exit.DONE
     assert logged(both) == pytest.approx(whole, rel=1e-3)
 
 
