@@ -94,8 +94,8 @@ def _trajectories(context: Context, data: str) -> Iterable[Trajectory]:
             return run.trajectories()
         case "deliberations":
             return run.deliberations()
-        case "rft":
-            return Records(run.training_data("rft"), Trajectory)
+        case "rft" | "knowagent":
+            return Records(run.training_data(data), Trajectory)
     raise unknown_name("data", data, get_args(ExportData))
 
 

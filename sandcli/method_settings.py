@@ -11,11 +11,12 @@ class MethodSettings(Table, frozen=True, kw_only=True):
     """Which method, and which variant of it."""
 
     name: Annotated[
-        Literal["sand", "rft", "eto", "mpo"],
+        Literal["sand", "rft", "eto", "knowagent", "mpo"],
         Meta(
-            description="sand (the paper), or rft: rejection-sampling fine-tuning, a baseline that trains on the "
-            "policy's own successes; eto: preference optimisation (DPO) on the expert's trajectories against the "
-            "policy's own; or mpo: DPO of a planner on the plans that helped the policy most and least"
+            description="sand (the paper), or a baseline: rft, rejection-sampling fine-tuning on the policy's own "
+            "successes; eto, preference optimisation (DPO) on the expert's trajectories against the policy's own; "
+            "knowagent, training on the policy's shortest successes, told rules of actions; mpo, DPO of a planner on "
+            "the plans that helped the policy most and least"
         ),
     ] = "sand"
     without: Annotated[

@@ -16,10 +16,22 @@ from sandcli.panels.files import PUBLISHED
 from sandcli.presets import preset_values
 from sandcli.prompts import SETS
 from sandcli.protocols import protocol_values
-from sandcli.settings import EnvSettings
+from sandcli.settings import EnvSettings, ModelSettings
 from sandcli.stages.collect import OTHER_RUN
 
-_PATHS = "model.base", "model.policy", "model.planner", "env.games", "prompts.set", "agent.preamble", "eval.panel"
+_PATHS = (
+    *("model.base", "model.policy", "model.planner", "env.games", "prompts.set"),
+    *("agent.preamble", "agent.knowledge", "eval.panel"),
+)
+_KNOWAGENT: dict[str, Scalar] = {
+    "agent.knowledge": "world",
+    "explore.temperature": 0.9,
+    "train.method": "lora",
+    "train.lora_rank": 8,
+    "train.learning_rate": 1e-4,
+    "train.epochs": 5,
+    "train.batch_size": 16,
+}
 _NO_PATHS = {*SETS, *PUBLISHED, "world", "data"}
 
 
@@ -43,12 +55,12 @@ def start_run(
     if (root / FILE).exists():
         raise UsageError(f"{root} is a run already", f"edit {root / FILE}, or choose another directory")
     given = paths_from(root, settings)
-    values: dict[str, Any] = {**(preset_values(preset) if preset else {}), **given}
+    values: dict[str, Any] = {**given}
     if previous is not None:
         _refuse_with_previous(previous, preset, d_exp)
         values = {**_carried(root, Run(previous), values.get("env.name")), **values}
     else:
-        values = with_method_defaults(values)
+        values = with_method_defaults(given, preset)
     if protocol is not None:
         world = str(values.get("env.name", EnvSettings().name))
         values = {**values, **protocol_values(protocol, world), **given}
@@ -76,12 +88,15 @@ def _refuse_with_previous(previous: Path, preset: str | None, d_exp: Path | None
         raise UsageError(f"--from takes D_exp from {previous}, --d-exp from {d_exp}", "leave out one of them")
 
 
-def with_method_defaults(values: Mapping[str, Scalar]) -> dict[str, Scalar]:
-    """The settings of a first iteration, with what its method's authors do in this world where they do not say.
+def with_method_defaults(given: Mapping[str, Scalar], preset: str | None = None) -> dict[str, Scalar]:
+    """The settings of a first iteration: those given, then what its method's authors do in this world, then the preset.
 
     The paper switches experts on ALFWorld only. ETO plays every task once, greedily, and cuts rejected trajectories on
-    ScienceWorld. MPO plays every plan five times, and trains a planner, which the agent that is evaluated is given.
+    ScienceWorld. KnowAgent trains adapters, beginning with the base model. MPO plays every plan five times, and trains a
+    planner, which the agent that is evaluated is given. Raises `UsageError` for an unknown preset.
     """
+    of_preset = preset_values(preset) if preset else {}
+    values = {**of_preset, **given}
     method, without = values.get("method.name", "sand"), values.get("method.without", "none")
     in_alfworld = values.get("env.name", EnvSettings().name) == "alfworld"
     defaults: dict[str, Scalar] = {}
@@ -93,7 +108,9 @@ def with_method_defaults(values: Mapping[str, Scalar]) -> dict[str, Scalar]:
         defaults = {"explore.plans": True, "explore.n": 5, "explore.temperature": 0.7, "pairs.source": "plans"}
         defaults |= {"prefer.learning_rate": 1e-5, "prefer.warmup": 0.03, "prefer.schedule": "cosine"}
         defaults |= {"eval.models": ["policy"], "eval.planner": "model"}
-    return {**defaults, **values}
+    elif method == "knowagent":
+        defaults = {**_KNOWAGENT, "model.policy": values.get("model.base", ModelSettings().base)}
+    return {**of_preset, **defaults, **given}
 
 
 def assigned(assignments: Sequence[str]) -> dict[str, Scalar]:
@@ -123,7 +140,10 @@ def _must_be_of(world: str, other: Run) -> None:
 
 
 def _carried(root: Path, previous: Run, world: str | None) -> dict[str, Scalar]:
-    """The previous run's own settings, with its model as the policy; one epoch, as in the paper's later iterations."""
+    """The previous run's own settings, with its model as the policy; one epoch, as in the paper's later iterations.
+
+    KnowAgent trains as long in every round.
+    """
     previous.must_exist()
     resolved = resolve(previous.root, {}, {})
     _must_be_of(world or resolved.settings.env.name, previous)
@@ -135,7 +155,9 @@ def _carried(root: Path, previous: Run, world: str | None) -> dict[str, Scalar]:
     values.pop("prefer.max_steps", None)
     values.pop("run.label", None)  # the new run trains another agent
     values.pop("collect.source", None)  # the new run starts from D_delib
-    values |= {"run.iteration": resolved.settings.run.iteration + 1, "train.epochs": 1}
+    values["run.iteration"] = resolved.settings.run.iteration + 1
+    if resolved.settings.method.name != "knowagent":
+        values["train.epochs"] = 1
     if resolved.settings.method.name == "eto":
         values = {"prefer.beta": 0.5, "prefer.learning_rate": 5e-7} | values  # ETO's later rounds
     trained = previous.artifact(learning.by)

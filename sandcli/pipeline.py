@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from sandcli.core.artifact import StageName
-from sandcli.core.run import D_DELIB, D_RFT, PLAN, PREAMBLE, Run
+from sandcli.core.run import D_DELIB, D_KNOW, D_RFT, PLAN, PREAMBLE, Run
 from sandcli.core.stage import Stage
 from sandcli.settings import Settings
 from sandcli.stages.collect import CollectStage
@@ -51,7 +51,7 @@ def exploring(settings: Settings) -> str | None:
     """A baseline learns from the policy's own episodes; eto may compare the expert with rollouts instead."""
     if settings.method.name == "eto" and settings.pairs.source != "explored":
         return f"pairs.source is {settings.pairs.source}"
-    return only("rft", "eto", "mpo")(settings)
+    return only("rft", "eto", "knowagent", "mpo")(settings)
 
 
 def or_for_pairs(skip: Skip) -> Skip:
@@ -102,7 +102,7 @@ TABLE = (
     Row(CollectStage, (), ("expert.jsonl", PREAMBLE), in_every_run),
     Row(SftStage, ("expert.jsonl",), ("sft",), with_a_policy),
     Row(PlanStage, ("expert.jsonl",), ("plans.jsonl",), only("mpo")),
-    Row(ExploreStage, ("expert.jsonl", "sft", "plans.jsonl"), ("explored.jsonl", D_RFT), exploring),
+    Row(ExploreStage, ("expert.jsonl", "sft", "plans.jsonl"), ("explored.jsonl", D_RFT, D_KNOW), exploring),
     Row(
         SampleStage,
         ("expert.jsonl", "sft"),
@@ -128,7 +128,7 @@ TABLE = (
         only("sand"),
     ),
     Row(PairsStage, ("expert.jsonl", "explored.jsonl", "rollouts.jsonl"), ("pairs.jsonl",), only("eto", "mpo")),
-    Row(TrainStage, (D_DELIB, D_RFT, "sft"), ("model",), only("sand", "rft")),
+    Row(TrainStage, (D_DELIB, D_RFT, D_KNOW, "sft"), ("model",), only("sand", "rft", "knowagent")),
     Row(PreferStage, ("pairs.jsonl", "sft"), ("model",), only("eto", "mpo")),
     Row(EvalStage, ("sft", "model"), ("eval.jsonl",), in_every_run),
     Row(CounterfactualStage, ("sft", "model", "eval.jsonl"), ("counterfactuals.jsonl",), on_request),
@@ -247,5 +247,18 @@ async def mpo(first: Run, iterations: int, do: Do, follow: Callable[[Run], Run])
             run = follow(run)  # D_exp and the policy stay
 
 
-METHODS = {"sand": algorithm_1, "rft": rejection_sampling, "eto": eto, "mpo": mpo}
+async def knowagent(first: Run, iterations: int, do: Do, follow: Callable[[Run], Run]) -> None:
+    """KnowAgent, a baseline: told which action may follow which, the policy learns from its shortest successes."""
+    run = first
+    await do("collect", run)  # only its tasks count
+    await do("sft", run)  # not made: model.policy is pi_base, unless it is emptied
+    for k in range(1, iterations + 1):
+        await do("explore", run)  # pi_k plays the tasks of D_exp
+        await do("train", run)  # pi_{k+1}: pi_k fine-tuned on its shortest successes
+        await do("eval", run)
+        if k < iterations:
+            run = follow(run)  # D_exp stays
+
+
+METHODS = {"sand": algorithm_1, "rft": rejection_sampling, "eto": eto, "knowagent": knowagent, "mpo": mpo}
 """What `sand run` does, by `method.name`."""

@@ -36,7 +36,6 @@ from sandcli.errors import PrerequisiteError, UsageError
 from sandcli.fields import fields
 from sandcli.new_run import with_method_defaults
 from sandcli.pipeline import stages_of
-from sandcli.presets import preset_values
 from sandcli.records import Record
 from sandcli.settings import Settings
 
@@ -147,11 +146,7 @@ def _check_arms(path: Path, plan: Plan) -> None:
 
 def expert_settings(plan: Plan) -> dict[str, Scalar]:
     """The settings of the run that collects D_exp."""
-    return with_method_defaults(_settings_of_all(plan))
-
-
-def _settings_of_all(plan: Plan) -> dict[str, Scalar]:
-    return {**(preset_values(plan.preset) if plan.preset else {}), **flat(plan.settings)}
+    return with_method_defaults(flat(plan.settings), plan.preset)
 
 
 def _own_settings(tables: Tables) -> dict[str, Scalar]:
@@ -164,11 +159,12 @@ def planned_runs(plan: Plan, seeds: Sequence[int]) -> Iterator[PlannedRun]:
 
     An arm that trains nothing and plays greedily does not depend on the seed, so it has only one run.
     """
-    known = {**_settings_of_all(plan), **({"eval.panel": plan.panel} if plan.panel else {})}
-    shared = {name: value for name, value in known.items() if not name.startswith("collect.")}
+    shared = {**flat(plan.settings), **({"eval.panel": plan.panel} if plan.panel else {})}
     for seed in seeds:
         for arm, tables in plan.arms.items():
-            settings = with_method_defaults({**shared, **_own_settings(tables), "run.seed": seed, "run.label": arm})
+            own = {**shared, **_own_settings(tables), "run.seed": seed, "run.label": arm}
+            known = with_method_defaults(own, plan.preset)
+            settings = {name: value for name, value in known.items() if not name.startswith("collect.")}
             if seed == seeds[0] or not _untrained(settings):
                 yield PlannedRun(arm, seed, settings, str(tables.get("updates_of", "")))
 

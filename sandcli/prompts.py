@@ -39,6 +39,21 @@ def _read(path: Path) -> str:
         raise UsageError(f"{path} cannot be read: {error}", "save it as UTF-8 text") from None
 
 
+def action_knowledge(chosen: str, world: str) -> str:
+    """The rules of which action may follow which: our own for a world, if `world` is chosen, or those in a text file.
+
+    Raises `UsageError` if we have none for this world, or the file cannot be read.
+    """
+    if chosen != "world":
+        return _read(Path(chosen))
+    if world not in ("alfworld", "scienceworld"):
+        raise UsageError(
+            f"agent.knowledge is world, and there are no rules of actions for {world}",
+            "write some into a text file, and set agent.knowledge to its path",
+        )
+    return load(f"{world}/knowledge")
+
+
 def digest(text: str) -> str:
     """A short hash of a text, for the identity of what was made with it."""
     return hashlib.sha256(text.encode()).hexdigest()[:16]

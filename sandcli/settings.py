@@ -144,6 +144,14 @@ class AgentSettings(Table, frozen=True, kw_only=True):
         ),
         REFERENCE,
     ] = "world"
+    knowledge: Annotated[
+        str,
+        Meta(
+            description="rules of which action may follow which, added to the preamble, also to that of a panel: world "
+            "(ours, for scienceworld and alfworld), or a text file; empty: none"
+        ),
+        REFERENCE,
+    ] = ""
     max_tokens: Annotated[int, Meta(ge=1, description="longest turn in tokens, deliberation included")] = 512
     inline: Annotated[
         bool,

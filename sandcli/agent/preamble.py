@@ -53,6 +53,16 @@ def _refuse_order(where: str, roles: Sequence[str]) -> None:
             raise UsageError(f"the roles in {where} do not alternate: {what}", _ORDER)
 
 
+def with_knowledge(preamble: Sequence[Message], knowledge: str) -> list[Message]:
+    """The preamble with what the agent knows about actions, if anything, at the end of its first message."""
+    if not knowledge:
+        return list(preamble)
+    if not preamble:
+        return [Message("system", knowledge)]
+    first, *rest = preamble
+    return [Message(first.role, f"{first.content}\n\n{knowledge}"), *rest]
+
+
 def written(preamble: Sequence[Message]) -> bytes:
     """A preamble as the file that `read_preamble` reads."""
     return msgspec.json.format(msgspec.json.encode(as_said(preamble)), indent=2) + b"\n"

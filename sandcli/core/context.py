@@ -8,7 +8,7 @@ from pathlib import Path
 
 from msgspec.structs import replace
 
-from sandcli.agent.preamble import read_preamble
+from sandcli.agent.preamble import read_preamble, with_knowledge
 from sandcli.core.artifact import StageName
 from sandcli.core.gate import Gate
 from sandcli.core.manifest import Spent
@@ -26,7 +26,7 @@ from sandcli.messages import Message
 from sandcli.models import differences, fingerprint, locate
 from sandcli.panels.panel import NamedPanel
 from sandcli.progress import notice
-from sandcli.prompts import SETS, Prompts
+from sandcli.prompts import SETS, Prompts, action_knowledge
 from sandcli.settings import Settings, worker_count
 
 
@@ -71,6 +71,10 @@ class Context:
     @cached_property
     def preamble(self) -> list[Message]:
         """What the agent reads before its task. Raises `UsageError` if there is none, or it cannot be read."""
+        return with_knowledge(self.own_preamble(), self._knowledge())
+
+    def own_preamble(self) -> list[Message]:
+        """The preamble without the knowledge of actions. Raises what `preamble` does."""
         match self.settings.agent.preamble:
             case "world":
                 return [Message("system", self.world.system)]
@@ -78,6 +82,12 @@ class Context:
                 return read_preamble(self._recorded_preamble())
             case name:
                 return read_preamble(Path(self.path(name)))
+
+    def _knowledge(self) -> str:
+        chosen = self.settings.agent.knowledge
+        if not chosen:
+            return ""
+        return action_knowledge(chosen if chosen == "world" else self.path(chosen), self.settings.env.name)
 
     def _recorded_preamble(self) -> Path:
         path = self.run.recorded_preamble()

@@ -60,8 +60,7 @@ class PanelContext(Context):
         """The panel's world."""
         return cast(World, PanelWorld(make_world(self.world_builder), self.named_panel))
 
-    @cached_property
-    def preamble(self) -> list[Message]:
+    def own_preamble(self) -> list[Message]:
         """The panel's messages before the task."""
         return messages_of(self.named_panel.panel.preamble, f"the panel {self.named_panel.name}")
 
@@ -118,7 +117,7 @@ def panel_of(context: Context, splits: Sequence[str], limit: int | None) -> Pane
         world=played.settings.env.name,
         versions=played.world.versions(),
         settings=fixed_values(played.settings),
-        preamble=as_said(played.preamble),
+        preamble=as_said(played.own_preamble()),
         splits={split: _tasks(played.world, split, limit) for split in splits},
     )
 

@@ -22,6 +22,9 @@ D_DELIB = "deliberations.jsonl"
 D_RFT = "rft.jsonl"
 """D_rft, derived from expert.jsonl and explored.jsonl."""
 
+D_KNOW = "knowagent.jsonl"
+"""The policy's shortest successes, derived from expert.jsonl and explored.jsonl."""
+
 PREAMBLE = "preamble.json"
 """The messages before the task in the recorded data that expert.jsonl comes from; only there if the data has any."""
 
@@ -45,7 +48,7 @@ ARTIFACTS: Mapping[StageName, Written] = {
     "collect": Written("expert.jsonl", Trajectory, (PREAMBLE,)),
     "sft": Written("sft", None),
     "plan": Written("plans.jsonl", Plan),
-    "explore": Written("explored.jsonl", Episode, (D_RFT,)),
+    "explore": Written("explored.jsonl", Episode, (D_RFT, D_KNOW)),
     "sample": Written("samples.jsonl", Sample),
     "rollout": Written("rollouts.jsonl", Rollout),
     "critique": Written("critiques.jsonl", Critique),
@@ -61,8 +64,8 @@ ARTIFACTS: Mapping[StageName, Written] = {
 class Learning(NamedTuple):
     """How a method makes the next policy: the stage that trains it, and the file of another stage that it learns from.
 
-    `demonstrations`: the file holds trajectories, and is D_exp of the next iteration; otherwise D_exp stays as it is.
-    `planner`: what is trained is the policy's planner, and the policy stays as it is.
+    `demonstrations`: the file is D_exp of the next iteration; otherwise D_exp stays as it is. `planner`: what is trained
+    is the policy's planner, and the policy stays as it is.
     """
 
     by: StageName
@@ -75,6 +78,7 @@ class Learning(NamedTuple):
 LEARNING: Mapping[str, Learning] = {
     "sand": Learning("train", "synthesize", D_DELIB),
     "rft": Learning("train", "explore", D_RFT),
+    "knowagent": Learning("train", "explore", D_KNOW, demonstrations=False),
     "eto": Learning("prefer", "pairs", "pairs.jsonl", demonstrations=False),
     "mpo": Learning("prefer", "pairs", "pairs.jsonl", demonstrations=False, planner=True),
 }

@@ -30,16 +30,18 @@ def own_successes(experts: Iterable[Trajectory], explored: Iterable[Episode]) ->
         first.setdefault(expert.task, expert)
         found.setdefault(expert.task, set()).add(_actions(expert))
     for episode in explored:
-        if episode.task not in first or not _is_success(episode):
+        if episode.task not in first or not is_clean_success(episode):
             continue
         known = found[episode.task]
         actions = _actions(episode)
         if actions not in known:
             known.add(actions)
-            yield _trajectory(episode, first[episode.task], len(known))
+            expert = first[episode.task]
+            yield as_trajectory(episode, expert, f"{expert.id} ({len(known)})")  # the expert's have the first numbers
 
 
-def _is_success(episode: Episode) -> bool:
+def is_clean_success(episode: Episode) -> bool:
+    """Whether an episode earned the full reward, and every turn of it holds an action."""
     return episode.success and all(step.action for step in episode.steps)
 
 
@@ -47,10 +49,10 @@ def _actions(played: Trajectory | Episode) -> Actions:
     return tuple(normalise(step.action) for step in played.steps)
 
 
-def _trajectory(episode: Episode, expert: Trajectory, number: int) -> Trajectory:
-    """An episode as the task's trajectory of this number; the expert's have the first ones."""
+def as_trajectory(episode: Episode, expert: Trajectory, name: str) -> Trajectory:
+    """An episode on the expert's task as a trajectory with the id `name`."""
     return Trajectory(
-        id=f"{expert.id} ({number})",
+        id=name,
         env=expert.env,
         task=episode.task,
         instruction=episode.instruction,

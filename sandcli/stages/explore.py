@@ -1,6 +1,6 @@
 """`sand explore`: the policy plays every training task several times. (Not in Algorithm 1: baselines build on it.)
 
-D_rft is derived from the episodes: see `method.rejection_sampling`.
+The data of rft and knowagent is derived from the episodes: see `method.rejection_sampling` and `method.knowagent`.
 """
 
 from collections.abc import Collection, Iterable, Iterator
@@ -12,9 +12,10 @@ from statistics import fmean
 import msgspec
 
 from sandcli.agent.conversation import STOP
-from sandcli.core.run import D_RFT
+from sandcli.core.run import D_KNOW, D_RFT
 from sandcli.core.stage import Metrics, Stage, State, Unit
 from sandcli.engines.base import Model, Sampling
+from sandcli.method.knowagent import shortest_successes
 from sandcli.method.rejection_sampling import d_rft, own_successes
 from sandcli.records import Episode, GivenPlan, Key, Task, Trajectory
 from sandcli.stages.inputs import COLLECT_MORE, must_hold
@@ -72,17 +73,27 @@ class ExploreStage(Stage[Trial, Episode]):
         temperature, max_tokens = self.settings.explore.temperature, self.settings.agent.max_tokens
         return Sampling(1, temperature, max_tokens, self.seed("explore", *key, turn), STOP)
 
+    @property
+    def _method(self) -> str:
+        return self.context.settings.method.name
+
+    def depends_on(self) -> dict[str, str]:
+        """The method: it decides what is derived."""
+        return {"method.name": self._method}
+
     def derive(self, records: Iterable[Episode]) -> dict[str, Iterable[bytes]]:
-        """D_rft, unless the policy was given plans: it would learn to act on what it is not told later."""
-        if self.settings.explore.plans:
+        """The data of a method that learns from whole episodes."""
+        if self._method not in ("rft", "knowagent"):
             return {}
-        made = d_rft(self.run.trajectories(), records)
-        return {D_RFT: (msgspec.json.encode(trajectory) + b"\n" for trajectory in made)}
+        name, data = (D_RFT, d_rft) if self._method == "rft" else (D_KNOW, shortest_successes)
+        made = data(self.run.trajectories(), records)
+        return {name: (msgspec.json.encode(trajectory) + b"\n" for trajectory in made)}
 
     def metrics(self, records: Iterable[Episode]) -> Metrics:
-        """How well the policy played, and how many of its trajectories D_rft takes."""
+        """How well the policy played, and how many of its trajectories the method learns from."""
         episodes = list(records)
-        taken = list(own_successes(self.run.trajectories(), episodes))
+        own = shortest_successes if self._method == "knowagent" else own_successes
+        taken = list(own(self.run.trajectories(), episodes))
         counts = {
             "successful": sum(episode.success for episode in episodes),
             "new_trajectories": len(taken),

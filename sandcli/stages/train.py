@@ -31,6 +31,12 @@ class TrainStage(TrainingStage):
         return self.run.training_data(self.context.settings.method.name)
 
     def fix_empty(self) -> str:
-        """Make the data again."""
-        source = self.run.artifact(LEARNING[self.context.settings.method.name].source)
+        """Make the data again; KnowAgent has none if the policy never succeeded."""
+        method = self.context.settings.method.name
+        source = self.run.artifact(LEARNING[method].source)
+        if method == "knowagent":
+            return (
+                "no episode earned the full reward with an action path in every turn: play more "
+                f"({source.command} --n N), or start from a better model"
+            )
         return f"make it again: {source.command} --force"
