@@ -142,6 +142,23 @@ def test_alfworld_switches_as_the_paper_does(
     assert resolve(tmp_path, {}, {}).settings.method.switch == switch
 
 
+@pytest.mark.parametrize("preset", [None, "scienceworld-smollm2-135m"])
+def test_knowagent_trains_an_adapter_of_the_base_model_whatever_the_preset_says(
+    tmp_path: Path, preset: str | None
+) -> None:
+    start_run(tmp_path, None, assigned(["method.name=knowagent", "model.base=org/model", "train.epochs=2"]), preset)
+    settings = resolve(tmp_path, {}, {}).settings
+    assert (settings.model.policy, settings.agent.knowledge, settings.explore.temperature) == (
+        "org/model",
+        "world",
+        0.9,
+    )
+    train = settings.train
+    assert (train.method, train.lora_rank, train.learning_rate, train.batch_size) == ("lora", 8, 1e-4, 16)
+    assert train.epochs == 2
+    assert settings.agent.max_tokens == (512 if preset is None else 256)
+
+
 def test_d_exp_of_another_world_is_refused(tmp_path: Path) -> None:
     one = make_run(tmp_path / "one")
     perform("collect", one, limit=1)

@@ -9,10 +9,12 @@ import sandcli
 from sandcli.config import resolve
 from sandcli.core.run import Run
 from sandcli.core.stage import Options
+from sandcli.engines.adapters import adapter_config
 from sandcli.engines.scripted import ScriptedEngine
 from sandcli.errors import Exit, MachineryError, UsageError
 from sandcli.perform import context_of, perform
-from tests.helpers import artifacts, context, lines, make_run, sand
+from tests.helpers import artifacts, context, lines, make_run, sand, write_rules
+from tests.stages.test_explore import WITH_PATHS
 
 
 def prepared(root: Path, tiny: Path, **settings: str | int) -> Path:
@@ -112,6 +114,25 @@ def test_mpo_improves_the_planner_and_keeps_the_policy(tmp_path: Path, tiny: Pat
     later = resolve(tmp_path / "it2", {}, {}).settings
     assert (later.model.planner, later.model.policy) == ("../it1/model", "../it1/sft")
     assert (tmp_path / "it2" / "model").exists()
+def test_knowagent_trains_an_adapter_of_the_base_model_on_its_shortest_successes(tmp_path: Path, tiny: Path) -> None:
+    write_rules(tmp_path / "rules.json", WITH_PATHS)
+    rules = tmp_path / "rules.md"
+    rules.write_text("start -> take, look")
+    settings = {"method__name": "knowagent", "env__tasks": "fetch,carry", "agent__knowledge": str(rules)}
+    root = prepared(tmp_path / "it1", tiny, **settings)
+    first = sandcli.iterate(root, iterations=1)
+    assert [summary.stage for summary in first] == ["collect", "explore", "train", "eval"]
+    assert first[2].manifest is not None
+    assert first[2].manifest.counts["trajectories"] == len(lines(root / "knowagent.jsonl")) > 0
+    both = sandcli.iterate(root, iterations=2)
+    assert [summary.stage for summary in both[4:]] == ["explore", "train", "eval"]
+    later = tmp_path / "it2"
+    assert (later / "expert.jsonl").read_bytes() == (root / "expert.jsonl").read_bytes()
+    for run in (root, later):  # the second round goes on with the adapter of the first
+        assert adapter_config(run / "model").r == 8
+        assert adapter_config(run / "model").base_model_name_or_path == str(tiny)
+    assert resolve(later, {}, {}).settings.model.policy == "../it1/model"
+    assert all(s.message.endswith("nothing to do") for s in sandcli.iterate(root, iterations=2))
 
 
 @pytest.mark.real

@@ -84,6 +84,8 @@ def test_next_run_is_numbered(root: str, after: str) -> None:
         ),
         ({"method.name": "rft"}, "sft explore train eval"),
         ({"method.name": "rft", "model.policy": "../it1/model"}, "explore train eval"),
+        ({"method.name": "knowagent"}, "explore train eval"),
+        ({"method.name": "knowagent", "model.policy": ""}, "sft explore train eval"),
     ],
 )
 def test_next_command_is_the_next_stage_of_the_variant(tmp_path: Path, settings: dict[str, str], chain: str) -> None:

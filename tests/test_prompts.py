@@ -1,14 +1,17 @@
 """The sets of questions to the base model, and the user's own folder."""
 
+import re
 from pathlib import Path
 
 import pytest
 
 from sandcli.agent.form import is_deliberation, opening
+from sandcli.agent.turns import parse
 from sandcli.errors import UsageError
 from sandcli.messages import Message
 from sandcli.method.acceptance import rejection_reason
-from sandcli.prompts import SETS, Prompts
+from sandcli.method.knowagent import has_action_path
+from sandcli.prompts import SETS, Prompts, action_knowledge, load
 
 QUESTIONS = ("critique", "deliberate", "compare", "propose", "think")
 
@@ -69,3 +72,46 @@ def test_unusable_file_of_the_user_is_one_clear_error(tmp_path: Path, text: str 
 def test_unknown_set_is_refused() -> None:
     with pytest.raises(UsageError, match="no folder 'small'"):
         Prompts("small").load("think")
+
+
+def following(text: str) -> dict[str, list[str]]:
+    """Which kinds of action may follow which, in rules of actions."""
+    after: dict[str, list[str]] = {}
+    for left, _, right in (line.partition(" -> ") for line in text.splitlines() if re.match(r"[a-z, ]+ -> ", line)):
+        after |= {kind: right.split(", ") for kind in left.split(", ")}
+    return after
+
+
+@pytest.mark.parametrize("world", ["alfworld", "scienceworld"])
+def test_examples_of_action_knowledge_keep_to_its_rules(world: str) -> None:
+    """The model imitates them: their turns can be read, and their paths hold the actions that were taken, in order."""
+    text = action_knowledge("world", world)
+    after = following(text)
+    examples = text.split(" example\nTask: ")[1:]
+    assert len(examples) == 2
+    for example in examples:
+        path = ["start"]
+        for said in (part for part in example.split("\n\n") if part.startswith("Thought: ")):
+            turn = parse(said)
+            assert turn is not None and has_action_path(turn.thought)
+            assert turn.thought.startswith(f"ActionPath: {' -> '.join(path)}\n")
+            kind = max((known for known in after if turn.action.startswith(known)), key=len)
+            assert kind in after[path[-1]] or "look" in path[-1]  # any action may follow a look
+            path.append(kind)
+        assert len(path) > 4
+
+
+@pytest.mark.parametrize("world", ["alfworld", "scienceworld"])
+def test_rules_of_actions_name_those_of_the_instruction(world: str) -> None:
+    kinds = set(following(action_knowledge("world", world))) - {"start"}
+    assert [kind for kind in kinds if kind not in load(f"{world}/instruction")] == []
+
+
+def test_action_knowledge_of_another_world_is_a_file(tmp_path: Path) -> None:
+    (tmp_path / "rules.md").write_text("start -> look\n")
+    assert action_knowledge(str(tmp_path / "rules.md"), "own:World") == "start -> look"
+    with pytest.raises(UsageError, match="there are no rules of actions for own:World") as caught:
+        action_knowledge("world", "own:World")
+    assert "set agent.knowledge" in caught.value.fix
+    with pytest.raises(UsageError, match=r"absent\.md cannot be read"):
+        action_knowledge(str(tmp_path / "absent.md"), "own:World")

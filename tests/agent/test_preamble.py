@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from sandcli.agent.preamble import MostCommon, most_common, read_preamble, written
+from sandcli.agent.preamble import MostCommon, most_common, read_preamble, with_knowledge, written
 from sandcli.errors import UsageError
 from sandcli.messages import Message
 
@@ -87,3 +87,10 @@ def test_most_common_preamble_wins_and_is_counted() -> None:
     assert most_common([other, one, other]) == MostCommon(other, 2, 3)
     assert str(most_common([one, one])) == "6 messages, the same in all 2 trajectories"
     assert str(most_common([one, other, one])).endswith("the most common one: 2 of 3 trajectories have it")
+
+
+def test_knowledge_ends_the_first_message() -> None:
+    assert with_knowledge(EXAMPLE, "") == EXAMPLE
+    assert with_knowledge([], "Rules.") == [Message("system", "Rules.")]
+    first, *rest = with_knowledge(EXAMPLE[:3], "Rules.")
+    assert first == Message("user", "You act in a house.\n\n\nRules.") and rest == EXAMPLE[1:3]

@@ -39,6 +39,13 @@ def test_panel_decides_what_is_played(run: Path) -> None:
     assert played.world.name == "toyworld" and played.world.versions() == {"toyworld": "1"}
 
 
+def test_knowledge_of_actions_is_added_to_the_panels_preamble_and_never_part_of_a_panel(run: Path) -> None:
+    (run / "rules.md").write_text("start -> look")
+    own = context(run, agent__knowledge="rules.md")
+    assert playing(own).preamble == [Message("system", "You live in a house.\n\nstart -> look")]
+    assert panel_of(own, ["seen"], None).preamble == [Said(role="system", content="You live in a house.")]
+
+
 def test_split_that_the_panel_lacks_is_refused(run: Path) -> None:
     with pytest.raises(UsageError, match="has no split 'unseen'") as caught:
         playing(context(run)).world.tasks("unseen")

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from sandcli.core.run import Run
+from sandcli.engines.base import Model
 from sandcli.errors import Exit, UsageError
 from tests.core.runs import edit, failing
 from tests.helpers import POLICY, Rules, accept_edit, artifact, lines, make_run, perform, state, turn, write_rules
@@ -19,6 +20,12 @@ RULES: Rules = [
     },
 ]
 """A policy that finds the lamp on long ways and short ones, eats it, or says nothing of use."""
+
+WITH_PATHS: Rules = [
+    {**rule, "replies": [reply.replace("Thought: ", "Thought: ActionPath: start\n") for reply in rule["replies"]]}
+    for rule in RULES
+]
+"""The same, with the action paths that KnowAgent learns from."""
 
 
 @pytest.fixture
@@ -53,6 +60,34 @@ def test_d_rft_holds_what_the_summary_counts(run: Path) -> None:
     counts = made.manifest.counts
     assert counts["new_trajectories"] == len(new) < counts["successful"] < 36
     assert counts["tasks_with_new_trajectories"] == len({own["task"]["variation"] for own in new})
+
+
+def test_knowagent_keeps_the_shortest_success_of_every_task(tmp_path: Path) -> None:
+    write_rules(tmp_path / "rules.json", WITH_PATHS)
+    (tmp_path / "rules.md").write_text("start -> take, look")
+    root = make_run(
+        tmp_path / "run", env__tasks="carry", method__name="knowagent", agent__knowledge=str(tmp_path / "rules.md")
+    )
+    perform("collect", root, limit=3)
+    made = perform("explore", root, explore__n=12)
+    data, played = lines(root / "knowagent.jsonl"), lines(root / "explored.jsonl")
+    assert data and not (root / "rft.jsonl").exists()
+    for own in data:
+        lengths = [len(other["steps"]) for other in played if other["success"] and other["task"] == own["task"]]
+        assert len(own["steps"]) == min(lengths) and own["success"]
+        assert all(step["thought"].startswith("ActionPath: start\n") for step in own["steps"])
+    assert made.manifest is not None
+    assert made.manifest.counts["new_trajectories"] == len(data) == len({own["id"] for own in data})
+    assert Run(root).next_d_exp("knowagent") == root / "expert.jsonl"
+
+
+def test_knowagent_without_a_success_says_what_to_do(run: Path, words: Model) -> None:
+    settings: dict[str, Any] = {"method__name": "knowagent", "model__base": str(words.folder)}
+    settings |= {"model__policy": str(words.folder)}
+    perform("explore", run, **settings)  # without action paths
+    with pytest.raises(UsageError, match=r"knowagent\.jsonl holds no trajectory") as caught:
+        perform("train", run, **settings)
+    assert f"play more (sand explore --run {run} --n N)" in caught.value.fix
 
 
 def test_two_trajectories_of_one_task_are_played_as_one(run: Path) -> None:
