@@ -149,7 +149,7 @@ async def explore(
     accept_failures: given.AcceptFailures = False,
     dry_run: given.DryRun = False,
 ) -> "Summary":
-    """Let the policy play the training tasks, and make D_rft from its successes: what baselines learn from."""
+    """Let the policy play the training tasks, and make the data of baselines from its successes."""
     flags = {"explore.n": n, "explore.temperature": temperature, **common(engine, workers, seed, cluster)}
     return await do("explore", run, flags, limit, options(force, accept_stale, accept_failures, dry_run))
 

@@ -36,7 +36,10 @@ def init(
     ] = None,
     method: Annotated[
         str | None,
-        typer.Option(help="sand, or a baseline: rft (rejection-sampling fine-tuning), eto (DPO) or mpo (a planner)."),
+        typer.Option(
+            help="sand, or a baseline: rft (rejection-sampling fine-tuning), eto (DPO), knowagent (rules of actions) or "
+            "mpo (a planner)."
+        ),
     ] = None,
     without: Annotated[
         str | None,

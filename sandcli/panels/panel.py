@@ -43,7 +43,7 @@ class PanelTask(Record, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Panel(Record, frozen=True, kw_only=True):
-    """Everything about an evaluation except the agent's weights.
+    """Everything about an evaluation except the agent's weights, and its knowledge of actions (`agent.knowledge`).
 
     `world` is an `env.name`; `versions` are those of its simulator. `settings` are by `table.key`, see
     `fixed_settings`. `preamble` are the messages before the task, and `splits` the tasks.

@@ -30,7 +30,7 @@ _SETTINGS = {
     "env.step_limit": "the step limit (env.step_limit)",
     "env.simplifications": "the simplifications (env.simplifications)",
     "env.grammar": "the games' grammar (env.games)",
-    "prompt.preamble": "the preamble (agent.preamble)",
+    "prompt.preamble": "the preamble (agent.preamble, agent.knowledge)",
     "eval.temperature": "the temperature of the agents (eval.temperature)",
     "engine.max_length": "the token limit of a conversation (engine.max_length)",
     "schema": "the version of the records",

@@ -48,7 +48,7 @@ def test_comparable_runs_cause_no_warning() -> None:
         ("env.simplifications", "the simplifications"),
         ("env.grammar", "the games' grammar"),
         ("env.scienceworld", "the version of scienceworld"),
-        ("prompt.preamble", "the preamble (agent.preamble)"),
+        ("prompt.preamble", "the preamble (agent.preamble, agent.knowledge)"),
     ],
 )
 def test_a_different_setting_causes_a_warning(key: str, named: str) -> None:
