@@ -63,7 +63,8 @@ def export(
     data: Annotated[
         ExportData,
         typer.Option(
-            help="expert (D_exp), deliberations (D_delib, made by synthesize), rft or knowagent (made by explore) or pairs."
+            help="expert (D_exp), deliberations (D_delib, made by synthesize), rft or knowagent (made by explore), or "
+            "pairs."
         ),
     ] = ("deliberations"),
     form: Annotated[
