@@ -92,7 +92,7 @@ def with_method_defaults(given: Mapping[str, Scalar], preset: str | None = None)
     """The settings of a first iteration: those given, then what its method's authors do in this world, then the preset.
 
     The paper switches experts on ALFWorld only. ETO plays every task once, greedily, and cuts rejected trajectories on
-    ScienceWorld. KnowAgent trains adapters, beginning with the base model. MPO plays every plan five times, and trains a
+    ScienceWorld. KnowAgent trains adapters, beginning with the base model. MPO plays every plan five times and trains a
     planner, which the agent that is evaluated is given. Raises `UsageError` for an unknown preset.
     """
     of_preset = preset_values(preset) if preset else {}

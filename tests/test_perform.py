@@ -114,6 +114,9 @@ def test_mpo_improves_the_planner_and_keeps_the_policy(tmp_path: Path, tiny: Pat
     later = resolve(tmp_path / "it2", {}, {}).settings
     assert (later.model.planner, later.model.policy) == ("../it1/model", "../it1/sft")
     assert (tmp_path / "it2" / "model").exists()
+
+
+@pytest.mark.real
 def test_knowagent_trains_an_adapter_of_the_base_model_on_its_shortest_successes(tmp_path: Path, tiny: Path) -> None:
     write_rules(tmp_path / "rules.json", WITH_PATHS)
     rules = tmp_path / "rules.md"

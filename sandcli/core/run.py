@@ -64,8 +64,8 @@ ARTIFACTS: Mapping[StageName, Written] = {
 class Learning(NamedTuple):
     """How a method makes the next policy: the stage that trains it, and the file of another stage that it learns from.
 
-    `demonstrations`: the file is D_exp of the next iteration; otherwise D_exp stays as it is. `planner`: what is trained
-    is the policy's planner, and the policy stays as it is.
+    `demonstrations`: the file is D_exp of the next iteration; otherwise D_exp stays as it is.
+    `planner`: what is trained is the policy's planner, and the policy stays as it is.
     """
 
     by: StageName

@@ -29,7 +29,7 @@ def _add_stage(package: Path) -> None:
     stage, record = map(textwrap.dedent, re.findall(r"^ *```python\n(.*?)^ *```$", TEXT, re.DOTALL | re.MULTILINE))
     (package / "stages" / "count.py").write_text(stage)
     (package / "records.py").open("a").write(f"\n\n{record}")
-    _edit(package / "core" / "artifact.py", '"critique", ', '"critique", "count", ')
+    _edit(package / "core" / "artifact.py", '    "critique",\n', '    "critique",\n    "count",\n')
     _insert(package / "core" / "run.py", '    "synthesize":', _quoted('"count": Written'))
     _edit(package / "core" / "run.py", "from sandcli.records import ", "from sandcli.records import WordCount, ")
     _insert(package / "pipeline.py", "    Row(\n        SynthesizeStage", _quoted("Row(CountStage"))
