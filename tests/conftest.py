@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 TRAINED = {"smollm", "tiny"}
 """Fixtures that are models with weights."""
 
+LONGEST = ("torture", "real", "core/cluster", "crash", "gpu", "docs")
+"""Folders with the longest tests; the first has one that takes minutes."""
+
 
 def pytest_configure() -> None:
     """Worker processes start without importing pytest; property-based tests have no deadline."""
@@ -32,10 +35,21 @@ def pytest_configure() -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """A test that uses a model with weights is marked `real`."""
+    """Mark tests that use a model with weights `real`, and put files with long tests first.
+
+    They would otherwise come last, when one of the processes that share the tests has none left.
+    """
     for item in items:
         if TRAINED & set(getattr(item, "fixturenames", ())):
             item.add_marker("real")
+    long = {item.path for item in items if any(item.iter_markers("real")) or any(item.iter_markers("slow"))}
+    items.sort(key=lambda item: (_place(item.path), item.path not in long))
+
+
+def _place(file: Path) -> int:
+    """The place of a file's folder in `LONGEST`, or behind all of them."""
+    folder = file.parent.relative_to(Path(__file__).parent).as_posix()
+    return LONGEST.index(folder) if folder in LONGEST else len(LONGEST)
 
 
 @pytest.fixture(scope="session")
