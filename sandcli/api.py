@@ -251,7 +251,7 @@ async def pairs(
     run: RunLike,
     *,
     source: Annotated[
-        str | None, Meta(description="What the expert is compared with: explored (episodes), or rollouts (candidates).")
+        str | None, Meta(description="What the expert is compared with: explored (episodes), or rollouts (with eto).")
     ] = None,
     limit: given.Limit = None,
     force: given.Force = False,
@@ -275,7 +275,7 @@ async def prefer(
     accept_stale: given.AcceptStale = False,
     dry_run: given.DryRun = False,
 ) -> "Summary":
-    """Train the policy to prefer the better trajectory of each pair (DPO): the next policy of a baseline."""
+    """Train the policy, or the planner, to prefer the better side of each pair (DPO): the next one of a baseline."""
     flags = {"trainer.nproc": nproc, **common(None, None, seed)}
     return await do("prefer", run, flags, limit, options(force, accept_stale, False, dry_run))
 

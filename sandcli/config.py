@@ -93,6 +93,11 @@ def refuse_contradictions(settings: Settings) -> None:
             f"method.switch compares rollouts, and without {method.without} there are none",
             "set method.switch to never",
         )
+    if method.name != "mpo" and settings.eval.planner == "model":
+        raise UsageError(
+            f"eval.planner is model, which is no planner if method.name is {method.name}",
+            "set eval.planner to base or a folder, or leave it empty",
+        )
     if method.name == "mpo" and "model" in settings.eval.models:
         raise UsageError(
             "eval.models names model, which is a planner if method.name is mpo",

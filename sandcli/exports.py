@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, get_args
 
 import msgspec
 
-from sandcli.agent.conversation import after_preamble, training_messages
+from sandcli.agent.conversation import pair_prompt, training_messages
 from sandcli.core.context import Context
 from sandcli.core.store import Records
 from sandcli.errors import UsageError, unknown_name
@@ -75,7 +75,7 @@ def _pairs(context: Context, wanted: Wanted) -> Iterator[Row]:
             yield {
                 "id": pair.id,
                 "place": pair.place,
-                "prompt": _openai(after_preamble(context.preamble, as_messages(pair.prompt))),
+                "prompt": _openai(pair_prompt(context.preamble, pair)),
                 "chosen": _openai(as_messages(pair.chosen)),
                 "rejected": _openai(as_messages(pair.rejected)),
                 "chosen_reward": pair.chosen_reward,

@@ -39,11 +39,10 @@ class MethodSettings(Table, frozen=True, kw_only=True):
 class ExploreSettings(Table, frozen=True, kw_only=True):
     """`sand explore`."""
 
-    n: Annotated[int, Meta(ge=1, description="episodes of every training task"), SCOPE] = 4
+    n: Annotated[
+        int, Meta(ge=1, description="episodes of every training task (mpo: with each of its plans)"), SCOPE
+    ] = 4
     temperature: Annotated[float, Meta(ge=0, description="temperature at which the policy plays")] = 1.0
-    plans: Annotated[
-        bool, Meta(description="play every task n times with each of its plans (`sand plan`), instead of without one")
-    ] = False
 
 
 class PlanSettings(Table, frozen=True, kw_only=True):
@@ -58,10 +57,10 @@ class PairsSettings(Table, frozen=True, kw_only=True):
     """`sand pairs`: which continuations are compared, and how."""
 
     source: Annotated[
-        Literal["explored", "rollouts", "plans"],
+        Literal["explored", "rollouts"],
         Meta(
             description="what the expert is compared with: whole episodes of the policy (explored), or the rollouts of "
-            "other candidates from their step on (rollouts); or plans: the best plan of a task with its worst"
+            "other candidates from their step on (rollouts; with eto). Plans (mpo) are compared with each other"
         ),
     ] = "explored"
     extra_turns: Annotated[

@@ -21,7 +21,7 @@ from sandcli.stages.collect import OTHER_RUN
 
 _PATHS = (
     *("model.base", "model.policy", "model.planner", "env.games", "prompts.set"),
-    *("agent.preamble", "agent.knowledge", "eval.panel"),
+    *("agent.preamble", "agent.knowledge", "eval.panel", "eval.planner"),
 )
 _KNOWAGENT: dict[str, Scalar] = {
     "agent.knowledge": "world",
@@ -33,6 +33,7 @@ _KNOWAGENT: dict[str, Scalar] = {
     "train.batch_size": 16,
 }
 _NO_PATHS = {*SETS, *PUBLISHED, "world", "data"}
+_NO_PLANNERS = {("eval.planner", name) for name in ("model", "policy", "sft", "base")}
 
 
 def start_run(
@@ -45,7 +46,8 @@ def start_run(
 ) -> None:
     """Make `root` with its sand.toml.
 
-    With `previous`, D_exp is what that run's model was trained on (D_delib or D_rft), and the policy is that model.
+    With `previous`, the policy (or planner) is that run's model, and D_exp is what it was trained on, if that is
+    trajectories.
     With `d_exp`, D_exp is that run's.
 
     Raises `UsageError` if `root` is a run already, a setting is wrong, the preset or the protocol is unknown, or a
@@ -58,7 +60,9 @@ def start_run(
     values: dict[str, Any] = {**given}
     if previous is not None:
         _refuse_with_previous(previous, preset, d_exp)
-        values = {**_carried(root, Run(previous), values.get("env.name")), **values}
+        carried = _carried(root, Run(previous), values.get("env.name"))
+        another = values.get("method.name", carried.get("method.name")) != carried.get("method.name")
+        values = with_method_defaults({**carried, **values}) if another else {**carried, **values}
     else:
         values = with_method_defaults(given, preset)
     if protocol is not None:
@@ -105,7 +109,7 @@ def with_method_defaults(given: Mapping[str, Scalar], preset: str | None = None)
     elif method == "eto":
         defaults = {"explore.n": 1, "explore.temperature": 0.0, "pairs.extra_turns": 0 if in_alfworld else 5}
     elif method == "mpo":
-        defaults = {"explore.plans": True, "explore.n": 5, "explore.temperature": 0.7, "pairs.source": "plans"}
+        defaults = {"explore.n": 5, "explore.temperature": 0.7}
         defaults |= {"prefer.learning_rate": 1e-5, "prefer.warmup": 0.03, "prefer.schedule": "cosine"}
         defaults |= {"eval.models": ["policy"], "eval.planner": "model"}
     elif method == "knowagent":
@@ -149,8 +153,9 @@ def _carried(root: Path, previous: Run, world: str | None) -> dict[str, Scalar]:
     _must_be_of(world or resolved.settings.env.name, previous)
     values = {s.name: s.value for s in resolved.listing() if s.origin != "default"}
     learning = LEARNING[resolved.settings.method.name]
-    if not learning.planner:
-        values.pop("eval.models", None)  # it may name sft, which the new run does not have
+    values.pop("eval.models", None)  # it may name sft, which the new run does not have
+    if learning.planner:
+        values["eval.models"] = ["policy"]
     values.pop("train.max_steps", None)  # it would override the one epoch
     values.pop("prefer.max_steps", None)
     values.pop("run.label", None)  # the new run trains another agent
@@ -164,7 +169,7 @@ def _carried(root: Path, previous: Run, world: str | None) -> dict[str, Scalar]:
     improved = "model.planner" if learning.planner else "model.policy"
     values |= {"model.policy": resolved.settings.model.policy or "sft"}
     values[improved] = str(trained.require().relative_to(previous.root))
-    paths = {name: str(values[name]) for name in _PATHS if values.get(name) and values[name] not in _NO_PATHS}
+    paths = {name: str(values[name]) for name in _PATHS if values.get(name) and _may_be_path(name, values[name])}
     return values | {name: _seen_from(root, previous, path) for name, path in paths.items()}
 
 
@@ -175,9 +180,16 @@ def paths_from(root: Path, settings: Mapping[str, Scalar]) -> dict[str, Scalar]:
     found = {
         name: os.path.relpath(path, home)
         for name, path in given.items()
-        if path not in _NO_PATHS and not Path(path).is_absolute() and Path(path).exists() and not (root / path).exists()
+        if _may_be_path(name, path)
+        and not Path(path).is_absolute()
+        and Path(path).exists()
+        and not (root / path).exists()
     }
     return {**settings, **found}
+
+
+def _may_be_path(name: str, value: Scalar) -> bool:
+    return value not in _NO_PATHS and (name, value) not in _NO_PLANNERS
 
 
 def _seen_from(root: Path, previous: Run, name: str) -> str:

@@ -220,10 +220,11 @@ class Plan(Record, frozen=True, kw_only=True):
 
 
 class GivenPlan(Record, frozen=True, kw_only=True):
-    """The plan that an agent was given with its task, and its number among the plans of the task."""
+    """The plan that an agent was given with its task, its number among the plans of the task, and its length."""
 
     draw: Count
     text: str
+    tokens: Count
 
 
 Deliberation = Literal["free", "never", "always"]

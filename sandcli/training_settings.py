@@ -56,7 +56,7 @@ class PreferSettings(TrainingSettings, frozen=True, kw_only=True):
 
 
 class ComputeSettings(Table, frozen=True, kw_only=True):
-    """How `sand sft` and `sand train` compute; it does not change what they aim at."""
+    """How `sand sft`, `train` and `prefer` compute; it does not change what they aim at."""
 
     nproc: Annotated[
         int,

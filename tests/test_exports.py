@@ -137,3 +137,13 @@ def test_the_command_says_what_it_wrote(made: Path, tmp_path: Path) -> None:
 
 def test_deliberations_are_trajectories(made: Path) -> None:
     assert all(isinstance(each, Trajectory) for each in sandcli.Run(made).deliberations())
+
+
+def test_pairs_of_plans_hold_what_the_planner_was_asked_and_no_preamble(tmp_path: Path) -> None:
+    root = make_run(tmp_path / "run", method__name="mpo", plan__n=4, explore__n=2, model__policy="x")
+    perform("collect", root, limit=3)
+    for stage in ("plan", "explore", "pairs"):
+        perform(stage, root)
+    for row in exported(root, tmp_path, data="pairs"):
+        assert [message["role"] for message in row["prompt"]].count("system") == 1
+        assert "Write a plan" in row["prompt"][0]["content"]

@@ -10,7 +10,7 @@ from sandcli.config import resolve
 from sandcli.core.manifest import Identity, Manifest
 from sandcli.errors import PrerequisiteError, UsageError
 from sandcli.models import fingerprint
-from sandcli.new_run import assigned, start_run
+from sandcli.new_run import assigned, start_run, with_method_defaults
 from tests.helpers import artifact, contents, context, lines, make_run, perform, state
 
 
@@ -257,3 +257,20 @@ def test_next_iteration_needs_a_model_trained_on_the_same_d_delib(it1: Path, tmp
     with pytest.raises(PrerequisiteError, match=r"is not what .*model was trained on") as caught:
         start_run(tmp_path / "it3", it1, {})
     assert caught.value.fix == f"sand train --run {it1} --force"
+
+
+def test_another_method_after_a_run_gets_its_own_defaults(tmp_path: Path) -> None:
+    first = make_run(tmp_path / "it1", method__name="eto")
+    assert resolve(first, {}, {}).settings.explore.n == 1
+    values = with_method_defaults({"method.name": "mpo"})
+    assert (values["explore.n"], values["eval.models"]) == (5, ["policy"])
+
+
+def test_planner_is_found_from_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "planners" / "x").mkdir(parents=True)
+    (tmp_path / "model").mkdir()
+    start_run(tmp_path / "runs" / "a", None, assigned(["method.name=mpo", "eval.planner=planners/x"]))
+    assert resolve(tmp_path / "runs" / "a", {}, {}).settings.eval.planner == "../../planners/x"
+    start_run(tmp_path / "runs" / "b", None, assigned(["method.name=mpo"]))
+    assert resolve(tmp_path / "runs" / "b", {}, {}).settings.eval.planner == "model"

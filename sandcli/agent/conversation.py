@@ -3,8 +3,8 @@
 from collections.abc import Iterable, Sequence
 
 from sandcli.agent.turns import render
-from sandcli.messages import Message
-from sandcli.records import Step, Trajectory
+from sandcli.messages import Message, as_messages
+from sandcli.records import GivenPlan, Pair, Step, Trajectory
 
 STOP = ("\nObservation:",)
 """Generation stops here if an agent starts to invent the world's answer."""
@@ -16,9 +16,15 @@ def conversation(preamble: Sequence[Message], instruction: str, steps: Iterable[
     return after_preamble(preamble, [Message("user", instruction), *turns])
 
 
-def with_plan(instruction: str, plan: str) -> str:
-    """The task as an agent reads it that is given a plan; the instruction alone if the plan is empty."""
-    return f"{instruction}\n\nThis plan may help you:\n{plan}" if plan else instruction
+def with_plan(instruction: str, plan: GivenPlan | None) -> str:
+    """The task as an agent reads it that is given a plan; the instruction alone if there is none, or it is empty."""
+    return f"{instruction}\n\nThis plan may help you:\n{plan.text}" if plan and plan.text else instruction
+
+
+def pair_prompt(preamble: Sequence[Message], pair: Pair) -> list[Message]:
+    """What comes before both sides of a pair. A planner's question has no preamble."""
+    prompt = as_messages(pair.prompt)
+    return prompt if pair.chosen_from == "plan" else after_preamble(preamble, prompt)
 
 
 def after_preamble(preamble: Sequence[Message], messages: Sequence[Message]) -> list[Message]:

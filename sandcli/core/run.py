@@ -13,6 +13,7 @@ from sandcli.core.artifact import Artifact, StageName
 from sandcli.core.store import Keyed, Records
 from sandcli.errors import PrerequisiteError
 from sandcli.records import Counterfactual, Critique, Episode, Pair, Plan, Rollout, Sample, Thought, Trajectory
+from sandcli.settings import Settings
 
 R = TypeVar("R", bound=Keyed)
 
@@ -85,6 +86,11 @@ LEARNING: Mapping[str, Learning] = {
 """By `method.name`."""
 
 
+def trains_planner(settings: Settings) -> bool:
+    """Whether the method trains a planner: then the policy plays with plans, and the pairs are plans."""
+    return LEARNING[settings.method.name].planner
+
+
 class Run:
     """The run directory at `root`.
 
@@ -140,7 +146,7 @@ class Run:
         return self.artifact("explore").records()
 
     def training_data(self, method: str) -> Path:
-        """What the policy is trained on. Raises `PrerequisiteError` if it is not made, or was changed."""
+        """What the policy or planner is trained on. Raises `PrerequisiteError` if it is not made, or was changed."""
         source = self.artifact(LEARNING[method].source)
         name = LEARNING[method].data
         return source.require() if name == source.name else source.require_derived(name)

@@ -67,8 +67,8 @@ def pair(compared: Comparison, extra_turns: int) -> Pair | str:
         return "the better one has a turn without an action"
     kept = rejected.steps[: len(chosen.steps) + extra_turns] if extra_turns else rejected.steps
     said, instead = _turns(chosen.steps), _turns(kept)
-    if not instead:
-        return "the worse one has no turn"
+    if not said or not instead:
+        return "one of them has no turn"
     if said == instead[: len(said)]:
         return "the worse one begins with all turns of the better one"
     trajectory, shared = compared.trajectory, compared.shared

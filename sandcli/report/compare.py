@@ -73,10 +73,14 @@ def warnings(evaluations: Sequence[Evaluation], rows: Sequence[AgentRow]) -> lis
     ]
 
 
+_OF_THE_AGENT = {"run.seed", "planner", "plan.max_tokens", "prompt.plan"}
+"""What agents may differ in: their plans are part of what is compared."""
+
+
 def _different_settings(evaluations: Sequence[Evaluation]) -> Iterator[str]:
     for world in dict.fromkeys(evaluation.world for evaluation in evaluations):
         same = [evaluation for evaluation in evaluations if evaluation.world == world]
-        for key in sorted({key for evaluation in same for key in evaluation.settings} - {"run.seed"}):
+        for key in sorted({key for evaluation in same for key in evaluation.settings} - _OF_THE_AGENT):
             having: dict[str, list[Evaluation]] = {}
             for evaluation in same:
                 having.setdefault(evaluation.settings.get(key, "none"), []).append(evaluation)

@@ -53,6 +53,7 @@ def read_run(root: Path) -> Evaluation:
         limit=manifest.identity.limit if manifest else None,
         panel=manifest.identity.settings.get("panel", "") if manifest else "",
         panel_name=manifest.identity.scope.get("panel", "") if manifest else "",
+        planner=settings.eval.planner if manifest and "planner" in manifest.identity.settings else "",
         changes=changes,
         outdated=outdated,
         label=settings.run.label,

@@ -54,11 +54,14 @@ def _part(group: str, evaluation: Evaluation, agent: str) -> _Part:
 
 def _free_part(group: str, evaluation: Evaluation, model: str) -> _Part:
     match model:
+        case "base" | "sft" | "policy" if evaluation.planner not in ("", "model"):
+            name = {"base": "base", "sft": "SFT", "policy": "policy"}[model]
+            return _Part(group, f"{name}, with plans of {visible(evaluation.planner)}", "other", evaluation, model)
         case "base":
             return _Part(group, "base", "base", evaluation, model)
         case "sft":
             return _Part(group, "SFT", "sft", evaluation, model)
-        case "policy" if evaluation.method == "mpo":
+        case "policy" if evaluation.planner == "model":
             name = visible(evaluation.label) or _trained(evaluation)
             return _Part(group, name, "baseline", evaluation, model)
         case "model":

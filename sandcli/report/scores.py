@@ -99,7 +99,7 @@ class Evaluation(NamedTuple):
     `--limit` of the evaluation. `changes` are by model; `outdated` counts those of episodes that were played again
     since. `label` is the name of the agent that the run trains, empty if it has none. `trainings` are those of the
     run's own models, `sft` and `model`. `panel` is the hash of the panel, `panel_name` what the user called it; both
-    are empty if there was none.
+    are empty if there was none. `planner` is who wrote the agents' plans, empty if nobody did.
     """
 
     run: str
@@ -122,6 +122,7 @@ class Evaluation(NamedTuple):
     method: Literal["sand", "rft", "eto", "knowagent", "mpo"] = "sand"
     panel: str = ""
     panel_name: str = ""
+    planner: str = ""
 
     def command(self, *options: str) -> str:
         """The command that evaluates this run again or further, on the same panel, quoted for a shell."""

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from sandcli.core.artifact import StageName
-from sandcli.core.run import Run
+from sandcli.core.run import Run, trains_planner
 from sandcli.fields import values_with
 from sandcli.report.scores import Training
 from sandcli.settings import Settings
@@ -29,7 +29,8 @@ def trainings_of(run: Run, settings: Settings, d_exp: int) -> dict[str, Training
 
     What a stage was made with counts, since a flag may have set it; for a stage without a manifest, sand.toml does.
     """
-    return {model: _training(run, settings, model, d_exp) for model in _STAGES}
+    models = set(_STAGES) - ({"model"} if trains_planner(settings) else {"policy"})
+    return {model: _training(run, settings, model, d_exp) for model in sorted(models)}
 
 
 def _training(run: Run, settings: Settings, model: str, d_exp: int) -> Training:
@@ -42,8 +43,9 @@ def _training(run: Run, settings: Settings, model: str, d_exp: int) -> Training:
             known |= {name: noted[name] for name in known.keys() & noted.keys()}
             limits |= {f"sand {stage} --limit": str(made.identity.limit)} if made.identity.limit is not None else {}
     seed = int(known.pop("run.seed"))  # that of the last stage
-    if known.get("train.max_steps", "0") != "0":
-        known["train.max_steps"] = "set"  # an experiment sets it to another arm's updates, which depend on the seed
+    for steps in ("train.max_steps", "prefer.max_steps"):
+        if known.get(steps, "0") != "0":
+            known[steps] = "set"  # an experiment sets it to another arm's updates, which depend on the seed
     return Training(seed, known | limits | _data(settings, d_exp))
 
 

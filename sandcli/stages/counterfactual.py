@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from sandcli.agent.conversation import conversation, turn_messages
+from sandcli.agent.conversation import conversation, turn_messages, with_plan
 from sandcli.agent.episode import Played, play
 from sandcli.agent.form import TURN_OPENINGS
 from sandcli.core.stage import Metrics, Skipped, State, Unit, digest_of, unit_name
@@ -55,7 +55,8 @@ class CounterfactualStage(ModelsStage[DeliberatedStep, Counterfactual]):
         """Every deliberated step of the freely played episodes, one model after the other."""
         prints = self.model_hashes()
         for episode in self._episodes():
-            depends_on = (prints[episode.model], episode.instruction, episode.reward)
+            told = with_plan(episode.instruction, episode.plan)
+            depends_on = (prints[episode.model], told, episode.reward)
             for t, step in enumerate(episode.steps):
                 if step.deliberated:
                     yield Unit((*episode.key, t), DeliberatedStep(episode, t), (*depends_on, episode.steps[: t + 1]))
@@ -132,7 +133,8 @@ class CounterfactualStage(ModelsStage[DeliberatedStep, Counterfactual]):
 
     async def _play(self, engine: Engine, session: Session, at: DeliberatedStep) -> Played:
         settings, world = self.settings.agent, self.context.world
-        history = conversation(self.context.preamble, session.reset.instruction, at.prefix)
+        task = with_plan(session.reset.instruction, at.episode.plan)
+        history = conversation(self.context.preamble, task, at.prefix)
         first = await play(engine, session, history, lambda _: self.sampling, 1, settings, TURN_OPENINGS["never"])
         if first.end != "max_steps" or first.steps[0].action == at.taken.action:
             return first

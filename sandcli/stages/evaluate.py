@@ -8,12 +8,14 @@ from pathlib import Path
 from statistics import fmean
 from typing import cast, get_args
 
+from msgspec.structs import replace
+
 from sandcli.core.context import model_fingerprint
 from sandcli.core.planner import open_units
 from sandcli.core.stage import Metrics, State, Unit
-from sandcli.engines.base import Engine, Model, Sampling
-from sandcli.envs.pool import Pool
-from sandcli.errors import UsageError
+from sandcli.engines.base import Model, Sampling
+from sandcli.errors import MachineryError, UsageError
+from sandcli.progress import notice
 from sandcli.prompts import digest
 from sandcli.records import Deliberation, Episode, GivenPlan, Key, Task, agent_name
 from sandcli.stages.evaluated import ModelsStage
@@ -66,8 +68,13 @@ class EvalStage(ModelsStage[Trial, Episode]):
         return cast(list[Deliberation], self.settings.eval.deliberation)
 
     def check(self, state: State) -> None:
-        """Raise `UsageError` if there is no task to evaluate on."""
+        """Raise `UsageError` if there is no task to evaluate on, or if every crew would write its own plans."""
         super().check(state)
+        if self._planner and self.context.settings.cluster.address:
+            raise UsageError(
+                "eval.planner writes its plans before the evaluation, and --cluster has nobody to do so",
+                "leave out --cluster",
+            )
         splits = ", ".join(self.settings.eval.splits)
         if not self.units():
             raise UsageError(
@@ -75,38 +82,54 @@ class EvalStage(ModelsStage[Trial, Episode]):
                 "name other splits in eval.splits, or other tasks in env.tasks",
             )
 
+    def first_model(self) -> Model:
+        """The planner, if there is one."""
+        return self._planner or super().first_model()
+
     @asynccontextmanager
     async def opened(self) -> AsyncIterator[None]:
         """Let the planner write its plans before the agents are loaded."""
-        self._plans = await self._write_plans(self._planner) if self._planner else {}
+        self._plans = {episode.task: episode.plan for episode in self.artifact.recorded() or () if episode.plan}
         async with super().opened():
+            if self._planner:
+                await self._plan_all()
             yield
 
-    async def _write_plans(self, planner: Model) -> dict[Task, GivenPlan]:
-        """A greedy plan for every task that is still to be played."""
+    async def _plan_all(self) -> None:
+        """A greedy plan for every task that is still to be played. A task that fails is tried again in its unit."""
         recorded = self.artifact.recorded()
         trials = self.units() if recorded is None else open_units(self, recorded)
-        tasks = list(dict.fromkeys(unit.payload.task for unit in trials))
-        async with self.context.engine(planner) as engine, self.context.pool() as pool:
-            room = Semaphore(self.context.in_flight(1))
-            return dict(
-                zip(tasks, await gather(*(self._plan(engine, pool, room, task) for task in tasks)), strict=True)
-            )
+        tasks = {unit.payload.task for unit in trials} - self._plans.keys()
+        notice(f"plans to write: {len(tasks)}")
+        room = Semaphore(self.context.in_flight(1))
 
-    async def _plan(self, engine: Engine, pool: Pool, room: Semaphore, task: Task) -> GivenPlan:
-        async with room:
-            session = await pool.restore(task)
+        async def plan(task: Task) -> None:
+            async with room:
+                if not self.stop():
+                    await self._plan(task)
+
+        for failed in await gather(*map(plan, tasks), return_exceptions=True):
+            if failed is not None and not isinstance(failed, MachineryError):
+                raise failed
+
+    async def _plan(self, task: Task) -> GivenPlan | None:
+        """The task's plan, written now unless it is there."""
+        if self._planner and task not in self._plans:
+            session = await self.pool.restore(task)
             await session.close()
             question = self.context.prompts.fill("plan", instruction=session.reset.instruction)
-            sampling = Sampling(max_tokens=self.context.settings.plan.max_tokens)
-            (answer,) = await engine.generate(question, sampling)
-            return GivenPlan(draw=0, text=answer.text.strip())
+            async with self.engines.for_model(self._planner) as engine:
+                sampling = Sampling(max_tokens=self.context.settings.plan.max_tokens)
+                (answer,) = await engine.generate(question, sampling)
+            self._plans[task] = GivenPlan(draw=0, text=answer.text.strip(), tokens=answer.tokens)
+        return self._plans.get(task)
 
     async def step(self, unit: Unit[Trial], earlier: Episode | None) -> Episode:
-        """Play one episode."""
-        trial = unit.payload._replace(plan=self._plans.get(unit.payload.task))
+        """Play one episode. The tokens of its plan count."""
+        trial = unit.payload._replace(plan=await self._plan(unit.payload.task))
         async with self.engines.for_model(self.evaluated[trial.model]) as engine:
-            return await play_trial(self, engine, trial, partial(self._sampling, unit.key))
+            episode = await play_trial(self, engine, trial, partial(self._sampling, unit.key))
+        return replace(episode, tokens=episode.tokens + trial.plan.tokens) if trial.plan else episode
 
     def _sampling(self, key: Key, turn: int) -> Sampling:
         """How a turn is sampled. Greedy turns need no seed."""

@@ -113,13 +113,16 @@ class ModelsStage(Stage[M, R]):
         """The first tasks of a split: `--limit` counts them."""
         return self.context.world.tasks(split)[: self.limit]
 
-    @asynccontextmanager
-    async def opened(self) -> AsyncIterator[None]:
-        """Start the environments; models are loaded one after the other, beginning with the first that has work."""
+    def first_model(self) -> Model:
+        """The first model that has work."""
         recorded = self.artifact.recorded()
         unit = next(open_units(self, recorded), None) if recorded is not None else None
-        first = self.evaluated[unit.payload.model] if unit else self.model()
-        async with EngineHolder(self.context, first) as self.engines, self.context.pool() as self.pool:
+        return self.evaluated[unit.payload.model] if unit else self.model()
+
+    @asynccontextmanager
+    async def opened(self) -> AsyncIterator[None]:
+        """Start the environments; models are loaded one after the other."""
+        async with EngineHolder(self.context, self.first_model()) as self.engines, self.context.pool() as self.pool:
             yield
 
 

@@ -12,7 +12,7 @@ from statistics import fmean
 import msgspec
 
 from sandcli.agent.conversation import STOP
-from sandcli.core.run import D_KNOW, D_RFT
+from sandcli.core.run import D_KNOW, D_RFT, trains_planner
 from sandcli.core.stage import Metrics, Stage, State, Unit
 from sandcli.engines.base import Model, Sampling
 from sandcli.method.knowagent import shortest_successes
@@ -33,7 +33,7 @@ class ExploreStage(Stage[Trial, Episode]):
 
     def reads(self) -> tuple[Path, ...]:
         """D_exp, and the plans if the policy is given any."""
-        plans = [self.run.artifact("plan").require()] if self.settings.explore.plans else []
+        plans = [self.run.artifact("plan").require()] if trains_planner(self.context.settings) else []
         return self.run.artifact("collect").require(), *plans
 
     def models(self) -> dict[str, Model]:
@@ -43,15 +43,18 @@ class ExploreStage(Stage[Trial, Episode]):
     def units(self) -> Iterator[Unit[Trial]]:
         """The task of every expert trajectory, n times (with each of its plans); `--limit` counts trajectories."""
         tasks = dict.fromkeys(trajectory.task for trajectory in islice(self.run.trajectories(), self.limit))
-        for task, plan in self._planned(tasks) if self.settings.explore.plans else ((task, None) for task in tasks):
+        for task, plan in self._with_plans(tasks):
             for draw in range(self.settings.explore.n):
                 trial = Trial("train", task, "policy", draw=draw, plan=plan)
                 yield Unit(trial.key, trial, (plan,) if plan else ())
 
-    def _planned(self, tasks: Collection[Task]) -> Iterator[tuple[Task, GivenPlan]]:
+    def _with_plans(self, tasks: Collection[Task]) -> Iterator[tuple[Task, GivenPlan | None]]:
+        if not trains_planner(self.context.settings):
+            yield from ((task, None) for task in tasks)
+            return
         for plan in self.run.plans():
             if plan.task in tasks:
-                yield plan.task, GivenPlan(draw=plan.draw, text=plan.plan)
+                yield plan.task, GivenPlan(draw=plan.draw, text=plan.plan, tokens=plan.tokens)
 
     def length(self, unit: Unit[Trial]) -> int:
         """The task's limit."""
@@ -78,26 +81,29 @@ class ExploreStage(Stage[Trial, Episode]):
         return self.context.settings.method.name
 
     def depends_on(self) -> dict[str, str]:
-        """The method: it decides what is derived."""
+        """The method: it decides whether there are plans, and what is derived."""
         return {"method.name": self._method}
 
     def derive(self, records: Iterable[Episode]) -> dict[str, Iterable[bytes]]:
         """The data of a method that learns from whole episodes."""
-        if self._method not in ("rft", "knowagent"):
-            return {}
-        name, data = (D_RFT, d_rft) if self._method == "rft" else (D_KNOW, shortest_successes)
-        made = data(self.run.trajectories(), records)
-        return {name: (msgspec.json.encode(trajectory) + b"\n" for trajectory in made)}
+        trajectories = self.run.trajectories()
+        match self._method:
+            case "rft":
+                return {D_RFT: (msgspec.json.encode(each) + b"\n" for each in d_rft(trajectories, records))}
+            case "knowagent":
+                return {
+                    D_KNOW: (msgspec.json.encode(each) + b"\n" for each in shortest_successes(trajectories, records))
+                }
+        return {}
 
     def metrics(self, records: Iterable[Episode]) -> Metrics:
         """How well the policy played, and how many of its trajectories the method learns from."""
         episodes = list(records)
-        own = shortest_successes if self._method == "knowagent" else own_successes
-        taken = list(own(self.run.trajectories(), episodes))
-        counts = {
-            "successful": sum(episode.success for episode in episodes),
-            "new_trajectories": len(taken),
-            "tasks_with_new_trajectories": len({trajectory.task for trajectory in taken}),
-        }
+        counts = {"successful": sum(episode.success for episode in episodes)}
+        learned = {"rft": own_successes, "knowagent": shortest_successes}.get(self._method)
+        if learned is not None:
+            taken = list(learned(self.run.trajectories(), episodes))
+            counts["new_trajectories"] = len(taken)
+            counts["tasks_with_new_trajectories"] = len({trajectory.task for trajectory in taken})
         figures = {"mean_reward": round(fmean(e.reward for e in episodes), 4) if episodes else 0.0}
         return Metrics(counts=counts, figures=figures, tokens=sum(episode.tokens for episode in episodes))

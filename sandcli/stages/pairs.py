@@ -6,6 +6,7 @@ from pathlib import Path
 from statistics import fmean
 
 from sandcli.core.artifact import StageName
+from sandcli.core.run import trains_planner
 from sandcli.core.stage import Metrics, Skipped, Stage, Unit
 from sandcli.method.preferences import Comparison, pair, plan_pair, with_episode, with_rollout
 from sandcli.prompts import digest
@@ -25,24 +26,27 @@ class PairsStage(Stage[Made, Pair]):
 
     def reads(self) -> tuple[Path, ...]:
         """D_exp, and what its trajectories are compared with."""
-        source: StageName = "rollout" if self.settings.pairs.source == "rollouts" else "explore"
+        source: StageName = "rollout" if self._source == "rollouts" else "explore"
         return self.run.artifact("collect").require(), self.run.artifact(source).require()
 
     def depends_on(self) -> dict[str, str]:
-        """What a planner is asked, which is in its pairs."""
-        return (
-            {"prompt.plan": digest(self.context.prompts.load("plan"))} if self.settings.pairs.source == "plans" else {}
-        )
+        """Whether plans are compared, and what their planner was asked, which is in the pairs."""
+        asked = {"prompt.plan": digest(self.context.prompts.load("plan"))} if self._source == "plans" else {}
+        return {"compared": self._source, **asked}
+
+    @property
+    def _source(self) -> str:
+        return "plans" if trains_planner(self.context.settings) else self.settings.pairs.source
 
     def units(self) -> Iterator[Unit[Made]]:
         """Every comparison of an expert trajectory with something else, or of the plans of its task."""
-        match self.settings.pairs.source:
-            case "explored":
-                compared: Iterator[tuple[Key, Made]] = self._compared(self._episodes())
-            case "rollouts":
-                compared = self._compared(self._rollouts())
+        match self._source:
             case "plans":
                 compared = self._plans()
+            case "rollouts":
+                compared = self._compared(self._rollouts())
+            case _:
+                compared = self._compared(self._episodes())
         return (Unit(key, made, (made,)) for key, made in compared)
 
     def _compared(self, comparisons: Iterable[Comparison]) -> Iterator[tuple[Key, Made]]:

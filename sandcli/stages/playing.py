@@ -35,7 +35,7 @@ async def play_trial(
     settings, world = stage.settings.agent, stage.context.world
     session = await stage.pool.restore(trial.task)
     try:
-        task = with_plan(session.reset.instruction, trial.plan.text if trial.plan else "")
+        task = with_plan(session.reset.instruction, trial.plan)
         history = conversation(stage.context.preamble, task, [])
         limit, opening = world.step_limit(trial.task), TURN_OPENINGS[trial.deliberation]
         played = await play(engine, session, history, sampling, limit, settings, opening)

@@ -4,10 +4,13 @@ from pathlib import Path
 
 from msgspec.structs import replace
 
+from sandcli.core.run import trains_planner
+from sandcli.core.stage import State
 from sandcli.engines.base import Model
-from sandcli.messages import Message
+from sandcli.errors import UsageError
 from sandcli.records import Pair
 from sandcli.stages.training import TrainingStage
+from sandcli.training.config import REFERENCE
 from sandcli.training_settings import ComputeSettings, TrainingSettings
 
 
@@ -30,16 +33,20 @@ class PreferStage(TrainingStage):
 
     def start(self) -> Model:
         """pi_k, or the planner."""
-        return self.context.planner_model() if self._of_plans else self.context.policy_model()
+        return self.context.planner_model() if trains_planner(self.context.settings) else self.context.policy_model()
 
-    @property
-    def preamble(self) -> list[Message]:
-        """The agent's; what a planner is asked is complete."""
-        return [] if self._of_plans else super().preamble
+    def binds(self) -> bool:
+        """Also if the reference has answered: that may take long."""
+        return super().binds() or (self.artifact.journal / REFERENCE).exists()
 
-    @property
-    def _of_plans(self) -> bool:
-        return self.context.settings.pairs.source == "plans"
+    def check(self, state: State) -> None:
+        """Also raise `UsageError` for an adapter whose frozen weights would be spread over GPUs."""
+        super().check(state)
+        if self.compute.shard and self.aims.method != "full":
+            raise UsageError(
+                "sand prefer cannot spread the weights under an adapter over GPUs (trainer.shard)",
+                "set trainer.shard to false, or prefer.method to full",
+            )
 
     def data(self) -> Path:
         """The pairs."""

@@ -10,7 +10,6 @@ from typing import NamedTuple
 from sandcli.core.stage import Metrics, Stage, State, Unit
 from sandcli.engines.base import Model
 from sandcli.errors import Interrupted, UsageError
-from sandcli.messages import Message
 from sandcli.models import fingerprint, require_package
 from sandcli.progress import notice
 from sandcli.records import Key, Pair, Trajectory
@@ -53,11 +52,6 @@ class TrainingStage(Stage[Path, Trained]):
     def compute(self) -> ComputeSettings:
         """[trainer]."""
         return self.context.settings.trainer
-
-    @property
-    def preamble(self) -> list[Message]:
-        """What stands before every conversation."""
-        return self.context.preamble
 
     @abstractmethod
     def start(self) -> Model:
@@ -131,7 +125,7 @@ class TrainingStage(Stage[Path, Trained]):
         return Trained(result)
 
     def _job(self) -> TrainingJob:
-        preamble, compute, seed = self.preamble, self.compute, self.settings.run.seed
+        preamble, compute, seed = self.context.preamble, self.compute, self.settings.run.seed
         folders, start = (self.artifact.journal, self.artifact.log), self.start()
         config = TrainingConfig(start.folder, preamble, self.aims, compute, seed, *folders, start.trust_code)
         return TrainingJob(self.name, config, self.data(), self.limit)

@@ -9,6 +9,9 @@ import msgspec
 from sandcli.messages import Message
 from sandcli.training_settings import ComputeSettings, TrainingSettings
 
+REFERENCE = "reference.json"
+"""The file in `TrainingConfig.work` with what the reference said of every pair."""
+
 
 class TrainingConfig(NamedTuple):
     """What to train: the model in `start`, with `preamble` at the head of every conversation.
@@ -63,7 +66,9 @@ class Hooks(NamedTuple):
 
 
 class LoggedStep(msgspec.Struct, frozen=True, kw_only=True):
-    """One line of the training log: an optimiser step. `loss` is the mean over the trained tokens of the batch.
+    """One line of the training log: an optimiser step.
+
+    `loss` is the mean over the trained tokens of the batch, or over its pairs.
 
     `tokens_a_second` counts the tokens of all processes. `memory_gib` is the peak of the first GPU, or what the first
     process uses at that moment if there is no GPU.

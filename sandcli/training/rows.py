@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from sandcli.agent.conversation import after_preamble, training_messages
+from sandcli.agent.conversation import pair_prompt, training_messages
 from sandcli.engines.configs import stop_ids
 from sandcli.engines.templates import render
 from sandcli.engines.tokens import encode
@@ -103,7 +103,11 @@ class PairRow(NamedTuple):
         sides = {side: row.within(limit, cut) for side, row in self._asdict().items()}
         why = "; ".join(f"{side} {why}" for side, (_, why) in sides.items() if why)
         chosen, rejected = (row for row, _ in sides.values())
-        return (PairRow(chosen, rejected) if chosen and rejected else None), why
+        if chosen is None or rejected is None:
+            return None, why
+        if rejected.input_ids[: chosen.tokens] == chosen.input_ids:
+            return None, f"left out: within {limit} tokens, nothing tells the sides apart"
+        return PairRow(chosen, rejected), why
 
 
 class Prepared(NamedTuple):
@@ -166,7 +170,7 @@ def _row(tokenizer: Any, preamble: Sequence[Message], record: Trajectory | Pair)
 
 def pair_row(tokenizer: Any, preamble: Sequence[Message], pair: Pair) -> PairRow:
     """A preference pair as it is trained on: no loss on what both sides begin with. Raises what `tokenise` does."""
-    prompt = after_preamble(preamble, as_messages(pair.prompt))
+    prompt = pair_prompt(preamble, pair)
     chosen, rejected = (
         tokenise(tokenizer, [*prompt, *as_messages(side)], len(prompt)) for side in (pair.chosen, pair.rejected)
     )

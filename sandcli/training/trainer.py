@@ -15,7 +15,7 @@ from sandcli.records import Pair, Trajectory
 from sandcli.training.arguments import dpo_config, sft_config
 from sandcli.training.callbacks import Meter, StepCallback, logged_steps
 from sandcli.training.checkpoints import fsync_all, last_checkpoint, refuse_other_sharding, step_of
-from sandcli.training.config import Hooks, LoggedStep, TrainingConfig, TrainingResult
+from sandcli.training.config import REFERENCE, Hooks, LoggedStep, TrainingConfig, TrainingResult
 from sandcli.training.errors import explained, refuse_broken
 from sandcli.training.plan import TrainingPlan, plan_training
 from sandcli.training.preferences import PreferenceTrainer
@@ -39,7 +39,7 @@ def fit(config: TrainingConfig, records: Sequence[Trajectory | Pair], hooks: Hoo
         why = next((f"; {name}: {why}" for name, why in plan.size.too_long.items()), "")
         raise UsageError(
             f"there are no {plan.size.noun} to train on{why}",
-            "collect more, raise max_length, or use a shorter preamble (agent.preamble)",
+            "collect or explore more, raise max_length, or use a shorter preamble (agent.preamble)",
         )
     refuse_endless(plan.tokenizer, plan.rows[0].end, config.start)
     with explained(config.work):
@@ -81,7 +81,7 @@ def _preferring(config: TrainingConfig, aims: PreferSettings, plan: TrainingPlan
     return _measured(PreferenceTrainer, plan)(
         plan.rows,
         plan.batches,
-        config.work / "reference.json",
+        config.work / REFERENCE,
         hooks,
         model=model,
         args=arguments,

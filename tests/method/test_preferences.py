@@ -85,11 +85,11 @@ def test_worse_trajectory_must_not_repeat_the_better_one(further: tuple[str, ...
 
 
 def test_episode_without_a_turn_gives_no_pair() -> None:
-    assert pair(with_episode(trajectory(0.5), episode(0.0)), 0) == "the worse one has no turn"
+    assert pair(with_episode(trajectory(0.5), episode(0.0)), 0) == "one of them has no turn"
 
 
 def played(draw: int, *rewards: float, text: str = "") -> list[Episode]:
-    plan = GivenPlan(draw=draw, text=text or f"plan {draw}")
+    plan = GivenPlan(draw=draw, text=text or f"plan {draw}", tokens=3)
     return [replace(episode(reward, *SHORT, draw=number), plan=plan) for number, reward in enumerate(rewards)]
 
 

@@ -261,3 +261,12 @@ def logged(run: Path) -> list[float]:
     log = run / "logs" / "prefer.jsonl"
     written = log.read_text().splitlines(keepends=True) if log.exists() else []
     return [json.loads(line)["loss"] for line in written if line.endswith("\n")]
+
+
+def test_pair_whose_sides_are_equal_within_the_limit_is_left_out(tiny: Path, tmp_path: Path) -> None:
+    same = ["Action: look", "Observation: A door."]
+    both = pair("same", [*same, "Action: push"], [*same, "Action: wait for a very long time"])
+    whole = plan_training(configured(tiny, tmp_path), [both])
+    aims = replace(AIMS, max_length=whole.size.longest - 8, too_long="cut")
+    (why,) = plan_training(configured(tiny, tmp_path, aims), [both]).size.too_long.values()
+    assert "nothing tells the sides apart" in why

@@ -8,6 +8,7 @@ import pytest
 from sandcli.config import resolve
 from sandcli.core.run import Run
 from sandcli.errors import Exit, UsageError
+from tests.core.runs import failing
 from tests.helpers import lines, make_run, perform, state
 
 
@@ -76,7 +77,34 @@ def test_evaluation_gives_the_agent_a_greedy_plan(run: Path) -> None:
 
 def test_method_sets_what_it_is_about(run: Path) -> None:
     chosen = resolve(run, {}, {}).settings
-    assert (chosen.explore.plans, chosen.explore.temperature, chosen.pairs.source) == (True, 0.7, "plans")
+    assert (chosen.explore.n, chosen.explore.temperature) == (2, 0.7)
     assert (chosen.eval.models, chosen.eval.planner) == (["policy"], "model")
     with pytest.raises(UsageError, match="which is a planner"):
         resolve(run, {}, {"eval.models": ["model"]})
+
+
+def test_plan_that_fails_to_be_written_fails_its_unit_alone(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings: dict[str, Any] = {"eval__models": ["base"], "eval__planner": "base", "eval__splits": ["seen"]}
+    with failing(monkeypatch, "(House 8.)"):
+        made = perform("eval", run, **settings, run__retries=0)
+    assert made.exit is Exit.FAILED_UNITS and 0 < len(made.failures) < 3
+    assert perform("eval", run, **settings).exit is Exit.DONE
+
+
+def test_tokens_of_the_plan_count_in_an_evaluation(run: Path) -> None:
+    settings: dict[str, Any] = {"eval__models": ["base"], "eval__splits": ["seen"]}
+    perform("eval", run, **settings, eval__planner="base")
+    planned = {episode.task: episode for episode in Run(run).episodes()}
+    assert all(episode.plan and episode.tokens > episode.plan.tokens > 0 for episode in planned.values())
+
+
+@pytest.mark.parametrize(
+    ("values", "why"),
+    [
+        ({"method.name": "eto", "eval.planner": "model"}, "which is no planner"),
+        ({"method.name": "mpo", "eval.models": ["model"]}, "which is a planner"),
+    ],
+)
+def test_settings_that_contradict_the_method_are_refused(run: Path, values: dict[str, Any], why: str) -> None:
+    with pytest.raises(UsageError, match=why):
+        resolve(run, {}, {"eval.planner": "", **values})
