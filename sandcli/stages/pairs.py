@@ -32,7 +32,7 @@ class PairsStage(Stage[Made, Pair]):
     def depends_on(self) -> dict[str, str]:
         """Whether plans are compared, and what their planner was asked, which is in the pairs."""
         asked = {"prompt.plan": digest(self.context.prompts.load("plan"))} if self._source == "plans" else {}
-        return {"compared": self._source, **asked}
+        return {"method.name": self.context.settings.method.name, **asked}
 
     @property
     def _source(self) -> str:
