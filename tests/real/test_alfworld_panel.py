@@ -13,7 +13,7 @@ from sandcli.envs.alfworld.files import FILE, FOLDER
 from sandcli.envs.alfworld.making import make_games
 from sandcli.panels.files import read_panel
 from sandcli.panels.panel import written
-from tests.helpers import context, lines, make_run, perform, turn, write_rules
+from tests.helpers import REPO, context, lines, make_run, perform, turn, write_rules
 from tests.panels.made_up import in_file
 from tests.published_panels import FOLDER as PUBLISHED_FOLDER
 from tests.published_panels import PER_TYPE, alfworld
@@ -33,6 +33,13 @@ def games(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_published_panel_is_made_again(games: Path) -> None:
     assert (PUBLISHED_FOLDER / f"{PANEL}.json").read_bytes() == written(alfworld(games)[PANEL])
+
+
+def test_games_of_the_experiment_begin_with_these(games: Path) -> None:
+    named = read_panel(str(REPO / "experiments" / "alfworld-look-panel.json")).panel.splits["seen"]
+    made = [task for task in alfworld(games)[PANEL].splits["seen"] if task.name == "look_at_obj_in_light"]
+    assert len(made) == PER_TYPE
+    assert {(task.game, task.content) for task in made} <= {(task.game, task.content) for task in named}
 
 
 def test_other_games_are_noticed(games: Path, tmp_path: Path) -> None:
