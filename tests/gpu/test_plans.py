@@ -18,8 +18,9 @@ def test_settings_of_a_plan_exist(plan: Path, tmp_path: Path) -> None:
 
 
 def test_plans_have_the_same_arms() -> None:
-    """Those of the experiments in docs/results.md leave some out."""
-    small, *others = ({line.split(":")[0] for line in arms(plan)} for plan in PLANS if not plan.stem.endswith("-135m"))
+    """Those of the experiments in docs/results.md leave some out, and one plan compares methods."""
+    same = [plan for plan in PLANS if not plan.stem.endswith("-135m") and plan.stem != "table2-small"]
+    small, *others = ({line.split(":")[0] for line in arms(plan)} for plan in same)
     assert others and all(other == small for other in others)
 
 
