@@ -191,7 +191,7 @@ def sand(
     )
 
 
-def wait_until(holds: Callable[[], bool], seconds: float = 120) -> None:
+def wait_until(holds: Callable[[], bool], seconds: float = 600) -> None:
     """Wait until a condition holds; fail if it does not within so many seconds."""
     deadline = time.monotonic() + seconds
     while not holds():
