@@ -93,16 +93,7 @@ def refuse_contradictions(settings: Settings) -> None:
             f"method.switch compares rollouts, and without {method.without} there are none",
             "set method.switch to never",
         )
-    if method.name != "mpo" and settings.eval.planner == "model":
-        raise UsageError(
-            f"eval.planner is model, which is no planner if method.name is {method.name}",
-            "set eval.planner to base or a folder, or leave it empty",
-        )
-    if method.name == "mpo" and "model" in settings.eval.models:
-        raise UsageError(
-            "eval.models names model, which is a planner if method.name is mpo",
-            "set eval.models to policy, and eval.planner to model",
-        )
+    _refuse_planners(settings)
     if settings.agent.thought == "required" and "never" in settings.eval.deliberation:
         raise UsageError(
             "eval.deliberation never gives turns without a thought, and agent.thought is required",
@@ -114,6 +105,21 @@ def refuse_contradictions(settings: Settings) -> None:
         raise UsageError(
             "synthesize.form guided asks about the sampled actions, and without sampling there are none",
             "set synthesize.form to free",
+        )
+
+
+def _refuse_planners(settings: Settings) -> None:
+    if settings.method.name != "mpo" and settings.eval.planner == "model":
+        raise UsageError(
+            f"eval.planner is model, which is no planner if method.name is {settings.method.name}",
+            "set eval.planner to base or a folder, or leave it empty",
+        )
+    if settings.method.name == "mpo" and settings.plan.n == 1:
+        raise UsageError("plan.n is 1, and mpo compares the plans of a task", "set plan.n to 2 or more (MPO: 5)")
+    if settings.method.name == "mpo" and "model" in settings.eval.models:
+        raise UsageError(
+            "eval.models names model, which is a planner if method.name is mpo",
+            "set eval.models to policy, and eval.planner to model",
         )
 
 

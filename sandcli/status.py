@@ -46,7 +46,9 @@ class StageStatus(NamedTuple):
 def status_of(context: Context) -> list[StageStatus]:
     """The state of every stage of a run, and of others that were begun."""
     own = stages_in(context.run, context.settings)
-    begun = [row.name for row in TABLE if row.name not in own and context.run.artifact(row.name).begun()]
+    made = {ARTIFACTS[name].name for name in own}  # train and prefer make the same folder
+    others = (row.name for row in TABLE if ARTIFACTS[row.name].name not in made)
+    begun = [name for name in others if context.run.artifact(name).begun()]
     with nothing_fetched():
         return [_status(stage, context) for stage in (*own, *begun)]
 

@@ -43,6 +43,7 @@ class PreferSettings(TrainingSettings, frozen=True, kw_only=True):
     schedule: Annotated[
         Literal["constant", "cosine"], Meta(description="the learning rate after the warm-up: constant, or falling")
     ] = "constant"
+    epochs: Annotated[int, Meta(ge=1, description="passes over the pairs (ETO: 3)")] = 3
     batch_size: Annotated[int, Meta(ge=1, description="pairs in one optimiser step (ETO: 32)")] = 32
     beta: Annotated[
         float, Meta(gt=0, description="how strongly the policy is held to the one it starts from (ETO: 0.1, then 0.5)")

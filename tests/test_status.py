@@ -154,3 +154,10 @@ def test_crews_at_work_are_shown_until_their_driver_ends(tmp_path: Path, monkeyp
     assert "crews" not in {stage.stage: stage.note for stage in status_of(context(root))}["sample"]
     note(made, [])
     assert not made.note("crews.json").exists()
+
+
+def test_begun_model_is_listed_once(tmp_path: Path) -> None:
+    root = make_run(tmp_path / "run", method__name="eto")
+    (root / "model.part").mkdir()
+    listed = [stage.stage for stage in status_of(context(root))]
+    assert "prefer" in listed and "train" not in listed

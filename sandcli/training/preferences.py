@@ -17,6 +17,7 @@ from trl.trainer.utils import pad
 
 from sandcli.errors import Interrupted
 from sandcli.files import write_atomic
+from sandcli.progress import notice
 from sandcli.training.batches import Batches
 from sandcli.training.config import Hooks
 from sandcli.training.processes import process_count, rank
@@ -88,6 +89,8 @@ class PreferenceTrainer(DPOTrainer):  # type: ignore[misc]
     def _ask_all(self) -> list[Reference]:
         """Each process asks about its share; all ask equally often, as sharded weights require."""
         count, size = len(self._collator.rows), process_count()
+        if rank() == 0:
+            notice("asking the reference about every pair")
         self._hooks.planned(math.ceil(count / size), 0)
         found: list[tuple[int, Reference]] = []
         for first in range(0, count, size):

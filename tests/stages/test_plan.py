@@ -103,6 +103,7 @@ def test_tokens_of_the_plan_count_in_an_evaluation(run: Path) -> None:
     [
         ({"method.name": "eto", "eval.planner": "model"}, "which is no planner"),
         ({"method.name": "mpo", "eval.models": ["model"]}, "which is a planner"),
+        ({"method.name": "mpo", "plan.n": 1}, "compares the plans of a task"),
     ],
 )
 def test_settings_that_contradict_the_method_are_refused(run: Path, values: dict[str, Any], why: str) -> None:
