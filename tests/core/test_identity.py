@@ -12,7 +12,7 @@ import pytest
 from sandcli.core.artifact import StageName
 from sandcli.core.context import Context
 from sandcli.core.planner import inspect
-from sandcli.core.run import PREAMBLE, Run
+from sandcli.core.run import D_KNOW, D_RFT, PREAMBLE, Run
 from sandcli.core.runner import run_stage
 from sandcli.core.stage import Options
 from sandcli.fields import Field, fields
@@ -191,4 +191,4 @@ def test_table_lists_what_stages_read_and_write(tmp_path: Path, tiny: Path) -> N
         assert {path.name for path in stage.reads()} <= set(line.reads)
         asyncio.run(run_stage(stage, Options()))
         made = {path.name for path in root.iterdir()} - before - {"logs"}
-        assert made == set(line.writes) - {PREAMBLE}  # only recorded data have one
+        assert made == set(line.writes) - {PREAMBLE, D_RFT, D_KNOW}  # of recorded data, and of other methods
