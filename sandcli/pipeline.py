@@ -2,7 +2,7 @@
 
 import re
 import shlex
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -47,21 +47,21 @@ def only(*methods: str) -> Skip:
     return skip
 
 
+def compares_rollouts(settings: Settings) -> bool:
+    """Whether eto compares the expert with rollouts instead of the policy's own episodes."""
+    return settings.method.name == "eto" and settings.pairs.source == "rollouts"
+
+
 def exploring(settings: Settings) -> str | None:
-    """A baseline learns from the policy's own episodes; eto may compare the expert with rollouts instead."""
-    if settings.method.name == "eto" and settings.pairs.source != "explored":
+    """A baseline learns from the policy's own episodes."""
+    if compares_rollouts(settings):
         return f"pairs.source is {settings.pairs.source}"
     return only("rft", "eto", "knowagent", "mpo")(settings)
 
 
 def or_for_pairs(skip: Skip) -> Skip:
-    """As `skip` says, but eto needs the stage if it compares the expert with rollouts."""
-
-    def skip_or_not(settings: Settings) -> str | None:
-        needed = settings.method.name == "eto" and settings.pairs.source == "rollouts"
-        return None if needed else skip(settings)
-
-    return skip_or_not
+    """As `skip` says, but comparing rollouts needs the stage in any case."""
+    return lambda settings: None if compares_rollouts(settings) else skip(settings)
 
 
 def without(*variants: str) -> Skip:
@@ -203,62 +203,31 @@ async def algorithm_1(first: Run, iterations: int, do: Do, follow: Callable[[Run
             run = follow(run)  # D_exp <- D_delib
 
 
-async def rejection_sampling(first: Run, iterations: int, do: Do, follow: Callable[[Run], Run]) -> None:
-    """Rejection-sampling fine-tuning, a baseline: the policy learns from its own successes."""
-    run = first
-    await do("collect", run)
-    await do("sft", run)
-    for k in range(1, iterations + 1):
-        await do("explore", run)  # pi_k plays the tasks of D_exp; D_rft: D_exp and its own successes
-        await do("train", run)  # pi_{k+1}: pi_k fine-tuned on D_rft
-        await do("eval", run)
-        if k < iterations:
-            run = follow(run)  # D_exp <- D_rft
+Method = Callable[[Run, int, Do, Callable[[Run], Run]], Coroutine[Any, Any, None]]
+"""What brings a run and the iterations after it up to date, as `algorithm_1` does."""
 
 
-async def eto(first: Run, iterations: int, do: Do, follow: Callable[[Run], Run]) -> None:
-    """Exploration-based trajectory optimisation (ETO), a baseline: the policy learns from where it did worse."""
-    run = first
-    await do("collect", run)
-    await do("sft", run)
-    for k in range(1, iterations + 1):
-        await do("explore", run)  # pi_k plays the tasks of D_exp
-        await do("sample", run)  # if pairs.source is rollouts, these two give the other continuations
-        await do("rollout", run)
-        await do("pairs", run)  # the expert's trajectory against the policy's: which earned more?
-        await do("prefer", run)  # pi_{k+1}: DPO on the pairs; pi_k is the reference
-        await do("eval", run)
-        if k < iterations:
-            run = follow(run)  # D_exp stays
+def baseline(*stages: StageName) -> Method:
+    """A baseline: these stages in every iteration, between the SFT model and the evaluation."""
+
+    async def method(first: Run, iterations: int, do: Do, follow: Callable[[Run], Run]) -> None:
+        run = first
+        await do("collect", run)  # D_exp
+        await do("sft", run)  # pi_1
+        for k in range(1, iterations + 1):
+            for stage in (*stages, "eval"):
+                await do(stage, run)
+            if k < iterations:
+                run = follow(run)
+
+    return method
 
 
-async def mpo(first: Run, iterations: int, do: Do, follow: Callable[[Run], Run]) -> None:
-    """Meta plan optimisation (MPO), a baseline: a planner learns which of its plans help the policy."""
-    run = first
-    await do("collect", run)
-    await do("sft", run)
-    for k in range(1, iterations + 1):
-        await do("plan", run)  # the planner writes several plans for every task of D_exp
-        await do("explore", run)  # the policy plays the task with each of them
-        await do("pairs", run)  # the best plan of a task against its worst
-        await do("prefer", run)  # the next planner: DPO on the pairs
-        await do("eval", run)  # the same policy with a plan
-        if k < iterations:
-            run = follow(run)  # D_exp and the policy stay
-
-
-async def knowagent(first: Run, iterations: int, do: Do, follow: Callable[[Run], Run]) -> None:
-    """KnowAgent, a baseline: told which action may follow which, the policy learns from its shortest successes."""
-    run = first
-    await do("collect", run)  # only its tasks count
-    await do("sft", run)  # not made: model.policy is pi_base, unless it is emptied
-    for k in range(1, iterations + 1):
-        await do("explore", run)  # pi_k plays the tasks of D_exp
-        await do("train", run)  # pi_{k+1}: pi_k fine-tuned on its shortest successes
-        await do("eval", run)
-        if k < iterations:
-            run = follow(run)  # D_exp stays
-
-
-METHODS = {"sand": algorithm_1, "rft": rejection_sampling, "eto": eto, "knowagent": knowagent, "mpo": mpo}
-"""What `sand run` does, by `method.name`."""
+METHODS: Mapping[str, Method] = {
+    "sand": algorithm_1,
+    "rft": baseline("explore", "train"),
+    "knowagent": baseline("explore", "train"),
+    "eto": baseline("explore", "sample", "rollout", "pairs", "prefer"),
+    "mpo": baseline("plan", "explore", "pairs", "prefer"),
+}
+"""What `sand run` does, by `method.name`: see docs/baselines.md. A run goes without the stages that its row skips."""
