@@ -11,6 +11,7 @@ from sandcli.core.manifest import SCHEMA, Identity, Manifest
 from sandcli.core.run import LEARNING, PREAMBLE, Run
 from sandcli.errors import PrerequisiteError, UsageError
 from sandcli.files import write_atomic
+from sandcli.method_settings import MethodSettings
 from sandcli.models import fingerprint
 from sandcli.panels.files import PUBLISHED
 from sandcli.presets import preset_values
@@ -61,8 +62,10 @@ def start_run(
     if previous is not None:
         _refuse_with_previous(previous, preset, d_exp)
         carried = _carried(root, Run(previous), values.get("env.name"))
-        another = values.get("method.name", carried.get("method.name")) != carried.get("method.name")
-        values = with_method_defaults({**carried, **values}) if another else {**carried, **values}
+        method = carried.get("method.name", MethodSettings().name)
+        values = {**carried, **values}
+        if values.get("method.name", method) != method:
+            values = with_method_defaults(values)
     else:
         values = with_method_defaults(given, preset)
     if protocol is not None:

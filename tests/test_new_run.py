@@ -6,12 +6,15 @@ from pathlib import Path
 
 import pytest
 
+import sandcli
 from sandcli.config import resolve
 from sandcli.core.manifest import Identity, Manifest
+from sandcli.engines.base import Model
 from sandcli.errors import PrerequisiteError, UsageError
 from sandcli.models import fingerprint
-from sandcli.new_run import assigned, start_run, with_method_defaults
+from sandcli.new_run import assigned, start_run
 from tests.helpers import artifact, contents, context, lines, make_run, perform, state
+from tests.trainer import Trainer
 
 
 def test_new_run_holds_its_settings(tmp_path: Path) -> None:
@@ -259,11 +262,16 @@ def test_next_iteration_needs_a_model_trained_on_the_same_d_delib(it1: Path, tmp
     assert caught.value.fix == f"sand train --run {it1} --force"
 
 
-def test_another_method_after_a_run_gets_its_own_defaults(tmp_path: Path) -> None:
-    first = make_run(tmp_path / "it1", method__name="eto")
-    assert resolve(first, {}, {}).settings.explore.n == 1
-    values = with_method_defaults({"method.name": "mpo"})
-    assert (values["explore.n"], values["eval.models"]) == (5, ["policy"])
+def test_another_method_after_a_run_gets_its_own_defaults(tmp_path: Path, words: Model, trainer: Trainer) -> None:
+    sand = make_run(tmp_path / "sand", method__without="deliberations", model__base=str(words.folder))
+    sandcli.iterate(sand, iterations=1)
+    start_run(tmp_path / "same", sand, assigned(["method.name=sand"]))
+    start_run(tmp_path / "eto", sand, assigned(["method.name=eto", "method.without=none"]))
+    start_run(tmp_path / "mpo", sand, assigned(["method.name=mpo", "method.without=none", "explore.n=2"]))
+    same, eto, mpo = (resolve(tmp_path / name, {}, {}).settings for name in ("same", "eto", "mpo"))
+    assert (same.explore.n, same.explore.temperature, same.method.switch) == (4, 1.0, "never")
+    assert (eto.explore.n, eto.explore.temperature, eto.pairs.extra_turns) == (1, 0.0, 5)
+    assert (mpo.explore.n, mpo.explore.temperature, mpo.eval.models) == (2, 0.7, ["policy"])
 
 
 def test_planner_is_found_from_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
