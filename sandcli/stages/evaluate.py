@@ -1,6 +1,5 @@
 """`sand eval`: episodes on held-out tasks. The agent writes its deliberation in the same pass as its action."""
 
-from asyncio import Semaphore, gather
 from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import asynccontextmanager
 from functools import cached_property, partial
@@ -10,15 +9,14 @@ from typing import cast, get_args
 
 from msgspec.structs import replace
 
-from sandcli.core.context import model_fingerprint
 from sandcli.core.planner import open_units
 from sandcli.core.stage import Metrics, State, Unit
 from sandcli.engines.base import Model, Sampling
-from sandcli.errors import MachineryError, UsageError
+from sandcli.errors import UsageError
 from sandcli.progress import notice
-from sandcli.prompts import digest
-from sandcli.records import Deliberation, Episode, GivenPlan, Key, Task, agent_name
+from sandcli.records import Deliberation, Episode, Key, Task, agent_name
 from sandcli.stages.evaluated import ModelsStage
+from sandcli.stages.planning import Planning
 from sandcli.stages.playing import Trial, play_trial
 
 
@@ -33,19 +31,13 @@ class EvalStage(ModelsStage[Trial, Episode]):
 
     def depends_on(self) -> dict[str, str]:
         """The run's seed, unless the agent is greedy, and what its plans depend on, if it is given any."""
-        settings = self.context.settings
-        seed = {"run.seed": str(settings.run.seed)} if settings.eval.temperature else {}
-        if self._planner is None:
-            return seed
-        asked = {
-            "prompt.plan": digest(self.context.prompts.load("plan")),
-            "plan.max_tokens": str(settings.plan.max_tokens),
-        }
-        return {**seed, "planner": model_fingerprint(self._planner.folder), **asked}
+        seed = {"run.seed": str(self.context.settings.run.seed)} if self.settings.eval.temperature else {}
+        return {**seed, **(self._planning.depends_on() if self._planning else {})}
 
     @cached_property
-    def _planner(self) -> Model | None:
-        return self.named(self.settings.eval.planner) if self.settings.eval.planner else None
+    def _planning(self) -> Planning | None:
+        planner = self.settings.eval.planner
+        return Planning(self, self.named(planner)) if planner else None
 
     def units(self) -> list[Unit[Trial]]:
         """The first tasks of every split, n times for each model; `--limit` counts the tasks of a split."""
@@ -70,7 +62,7 @@ class EvalStage(ModelsStage[Trial, Episode]):
     def check(self, state: State) -> None:
         """Raise `UsageError` if there is no task to evaluate on, or if every crew would write its own plans."""
         super().check(state)
-        if self._planner and self.context.settings.cluster.address:
+        if self._planning and self.context.settings.cluster.address:
             raise UsageError(
                 "eval.planner writes its plans before the evaluation, and --cluster has nobody to do so",
                 "leave out --cluster",
@@ -83,50 +75,31 @@ class EvalStage(ModelsStage[Trial, Episode]):
             )
 
     def first_model(self) -> Model:
-        """The planner, if there is one."""
-        return self._planner or super().first_model()
+        """The planner, if it has a plan to write."""
+        return self._planning.planner if self._planning and self._unplanned() else super().first_model()
+
+    def _unplanned(self) -> set[Task]:
+        """The tasks still to be played that have no plan."""
+        recorded = self.artifact.recorded()
+        trials = self.units() if recorded is None else open_units(self, recorded)
+        return {unit.payload.task for unit in trials} - (self._planning.plans.keys() if self._planning else set())
 
     @asynccontextmanager
     async def opened(self) -> AsyncIterator[None]:
         """Let the planner write its plans before the agents are loaded."""
-        self._plans = {episode.task: episode.plan for episode in self.artifact.recorded() or () if episode.plan}
+        if self._planning:
+            self._planning.plans |= {each.task: each.plan for each in self.artifact.recorded() or () if each.plan}
         async with super().opened():
-            if self._planner:
-                await self._plan_all()
+            if self._planning and (tasks := self._unplanned()):
+                notice(f"plans to write: {len(tasks)}")
+                await self._planning.write(tasks)
             yield
-
-    async def _plan_all(self) -> None:
-        """A greedy plan for every task that is still to be played. A task that fails is tried again in its unit."""
-        recorded = self.artifact.recorded()
-        trials = self.units() if recorded is None else open_units(self, recorded)
-        tasks = {unit.payload.task for unit in trials} - self._plans.keys()
-        notice(f"plans to write: {len(tasks)}")
-        room = Semaphore(self.context.in_flight(1))
-
-        async def plan(task: Task) -> None:
-            async with room:
-                if not self.stop():
-                    await self._plan(task)
-
-        for failed in await gather(*map(plan, tasks), return_exceptions=True):
-            if failed is not None and not isinstance(failed, MachineryError):
-                raise failed
-
-    async def _plan(self, task: Task) -> GivenPlan | None:
-        """The task's plan, written now unless it is there."""
-        if self._planner and task not in self._plans:
-            session = await self.pool.restore(task)
-            await session.close()
-            question = self.context.prompts.fill("plan", instruction=session.reset.instruction)
-            async with self.engines.for_model(self._planner) as engine:
-                sampling = Sampling(max_tokens=self.context.settings.plan.max_tokens)
-                (answer,) = await engine.generate(question, sampling)
-            self._plans[task] = GivenPlan(draw=0, text=answer.text.strip(), tokens=answer.tokens)
-        return self._plans.get(task)
 
     async def step(self, unit: Unit[Trial], earlier: Episode | None) -> Episode:
         """Play one episode. The tokens of its plan count."""
-        trial = unit.payload._replace(plan=await self._plan(unit.payload.task))
+        trial = unit.payload
+        if self._planning:
+            trial = trial._replace(plan=await self._planning.of(trial.task))
         async with self.engines.for_model(self.evaluated[trial.model]) as engine:
             episode = await play_trial(self, engine, trial, partial(self._sampling, unit.key))
         return replace(episode, tokens=episode.tokens + trial.plan.tokens) if trial.plan else episode

@@ -9,6 +9,7 @@ from sandcli.core.stage import Metrics, Skipped, Stage, State, Unit
 from sandcli.engines.base import Model, Sampling
 from sandcli.records import Key, Plan, Task, Trajectory
 from sandcli.stages.inputs import COLLECT_MORE, must_hold
+from sandcli.stages.planning import advise
 
 
 class Planned(NamedTuple):
@@ -53,13 +54,11 @@ class PlanStage(Stage[Planned, Plan]):
     async def step(self, unit: Unit[Planned], earlier: Plan | None) -> Plan | Skipped:
         """Write one plan."""
         settings, planned = self.settings.plan, unit.payload
-        question = self.context.prompts.fill("plan", instruction=planned.instruction)
         sampling = Sampling(1, settings.temperature, settings.max_tokens, self.seed("plan", *unit.key))
-        (answer,) = await self.engine.generate(question, sampling)
-        text = answer.text.strip()
-        if not text:
+        advice = await advise(self.context, self.engine, planned.instruction, sampling)
+        if not advice.text:
             return Skipped("the planner wrote nothing")
-        return Plan(task=planned.task, draw=planned.draw, plan=text, tokens=answer.tokens)
+        return Plan(task=planned.task, draw=planned.draw, plan=advice.text, tokens=advice.tokens)
 
     def metrics(self, records: Iterable[Plan]) -> Metrics:
         """What was written."""
