@@ -11,26 +11,22 @@ from sandcli.tables import SCOPE, Effect
 
 _STAGES: Mapping[str, tuple[StageName, ...]] = {
     "sft": ("sft",),
-    "model": ("sft", "explore", "sample", "rollout", "critique", "synthesize", "pairs", "train", "prefer"),
-    "policy": ("sft", "plan", "explore", "pairs", "prefer"),
+    "model": ("sft", "plan", "explore", "sample", "rollout", "critique", "synthesize", "pairs", "train", "prefer"),
 }
 """The stages that make each model from D_exp, in order."""
 
-_TABLES = {
-    "sft": ("run", "env", "collect", "agent"),
-    "model": ("run", "env", "collect", "agent", "method", "prompts"),
-    "policy": ("run", "env", "collect", "agent", "method", "prompts"),
-}
+_TABLES = {"sft": ("run", "env", "collect", "agent"), "model": ("run", "env", "collect", "agent", "method", "prompts")}
 """The tables that each model depends on, beside those of its stages."""
 
 
 def trainings_of(run: Run, settings: Settings, d_exp: int) -> dict[str, Training]:
-    """The training of each model that a run can train, by the model's name. `d_exp` counts trajectories.
+    """The training of each model that a run can train, by the agent's name. `d_exp` counts trajectories.
 
+    If a planner is trained, the agent is the policy that is given its plans.
     What a stage was made with counts, since a flag may have set it; for a stage without a manifest, sand.toml does.
     """
-    models = set(_STAGES) - ({"model"} if trains_planner(settings) else {"policy"})
-    return {model: _training(run, settings, model, d_exp) for model in sorted(models)}
+    agents = {"sft": "sft", "model": "policy" if trains_planner(settings) else "model"}
+    return {agent: _training(run, settings, model, d_exp) for model, agent in agents.items()}
 
 
 def _training(run: Run, settings: Settings, model: str, d_exp: int) -> Training:

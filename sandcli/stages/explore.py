@@ -3,7 +3,7 @@
 The data of rft and knowagent is derived from the episodes: see `method.rejection_sampling` and `method.knowagent`.
 """
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -12,7 +12,7 @@ from statistics import fmean
 import msgspec
 
 from sandcli.agent.conversation import STOP
-from sandcli.core.run import D_KNOW, D_RFT, trains_planner
+from sandcli.core.run import LEARNING, trains_planner
 from sandcli.core.stage import Metrics, Stage, State, Unit
 from sandcli.engines.base import Model, Sampling
 from sandcli.method.knowagent import shortest_successes
@@ -20,6 +20,14 @@ from sandcli.method.rejection_sampling import d_rft, own_successes
 from sandcli.records import Episode, GivenPlan, Key, Task, Trajectory
 from sandcli.stages.inputs import COLLECT_MORE, must_hold
 from sandcli.stages.playing import Trial, play_trial
+
+Made = Callable[[Iterable[Trajectory], Iterable[Episode]], Iterator[Trajectory]]
+
+_DATA: Mapping[str, Made] = {"rft": d_rft, "knowagent": shortest_successes}
+"""What a method learns from, by its name."""
+
+_TAKEN: Mapping[str, Made] = {"rft": own_successes, "knowagent": shortest_successes}
+"""The policy's own trajectories in it."""
 
 
 class ExploreStage(Stage[Trial, Episode]):
@@ -86,23 +94,17 @@ class ExploreStage(Stage[Trial, Episode]):
 
     def derive(self, records: Iterable[Episode]) -> dict[str, Iterable[bytes]]:
         """The data of a method that learns from whole episodes."""
-        trajectories = self.run.trajectories()
-        match self._method:
-            case "rft":
-                return {D_RFT: (msgspec.json.encode(each) + b"\n" for each in d_rft(trajectories, records))}
-            case "knowagent":
-                return {
-                    D_KNOW: (msgspec.json.encode(each) + b"\n" for each in shortest_successes(trajectories, records))
-                }
-        return {}
+        if self._method not in _DATA:
+            return {}
+        made = _DATA[self._method](self.run.trajectories(), records)
+        return {LEARNING[self._method].data: (msgspec.json.encode(trajectory) + b"\n" for trajectory in made)}
 
     def metrics(self, records: Iterable[Episode]) -> Metrics:
         """How well the policy played, and how many of its trajectories the method learns from."""
         episodes = list(records)
         counts = {"successful": sum(episode.success for episode in episodes)}
-        learned = {"rft": own_successes, "knowagent": shortest_successes}.get(self._method)
-        if learned is not None:
-            taken = list(learned(self.run.trajectories(), episodes))
+        if self._method in _TAKEN:
+            taken = list(_TAKEN[self._method](self.run.trajectories(), episodes))
             counts["new_trajectories"] = len(taken)
             counts["tasks_with_new_trajectories"] = len({trajectory.task for trajectory in taken})
         figures = {"mean_reward": round(fmean(e.reward for e in episodes), 4) if episodes else 0.0}
