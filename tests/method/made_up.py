@@ -1,6 +1,6 @@
 """A made-up expert trajectory with a detour, and rollouts that branch from it."""
 
-from sandcli.records import Rollout, Step, Task, Trajectory
+from sandcli.records import Episode, Rollout, Step, Task, Trajectory
 
 DETOUR = ["go to kitchen", "look", "take lamp", "go to hall", "drop lamp"]
 SHORT = ["go to kitchen", "take lamp", "go to hall", "drop lamp"]
@@ -31,4 +31,20 @@ def rollout(reward: float, step: int, *actions: str, candidate: int = 1) -> Roll
         success=reward == 1.0,
         end="done",
         tokens=0,
+    )
+
+
+def episode(draw: int, *actions: str, reward: float = 1.0, task: int = 0) -> Episode:
+    return Episode(
+        split="train",
+        task=Task(name="fetch", variation=task),
+        model="policy",
+        instruction="",
+        steps=steps(*actions),
+        reward=reward,
+        success=reward == 1.0,
+        end="done",
+        deliberated=0,
+        tokens=1,
+        draw=draw,
     )

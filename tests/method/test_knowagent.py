@@ -5,8 +5,7 @@ import pytest
 
 from sandcli.method.knowagent import has_action_path, shortest_successes
 from sandcli.records import Episode, Task, Trajectory
-from tests.method.made_up import SHORT, trajectory
-from tests.method.test_rejection_sampling import episode
+from tests.method.made_up import SHORT, episode, trajectory
 
 
 def with_paths(played: Episode, missing: int = -1) -> Episode:

@@ -7,24 +7,8 @@ from msgspec.structs import replace
 
 from sandcli.messages import Message, Said
 from sandcli.method.preferences import pair, plan_pair, with_episode, with_rollout
-from sandcli.records import Episode, GivenPlan, Pair, Step, Task
-from tests.method.made_up import DETOUR, SHORT, rollout, steps, trajectory
-
-
-def episode(reward: float, *actions: str, draw: int = 0) -> Episode:
-    return Episode(
-        split="train",
-        task=Task(name="fetch", variation=0),
-        model="policy",
-        instruction="",
-        steps=steps(*actions),
-        reward=reward,
-        success=reward == 1.0,
-        end="done",
-        deliberated=0,
-        tokens=0,
-        draw=draw,
-    )
+from sandcli.records import Episode, GivenPlan, Pair, Step
+from tests.method.made_up import DETOUR, SHORT, episode, rollout, trajectory
 
 
 def actions(said: Sequence[Said]) -> list[str]:
@@ -43,7 +27,7 @@ def made(found: Pair | str) -> Pair:
     ("reward", "chosen", "rejected"), [(0.2, "expert", "explored"), (0.9, "explored", "expert"), (0.5, None, None)]
 )
 def test_trajectory_with_the_higher_reward_is_chosen(reward: float, chosen: str | None, rejected: str | None) -> None:
-    found = pair(with_episode(trajectory(0.5), episode(reward, *SHORT, draw=3)), 0)
+    found = pair(with_episode(trajectory(0.5), episode(3, *SHORT, reward=reward)), 0)
     if chosen is None:
         assert found == "both earned the same"
         return
@@ -59,7 +43,7 @@ def test_trajectory_with_the_higher_reward_is_chosen(reward: float, chosen: str 
 
 @pytest.mark.parametrize(("extra", "kept"), [(0, 9), (1, 6), (2, 7), (9, 9)])
 def test_rejected_trajectory_is_cut_to_so_many_turns_more_than_the_chosen_one(extra: int, kept: int) -> None:
-    both = made(pair(with_episode(trajectory(0.5), episode(0.0, *["look"] * 9)), extra))
+    both = made(pair(with_episode(trajectory(0.5), episode(0, *["look"] * 9, reward=0.0)), extra))
     assert len(actions(both.rejected)) == kept and len(actions(both.chosen)) == len(DETOUR)
 
 
@@ -71,7 +55,7 @@ def test_step_is_compared_from_its_history_on() -> None:
 
 
 def test_better_trajectory_with_an_unreadable_turn_is_not_taught() -> None:
-    better = episode(0.9, *SHORT)
+    better = episode(0, *SHORT, reward=0.9)
     broken = replace(better, steps=[*better.steps, Step(thought="Hm", action="", observation="", score=0.9)])
     assert pair(with_episode(trajectory(0.5), broken), 0) == "the better one has a turn without an action"
     worse = replace(broken, reward=0.1)
@@ -80,17 +64,17 @@ def test_better_trajectory_with_an_unreadable_turn_is_not_taught() -> None:
 
 @pytest.mark.parametrize("further", [(), ("look",)])
 def test_worse_trajectory_must_not_repeat_the_better_one(further: tuple[str, ...]) -> None:
-    found = pair(with_episode(trajectory(0.5), episode(0.1, *DETOUR, *further)), 0)
+    found = pair(with_episode(trajectory(0.5), episode(0, *DETOUR, *further, reward=0.1)), 0)
     assert found == "the worse one begins with all turns of the better one"
 
 
 def test_episode_without_a_turn_gives_no_pair() -> None:
-    assert pair(with_episode(trajectory(0.5), episode(0.0)), 0) == "one of them has no turn"
+    assert pair(with_episode(trajectory(0.5), episode(0, reward=0.0)), 0) == "one of them has no turn"
 
 
 def played(draw: int, *rewards: float, text: str = "") -> list[Episode]:
     plan = GivenPlan(draw=draw, text=text or f"plan {draw}", tokens=3)
-    return [replace(episode(reward, *SHORT, draw=number), plan=plan) for number, reward in enumerate(rewards)]
+    return [replace(episode(number, *SHORT, reward=reward), plan=plan) for number, reward in enumerate(rewards)]
 
 
 QUESTION = [Message("system", "Write a plan."), Message("user", "Find the lamp.")]
@@ -108,7 +92,7 @@ def test_best_plan_of_a_task_is_chosen_and_its_worst_rejected_by_their_means() -
 @pytest.mark.parametrize(
     ("episodes", "why"),
     [
-        ([episode(0.5, *SHORT)], "no plan was played"),
+        ([episode(0, *SHORT, reward=0.5)], "no plan was played"),
         ([*played(0, 0.5), *played(1, 0.25, 0.75)], "all plans earned the same"),
         ([*played(0, 0.5, text="x"), *played(1, 0.25, text="x")], "the best and the worst plan are the same text"),
     ],

@@ -3,24 +3,8 @@
 import msgspec
 
 from sandcli.method.rejection_sampling import d_rft, own_successes
-from sandcli.records import Episode, Task
-from tests.method.made_up import DETOUR, SHORT, steps, trajectory
-
-
-def episode(draw: int, *actions: str, reward: float = 1.0, task: int = 0) -> Episode:
-    return Episode(
-        split="train",
-        task=Task(name="fetch", variation=task),
-        model="policy",
-        instruction="",
-        steps=steps(*actions),
-        reward=reward,
-        success=reward == 1.0,
-        end="done",
-        deliberated=0,
-        tokens=1,
-        draw=draw,
-    )
+from sandcli.records import Episode
+from tests.method.made_up import DETOUR, SHORT, episode, steps, trajectory
 
 
 def draws(*explored: Episode) -> list[str]:
