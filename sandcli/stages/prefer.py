@@ -19,7 +19,7 @@ class PreferStage(TrainingStage):
 
     name = "prefer"
     tables = ("run", "prefer")
-    record, noun = Pair, "pairs"
+    record = Pair
 
     @property
     def aims(self) -> TrainingSettings:

@@ -15,7 +15,7 @@ from sandcli.progress import notice
 from sandcli.records import Key, Pair, Trajectory
 from sandcli.stages.inputs import must_hold
 from sandcli.training.checkpoints import complete_checkpoints
-from sandcli.training.config import TrainingConfig, TrainingResult
+from sandcli.training.config import NOUNS, TrainingConfig, TrainingResult
 from sandcli.training.distributed import ProcessGroup, TrainingJob, describe
 from sandcli.training.processes import Processes, processes_for
 from sandcli.training_settings import ComputeSettings, TrainingSettings
@@ -39,8 +39,6 @@ class TrainingStage(Stage[Path, Trained]):
     own_progress = True
     can_use_cluster = False
     record: type[Trajectory] | type[Pair] = Trajectory
-    noun = "trajectories"
-    """What the lines of the data are."""
     _group: ProcessGroup
 
     @property
@@ -103,7 +101,7 @@ class TrainingStage(Stage[Path, Trained]):
         count = self._processes().number
         if count > self.aims.batch_size:
             raise UsageError(
-                f"{count} processes cannot share batches of {self.aims.batch_size} {self.noun}",
+                f"{count} processes cannot share batches of {self.aims.batch_size} {NOUNS[self.record]}",
                 f"start {self.aims.batch_size} or fewer, or raise {self.name}.batch_size",
             )
 
@@ -127,7 +125,9 @@ class TrainingStage(Stage[Path, Trained]):
     def _job(self) -> TrainingJob:
         preamble, compute, seed = self.context.preamble, self.compute, self.settings.run.seed
         folders, start = (self.artifact.journal, self.artifact.log), self.start()
-        config = TrainingConfig(start.folder, preamble, self.aims, compute, seed, *folders, start.trust_code)
+        config = TrainingConfig(
+            start.folder, preamble, self.aims, compute, seed, *folders, start.trust_code, self.record
+        )
         return TrainingJob(self.name, config, self.data(), self.limit)
 
     def _fit(self, job: TrainingJob, processes: int) -> TrainingResult:

@@ -1,12 +1,13 @@
 """The configuration of a training job, the hooks through which it reports to its caller, and its result."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import msgspec
 
 from sandcli.messages import Message
+from sandcli.records import Pair, Trajectory
 from sandcli.training_settings import ComputeSettings, TrainingSettings
 
 REFERENCE = "reference.json"
@@ -17,7 +18,8 @@ class TrainingConfig(NamedTuple):
     """What to train: the model in `start`, with `preamble` at the head of every conversation.
 
     `aims` says what to learn, `compute` how to compute it. Checkpoints and the result go into the folder `work`.
-    A batch is counted in trajectories, or in pairs. `trust_code`: code that comes with the model may be run.
+    A batch is counted in records. `trust_code`: code that comes with the model may be run. `record` is what it learns
+    from: trajectories (SFT) or preference pairs (DPO).
     """
 
     start: Path
@@ -28,6 +30,11 @@ class TrainingConfig(NamedTuple):
     work: Path
     log: Path
     trust_code: bool = False
+    record: type[Trajectory] | type[Pair] = Trajectory
+
+
+NOUNS: Mapping[type[Trajectory] | type[Pair], str] = {Trajectory: "trajectories", Pair: "pairs"}
+"""What many records are called."""
 
 
 class Size(NamedTuple):

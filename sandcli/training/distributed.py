@@ -26,7 +26,6 @@ from sandcli.progress import Bar, notice
 from sandcli.records import Pair, Trajectory
 from sandcli.training.config import Hooks, Size, TrainingConfig, TrainingResult
 from sandcli.training.processes import PATIENCE, process_count, rank, refuse_srun_tasks
-from sandcli.training_settings import PreferSettings
 
 if TYPE_CHECKING:
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
@@ -49,8 +48,8 @@ class TrainingJob(NamedTuple):
     limit: int | None
 
     def records(self) -> Sequence[Trajectory | Pair]:
-        """The training data: trajectories, or preference pairs if the training prefers."""
-        kind: Any = Pair if isinstance(self.config.aims, PreferSettings) else Trajectory
+        """The training data."""
+        kind: Any = self.config.record
         lines = self.data.read_bytes().removeprefix(codecs.BOM_UTF8)
         found: list[Trajectory | Pair] = msgspec.json.Decoder(kind).decode_lines(lines)
         return found[: self.limit]

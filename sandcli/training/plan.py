@@ -7,10 +7,9 @@ from sandcli.engines.configs import longest
 from sandcli.engines.tokens import load_tokenizer
 from sandcli.records import Pair, Trajectory
 from sandcli.training.batches import Batches, make_batches
-from sandcli.training.config import Size, TrainingConfig
+from sandcli.training.config import NOUNS, Size, TrainingConfig
 from sandcli.training.processes import process_count
 from sandcli.training.rows import PairRow, TrainingRow, prepare
-from sandcli.training_settings import PreferSettings
 
 
 class TrainingPlan(NamedTuple):
@@ -32,7 +31,6 @@ def plan_training(config: TrainingConfig, records: Sequence[Trajectory | Pair]) 
     trained = [row.trained for row in prepared.rows]
     seen = [index for index in batches.order if index < len(lengths)]
     in_all = sum(lengths[index] for index in seen), sum(trained[index] for index in seen)
-    noun = "pairs" if isinstance(config.aims, PreferSettings) else "trajectories"
     longest_row = max((row.longest for row in prepared.rows), default=0)
-    size = Size(len(lengths), sum(lengths), sum(trained), longest_row, prepared.too_long, *in_all, noun)
+    size = Size(len(lengths), sum(lengths), sum(trained), longest_row, prepared.too_long, *in_all, NOUNS[config.record])
     return TrainingPlan(tokenizer, prepared.rows, batches, size)

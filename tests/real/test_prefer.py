@@ -81,7 +81,7 @@ def train(
 def configured(
     start: Path, work: Path, aims: PreferSettings = AIMS, compute: ComputeSettings = QUIET
 ) -> TrainingConfig:
-    return TrainingConfig(start, PREAMBLE, aims, compute, 0, work, work / "log.jsonl")
+    return TrainingConfig(start, PREAMBLE, aims, compute, 0, work, work / "log.jsonl", record=Pair)
 
 
 def losses(result: TrainingResult) -> list[float]:
