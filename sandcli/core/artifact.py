@@ -82,6 +82,26 @@ class Artifact(Generic[R]):
         """Whether any of it was made, finished or not."""
         return self.path.exists() or self.journal.exists()
 
+    def is_sealed(self) -> bool:
+        """Whether it is finished and no work on it is in progress."""
+        if not self.path.exists():
+            return False
+        if not self.journal.exists() and self.manifest(part=True) is None:
+            return True
+        # A kill may leave the journal of a folder behind; deleting it takes long, and what is sealed stays sealed.
+        made = self.manifest()
+        return self.record is None and made is not None and made.artifact == fingerprint(self.path)
+
+    def is_edited(self, made: Manifest) -> bool:
+        """Whether it, or a file derived from it, differs from what its manifest says."""
+        if made.artifact and made.artifact != fingerprint(self.path):
+            return True
+        return made.derived != self.derived_hashes()
+
+    def derived_hashes(self) -> dict[str, str]:
+        """The hash of every derived file that is there, by its name."""
+        return {name: fingerprint(path) for name, path in self.derived.items() if path.exists()}
+
     def require(self) -> Path:
         """Its path. Raises `PrerequisiteError` if the stage is not finished, or if it was changed since."""
         if not self.path.exists():
@@ -180,6 +200,14 @@ class Artifact(Generic[R]):
         except SandError as error:
             what = error.what
         raise UsageError(f"{path} is damaged: {what}", f"{self.command} tries these units again")
+
+    def lists_failures(self) -> bool:
+        """Whether the list of failed units is there; if it is lost, they are tried again."""
+        try:
+            self.failures()
+        except UsageError:
+            return False
+        return True
 
     def set_failures(self, failures: Sequence[Failure]) -> None:
         """Replace the list of failed units."""

@@ -1,15 +1,69 @@
-"""Compares what a stage's plan asks for with what is recorded. Reads only."""
+"""Plans a stage: compares what is asked for with what is recorded, and decides what there is to do. Reads only."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, Generic, Protocol
+from typing import Any, Generic, Literal, NamedTuple, Protocol
 
 from sandcli.core.artifact import Artifact
 from sandcli.core.manifest import Identity, Manifest
-from sandcli.core.stage import P, R, Stage, State, Unit, unit_name
-from sandcli.errors import UsageError
-from sandcli.models import fingerprint
+from sandcli.core.stage import Options, P, R, Stage, State, Unit, unit_name
+from sandcli.errors import PrerequisiteError
 from sandcli.records import Key
+
+
+class Plan(NamedTuple):
+    """What a stage does next.
+
+    `nothing`: the artifact is complete. `keep`: so is a folder that is stale or was edited, and the user accepts it.
+    `resume`: do what is open, all of it if nothing is recorded. `redo`: move everything aside and start again.
+    `digests`: the digest of every planned unit's input, by its name.
+    """
+
+    action: Literal["nothing", "keep", "resume", "redo"]
+    state: State
+    digests: dict[str, str]
+
+
+def plan_stage(stage: Stage[P, R], options: Options) -> Plan:
+    """Decide what a stage does. Raises `PrerequisiteError` for a stale artifact that the user does not accept."""
+    if options.force and not _begun_by_force(stage):
+        return Plan("redo", *from_scratch(stage))
+    state, digests = compare(stage)
+    if state.kind == "stale":
+        stage.check_stale(state)
+        if not (options.accept_stale and _can_be_kept(stage, state)):
+            raise _refusal(stage, state)
+    if state.edited and stage.artifact.record is None and not options.accept_stale:
+        stage.artifact.require()  # raises that it was changed: the stage cannot check a model's content
+    if state.edited and options.accept_stale:
+        state = state._replace(todo=0)  # keep it as it is, even if units are missing
+    if state.kind == "done" and not state.refresh:
+        return Plan("nothing", state, digests)
+    kept = stage.artifact.record is None and stage.artifact.is_sealed()
+    return Plan("keep" if kept else "resume", state, digests)
+
+
+def _begun_by_force(stage: Stage[P, R]) -> bool:
+    """Whether `--force` began this very work earlier, so that it is resumed."""
+    part = stage.artifact.manifest(part=True)
+    return part is not None and part.forced and part.identity == stage.identity()
+
+
+def _can_be_kept(stage: Stage[P, R], state: State) -> bool:
+    """A half-trained model cannot be kept: finishing it would mix two configurations."""
+    return stage.artifact.record is not None or bool(state.recorded)
+
+
+def _refusal(stage: Stage[P, R], state: State) -> PrerequisiteError:
+    artifact, why = stage.artifact, "; ".join(state.reasons)
+    if not _can_be_kept(stage, state):
+        return PrerequisiteError(
+            f"{artifact.journal} was begun from something else: {why}", "--force moves it aside and starts again"
+        )
+    return PrerequisiteError(
+        f"{artifact.path} was made from something else: {why}",
+        "--force moves it aside and redoes it, --accept-stale keeps it as it is",
+    )
 
 
 class Recorded(Protocol):
@@ -91,9 +145,9 @@ def compare(stage: Stage[P, R]) -> tuple[State, dict[str, str]]:
     if recorded is None:
         return from_scratch(stage)
     made, identity = artifact.newest_manifest(), stage.identity()
-    sealed, before = is_sealed(artifact), artifact.digests()
-    edited = sealed and (made is None or _edited(made, artifact))
-    described = made is not None and not edited and _same_inputs(made, identity) and _lists_failures(artifact)
+    sealed, before = artifact.is_sealed(), artifact.digests()
+    edited = sealed and (made is None or artifact.is_edited(made))
+    described = made is not None and not edited and _same_inputs(made, identity) and artifact.lists_failures()
     if sealed and before and described and made is not None and made.identity == identity:
         return State("done", made.counts.get("units", 1), 0, []), {}
     lost = not before and made is not None and _same_inputs(made, identity)  # the current digests are the lost ones
@@ -118,42 +172,14 @@ def _recorded(stage: Stage[P, R]) -> Recorded | None:
         records = artifact.recorded()
         empty = records is not None and not len(records) and artifact.journal.exists()
         return None if empty else records
-    if is_sealed(artifact):
+    if artifact.is_sealed():
         return _FinishedFolder((unit.key, None) for unit in stage.units())
     return _FinishedFolder() if stage.binds() else None
-
-
-def is_sealed(artifact: Artifact[Any]) -> bool:
-    """Whether the artifact is finished and no work on it is in progress."""
-    if not artifact.path.exists():
-        return False
-    if not artifact.journal.exists() and artifact.manifest(part=True) is None:
-        return True
-    # A kill may leave the journal of a folder behind; deleting it takes long, and what is sealed stays sealed.
-    made = artifact.manifest()
-    return artifact.record is None and made is not None and made.artifact == fingerprint(artifact.path)
 
 
 def _same_inputs(made: Manifest, identity: Identity) -> bool:
     known = made.identity.inputs
     return all(known.get(name, value) == value for name, value in identity.inputs.items())
-
-
-def _edited(made: Manifest, artifact: Artifact[Any]) -> bool:
-    """Whether the finished artifact, or a file derived from it, differs from what the manifest says."""
-    if made.artifact and made.artifact != fingerprint(artifact.path):
-        return True
-    there = {name: fingerprint(path) for name, path in artifact.derived.items() if path.exists()}
-    return made.derived != there
-
-
-def _lists_failures(artifact: Artifact[Any]) -> bool:
-    """Whether the list of failed units is there; if it is lost, they are tried again."""
-    try:
-        artifact.failures()
-    except UsageError:
-        return False
-    return True
 
 
 def _changed_settings(artifact: Artifact[Any], made: Manifest | None, identity: Identity) -> list[str]:

@@ -8,11 +8,11 @@ from pathlib import Path
 from sandcli.core import estimates
 from sandcli.core.executor import uses_cluster
 from sandcli.core.manifest import Manifest, Spent
-from sandcli.core.planner import came_to_nothing, compare, from_scratch, is_sealed, longest_first, open_units
+from sandcli.core.planner import Plan, came_to_nothing, longest_first, open_units, plan_stage
 from sandcli.core.stage import Options, P, R, Stage, State, Summary, unit_name
 from sandcli.core.units import Units
 from sandcli.core.work import Work
-from sandcli.errors import Exit, Interrupted, PrerequisiteError, UsageError
+from sandcli.errors import Exit, Interrupted, UsageError
 from sandcli.files import write_atomic
 from sandcli.interrupts import never
 from sandcli.models import fingerprint
@@ -31,84 +31,42 @@ async def run_stage(stage: Stage[P, R], options: Options, stop: Callable[[], boo
         if follows:
             return Summary(stage.name, Exit.DONE, "", None, [])
         if options.dry_run:
-            planned = from_scratch(stage) if _redoes(stage, options) else _planned(stage, options)
-            return _forecast(stage, planned[0])
+            return _forecast(stage, plan_stage(stage, options).state)
         with stage.artifact.locked():
-            if _redoes(stage, options):
-                return await _redo(stage, options, stop)
-            if options.force:
-                notice(f"resuming the work on {stage.artifact.path} that --force began")
-            return await _update(stage, options, stop)
+            return await _carry_out(stage, plan_stage(stage, options), options, stop)
 
 
-def _redoes(stage: Stage[P, R], options: Options) -> bool:
-    """Whether `--force` starts again. It resumes if it began this very work earlier."""
-    if not options.force:
-        return False
-    part = stage.artifact.manifest(part=True)
-    return part is None or not part.forced or part.identity != stage.identity()
+async def _carry_out(stage: Stage[P, R], plan: Plan, options: Options, stop: Callable[[], bool]) -> Summary:
+    artifact = stage.artifact
+    if plan.action == "redo":
+        return await _redo(stage, plan, options, stop)
+    if options.force:
+        notice(f"resuming the work on {artifact.path} that --force began")
+    if plan.action == "nothing":
+        artifact.finish()
+        if plan.digests and not artifact.digests():
+            artifact.add_digests(plan.digests)  # the note was lost
+        return _nothing_to_do(stage, artifact.manifest())
+    if plan.action == "keep":
+        return _nothing_to_do(stage, _keep(stage, plan.state))
+    if plan.state.refresh or plan.state.edited:
+        notice(f"{artifact.path}: it, its input or what is derived from it changed; checking and sealing it again")
+    return await _produce(stage, plan, options, stop)
 
 
-def _planned(stage: Stage[P, R], options: Options) -> tuple[State, dict[str, str]]:
-    """What is to be done, and the digests of the planned units. Raises `PrerequisiteError` for a stale artifact."""
-    state, digests = compare(stage)
-    if state.kind == "stale":
-        stage.check_stale(state)
-        if not (options.accept_stale and _can_be_kept(stage, state)):
-            raise _refusal(stage, state)
-    if state.edited and stage.artifact.record is None and not options.accept_stale:
-        stage.artifact.require()  # raises that it was changed: the stage cannot check a model's content
-    if state.edited and options.accept_stale:
-        state = state._replace(todo=0)  # keep it as it is, even if units are missing
-    return state, digests
-
-
-async def _redo(stage: Stage[P, R], options: Options, stop: Callable[[], bool]) -> Summary:
-    planned, digests = from_scratch(stage)
+async def _redo(stage: Stage[P, R], plan: Plan, options: Options, stop: Callable[[], bool]) -> Summary:
     stage.identity()  # a missing input or model shows before anything is moved
-    stage.check(planned)
+    stage.check(plan.state)
     moved = stage.artifact.set_aside()
     for path in moved:
         notice(f"moved aside: {path}")
     try:
-        return await _produce(stage, planned, digests, options, stop)
+        return await _produce(stage, plan, options, stop)
     except BaseException:
         if moved and came_to_nothing(stage):  # for example because the model does not load
             stage.artifact.put_back(moved)
             notice(f"nothing new was made: {stage.artifact.path} is as it was before --force")
         raise
-
-
-async def _update(stage: Stage[P, R], options: Options, stop: Callable[[], bool]) -> Summary:
-    artifact = stage.artifact
-    state, digests = _planned(stage, options)
-    if state.kind == "done" and not state.refresh:
-        artifact.finish()
-        if digests and not artifact.digests():
-            artifact.add_digests(digests)  # the note was lost
-        return _nothing_to_do(stage, artifact.manifest())
-    if artifact.record is None and is_sealed(artifact):
-        return _nothing_to_do(stage, _keep_stale(stage, state))
-    if state.refresh or state.edited:
-        notice(f"{artifact.path}: it, its input or what is derived from it changed; checking and sealing it again")
-    return await _produce(stage, state, digests, options, stop)
-
-
-def _can_be_kept(stage: Stage[P, R], state: State) -> bool:
-    """A half-trained model cannot be kept: finishing it would mix two configurations."""
-    return stage.artifact.record is not None or bool(state.recorded)
-
-
-def _refusal(stage: Stage[P, R], state: State) -> PrerequisiteError:
-    artifact, why = stage.artifact, "; ".join(state.reasons)
-    if not _can_be_kept(stage, state):
-        return PrerequisiteError(
-            f"{artifact.journal} was begun from something else: {why}", "--force moves it aside and starts again"
-        )
-    return PrerequisiteError(
-        f"{artifact.path} was made from something else: {why}",
-        "--force moves it aside and redoes it, --accept-stale keeps it as it is",
-    )
 
 
 def _forecast(stage: Stage[P, R], state: State) -> Summary:
@@ -127,7 +85,7 @@ def _nothing_to_do(stage: Stage[P, R], manifest: Manifest | None) -> Summary:
     return Summary(stage.name, Exit.DONE, f"{stage.artifact.path} is complete: nothing to do", manifest, [])
 
 
-def _keep_stale(stage: Stage[P, R], state: State) -> Manifest:
+def _keep(stage: Stage[P, R], state: State) -> Manifest:
     """Note that a finished folder is kept although it is stale, and why."""
     identity = stage.identity()
     manifest = stage.artifact.manifest() or Manifest(stage=stage.name, identity=identity)
@@ -143,10 +101,8 @@ def _reasons(earlier: Manifest | None, state: State) -> list[str]:
     return list(dict.fromkeys([*(earlier.accepted if earlier else []), *state.reasons]))
 
 
-async def _produce(
-    stage: Stage[P, R], state: State, digests: dict[str, str], options: Options, stop: Callable[[], bool]
-) -> Summary:
-    artifact = stage.artifact
+async def _produce(stage: Stage[P, R], plan: Plan, options: Options, stop: Callable[[], bool]) -> Summary:
+    artifact, state = stage.artifact, plan.state
     stage.check(state)
     earlier = artifact.newest_manifest() if state.kind != "missing" else None
     manifest = Manifest(
@@ -157,10 +113,10 @@ async def _produce(
         forced=options.force or bool(earlier and earlier.forced),
     )
     artifact.begin(manifest)
-    artifact.add_digests(digests)
+    artifact.add_digests(plan.digests)
     journal = artifact.open_journal(state.kind != "missing")
     try:
-        done = await _do_units(stage, journal, state, options, stop, digests)
+        done = await _do_units(stage, journal, plan, options, stop)
         manifest.spent += stage.context.spent
         if not uses_cluster(stage):
             estimates.remember(stage, stage.context.spent)
@@ -176,20 +132,15 @@ async def _produce(
 
 
 async def _do_units(
-    stage: Stage[P, R],
-    journal: Work[R],
-    state: State,
-    options: Options,
-    stop: Callable[[], bool],
-    digests: dict[str, str],
+    stage: Stage[P, R], journal: Work[R], plan: Plan, options: Options, stop: Callable[[], bool]
 ) -> Units[P, R]:
     """Do what is open, and count what it took."""
     started = time.monotonic()
-    units = Units(stage, journal, stop, options.accept_failures, _failures_elsewhere(stage, digests))
-    if state.todo:
+    units = Units(stage, journal, stop, options.accept_failures, _failures_elsewhere(stage, plan.digests))
+    if plan.state.todo:
         stage.stop = stop
         in_order = longest_first if uses_cluster(stage) and stage.plays else open_units
-        await units.do(in_order(stage, journal), state.todo, state.recorded)
+        await units.do(in_order(stage, journal), plan.state.todo, plan.state.recorded)
     stage.context.spent += Spent(units=units.recorded, seconds=time.monotonic() - started)
     return units
 
@@ -226,7 +177,7 @@ def _seal(stage: Stage[P, R], journal: Work[R], manifest: Manifest) -> None:
     artifact = stage.artifact
     for name, lines in stage.derive(journal).items():
         write_atomic(artifact.derived[name], lines)
-    manifest.derived = {name: fingerprint(path) for name, path in artifact.derived.items() if path.exists()}
+    manifest.derived = artifact.derived_hashes()
 
     def note(made: Path) -> None:
         manifest.artifact = fingerprint(made)
