@@ -171,6 +171,11 @@ class Artifact(Generic[R]):
         manifest.versions = versions()
         write_manifest(self.note("json"), manifest)
 
+    def seal_manifest(self, manifest: Manifest, made: Path) -> None:
+        """Note what was made with its hash; `made` is where it is, perhaps not yet in its place."""
+        manifest.artifact = fingerprint(made)
+        self.write_manifest(manifest)
+
     def finish(self) -> None:
         """Remove the manifest of work in progress, and what a kill may have left of a folder's journal."""
         if self.record is None:

@@ -3,7 +3,6 @@
 import contextlib
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 from sandcli.core import estimates
 from sandcli.core.executor import uses_cluster
@@ -15,7 +14,6 @@ from sandcli.core.work import Work
 from sandcli.errors import Exit, Interrupted, UsageError
 from sandcli.files import write_atomic
 from sandcli.interrupts import never
-from sandcli.models import fingerprint
 from sandcli.progress import notice
 from sandcli.records import Failure
 
@@ -90,8 +88,7 @@ def _keep(stage: Stage[P, R], state: State) -> Manifest:
     identity = stage.identity()
     manifest = stage.artifact.manifest() or Manifest(stage=stage.name, identity=identity)
     manifest.accepted, manifest.identity = _reasons(manifest, state), identity
-    manifest.artifact = fingerprint(stage.artifact.path)
-    stage.artifact.write_manifest(manifest)
+    stage.artifact.seal_manifest(manifest, stage.artifact.path)
     stage.artifact.finish()
     return manifest
 
@@ -178,10 +175,5 @@ def _seal(stage: Stage[P, R], journal: Work[R], manifest: Manifest) -> None:
     for name, lines in stage.derive(journal).items():
         write_atomic(artifact.derived[name], lines)
     manifest.derived = artifact.derived_hashes()
-
-    def note(made: Path) -> None:
-        manifest.artifact = fingerprint(made)
-        artifact.write_manifest(manifest)
-
-    journal.seal(artifact.path, note)
+    journal.seal(artifact.path, lambda made: artifact.seal_manifest(manifest, made))
     artifact.finish()
