@@ -136,9 +136,8 @@ def serve(monkeypatch: pytest.MonkeyPatch, certificates: ssl.SSLContext) -> "Ite
 @pytest.fixture
 def trainer(monkeypatch: pytest.MonkeyPatch) -> "Trainer":
     """Stands in for all trainings."""
-    from sandcli.stages.training import TrainingStage
     from tests.trainer import Trainer
 
     made = Trainer()
-    monkeypatch.setattr(TrainingStage, "_fit", lambda stage, job, processes: made(stage))
+    made.put_in_place(monkeypatch)
     return made

@@ -4,8 +4,10 @@ import asyncio
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 import sandcli
+from sandcli.cli.app import app
 from sandcli.config import resolve
 from sandcli.core.run import Run
 from sandcli.core.stage import Options
@@ -40,38 +42,37 @@ def test_two_iterations_follow_each_other_and_are_done_once(tmp_path: Path, tiny
     assert all(s.message.endswith("nothing to do") for s in sandcli.iterate(root, iterations=2))
 
 
-@pytest.mark.real
-def test_until_stops_after_a_stage_and_the_rest_resumes(tmp_path: Path, tiny: Path) -> None:
-    root = prepared(tmp_path / "it1", tiny)
-    ran = sand("run", "--run", root, "--iterations", "1", "--until", "rollout")
-    assert ran.returncode == 0, ran.stderr
+@pytest.mark.slow
+def test_until_stops_after_a_stage_and_the_rest_resumes(tmp_path: Path, words: Model, trainer: Trainer) -> None:
+    root = prepared(tmp_path / "it1", words.folder)
+    ran = CliRunner().invoke(app, ["run", "--run", str(root), "--iterations", "1", "--until", "rollout"])
+    assert ran.exit_code == 0, ran.stderr
     assert ran.stderr.endswith(f"done as far as rollout\nnext: sand critique --run {root}\n")
     assert not (root / "critiques.jsonl").exists()
-    ran = sand("run", "--run", root, "--iterations", "1")
-    assert ran.returncode == 0, ran.stderr
+    ran = CliRunner().invoke(app, ["run", "--run", str(root), "--iterations", "1"])
+    assert ran.exit_code == 0, ran.stderr
     assert ran.stderr.endswith(f"every stage is done\nnext: sand report {root}\n")
-    whole = prepared(tmp_path / "whole", tiny)
+    whole = prepared(tmp_path / "whole", words.folder)
     sandcli.iterate(whole, iterations=1)
     assert artifacts(root) == artifacts(whole)
 
 
-@pytest.mark.real
-def test_ablation_goes_without_its_stages(tmp_path: Path, tiny: Path) -> None:
-    root = prepared(tmp_path / "it1", tiny, method__without="critique")
-    ran = sand("run", "--run", root, "--iterations", "1")
-    assert ran.returncode == 0, ran.stderr
+def test_ablation_goes_without_its_stages(tmp_path: Path, words: Model, trainer: Trainer) -> None:
+    root = prepared(tmp_path / "it1", words.folder, method__without="critique")
+    ran = CliRunner().invoke(app, ["run", "--run", str(root), "--iterations", "1"])
+    assert ran.exit_code == 0, ran.stderr
     assert "rollout: skipped, since method.without is critique\n" in ran.stderr
     assert not (root / "rollouts.jsonl").exists() and (root / "eval.jsonl").exists()
 
 
-@pytest.mark.real
-def test_rejection_sampling_trains_on_its_own_successes(tmp_path: Path, tiny: Path) -> None:
-    root = prepared(tmp_path / "it1", tiny, method__name="rft", env__tasks="fetch,carry", explore__n=4)
+@pytest.mark.slow
+def test_rejection_sampling_trains_on_its_own_successes(tmp_path: Path, words: Model, trainer: Trainer) -> None:
+    root = prepared(tmp_path / "it1", words.folder, method__name="rft", env__tasks="fetch,carry", explore__n=4)
     first = sandcli.iterate(root, iterations=1)
     assert [summary.stage for summary in first] == ["collect", "sft", "explore", "train", "eval"]
-    assert first[3].manifest is not None
     expert, d_rft = lines(root / "expert.jsonl"), lines(root / "rft.jsonl")
-    assert first[3].manifest.counts["trajectories"] == len(d_rft) > len(expert) and d_rft[: len(expert)] == expert
+    assert trainer.learned_from[-1] == root / "rft.jsonl"
+    assert len(d_rft) > len(expert) and d_rft[: len(expert)] == expert
     both = sandcli.iterate(root, iterations=2)
     assert [summary.stage for summary in both[5:]] == ["explore", "train", "eval"]
     assert lines(tmp_path / "it2" / "expert.jsonl") == d_rft
@@ -80,6 +81,7 @@ def test_rejection_sampling_trains_on_its_own_successes(tmp_path: Path, tiny: Pa
     assert all(s.message.endswith("nothing to do") for s in sandcli.iterate(root, iterations=2))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("source", ["explored", "rollouts"])
 def test_eto_prefers_the_better_trajectory_and_keeps_d_exp(
     tmp_path: Path, words: Model, trainer: Trainer, source: str
@@ -102,6 +104,7 @@ def test_eto_prefers_the_better_trajectory_and_keeps_d_exp(
     assert (later.prefer.beta, later.prefer.learning_rate, later.model.policy) == (0.5, 5e-7, "../it1/model")
 
 
+@pytest.mark.slow
 def test_mpo_improves_the_planner_and_keeps_the_policy(tmp_path: Path, words: Model, trainer: Trainer) -> None:
     root = prepared(tmp_path / "it1", words.folder, method__name="mpo", plan__n=4, explore__n=2)
     first = sandcli.iterate(root, iterations=1)
@@ -136,9 +139,8 @@ def test_knowagent_trains_an_adapter_of_the_base_model_on_its_shortest_successes
     assert all(s.message.endswith("nothing to do") for s in sandcli.iterate(root, iterations=2))
 
 
-@pytest.mark.real
-def test_control_without_deliberations_trains_on_d_exp(tmp_path: Path, tiny: Path) -> None:
-    root = prepared(tmp_path / "it1", tiny, method__without="deliberations")
+def test_control_without_deliberations_trains_on_d_exp(tmp_path: Path, words: Model, trainer: Trainer) -> None:
+    root = prepared(tmp_path / "it1", words.folder, method__without="deliberations")
     done = sandcli.iterate(root, iterations=1)
     assert [summary.stage for summary in done] == ["collect", "sft", "synthesize", "train", "eval"]
     assert (root / "deliberations.jsonl").read_bytes() == (root / "expert.jsonl").read_bytes()
@@ -154,13 +156,14 @@ def test_dry_run_makes_nothing(tmp_path: Path) -> None:
     assert sorted(path.name for path in root.iterdir()) == ["manifests", "sand.toml"]
 
 
-@pytest.mark.real
-def test_failed_units_end_the_pipeline(tmp_path: Path, tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failed_units_end_the_pipeline(
+    tmp_path: Path, words: Model, trainer: Trainer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async def broken(self: ScriptedEngine, messages: object, sampling: object) -> object:
         raise MachineryError("engine", "out of order")
 
     monkeypatch.setattr(ScriptedEngine, "generate", broken)
-    summaries = sandcli.iterate(prepared(tmp_path / "it1", tiny), iterations=1)
+    summaries = sandcli.iterate(prepared(tmp_path / "it1", words.folder), iterations=1)
     assert [(s.stage, s.exit) for s in summaries[-2:]] == [("sft", Exit.DONE), ("sample", Exit.FAILED_UNITS)]
 
 

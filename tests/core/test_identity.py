@@ -15,11 +15,13 @@ from sandcli.core.planner import inspect
 from sandcli.core.run import D_KNOW, D_RFT, PREAMBLE, Run
 from sandcli.core.runner import run_stage
 from sandcli.core.stage import Options
+from sandcli.engines.base import Model
 from sandcli.fields import Field, fields
 from sandcli.pipeline import TABLE, row, stages_of
 from sandcli.settings import Settings
 from sandcli.tables import Effect
 from tests.helpers import context, make_run
+from tests.trainer import Trainer
 
 JSONL: tuple[StageName, ...] = (
     *("collect", "plan", "explore", "sample", "rollout", "critique", "synthesize", "pairs"),
@@ -28,21 +30,16 @@ JSONL: tuple[StageName, ...] = (
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory, tiny: Path) -> Path:
-    """A run with every stage done, tiny trainings included."""
-    root = make_run(
-        tmp_path_factory.mktemp("identity") / "run",
-        sample__n=2,
-        model__base=str(tiny),
-        sft__epochs=1,
-        train__epochs=1,
-        prefer__epochs=1,
-    )
-    for stage in (line.name for line in TABLE):
-        at = before_training(root) if stage == "prefer" else root
-        asyncio.run(run_stage(row(stage).stage(context(at, 2)), Options()))
-        if stage == "pairs":
-            shutil.copytree(root, before_training(root))
+def finished(tmp_path_factory: pytest.TempPathFactory, words: Model) -> Path:
+    """A run with every stage done; the trainings have a stand-in."""
+    root = make_run(tmp_path_factory.mktemp("identity") / "run", sample__n=2, model__base=str(words.folder))
+    with pytest.MonkeyPatch.context() as patch:
+        Trainer().put_in_place(patch)
+        for stage in (line.name for line in TABLE):
+            at = before_training(root) if stage == "prefer" else root
+            asyncio.run(run_stage(row(stage).stage(context(at, 2)), Options()))
+            if stage == "pairs":
+                shutil.copytree(root, before_training(root))
     return root
 
 
@@ -180,9 +177,9 @@ def test_stage_reads_no_content_setting_outside_its_identity(
         assert watched.read & content <= set(stage.identity().settings), name
 
 
-@pytest.mark.real
-def test_table_lists_what_stages_read_and_write(tmp_path: Path, tiny: Path) -> None:
-    root = make_run(tmp_path / "run", sample__n=2, model__base=str(tiny), sft__epochs=1, train__epochs=1)
+@pytest.mark.slow
+def test_table_lists_what_stages_read_and_write(tmp_path: Path, words: Model, trainer: Trainer) -> None:
+    root = make_run(tmp_path / "run", sample__n=2, model__base=str(words.folder))
     for line in TABLE:
         if line.name == "prefer":
             shutil.move(root / "model", tmp_path / "trained")

@@ -35,7 +35,7 @@ FATAL = [Message("user", "find the lamp"), Message("assistant", "unheard-of")]
 """A prompt at which the fake server exits."""
 
 SCRIPT = """
-import asyncio, sys, time
+import asyncio, signal, sys, time
 from pathlib import Path
 from sandcli.engines.base import Model
 from sandcli.engines.launch import VllmEngine
@@ -50,6 +50,7 @@ async def main():
         print(engine._servers.servers[0].ended() or "running", flush=True)
         raise
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # it may be ignored where the tests were started
 asyncio.run(main())
 """
 
