@@ -11,12 +11,13 @@ class MethodSettings(Table, frozen=True, kw_only=True):
     """Which method, and which variant of it."""
 
     name: Annotated[
-        Literal["sand", "rft", "eto", "knowagent", "mpo"],
+        Literal["sand", "rft", "eto", "knowagent", "mpo", "early-experience"],
         Meta(
             description="sand (the paper), or a baseline: rft, rejection-sampling fine-tuning on the policy's own "
             "successes; eto, preference optimisation (DPO) on the expert's trajectories against the policy's own; "
             "knowagent, training on the policy's shortest successes, told rules of actions; mpo, DPO of a planner on "
-            "the plans that helped the policy most and least"
+            "the plans that helped the policy most and least; early-experience, training on reflections on what the "
+            "policy's own actions lead to in one step"
         ),
     ] = "sand"
     without: Annotated[
@@ -84,6 +85,10 @@ class RolloutSettings(Table, frozen=True, kw_only=True):
     """`sand rollout`."""
 
     temperature: Annotated[float, Meta(ge=0, description="paper: 1.0")] = 1.0
+    max_steps: Annotated[
+        int,
+        Meta(ge=0, description="steps of a rollout, its own action included; 0: to the end of the episode (the paper)"),
+    ] = 0
 
 
 class CritiqueSettings(Table, frozen=True, kw_only=True):

@@ -33,6 +33,7 @@ _KNOWAGENT: dict[str, Scalar] = {
     "train.epochs": 5,
     "train.batch_size": 16,
 }
+_EARLY_EXPERIENCE: dict[str, Scalar] = {"sample.n": 3, "rollout.max_steps": 1}
 _NO_PATHS = {*SETS, *PUBLISHED, "world", "data"}
 _NO_PLANNERS = {("eval.planner", name) for name in ("model", "policy", "sft", "base")}
 
@@ -100,7 +101,8 @@ def with_method_defaults(given: Mapping[str, Scalar], preset: str | None = None)
 
     The paper switches experts on ALFWorld only. ETO plays every task once, greedily, and cuts rejected trajectories on
     ScienceWorld. KnowAgent trains adapters, beginning with the base model. MPO plays every plan five times and trains a
-    planner, which the agent that is evaluated is given. Raises `UsageError` for an unknown preset.
+    planner, which the agent that is evaluated is given. Early Experience looks one step ahead, and begins with the base
+    model. Raises `UsageError` for an unknown preset.
     """
     of_preset = preset_values(preset) if preset else {}
     values = {**of_preset, **given}
@@ -117,6 +119,10 @@ def with_method_defaults(given: Mapping[str, Scalar], preset: str | None = None)
         defaults |= {"eval.models": ["policy"], "eval.planner": "model"}
     elif method == "knowagent":
         defaults = {**_KNOWAGENT, "model.policy": values.get("model.base", ModelSettings().base)}
+    elif method == "early-experience":
+        defaults = {**_EARLY_EXPERIENCE, "model.policy": values.get("model.base", ModelSettings().base)}
+        epochs, batch, rate = (2, 16, 1e-5) if in_alfworld else (1, 32, 5e-6)
+        defaults |= {"train.epochs": epochs, "train.batch_size": batch, "train.learning_rate": rate}
     return {**of_preset, **defaults, **given}
 
 

@@ -64,12 +64,12 @@ def or_for_pairs(skip: Skip) -> Skip:
     return lambda settings: None if compares_rollouts(settings) else skip(settings)
 
 
-def without(*variants: str) -> Skip:
-    """The stage belongs to sand, and some ablations go without it."""
+def without(*variants: str, methods: Sequence[str] = ("sand", "early-experience")) -> Skip:
+    """The stage belongs to sand and its like, and some ablations go without it."""
 
     def skip(settings: Settings) -> str | None:
         chosen = settings.method.without
-        return only("sand")(settings) or (f"method.without is {chosen}" if chosen in variants else None)
+        return only(*methods)(settings) or (f"method.without is {chosen}" if chosen in variants else None)
 
     return skip
 
@@ -119,16 +119,21 @@ TABLE = (
         CritiqueStage,
         ("expert.jsonl", "rollouts.jsonl"),
         ("critiques.jsonl",),
-        without("sampling", "critique", "deliberations"),
+        without("sampling", "critique", "deliberations", methods=("sand",)),
     ),
     Row(
         SynthesizeStage,
         ("expert.jsonl", "samples.jsonl", "rollouts.jsonl", "critiques.jsonl"),
         ("thoughts.jsonl", D_DELIB),
-        only("sand"),
+        only("sand", "early-experience"),
     ),
     Row(PairsStage, ("expert.jsonl", "explored.jsonl", "rollouts.jsonl"), ("pairs.jsonl",), only("eto", "mpo")),
-    Row(TrainStage, (D_DELIB, D_RFT, D_KNOW, "sft"), ("model",), only("sand", "rft", "knowagent")),
+    Row(
+        TrainStage,
+        (D_DELIB, D_RFT, D_KNOW, "sft"),
+        ("model",),
+        only("sand", "rft", "knowagent", "early-experience"),
+    ),
     Row(PreferStage, ("pairs.jsonl", "sft"), ("model",), only("eto", "mpo")),
     Row(EvalStage, ("sft", "model"), ("eval.jsonl",), in_every_run),
     Row(CounterfactualStage, ("sft", "model", "eval.jsonl"), ("counterfactuals.jsonl",), on_request),
@@ -229,5 +234,6 @@ METHODS: Mapping[str, Method] = {
     "knowagent": baseline("explore", "train"),
     "eto": baseline("explore", "sample", "rollout", "pairs", "prefer"),
     "mpo": baseline("plan", "explore", "pairs", "prefer"),
+    "early-experience": baseline("sample", "rollout", "synthesize", "train"),
 }
 """What `sand run` does, by `method.name`: see docs/baselines.md. A run goes without the stages that its row skips."""

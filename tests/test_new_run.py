@@ -162,6 +162,17 @@ def test_knowagent_trains_an_adapter_of_the_base_model_whatever_the_preset_says(
     assert settings.agent.max_tokens == (512 if preset is None else 256)
 
 
+@pytest.mark.parametrize(("world", "trained"), [("scienceworld", (1, 32, 5e-6)), ("alfworld", (2, 16, 1e-5))])
+def test_early_experience_begins_with_the_base_model(
+    tmp_path: Path, world: str, trained: tuple[int, int, float]
+) -> None:
+    given = ["method.name=early-experience", "model.base=org/model", f"env.name={world}"]
+    start_run(tmp_path, None, assigned(given), f"{world}-llama3.1-8b" if world == "alfworld" else None)
+    settings = resolve(tmp_path, {}, {}).settings
+    assert (settings.model.policy, settings.sample.n, settings.rollout.max_steps) == ("org/model", 3, 1)
+    assert (settings.train.epochs, settings.train.batch_size, settings.train.learning_rate) == trained
+
+
 def test_d_exp_of_another_world_is_refused(tmp_path: Path) -> None:
     one = make_run(tmp_path / "one")
     perform("collect", one, limit=1)

@@ -16,6 +16,9 @@ from sandcli.engines.base import Model
 from sandcli.engines.scripted import ScriptedEngine
 from sandcli.errors import Exit, MachineryError, UsageError
 from sandcli.perform import context_of, perform
+from sandcli.report.diagnostics import diagnostics_of
+from sandcli.report.evaluations import read_run
+from sandcli.report.rows import agent_rows
 from tests.helpers import artifacts, context, lines, make_run, sand, write_rules
 from tests.stages.test_explore import WITH_PATHS
 from tests.trainer import Trainer
@@ -115,6 +118,27 @@ def test_mpo_improves_the_planner_and_keeps_the_policy(tmp_path: Path, words: Mo
     later = resolve(tmp_path / "it2", {}, {}).settings
     assert (later.model.planner, later.model.policy) == ("../it1/model", "../it1/sft")
     assert (tmp_path / "it2" / "model").exists()
+
+
+@pytest.mark.slow
+def test_early_experience_reflects_on_one_step_and_trains_the_base_model(
+    tmp_path: Path, words: Model, trainer: Trainer
+) -> None:
+    settings: dict[str, str | int] = {"method__name": "early-experience", "env__tasks": "fetch,carry"}
+    root = prepared(tmp_path / "it1", words.folder, **settings)
+    done = sandcli.iterate(root, iterations=1)
+    assert [summary.stage for summary in done] == ["collect", "sample", "rollout", "synthesize", "train", "eval"]
+    assert all(len(rollout.steps) == 1 for rollout in Run(root).rollouts())
+    reflected = {made.id for made in Run(root).deliberations() if any(step.deliberated for step in made.steps)}
+    experts = {made.id for made in Run(root).trajectories()}
+    assert reflected and reflected <= experts
+    assert {made.id for made in Run(root).deliberations()} == experts | {f"{name} (expert)" for name in reflected}
+    assert done[3].manifest is not None and done[3].manifest.counts["deliberated"] > 0
+    evaluation = read_run(root)
+    (diagnostics,) = diagnostics_of([evaluation])
+    assert diagnostics.funnel is not None and not diagnostics.funnel.notes
+    assert [one.name for one in diagnostics.funnel.filters][-3:] == ["rolled out", "deliberated", "in D_delib"]
+    assert "EARLY-EXPERIENCE, iteration 1" in {row.name for row in agent_rows([evaluation])}
 
 
 @pytest.mark.real

@@ -13,7 +13,7 @@ from sandcli.method.acceptance import rejection_reason
 from sandcli.method.knowagent import has_action_path
 from sandcli.prompts import SETS, Prompts, action_knowledge, load
 
-QUESTIONS = ("critique", "deliberate", "compare", "propose", "think")
+QUESTIONS = ("critique", "deliberate", "compare", "propose", "reflect", "think")
 
 VALUES = dict.fromkeys(
     ("instruction", "history", "action", "observation", "rollout", "ending", "verdict", "candidates", "others"), "x"
@@ -30,7 +30,7 @@ def test_question_alternates_between_user_and_assistant(name: str, question: str
 
 
 @pytest.mark.parametrize("name", SETS)
-@pytest.mark.parametrize("question", ("deliberate", "compare", "propose"))
+@pytest.mark.parametrize("question", ("deliberate", "compare", "propose", "reflect"))
 def test_worked_example_passes_the_checks_of_a_deliberation(name: str, question: str) -> None:
     """The model imitates its examples."""
     examples = [

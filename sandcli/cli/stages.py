@@ -37,8 +37,8 @@ def init(
     method: Annotated[
         str | None,
         typer.Option(
-            help="sand, or a baseline: rft (rejection-sampling fine-tuning), eto (DPO), knowagent (rules of actions) "
-            "or mpo (a planner)."
+            help="sand, or a baseline: rft (rejection-sampling fine-tuning), eto (DPO), knowagent (rules of actions), "
+            "mpo (a planner) or early-experience (reflections on one step)."
         ),
     ] = None,
     without: Annotated[

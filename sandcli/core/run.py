@@ -78,6 +78,7 @@ class Learning(NamedTuple):
 
 LEARNING: Mapping[str, Learning] = {
     "sand": Learning("train", "synthesize", D_DELIB),
+    "early-experience": Learning("train", "synthesize", D_DELIB, demonstrations=False),
     "rft": Learning("train", "explore", D_RFT),
     "knowagent": Learning("train", "explore", D_KNOW, demonstrations=False),
     "eto": Learning("prefer", "pairs", "pairs.jsonl", demonstrations=False),

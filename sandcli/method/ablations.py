@@ -2,7 +2,7 @@
 
 The whole method weighs the sampled actions by their critiques. Without `critique` it weighs the sampled actions as they
 are; without `sampling` the base model thinks of the other actions itself, at every step. Without `deliberations`, a
-control of ours, no step is deliberated.
+control of ours, no step is deliberated. A baseline, Early Experience, weighs them by their outcomes.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -15,8 +15,20 @@ from sandcli.records import Critique, Key, Rollout, Sample, Trajectory
 
 Without = Literal["none", "sampling", "critique", "deliberations"]
 
-PROMPTS: Mapping[Without, str] = {"none": "deliberate", "critique": "compare", "sampling": "propose"}
+Variant = Without | Literal["outcomes"]
+
+PROMPTS: Mapping[Variant, str] = {
+    "none": "deliberate",
+    "critique": "compare",
+    "sampling": "propose",
+    "outcomes": "reflect",
+}
 """The prompt file of each variant that asks the base model."""
+
+
+def variant_of(method: str, without: Without) -> Variant:
+    """How the steps of a method, or of an ablation of sand, are deliberated."""
+    return "outcomes" if method == "early-experience" else without
 
 
 class Critiques(Protocol):

@@ -11,10 +11,10 @@ from sandcli.prompts import Prompts
 
 
 class Option(NamedTuple):
-    """An action that is weighed; `critique` is empty if there is none."""
+    """An action that is weighed, and what is known of it, such as its critique; empty if nothing is."""
 
     action: str
-    critique: str = ""
+    note: str = ""
 
 
 class FlaggedStep(NamedTuple):
@@ -76,4 +76,4 @@ def deliberation_prompt(flagged: FlaggedStep, asking: Asking, seed: int) -> Ques
 
 
 def _line(option: Option) -> str:
-    return f"{option.action}: {option.critique}" if option.critique else option.action
+    return f"{option.action}: {option.note}" if option.note else option.action

@@ -57,7 +57,7 @@ async def write_guided(engine: Engine, question: Question, action: str, sampling
     for option in question.order:
         with_it = f' With "{option.action}" I'
         begun = not said and question.messages[-1].content.endswith(with_it)
-        said += ("" if begun else with_it) + _foreseen(option.critique)
+        said += ("" if begun else with_it) + _foreseen(option.note)
         (part,) = await engine.generate(_continued(question.messages, said), _one_sentence(sampling))
         tokens += part.tokens
         if part.finish == "length" or not part.text.strip(" ."):
@@ -70,9 +70,9 @@ def _one_sentence(sampling: Sampling) -> Sampling:
     return sampling._replace(stop=(*sampling.stop, ". ", "\n"))
 
 
-def _foreseen(critique: str) -> str:
-    """A critique's verdict as something said before acting; empty if it gives none."""
-    verdict = verdict_of(critique)
+def _foreseen(note: str) -> str:
+    """A critique's verdict as something said before acting; empty if there is none."""
+    verdict = verdict_of(note)
     return f" would {_FORESEEN[verdict]} the task, because it would" if verdict else ""
 
 

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from sandcli.core.run import Run
 from sandcli.errors import SandError
+from sandcli.method.ablations import variant_of
 from sandcli.report.critics import Critics, critics_sheet, read_critics
 from sandcli.report.funnel import Funnel, funnel_sheet
 from sandcli.report.funnel_steps import read_funnel
@@ -36,7 +37,7 @@ def diagnostics_of(evaluations: Sequence[Evaluation]) -> list[Diagnostics]:
 
 def _read(group: str, name: str, evaluation: Evaluation) -> Diagnostics:
     run = Run(Path(evaluation.run))
-    funnel = read_funnel(run, evaluation.without)
+    funnel = read_funnel(run, variant_of(evaluation.method, evaluation.without))
     try:
         return Diagnostics(group, name, read_critics(run), funnel)
     except SandError as error:

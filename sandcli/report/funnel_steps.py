@@ -9,24 +9,24 @@ from sandcli.agent.turns import normalise
 from sandcli.core.artifact import StageName
 from sandcli.core.run import D_DELIB, Run
 from sandcli.errors import SandError
-from sandcli.method.ablations import Without
+from sandcli.method.ablations import Variant
 from sandcli.models import fingerprint
 from sandcli.records import Key
 from sandcli.report.funnel import FLAGGED, Funnel, Passed, filtered
 from sandcli.terminal import visible
 
 
-def read_funnel(run: Run, without: Without) -> Funnel | None:
+def read_funnel(run: Run, variant: Variant) -> Funnel | None:
     """The funnel of a run; None if it makes no deliberations, or nothing from its expert trajectories yet.
 
     Filters whose artifact is missing or damaged are left out, and a note says so.
     """
-    if without == "deliberations":
+    if variant == "deliberations":
         return None
     passed: list[Passed] = []
     left_out: dict[str, list[str]] = {}
     reader = _Reader(run)
-    for name, read in reader.filters(without).items():
+    for name, read in reader.filters(variant).items():
         try:
             passed.append(read())
         except SandError as error:
@@ -51,17 +51,16 @@ class _Reader:
         self._run = run
         self.notes: list[str] = []
 
-    def filters(self, without: Without) -> dict[str, Callable[[], Passed]]:
+    def filters(self, variant: Variant) -> dict[str, Callable[[], Passed]]:
         """How the filters of the method, or of an ablation, are read, in order."""
         sampling: dict[str, Callable[[], Passed]] = {"sampled": self._sampled, FLAGGED: self._flagged}
-        execution: dict[str, Callable[[], Passed]] = {
-            "rolled out": partial(self._complete, "rollout", "rolled out"),
-            "critiqued": partial(self._complete, "critique", "critiqued"),
-        }
+        execution = {"rolled out": partial(self._complete, "rollout", "rolled out")}
+        critique = {"critiqued": partial(self._complete, "critique", "critiqued")}
         return {
             "expert steps": self._expert_steps,
-            **(sampling if without != "sampling" else {}),
-            **(execution if without == "none" else {}),
+            **(sampling if variant != "sampling" else {}),
+            **(execution if variant in ("none", "outcomes") else {}),
+            **(critique if variant == "none" else {}),
             "deliberated": self._deliberated,
             "in D_delib": self._in_d_delib,
         }

@@ -62,7 +62,8 @@ def step_limit(world: World, trajectory: Trajectory) -> int:
 class BranchRunner:
     """Executes branches in a pool of environments, with the policy loaded in an engine."""
 
-    def __init__(self, context: Context, settings: Settings, engine: Engine, pool: Pool) -> None:
+    def __init__(self, context: Context, settings: Settings, engine: Engine | None, pool: Pool) -> None:
+        """Without an engine, rollouts end with the candidate's own step."""
         self._context = context
         self._settings = settings
         self._engine = engine
@@ -80,7 +81,11 @@ class BranchRunner:
             if error.reason != "replay_diverged":
                 self._replays.pop(trajectory.id, None)  # another attempt may succeed
             raise
-        return _record(branch, trajectory.steps[branch.at.t :], trajectory.reward, end, 0)
+        rest = trajectory.steps[branch.at.t :]
+        steps = rest[: self._settings.rollout.max_steps or None]
+        if len(steps) == len(rest):
+            return _record(branch, steps, trajectory.reward, end, 0)
+        return _record(branch, steps, max(step.score for step in [*branch.at.prefix, *steps]), "max_steps", 0)
 
     async def _verify(self, trajectory: Trajectory) -> End:
         session = await self._pool.restore(trajectory.task, trajectory.steps)
@@ -93,8 +98,8 @@ class BranchRunner:
         """Execute the candidate after the expert's prefix and let the policy act from there."""
         session, first = await self.begin(branch)
         try:
-            rest = Played([], "done", 0)
-            if not first.done:
+            rest = Played([], "done" if first.done else "max_steps", 0)
+            if not first.done and self._engine is not None:
                 history = self.history(branch, first.step)
                 sampling, limit = partial(self.sampling, key), self.limit(branch.at)
                 rest = await play(self._engine, session, history, sampling, limit, self._settings.agent)
@@ -122,8 +127,9 @@ class BranchRunner:
         return Sampling(1, self._settings.rollout.temperature, self._settings.agent.max_tokens, seed, STOP)
 
     def limit(self, at: ExpertStep) -> int:
-        """How many steps are left of an episode after the candidate."""
-        return step_limit(self._context.world, at.trajectory) - at.t - 1
+        """How many steps are left of an episode, or of its rollout, after the candidate."""
+        left, most = step_limit(self._context.world, at.trajectory) - at.t, self._settings.rollout.max_steps
+        return (min(left, most) if most else left) - 1
 
 
 def _record(branch: Branch, steps: list[Step], reward: float, end: End, tokens: int) -> Rollout:

@@ -1,6 +1,7 @@
 """`sand rollout`: execute every candidate of a flagged step in the real environment, to the end. (Algorithm 1.)
 
 The expert's action needs no rollout of its own: it is the rest of the expert trajectory, which is verified by replay.
+With `rollout.max_steps`, a rollout ends after so many steps; with 1, only the candidate itself is executed.
 """
 
 from collections.abc import AsyncIterator, Iterable, Iterator
@@ -29,8 +30,8 @@ class RolloutStage(Stage[Branch, Rollout]):
         return self.run.artifact("collect").require(), self.run.artifact("sample").require()
 
     def models(self) -> dict[str, Model]:
-        """pi_k."""
-        return {"policy": self.context.policy()}
+        """pi_k, if it acts."""
+        return {"policy": self.context.policy()} if self.settings.rollout.max_steps != 1 else {}
 
     def units(self) -> Iterator[Unit[Branch]]:
         """Every candidate of every flagged step."""
@@ -41,7 +42,8 @@ class RolloutStage(Stage[Branch, Rollout]):
 
     def length(self, unit: Unit[Branch]) -> int:
         """The steps to the limit."""
-        return step_limit(self.context.world, unit.payload.at.trajectory) - unit.payload.at.t
+        left = step_limit(self.context.world, unit.payload.at.trajectory) - unit.payload.at.t
+        return min(left, self.settings.rollout.max_steps or left)
 
     def satisfied(self, unit: Unit[Branch], record: Rollout) -> bool:
         """No more samples have chosen the same action since."""
@@ -51,7 +53,8 @@ class RolloutStage(Stage[Branch, Rollout]):
     async def opened(self) -> AsyncIterator[None]:
         """Load the policy and start the environments."""
         async with super().opened():
-            self._runner = BranchRunner(self.context, self.settings, self.engine, self.pool)
+            engine = self.engine if self.models() else None
+            self._runner = BranchRunner(self.context, self.settings, engine, self.pool)
             yield
 
     async def step(self, unit: Unit[Branch], earlier: Rollout | None) -> Rollout:

@@ -155,6 +155,7 @@ class _WatchedTable:
         *({"method__without": without} for without in ("none", "critique", "sampling", "deliberations")),
         {"method__name": "rft"},
         {"method__name": "knowagent", "agent__knowledge": ""},
+        {"method__name": "early-experience", "rollout__max_steps": 1},
         {"method__name": "eto"},
         {"method__name": "eto", "pairs__source": "rollouts"},
         {"method__name": "mpo", "eval__models": "base", "eval__planner": "base"},
