@@ -15,7 +15,7 @@ from sandcli.progress import notice
 from sandcli.records import Key, Pair, Trajectory
 from sandcli.stages.inputs import must_hold
 from sandcli.training.checkpoints import complete_checkpoints
-from sandcli.training.config import NOUNS, TrainingConfig, TrainingResult
+from sandcli.training.config import NOUNS, LoggedStep, TrainingConfig, TrainingResult
 from sandcli.training.distributed import ProcessGroup, TrainingJob, describe
 from sandcli.training.processes import Processes, processes_for
 from sandcli.training_settings import ComputeSettings, TrainingSettings
@@ -166,6 +166,7 @@ class TrainingStage(Stage[Path, Trained]):
             figures={
                 "first_loss": log[0].loss,
                 "last_loss": log[-1].loss,
+                **_last_rewards(log[-1]),
                 "tokens_a_second": median(entry.tokens_a_second for entry in log),
                 "memory_gib": max(entry.memory_gib for entry in log),
             },
@@ -173,3 +174,10 @@ class TrainingStage(Stage[Path, Trained]):
             left_out=size.too_long,
             loss=[(entry.step, entry.loss) for entry in log],
         )
+
+
+def _last_rewards(last: LoggedStep) -> dict[str, float]:
+    """Of pairs: how well the model tells the sides apart."""
+    if last.accuracy is None or last.margin is None:
+        return {}
+    return {"last_accuracy": last.accuracy, "last_margin": last.margin}

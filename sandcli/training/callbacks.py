@@ -87,6 +87,8 @@ def logged_steps(history: Sequence[Mapping[str, Any]]) -> list[LoggedStep]:
             gradient_norm=float(entry.get("grad_norm", 0.0)),
             tokens_a_second=entry["tokens_a_second"],
             memory_gib=entry["memory_gib"],
+            accuracy=entry.get("rewards/accuracies"),
+            margin=entry.get("rewards/margins"),
         )
         for entry in history
         if "loss" in entry

@@ -72,13 +72,17 @@ class Hooks(NamedTuple):
     agreed: Callable[[tuple[bool, bool]], tuple[bool, bool]] = _alone
 
 
-class LoggedStep(msgspec.Struct, frozen=True, kw_only=True):
+class LoggedStep(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One line of the training log: an optimiser step.
 
     `loss` is the mean over the trained tokens of the batch, or over its pairs.
 
     `tokens_a_second` counts the tokens of all processes. `memory_gib` is the peak of the first GPU, or what the first
     process uses at that moment if there is no GPU.
+
+    Pairs alone have the last two. The reward of a side is `beta` times how much more probable it is (log-probability)
+    than under the reference. `margin` is the chosen side's reward minus that of the rejected one, `accuracy` the share
+    of the pairs in which it is positive.
     """
 
     step: int
@@ -88,6 +92,8 @@ class LoggedStep(msgspec.Struct, frozen=True, kw_only=True):
     gradient_norm: float
     tokens_a_second: float
     memory_gib: float
+    accuracy: float | None = None
+    margin: float | None = None
 
 
 class TrainingResult(NamedTuple):

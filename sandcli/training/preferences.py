@@ -67,6 +67,7 @@ class PreferenceTrainer(DPOTrainer):  # type: ignore[misc]
     def __init__(self, rows: Sequence[PairRow], batches: Batches, known: Path, hooks: Hooks, **arguments: Any) -> None:
         self._known, self._hooks = known, hooks
         self._collator = PairCollator(rows, arguments["processing_class"].pad_token_id)
+        self._shares = real_shares(batches, len(rows))
         places = Dataset.from_dict({"row": batches.order, "weight": weights(batches, len(rows))})
         super().__init__(data_collator=self._collator, train_dataset=places, **arguments)
         if "ref" in getattr(self.model, "peft_config", ()):
@@ -112,6 +113,15 @@ class PreferenceTrainer(DPOTrainer):  # type: ignore[misc]
         weight = inputs.pop("weight")
         return super().compute_loss(model, inputs, *arguments, **named) * weight
 
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """The rewards of a step are means over its pairs. TRL counts the empty rows as well, whose rewards are 0."""
+        if "loss" in logs:
+            share = self._shares[self.state.global_step - 1]
+            for name, values in self._metrics["train"].items():
+                if name.startswith("rewards/"):
+                    values[:] = [value / share for value in values]
+        super().log(logs, start_time)
+
 
 def weights(batches: Batches, rows: int) -> list[float]:
     """The weight of each row in the order of training: a step's loss is the mean over the pairs of its batch.
@@ -119,8 +129,12 @@ def weights(batches: Batches, rows: int) -> list[float]:
     The empty row, which fills up a batch, has none.
     """
     width = len(batches.order) // batches.steps
-    found: list[float] = []
-    for start in range(0, len(batches.order), width):
-        real = [index < rows for index in batches.order[start : start + width]]
-        found += [width / sum(real) * is_real for is_real in real]
-    return found
+    shares = real_shares(batches, rows)
+    return [(index < rows) / shares[place // width] for place, index in enumerate(batches.order)]
+
+
+def real_shares(batches: Batches, rows: int) -> list[float]:
+    """How much of the batch of each step is pairs; the rest is the empty row."""
+    width = len(batches.order) // batches.steps
+    cut = (batches.order[start : start + width] for start in range(0, len(batches.order), width))
+    return [sum(index < rows for index in batch) / width for batch in cut]

@@ -15,6 +15,7 @@ from datasets import Dataset
 from msgspec.structs import replace
 from trl import DPOConfig, DPOTrainer
 
+from sandcli.core.run import Run
 from sandcli.engines.adapters import is_adapter
 from sandcli.engines.loading import load_model
 from sandcli.engines.tokens import load_tokenizer
@@ -110,7 +111,8 @@ def whole(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> list[float]:
 
 def test_losses_are_those_of_trls_own_trainer_if_there_are_no_observations(plain: Path, tmp_path: Path) -> None:
     tokenizer = load_tokenizer(plain)
-    ours = losses(train(plain, tmp_path / "ours"))
+    log = train(plain, tmp_path / "ours").log
+    ours = [step.loss for step in log]
     order = [n for n in plan_training(configured(plain, tmp_path), PAIRS).batches.order if n < len(PAIRS)]
     batches = [order[0:2], order[2:3], order[3:5], order[5:6]]
     assert len(ours) == len(batches)
@@ -145,9 +147,13 @@ def test_losses_are_those_of_trls_own_trainer_if_there_are_no_observations(plain
         processing_class=tokenizer,
     )
     trainer.train()
-    theirs = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+    steps = [entry for entry in trainer.state.log_history if "loss" in entry]
+    theirs = [entry["loss"] for entry in steps]
     assert ours[0] == pytest.approx(math.log(2), abs=1e-3) and ours[-1] < ours[0] - 0.01
     assert ours == pytest.approx(theirs, rel=1e-4)
+    margins, accuracies = ([entry[f"rewards/{name}"] for entry in steps] for name in ("margins", "accuracies"))
+    assert [step.margin for step in log] == pytest.approx(margins, rel=1e-3, abs=1e-4) and margins[-1] > 0.01
+    assert [step.accuracy for step in log[1:]] == accuracies[1:] == [1.0] * 3  # before the first step, sides are equal
 
 
 def test_loss_covers_only_the_agents_turns_after_what_both_share(smollm: Path) -> None:
@@ -168,6 +174,7 @@ def test_batch_is_the_mean_of_its_pairs_whatever_its_size(tiny: Path, tmp_path: 
     """The first loss of a batch is log 2 whatever it holds; the last, smaller batch must not count filled-up rows."""
     result = train(tiny, tmp_path, [*PAIRS, LONG, PAIRS[0]], replace(AIMS, batch_size=4, epochs=1, learning_rate=1e-9))
     assert losses(result) == pytest.approx([math.log(2)] * 2, abs=1e-3)
+    assert [step.margin for step in result.log] == pytest.approx([0.0] * 2, abs=1e-3)
 
 
 def test_adapter_is_trained_and_held_to_what_it_was(tiny: Path, tmp_path: Path) -> None:
@@ -243,7 +250,7 @@ def test_what_two_processes_begin_and_one_finishes_after_a_kill_is_what_one_lear
     both = tmp_path / "both"
     shutil.copytree(alone, both)
     assert perform("prefer", alone, trainer__checkpoint_minutes=60.0).exit is Exit.DONE
-    whole = logged(alone)
+    whole, margins = logged(alone), logged(alone, "margin")
     assert len(whole) >= 4 and whole[-1] < whole[0]
     command = [sys.executable, "-m", "sandcli", "prefer", "--run", str(both), "--nproc", "2"]
     child = subprocess.Popen(command, cwd=REPO, env=environment(), stderr=subprocess.DEVNULL, start_new_session=True)
@@ -254,13 +261,16 @@ def test_what_two_processes_begin_and_one_finishes_after_a_kill_is_what_one_lear
     assert len(logged(both)) < len(whole)
     assert perform("prefer", both).exit is Exit.DONE
     assert logged(both) == pytest.approx(whole, rel=1e-3)
+    assert logged(both, "margin") == pytest.approx(margins, rel=1e-2, abs=1e-3)
+    made = Run(both).artifact("prefer").manifest()
+    assert made is not None and made.figures["last_margin"] == logged(both, "margin")[-1] > 0.01
 
 
-def logged(run: Path) -> list[float]:
-    """The loss of every logged step so far; a line that is being written does not count."""
+def logged(run: Path, figure: str = "loss") -> list[float]:
+    """A figure of every logged step so far; a line that is being written does not count."""
     log = run / "logs" / "prefer.jsonl"
     written = log.read_text().splitlines(keepends=True) if log.exists() else []
-    return [json.loads(line)["loss"] for line in written if line.endswith("\n")]
+    return [json.loads(line)[figure] for line in written if line.endswith("\n")]
 
 
 def test_pair_whose_sides_are_equal_within_the_limit_is_left_out(tiny: Path, tmp_path: Path) -> None:
