@@ -135,6 +135,7 @@ class Experiment:
         run = self._run_of(planned)
         settings = self._begin(run, planned.settings | self._updates(planned, chosen), self._expert.root)
         self._must_share_d_exp(run)
+        context_of(run, settings).must_find_models()
         others = [self._run_of(other) for other, _ in self._runs if other.seed == planned.seed and other != planned]
         for name in stages_needed(chosen):
             limit = self._plan.tasks if name == "eval" else None

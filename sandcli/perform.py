@@ -84,7 +84,8 @@ class Pipeline:
         Raises `UsageError` if the method has no stage `until`.
         """
         context = context_of(first, self._flags)
-        playing(context)  # a panel that cannot be played shows now, not after hours
+        playing(context)  # a panel that cannot be played shows now, not after hours, and so does a missing model
+        context.must_find_models()
         method = context.settings.method.name
         names = stages_of(Settings(method=MethodSettings(name=method)))
         if self._until is not None and self._until not in names:

@@ -14,7 +14,7 @@ from sandcli.core.stage import Options
 from sandcli.engines.adapters import adapter_config
 from sandcli.engines.base import Model
 from sandcli.engines.scripted import ScriptedEngine
-from sandcli.errors import Exit, MachineryError, UsageError
+from sandcli.errors import Exit, MachineryError, PrerequisiteError, UsageError
 from sandcli.perform import context_of, perform
 from sandcli.report.diagnostics import diagnostics_of
 from sandcli.report.evaluations import read_run
@@ -118,6 +118,16 @@ def test_mpo_improves_the_planner_and_keeps_the_policy(tmp_path: Path, words: Mo
     later = resolve(tmp_path / "it2", {}, {}).settings
     assert (later.model.planner, later.model.policy) == ("../it1/model", "../it1/sft")
     assert (tmp_path / "it2" / "model").exists()
+
+
+@pytest.mark.parametrize("setting", ["model.policy", "model.planner", "eval.planner"])
+def test_missing_model_shows_before_anything_is_done(tmp_path: Path, words: Model, setting: str) -> None:
+    settings = {"method__name": "mpo", "engine__kind": "transformers", setting.replace(".", "__"): "../none"}
+    root = prepared(tmp_path / "it1", words.folder, **settings)
+    with pytest.raises(PrerequisiteError, match="none is not a model folder") as caught:
+        sandcli.iterate(root, iterations=1)
+    assert caught.value.fix == f"correct {setting}"
+    assert not (root / "expert.jsonl").exists()
 
 
 @pytest.mark.slow

@@ -1,6 +1,7 @@
 """A run with its settings, and what these name: the world, the models, an engine, worker processes."""
 
 import hashlib
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import cached_property, partial
@@ -28,6 +29,9 @@ from sandcli.panels.panel import NamedPanel
 from sandcli.progress import notice
 from sandcli.prompts import SETS, Prompts, action_knowledge
 from sandcli.settings import Settings, worker_count
+
+_HUB_NAME = re.compile(r"[\w-][\w.-]*(/[\w.-]+)?")
+"""A name on the model hub; the name of a role, such as `base`, looks the same."""
 
 
 def model_fingerprint(folder: Path) -> str:
@@ -146,6 +150,20 @@ class Context:
     def model(self, name: str) -> Model:
         """A model by its name in the settings."""
         return Model(locate(self.path(name)), name, self.settings.model.trust_code)
+
+    def must_find_models(self) -> None:
+        """Raise `PrerequisiteError` for a policy or planner in a folder that is not there: stages need them late.
+
+        What may be a name on the hub is left to the stage that downloads it.
+        """
+        settings = self.settings
+        given = {"model.policy": settings.model.policy, "model.planner": settings.model.planner}
+        for setting, name in {**given, "eval.planner": settings.eval.planner}.items():
+            if name and not _HUB_NAME.fullmatch(self.path(name)) and not self.scripted:
+                try:
+                    self.model(name)
+                except PrerequisiteError as error:
+                    raise PrerequisiteError(error.what, f"correct {setting}") from None
 
     def must_make_sft(self) -> None:
         """Raise `UsageError` in a run that starts from a given policy: only a first iteration has an SFT model."""

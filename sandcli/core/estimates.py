@@ -40,10 +40,19 @@ class PastRun(msgspec.Struct, frozen=True):
 
 def remember(stage: Stage[P, R], spent: Spent) -> None:
     """Note what a stage took, if it did anything."""
-    if not spent.units:
-        return
-    done = msgspec.structs.replace(spent, units=spent.units * stage.sequences)  # N turns cost N times one
-    run = PastRun(_kind(stage), done, time.strftime("%Y-%m-%dT%H:%M:%S%z"))
+    if spent.units:
+        done = msgspec.structs.replace(spent, units=spent.units * stage.sequences)  # N turns cost N times one
+        _note(PastRun(_kind(stage), done, time.strftime("%Y-%m-%dT%H:%M:%S%z")))
+
+
+def remember_training(stage: Stage[P, R], start: Model, how: str, tokens: int, speed: float) -> None:
+    """Note a training on so many tokens, and its tokens a second. `how` says what else its speed depends on."""
+    if speed:
+        spent = Spent(units=tokens, seconds=tokens / speed)
+        _note(PastRun(_training(stage, start, how), spent, time.strftime("%Y-%m-%dT%H:%M:%S%z")))
+
+
+def _note(run: PastRun) -> None:
     with contextlib.suppress(OSError):  # a full cache is no reason to fail
         alike = [known for known in _past_runs() if known.kind == run.kind]
         others = [known for known in _past_runs() if known.kind != run.kind]
@@ -53,14 +62,22 @@ def remember(stage: Stage[P, R], spent: Spent) -> None:
 
 def estimate(stage: Stage[P, R], units: int) -> str:
     """What so many units will take, as the end of a sentence."""
-    kind = _kind(stage)
+    return _estimate(_kind(stage), units * stage.sequences)
+
+
+def estimate_training(stage: Stage[P, R], start: Model, how: str, tokens: int) -> str:
+    """What a training on so many tokens, over all steps, will take."""
+    return _estimate(_training(stage, start, how), tokens)
+
+
+def _estimate(kind: Kind, amount: int) -> str:
     alike = [past.spent for past in _past_runs() if past.kind == kind]
     if not alike:
         return "; no estimate: this machine has not run a stage like it before"
     spent = sum(alike[1:], alike[0])
-    share = units * stage.sequences / spent.units
+    share = amount / spent.units
     tokens, seconds = round(share * spent.generated), share * spent.seconds
-    generated = f"{tokens:,} generated tokens and " if kind.engine != "none" else ""
+    generated = f"{tokens:,} generated tokens and " if spent.generated else ""
     return f"; about {generated}{duration(seconds)}, estimated from earlier runs on this machine"
 
 
@@ -74,6 +91,10 @@ def _kind(stage: Stage[P, R]) -> Kind:
     context, model = stage.context, stage.model()
     engine = context.engine_kind() if model else "none"
     return Kind(stage.name, context.settings.env.name, engine, _size(model) if model else 0)
+
+
+def _training(stage: Stage[P, R], start: Model, how: str) -> Kind:
+    return Kind(stage.name, stage.context.settings.env.name, f"training, {how}", _size(start))
 
 
 def _size(model: Model) -> int:

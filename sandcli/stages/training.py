@@ -1,12 +1,13 @@
 """What `sft`, `train` and `prefer` share: one unit that fine-tunes a model, and resumes from its last checkpoint."""
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Sized
+from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
 from typing import NamedTuple
 
+from sandcli.core import estimates
 from sandcli.core.stage import Metrics, Stage, State, Unit
 from sandcli.engines.base import Model
 from sandcli.errors import Interrupted, UsageError
@@ -120,7 +121,12 @@ class TrainingStage(Stage[Path, Trained]):
         result = self._fit(self._job(), processes.number)
         if not result.finished:
             raise Interrupted(self.name)
+        estimates.remember_training(self, self.start(), self._how(), result.size.all_tokens, _speed(result.log))
         return Trained(result)
+
+    def _how(self) -> str:
+        """What the speed depends on, beside the model."""
+        return f"{self.aims.method}, processes: {self._processes().number}"
 
     def _job(self) -> TrainingJob:
         preamble, compute, seed = self.context.preamble, self.compute, self.settings.run.seed
@@ -143,9 +149,12 @@ class TrainingStage(Stage[Path, Trained]):
         from sandcli.training.plan import plan_training
 
         job = self._job()
+        must_hold(self.data(), self.record, self.fix_empty())
         plan = plan_training(job.config, job.records())
+        plan.must_hold_rows()
         steps, size = plan.batches.steps, plan.size
-        return f"{describe(size)}; {steps} optimiser steps, {size.all_trained:,} tokens with loss in all of them"
+        amount = f"{describe(size)}; {steps} optimiser steps, {size.all_trained:,} tokens with loss in all of them"
+        return amount + estimates.estimate_training(self, self.start(), self._how(), size.all_tokens)
 
     def summary(self, records: Sized) -> str:
         """Where the log is."""
@@ -167,13 +176,18 @@ class TrainingStage(Stage[Path, Trained]):
                 "first_loss": log[0].loss,
                 "last_loss": log[-1].loss,
                 **_last_rewards(log[-1]),
-                "tokens_a_second": median(entry.tokens_a_second for entry in log),
+                "tokens_a_second": _speed(log),
                 "memory_gib": max(entry.memory_gib for entry in log),
             },
             tokens=size.tokens,
             left_out=size.too_long,
             loss=[(entry.step, entry.loss) for entry in log],
         )
+
+
+def _speed(log: Sequence[LoggedStep]) -> float:
+    """Tokens a second; resuming and the first step are slower."""
+    return median(entry.tokens_a_second for entry in log)
 
 
 def _last_rewards(last: LoggedStep) -> dict[str, float]:

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 from sandcli.engines.configs import longest
 from sandcli.engines.tokens import load_tokenizer
+from sandcli.errors import UsageError
 from sandcli.records import Pair, Trajectory
 from sandcli.training.batches import Batches, make_batches
 from sandcli.training.config import NOUNS, Size, TrainingConfig
@@ -19,6 +20,16 @@ class TrainingPlan(NamedTuple):
     rows: Sequence[TrainingRow] | Sequence[PairRow]
     batches: Batches
     size: Size
+
+    def must_hold_rows(self) -> None:
+        """Raise `UsageError` if there is nothing to train on: it may all be too long."""
+        if self.rows:
+            return
+        why = next((f"; {name}: {why}" for name, why in self.size.too_long.items()), "")
+        raise UsageError(
+            f"there are no {self.size.noun} to train on{why}",
+            "collect or explore more, raise max_length, or use a shorter preamble (agent.preamble)",
+        )
 
 
 def plan_training(config: TrainingConfig, records: Sequence[Trajectory | Pair]) -> TrainingPlan:

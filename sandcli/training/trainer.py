@@ -9,7 +9,7 @@ from datasets import Dataset
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from trl import SFTTrainer
 
-from sandcli.errors import Interrupted, UsageError
+from sandcli.errors import Interrupted
 from sandcli.files import follow_umask
 from sandcli.records import Pair, Trajectory
 from sandcli.training.arguments import dpo_config, sft_config
@@ -35,12 +35,7 @@ def fit(config: TrainingConfig, records: Sequence[Trajectory | Pair], hooks: Hoo
     """
     plan = plan_training(config, records)
     hooks.sized(plan.size)
-    if not plan.rows:
-        why = next((f"; {name}: {why}" for name, why in plan.size.too_long.items()), "")
-        raise UsageError(
-            f"there are no {plan.size.noun} to train on{why}",
-            "collect or explore more, raise max_length, or use a shorter preamble (agent.preamble)",
-        )
+    plan.must_hold_rows()
     refuse_endless(plan.tokenizer, plan.rows[0].end, config.start)
     with explained(config.work):
         try:

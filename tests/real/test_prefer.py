@@ -22,8 +22,10 @@ from sandcli.engines.tokens import load_tokenizer
 from sandcli.errors import Exit, UsageError
 from sandcli.messages import Message, Said
 from sandcli.records import Pair, Task
+from sandcli.training.batches import Batches
 from sandcli.training.config import Hooks, TrainingConfig, TrainingResult
 from sandcli.training.plan import plan_training
+from sandcli.training.preferences import real_shares, weights
 from sandcli.training.rows import pair_row
 from sandcli.training.trainer import fit
 from sandcli.training_settings import ComputeSettings, PreferSettings
@@ -168,6 +170,12 @@ def test_loss_covers_only_the_agents_turns_after_what_both_share(smollm: Path) -
         "Thought: Hm.\nAction: wait<|im_end|>",
     ]
     assert "Action: look<|im_end|>" in tokenizer.decode(row.chosen.input_ids)
+
+
+def test_every_pair_of_a_batch_weighs_the_same_and_the_empty_row_nothing() -> None:
+    batches = Batches(order=[0, 1, 2, 3, 1, 4, 4, 4], accumulate=2, tokens=[9, 9], epoch=1)  # 4 is the empty row
+    assert real_shares(batches, 4) == [1.0, 0.25]
+    assert weights(batches, 4) == [1.0, 1.0, 1.0, 1.0, 4.0, 0.0, 0.0, 0.0]
 
 
 def test_batch_is_the_mean_of_its_pairs_whatever_its_size(tiny: Path, tmp_path: Path) -> None:

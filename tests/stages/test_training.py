@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 
 from sandcli.core.artifact import Artifact
+from sandcli.core.estimates import duration
 from sandcli.core.stage import Options, Summary
 from sandcli.engines.base import Model
 from sandcli.errors import Exit, Interrupted, PrerequisiteError, UsageError
@@ -110,6 +112,28 @@ def test_dry_run_of_force_changes_nothing(run: Path, trainer: Trainer) -> None:
         summary = sft(run, Options(force=True, dry_run=True), **settings)
         assert summary.forecast and summary.message.startswith("sft: missing; 1 trajectories, ")
     assert (run / "sft" / "model.safetensors").exists()
+
+
+def test_dry_run_estimates_the_time_from_earlier_trainings(
+    run: Path, trainer: Trainer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    again = Options(force=True, dry_run=True)
+    assert sft(run, again).message.endswith("; no estimate: this machine has not run a stage like it before")
+    sft(run)  # the stand-in handles 10 tokens a second
+    known = re.search(r"([\d,]+) tokens per epoch.* in all of them; about (.*), estimated", sft(run, again).message)
+    assert known is not None and known[2] == duration(int(known[1].replace(",", "")) * 3 / 10)
+    assert "no estimate" in sft(run, again, sft__method="lora").message
+
+
+def test_dry_run_without_a_pair_says_what_a_training_would(tmp_path: Path, words: Model, trainer: Trainer) -> None:
+    root = make_run(
+        tmp_path / "run", method__name="eto", model__base=str(words.folder), model__policy=str(words.folder)
+    )
+    (root / "pairs.jsonl").write_text("")
+    for options in (Options(), Options(dry_run=True)):
+        with pytest.raises(UsageError, match=r"pairs\.jsonl holds no pair"):
+            perform("prefer", root, options=options)
 
 
 def test_kill_after_the_model_is_in_place_keeps_it(
