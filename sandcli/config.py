@@ -109,16 +109,17 @@ def refuse_contradictions(settings: Settings) -> None:
 
 
 def _refuse_planners(settings: Settings) -> None:
-    if settings.method.name != "mpo" and settings.eval.planner == "model":
+    plans = settings.method.name in ("mpo", "mpo-sft")
+    if not plans and settings.eval.planner == "model":
         raise UsageError(
             f"eval.planner is model, which is no planner if method.name is {settings.method.name}",
             "set eval.planner to base or a folder, or leave it empty",
         )
-    if settings.method.name == "mpo" and settings.plan.n == 1:
+    if plans and settings.plan.n == 1:
         raise UsageError("plan.n is 1, and mpo compares the plans of a task", "set plan.n to 2 or more (MPO: 5)")
-    if settings.method.name == "mpo" and "model" in settings.eval.models:
+    if plans and "model" in settings.eval.models:
         raise UsageError(
-            "eval.models names model, which is a planner if method.name is mpo",
+            f"eval.models names model, which is a planner if method.name is {settings.method.name}",
             "set eval.models to policy, and eval.planner to model",
         )
 

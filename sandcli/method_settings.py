@@ -11,13 +11,13 @@ class MethodSettings(Table, frozen=True, kw_only=True):
     """Which method, and which variant of it."""
 
     name: Annotated[
-        Literal["sand", "rft", "eto", "knowagent", "mpo", "early-experience"],
+        Literal["sand", "rft", "eto", "knowagent", "mpo", "mpo-sft", "early-experience"],
         Meta(
             description="sand (the paper), or a baseline: rft, rejection-sampling fine-tuning on the policy's own "
             "successes; eto, preference optimisation (DPO) on the expert's trajectories against the policy's own; "
             "knowagent, training on the policy's shortest successes, told rules of actions; mpo, DPO of a planner on "
-            "the plans that helped the policy most and least; early-experience, training on reflections on what the "
-            "policy's own actions lead to in one step"
+            "the plans that helped the policy most and least; mpo-sft, SFT of a planner on the best plans, before mpo; "
+            "early-experience, training on reflections on what the policy's own actions lead to in one step"
         ),
     ] = "sand"
     without: Annotated[

@@ -113,9 +113,11 @@ def with_method_defaults(given: Mapping[str, Scalar], preset: str | None = None)
         defaults = {"method.switch": "shorter"}
     elif method == "eto":
         defaults = {"explore.n": 1, "explore.temperature": 0.0, "pairs.extra_turns": 0 if in_alfworld else 5}
-    elif method == "mpo":
+    elif method in ("mpo", "mpo-sft"):
         defaults = {"explore.n": 5, "explore.temperature": 0.7}
         defaults |= {"prefer.learning_rate": 1e-5, "prefer.warmup": 0.03, "prefer.schedule": "cosine"}
+        if method == "mpo-sft":
+            defaults |= {"train.learning_rate": 1e-5, "train.epochs": 3, "train.batch_size": 32}
         defaults |= {"eval.models": ["policy"], "eval.planner": "model"}
     elif method == "knowagent":
         defaults = {**_KNOWAGENT, "model.policy": values.get("model.base", ModelSettings().base)}

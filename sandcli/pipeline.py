@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from sandcli.core.artifact import StageName
-from sandcli.core.run import D_DELIB, D_KNOW, D_RFT, PLAN, PREAMBLE, Run
+from sandcli.core.run import D_DELIB, D_KNOW, D_PLANS, D_RFT, PLAN, PREAMBLE, Run
 from sandcli.core.stage import Stage
 from sandcli.settings import Settings
 from sandcli.stages.collect import CollectStage
@@ -56,7 +56,7 @@ def exploring(settings: Settings) -> str | None:
     """A baseline learns from the policy's own episodes."""
     if compares_rollouts(settings):
         return f"pairs.source is {settings.pairs.source}"
-    return only("rft", "eto", "knowagent", "mpo")(settings)
+    return only("rft", "eto", "knowagent", "mpo", "mpo-sft")(settings)
 
 
 def or_for_pairs(skip: Skip) -> Skip:
@@ -101,8 +101,8 @@ class Row(NamedTuple):
 TABLE = (
     Row(CollectStage, (), ("expert.jsonl", PREAMBLE), in_every_run),
     Row(SftStage, ("expert.jsonl",), ("sft",), with_a_policy),
-    Row(PlanStage, ("expert.jsonl",), ("plans.jsonl",), only("mpo")),
-    Row(ExploreStage, ("expert.jsonl", "sft", "plans.jsonl"), ("explored.jsonl", D_RFT, D_KNOW), exploring),
+    Row(PlanStage, ("expert.jsonl",), ("plans.jsonl",), only("mpo", "mpo-sft")),
+    Row(ExploreStage, ("expert.jsonl", "sft", "plans.jsonl"), ("explored.jsonl", D_RFT, D_KNOW, D_PLANS), exploring),
     Row(
         SampleStage,
         ("expert.jsonl", "sft"),
@@ -130,9 +130,9 @@ TABLE = (
     Row(PairsStage, ("expert.jsonl", "explored.jsonl", "rollouts.jsonl"), ("pairs.jsonl",), only("eto", "mpo")),
     Row(
         TrainStage,
-        (D_DELIB, D_RFT, D_KNOW, "sft"),
+        (D_DELIB, D_RFT, D_KNOW, D_PLANS, "sft"),
         ("model",),
-        only("sand", "rft", "knowagent", "early-experience"),
+        only("sand", "rft", "knowagent", "mpo-sft", "early-experience"),
     ),
     Row(PreferStage, ("pairs.jsonl", "sft"), ("model",), only("eto", "mpo")),
     Row(EvalStage, ("sft", "model"), ("eval.jsonl",), in_every_run),
@@ -234,6 +234,7 @@ METHODS: Mapping[str, Method] = {
     "knowagent": baseline("explore", "train"),
     "eto": baseline("explore", "sample", "rollout", "pairs", "prefer"),
     "mpo": baseline("plan", "explore", "pairs", "prefer"),
+    "mpo-sft": baseline("plan", "explore", "train"),
     "early-experience": baseline("sample", "rollout", "synthesize", "train"),
 }
 """What `sand run` does, by `method.name`: see docs/baselines.md. A run goes without the stages that its row skips."""

@@ -7,18 +7,23 @@ import pytest
 from typer.testing import CliRunner
 
 import sandcli
+from sandcli.agent.conversation import training_messages
 from sandcli.cli.app import app
 from sandcli.config import resolve
 from sandcli.core.run import Run
 from sandcli.core.stage import Options
+from sandcli.core.store import Records
 from sandcli.engines.adapters import adapter_config
 from sandcli.engines.base import Model
 from sandcli.engines.scripted import ScriptedEngine
 from sandcli.errors import Exit, MachineryError, PrerequisiteError, UsageError
+from sandcli.new_run import start_run
 from sandcli.perform import context_of, perform
+from sandcli.records import Trajectory
 from sandcli.report.diagnostics import diagnostics_of
 from sandcli.report.evaluations import read_run
 from sandcli.report.rows import agent_rows
+from sandcli.stages.train import TrainStage
 from tests.helpers import artifacts, context, lines, make_run, sand, write_rules
 from tests.stages.test_explore import WITH_PATHS
 from tests.trainer import Trainer
@@ -28,6 +33,11 @@ def prepared(root: Path, tiny: Path, **settings: str | int) -> Path:
     return make_run(
         root, sample__n=2, model__base=str(tiny), sft__epochs=1, train__epochs=1, eval__splits="seen", **settings
     )
+
+
+def row_names(root: Path) -> set[str]:
+    """What a report calls the agents of a run."""
+    return {row.name for row in agent_rows([read_run(root)])}
 
 
 @pytest.mark.real
@@ -144,11 +154,29 @@ def test_early_experience_reflects_on_one_step_and_trains_the_base_model(
     assert reflected and reflected <= experts
     assert {made.id for made in Run(root).deliberations()} == experts | {f"{name} (expert)" for name in reflected}
     assert done[3].manifest is not None and done[3].manifest.counts["deliberated"] > 0
-    evaluation = read_run(root)
-    (diagnostics,) = diagnostics_of([evaluation])
+    (diagnostics,) = diagnostics_of([read_run(root)])
     assert diagnostics.funnel is not None and not diagnostics.funnel.notes
     assert [one.name for one in diagnostics.funnel.filters][-3:] == ["rolled out", "deliberated", "in D_delib"]
-    assert "EARLY-EXPERIENCE, iteration 1" in {row.name for row in agent_rows([evaluation])}
+    assert row_names(root) == {"EARLY-EXPERIENCE, iteration 1"}
+
+
+@pytest.mark.slow
+def test_mpo_goes_on_with_a_planner_that_was_fine_tuned_on_the_best_plans(
+    tmp_path: Path, words: Model, trainer: Trainer
+) -> None:
+    root = prepared(tmp_path / "it1", words.folder, method__name="mpo-sft", plan__n=4, explore__n=2)
+    done = sandcli.iterate(root, iterations=1)
+    assert [summary.stage for summary in done] == ["collect", "sft", "plan", "explore", "train", "eval"]
+    stage = TrainStage(context(root))
+    (learned, *_) = list(Records(stage.data(), Trajectory))
+    played = next(episode for episode in Run(root).explored() if episode.task == learned.task)
+    assert training_messages(stage.preamble, learned)[:-1] == stage.context.planner_question(played.instruction)
+    assert learned.steps[0].thought == "1. Go to the kitchen." and stage.start().folder == words.folder
+    assert row_names(root) == {"MPO-SFT, iteration 1"}
+    start_run(tmp_path / "it2", root, {"method.name": "mpo"})
+    later = resolve(tmp_path / "it2", {}, {}).settings
+    assert (later.model.planner, later.model.policy, later.eval.planner) == ("../it1/model", "../it1/sft", "model")
+    assert [summary.stage for summary in sandcli.iterate(tmp_path / "it2", iterations=1)][-2:] == ["prefer", "eval"]
 
 
 @pytest.mark.real

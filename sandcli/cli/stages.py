@@ -38,7 +38,7 @@ def init(
         str | None,
         typer.Option(
             help="sand, or a baseline: rft (rejection-sampling fine-tuning), eto (DPO), knowagent (rules of actions), "
-            "mpo (a planner) or early-experience (reflections on one step)."
+            "mpo (a planner), mpo-sft (before it) or early-experience (reflections on one step)."
         ),
     ] = None,
     without: Annotated[

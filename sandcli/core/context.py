@@ -121,6 +121,10 @@ class Context:
         """The model of it."""
         return self.model(self.settings.model.planner) if self.settings.model.planner else self.base_model()
 
+    def planner_question(self, instruction: str) -> list[Message]:
+        """What a planner is asked about a task."""
+        return self.prompts.fill("plan", instruction=instruction)
+
     def base_model(self) -> Model:
         """pi_base."""
         model = self.model(self.settings.model.base)

@@ -26,6 +26,9 @@ D_RFT = "rft.jsonl"
 D_KNOW = "knowagent.jsonl"
 """The policy's shortest successes, derived from expert.jsonl and explored.jsonl."""
 
+D_PLANS = "best-plans.jsonl"
+"""The best plan of each task, derived from expert.jsonl and explored.jsonl."""
+
 PREAMBLE = "preamble.json"
 """The messages before the task in the recorded data that expert.jsonl comes from; only there if the data has any."""
 
@@ -49,7 +52,7 @@ ARTIFACTS: Mapping[StageName, Written] = {
     "collect": Written("expert.jsonl", Trajectory, (PREAMBLE,)),
     "sft": Written("sft", None),
     "plan": Written("plans.jsonl", Plan),
-    "explore": Written("explored.jsonl", Episode, (D_RFT, D_KNOW)),
+    "explore": Written("explored.jsonl", Episode, (D_RFT, D_KNOW, D_PLANS)),
     "sample": Written("samples.jsonl", Sample),
     "rollout": Written("rollouts.jsonl", Rollout),
     "critique": Written("critiques.jsonl", Critique),
@@ -83,6 +86,7 @@ LEARNING: Mapping[str, Learning] = {
     "knowagent": Learning("train", "explore", D_KNOW, demonstrations=False),
     "eto": Learning("prefer", "pairs", "pairs.jsonl", demonstrations=False),
     "mpo": Learning("prefer", "pairs", "pairs.jsonl", demonstrations=False, planner=True),
+    "mpo-sft": Learning("train", "explore", D_PLANS, demonstrations=False, planner=True),
 }
 """By `method.name`."""
 

@@ -91,11 +91,7 @@ def plan_pair(trajectory: Trajectory, question: Sequence[Message], episodes: Ite
 
     `question` is what the planner was asked. Of equal means, the first counts.
     """
-    rewards: dict[GivenPlan, list[float]] = {}
-    for episode in episodes:
-        if episode.plan is not None:
-            rewards.setdefault(episode.plan, []).append(episode.reward)
-    means = {plan: fmean(own) for plan, own in sorted(rewards.items(), key=lambda item: item[0].draw)}
+    means = mean_rewards(episodes)
     if not means:
         return "no plan was played"
     best, worst = max(means, key=means.__getitem__), min(means, key=means.__getitem__)
@@ -115,6 +111,15 @@ def plan_pair(trajectory: Trajectory, question: Sequence[Message], episodes: Ite
         chosen_from="plan",
         rejected_from="plan",
     )
+
+
+def mean_rewards(episodes: Iterable[Episode]) -> dict[GivenPlan, float]:
+    """The mean reward of the episodes that were played with each plan of a task, by plan, in order."""
+    rewards: dict[GivenPlan, list[float]] = {}
+    for episode in episodes:
+        if episode.plan is not None:
+            rewards.setdefault(episode.plan, []).append(episode.reward)
+    return {plan: fmean(own) for plan, own in sorted(rewards.items(), key=lambda item: item[0].draw)}
 
 
 def _turns(steps: Sequence[Step]) -> list[Message]:

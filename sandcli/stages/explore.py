@@ -15,8 +15,10 @@ from sandcli.agent.conversation import STOP
 from sandcli.core.run import LEARNING, trains_planner
 from sandcli.core.stage import Metrics, Stage, State, Unit
 from sandcli.engines.base import Model, Sampling
+from sandcli.method.best_plans import best_plans
 from sandcli.method.knowagent import shortest_successes
 from sandcli.method.rejection_sampling import d_rft, own_successes
+from sandcli.prompts import digest
 from sandcli.records import Episode, GivenPlan, Key, Task, Trajectory
 from sandcli.stages.inputs import COLLECT_MORE, must_hold
 from sandcli.stages.playing import Trial, play_trial
@@ -89,14 +91,18 @@ class ExploreStage(Stage[Trial, Episode]):
         return self.context.settings.method.name
 
     def depends_on(self) -> dict[str, str]:
-        """The method: it decides whether there are plans, and what is derived."""
-        return {"method.name": self._method}
+        """The method: it decides whether there are plans, and what is derived. A planner's data holds its questions."""
+        asked = {"prompt.plan": digest(self.context.prompts.load("plan"))} if self._method == "mpo-sft" else {}
+        return {"method.name": self._method, **asked}
 
     def derive(self, records: Iterable[Episode]) -> dict[str, Iterable[bytes]]:
-        """The data of a method that learns from whole episodes."""
-        if self._method not in _DATA:
+        """The data of a method that learns from whole episodes, or from their plans."""
+        if self._method == "mpo-sft":
+            made = best_plans(self.run.trajectories(), records, self.context.planner_question)
+        elif self._method in _DATA:
+            made = _DATA[self._method](self.run.trajectories(), records)
+        else:
             return {}
-        made = _DATA[self._method](self.run.trajectories(), records)
         return {LEARNING[self._method].data: (msgspec.json.encode(trajectory) + b"\n" for trajectory in made)}
 
     def metrics(self, records: Iterable[Episode]) -> Metrics:

@@ -65,7 +65,7 @@ class PairsStage(Stage[Made, Pair]):
     def _plans(self) -> Iterator[tuple[Key, Made]]:
         explored, played = self.run.explored(), self._played()
         for trajectory in {each.task: each for each in self.run.trajectories()}.values():
-            question = self.context.prompts.fill("plan", instruction=trajectory.instruction)
+            question = self.context.planner_question(trajectory.instruction)
             episodes = map(explored.get, played.get(trajectory.task, ()))
             yield trajectory.key, plan_pair(trajectory, question, episodes)
 

@@ -21,7 +21,7 @@ class Advice(NamedTuple):
 
 async def advise(context: Context, engine: Engine, instruction: str, sampling: Sampling) -> Advice:
     """Ask a planner for the plan of a task."""
-    (answer,) = await engine.generate(context.prompts.fill("plan", instruction=instruction), sampling)
+    (answer,) = await engine.generate(context.planner_question(instruction), sampling)
     return Advice(answer.text.strip(), answer.tokens)
 
 

@@ -11,6 +11,7 @@ from sandcli.core import estimates
 from sandcli.core.stage import Metrics, Stage, State, Unit
 from sandcli.engines.base import Model
 from sandcli.errors import Interrupted, UsageError
+from sandcli.messages import Message
 from sandcli.models import fingerprint, require_package
 from sandcli.progress import notice
 from sandcli.records import Key, Pair, Trajectory
@@ -51,6 +52,11 @@ class TrainingStage(Stage[Path, Trained]):
     def compute(self) -> ComputeSettings:
         """[trainer]."""
         return self.context.settings.trainer
+
+    @property
+    def preamble(self) -> Sequence[Message]:
+        """What comes before every conversation."""
+        return self.context.preamble
 
     @abstractmethod
     def start(self) -> Model:
@@ -129,7 +135,7 @@ class TrainingStage(Stage[Path, Trained]):
         return f"{self.aims.method}, processes: {self._processes().number}"
 
     def _job(self) -> TrainingJob:
-        preamble, compute, seed = self.context.preamble, self.compute, self.settings.run.seed
+        preamble, compute, seed = self.preamble, self.compute, self.settings.run.seed
         folders, start = (self.artifact.journal, self.artifact.log), self.start()
         config = TrainingConfig(
             start.folder, preamble, self.aims, compute, seed, *folders, start.trust_code, self.record

@@ -12,7 +12,7 @@ import pytest
 from sandcli.core.artifact import StageName
 from sandcli.core.context import Context
 from sandcli.core.planner import inspect
-from sandcli.core.run import D_KNOW, D_RFT, PREAMBLE, Run
+from sandcli.core.run import D_KNOW, D_PLANS, D_RFT, PREAMBLE, Run
 from sandcli.core.runner import run_stage
 from sandcli.core.stage import Options
 from sandcli.engines.base import Model
@@ -156,6 +156,7 @@ class _WatchedTable:
         {"method__name": "rft"},
         {"method__name": "knowagent", "agent__knowledge": ""},
         {"method__name": "early-experience", "rollout__max_steps": 1},
+        {"method__name": "mpo-sft", "eval__models": "base", "eval__planner": "base"},
         {"method__name": "eto"},
         {"method__name": "eto", "pairs__source": "rollouts"},
         {"method__name": "mpo", "eval__models": "base", "eval__planner": "base"},
@@ -189,4 +190,4 @@ def test_table_lists_what_stages_read_and_write(tmp_path: Path, words: Model, tr
         assert {path.name for path in stage.reads()} <= set(line.reads)
         asyncio.run(run_stage(stage, Options()))
         made = {path.name for path in root.iterdir()} - before - {"logs"}
-        assert made == set(line.writes) - {PREAMBLE, D_RFT, D_KNOW}  # of recorded data, and of other methods
+        assert made == set(line.writes) - {PREAMBLE, D_RFT, D_KNOW, D_PLANS}  # of recorded data, and of other methods
