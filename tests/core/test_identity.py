@@ -85,7 +85,7 @@ CONTENT = [field for field in fields() if field.effect is Effect.CONTENT]
 SILENT = [field for field in fields() if field.effect in (Effect.COMPUTE, Effect.SCOPE)]
 
 
-@pytest.mark.real
+@pytest.mark.slow
 @pytest.mark.parametrize("field", CONTENT, ids=lambda field: field.name)
 def test_content_setting_makes_a_stage_stale(finished: Path, field: Field, monkeypatch: pytest.MonkeyPatch) -> None:
     settings = context(finished).settings
@@ -107,7 +107,7 @@ def _toy() -> Any:
     return ToyWorld
 
 
-@pytest.mark.real
+@pytest.mark.slow
 @pytest.mark.parametrize("field", SILENT, ids=lambda field: field.name)
 def test_marked_setting_makes_no_stage_stale(finished: Path, field: Field) -> None:
     if field.name in ("engine.kind", "env.tasks", "eval.splits", "eval.models", "eval.deliberation"):
