@@ -68,10 +68,11 @@ def difference(world: str, observed: str, recorded: str) -> Kind | None:
 def rejected(world: str, row: RecordedTrajectory, replay: Restored) -> str:
     """Why a row is left out, as `kind: detail`; empty if it is accepted.
 
-    A row is accepted if every action was understood and the replay reached the recorded outcome or the full score.
+    A row is accepted if the replay reached the recorded outcome or the full score, and every action was understood,
+    except for those that the recording shows with the same refusal: recorded experts make such mistakes.
     """
     for number, outcome in enumerate(replay.outcomes):
-        if not outcome.valid:
+        if not outcome.valid and not _refused_then(row, number, outcome):
             return _not_understood(world, row, number, outcome)
     if replay.best < 1.0 and not _as_recorded(world, row, replay):
         return f"the recorded outcome is not reached: {replay.best:.2f} of 1.00"
@@ -103,6 +104,10 @@ def _as_recorded(world: str, row: RecordedTrajectory, replay: Restored) -> bool:
         return 0 < row.reward <= replay.best
     ended = len(row.observations) == len(row.turns) == len(replay.outcomes)
     return ended and difference(world, replay.outcomes[-1].observation, row.observations[-1]) is not Kind.OTHER
+
+
+def _refused_then(row: RecordedTrajectory, number: int, outcome: Outcome) -> bool:
+    return number < len(row.observations) and _plain(row.observations[number]) == _plain(outcome.observation)
 
 
 def _not_understood(world: str, row: RecordedTrajectory, number: int, outcome: Outcome) -> str:

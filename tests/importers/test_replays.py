@@ -70,12 +70,14 @@ FINE = ["Fine."] * 3
         (row(FINE, reward=0.9), replay(0.1, 0.5, 0.8), "the recorded outcome is not reached"),
         (row(FINE, reward=0.0), replay(0.1, 0.5, 0.8), "the recorded outcome is not reached"),
         (row(FINE, reward=100), replay(0.1, 0.5, 1.0), ""),
-        (row(["Eh?"] * 3), replay(0.1, 0.5, 1.0, observed="Eh?", valid=False), "an action is not understood: step 2"),
+        (row(["Eh?"] * 3), replay(0.1, 0.5, 1.0, observed="Eh?", valid=False), ""),  # the recording has the same mistake
+        (row(["Eh?"] * 3), replay(0.1, 0.5, 0.8, observed="Uh?", valid=False), "edited after the recording, or"),
+        (row([DESK] * 3), replay(0, 0, 1.0, observed=OTHER_DESK, valid=False), "an action is not understood: step 2"),
         (row(FINE[:2]), replay(0.1, 0.5, 1.0, observed="Eh?", valid=False), "an action is not understood: step 2"),
         (row(FINE), replay(0.1, 0.5, 1.0, observed="Eh?", valid=False), "edited after the recording, or"),
     ],
 )
-def test_row_is_accepted_if_every_action_is_understood_and_the_outcome_is_reached(
+def test_row_is_accepted_if_its_actions_are_understood_as_then_and_the_outcome_is_reached(
     recorded: RecordedTrajectory, replayed: Restored, why: str
 ) -> None:
     found = rejected(WORLD, recorded, replayed)

@@ -10,6 +10,7 @@ import random
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from alfworld.agents.expert import HandCodedAgentFailed, HandCodedAgentTimeout, HandCodedTWAgent
@@ -114,6 +115,16 @@ def _trajectory(name: str, path: list[str]) -> Trajectory:
     )
 
 
+def _saved(trajectories: dict[str, Trajectory], taken: dict[str, Rollout]) -> str:
+    """By how many steps the switched trajectories are shorter."""
+    saved = [len(trajectories[name].steps) - r.step - len(r.steps) for name, r in taken.items()]
+    return (
+        f", shorter by {median(saved):g} steps in the median, {max(saved)} at most, {sum(saved)} together"
+        if saved
+        else ""
+    )
+
+
 def main() -> None:
     """Print how often each rule fires."""
     parser = argparse.ArgumentParser()
@@ -135,8 +146,11 @@ def main() -> None:
             found += rollouts(game, name, path, asked.slips, asked.n)
     for rule in ("better", "shorter"):
         taken = switches(trajectories, found, rule)
-        shorter = [len(trajectories[i].steps) - r.step - len(r.steps) for i, r in taken.items()]
-        print(f"{rule}: {len(taken)} of {len(trajectories)} trajectories, shorter by {sum(shorter)} steps together")
+        print(f"{rule}: {len(taken)} of {len(trajectories)} trajectories{_saved(trajectories, taken)}")
+        types = Counter(t.task.name for t in trajectories.values())
+        switched = Counter(trajectories[name].task.name for name in taken)
+        for kind, count in sorted(types.items()):
+            print(f"  {switched[kind]} of {count}: {kind}")
     steps = {(r.id, r.step) for r in found}
     won = sum(r.success for r in found)
     total = sum(len(t.steps) for t in trajectories.values())

@@ -179,15 +179,22 @@ def test_strict_leaves_out_what_differs(root: Path, tmp_path: Path) -> None:
 def test_failed_and_edited_rows_are_left_out(root: Path, tmp_path: Path) -> None:
     dropped = {action: text for action, text in FETCH.items() if action != "take lamp"}
     renamed = {"go to cellar": "You are in the cellar.", **FETCH}
-    stumble = {"fly": "I do not understand.", **FETCH}
-    rows = [row("fetch_0"), row("fetch_2", dropped), row("fetch_4", renamed), row("fetch_6", stumble)]
+    rows = [row("fetch_0"), row("fetch_2", dropped), row("fetch_4", renamed)]
     why = kinds(collect(root, write(tmp_path / "rows.json", *rows)))
     assert why == {
         "fetch_2": "the recorded outcome is not reached: 0.25 of 1.00",
         "fetch_4": "edited after the recording, or recorded under other settings: step 0 (go to cellar) was answered "
         "'You are in the cellar.'",
-        "fetch_6": "an action is not understood: step 0 (fly)",
     }
+
+
+def test_mistake_that_the_recording_has_too_is_kept(root: Path, tmp_path: Path) -> None:
+    """Experts of the published data look at things that have another name by then."""
+    stumble = {"fly": "I do not understand.", **FETCH}
+    summary = collect(root, write(tmp_path / "rows.json", row("fetch_6", stumble)))
+    assert not kinds(summary)
+    (record,) = lines(root / "expert.jsonl")
+    assert record["steps"][0]["observation"] == stumble["fly"] and record["reward"] == 1.0
 
 
 @pytest.mark.slow
