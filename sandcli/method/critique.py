@@ -21,6 +21,8 @@ _ENDS: dict[End, str] = {
     "invalid_actions": "the episode was stopped after too many invalid actions in a row",
     "context": "the episode was stopped because its text became too long",
 }
+_UNFINISHED = "I stopped before the task was completed"
+"""Why an expert trajectory ended that the world did not end: no limit stopped it."""
 
 
 class Case(NamedTuple):
@@ -73,7 +75,8 @@ def _ending(case: Case) -> str:
     if rollout.success:
         return "the task was completed."
     gained = "some progress was made" if _gained(case) else "no progress was made"
-    return f"{_ENDS[rollout.end]}, and {gained} (score {rollout.reward:.2f})."
+    why = _UNFINISHED if rollout.expert and rollout.end == "max_steps" else _ENDS[rollout.end]
+    return f"{why}, and {gained} (score {rollout.reward:.2f})."
 
 
 def _gained(case: Case) -> bool:

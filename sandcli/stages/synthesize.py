@@ -33,7 +33,7 @@ _NEEDS: Mapping[Variant, tuple[StageName, ...]] = {
 """What the variants read besides D_exp."""
 
 _RETRY_TEMPERATURE = 0.7
-"""The first attempt is greedy, as in the paper; asking again in the same way would give the same answer."""
+"""The first attempt is greedy (the paper does not say); asking again in the same way would give the same answer."""
 
 
 class SynthesizeStage(Stage[FlaggedStep, Thought]):

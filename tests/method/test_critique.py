@@ -51,6 +51,12 @@ def test_critic_is_told_why_the_episode_ended(end: End, says: str) -> None:
     assert "the task was completed" in prompt(done, "standard")[-2].content
 
 
+def test_critic_is_not_told_of_a_step_limit_where_a_recording_stops() -> None:
+    recorded = msgspec.structs.replace(rollout(0.25, 1, "take lamp"), end="max_steps", expert=True)
+    told = prompt(Case(ExpertStep(trajectory(0.25), 1), recorded), "standard")[-2].content
+    assert "In the end: I stopped before the task was completed, and" in told and "limit" not in told
+
+
 def test_critic_sees_the_newest_observation_and_the_outcome_in_full() -> None:
     """The candidates are about the battery, which is at the end of a long listing."""
     listing = "a wire, a switch, a light bulb, " * 40 + "a battery"

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 _ETO = "teleportAction,openDoors,selfWateringFlowerPots,openContainers"
 _LABELS = {*_ETO.split(","), "noElectricalAction"}
+_EASY = "teleportAction,openDoors,selfWateringFlowerPots,noElectricalAction"
+_CHOICE = re.compile(r"\{(\w+): (.*?) \| (.*?)\}")
 
 
 class ScienceWorld:
@@ -30,7 +32,7 @@ class ScienceWorld:
     def __init__(self, settings: EnvSettings = DEFAULTS) -> None:
         _check(settings.simplifications)
         self._simplifications = settings.simplifications
-        self.system = load("scienceworld/instruction")
+        self.system = instruction(settings.simplifications)
         paper = [kind for kind, facts in table.TYPES.items() if facts.limit]
         self._types = select_types("ScienceWorld", settings.tasks, list(table.TYPES), paper)
         self._paper = "paper" in settings.tasks
@@ -105,6 +107,12 @@ class ScienceWorld:
         from sandcli.envs.scienceworld.simulator import ScienceWorldSimulator
 
         return ScienceWorldSimulator(find_java().path, partial(simplifications_for, self._simplifications))
+
+
+def instruction(setting: str) -> str:
+    """What the agent is told of its world. `{label: A | B}` in the text is A if that simplification is on, else B."""
+    labels = {"eto": _ETO, "easy": _EASY}.get(setting, setting).split(",")
+    return _CHOICE.sub(lambda found: found[2] if found[1] in labels else found[3], load("scienceworld/instruction"))
 
 
 def simplifications_for(setting: str, task: Task) -> str:

@@ -292,3 +292,17 @@ def test_every_task_is_there_and_has_no_content_of_its_own() -> None:
 def test_task_that_scienceworld_lacks_is_refused(task: Task) -> None:
     with pytest.raises(UsageError):
         ScienceWorld().content(task)
+
+
+@pytest.mark.parametrize(
+    ("simplifications", "true", "false"),
+    [
+        ("eto", ["single teleport, and every container is already open", "teleport to ROOM"], ["Doors", "go to ROOM"]),
+        ("easy", ["single teleport, and a container may be closed", "teleport to ROOM"], ["Doors", "go to ROOM"]),
+        ("none", ["Doors lead from room to room, and a container may be closed", "go to ROOM"], ["teleport"]),
+        ("openContainers", ["Doors", "every container is already open"], ["teleport"]),
+    ],
+)
+def test_instruction_is_true_of_the_simplified_world(simplifications: str, true: list[str], false: list[str]) -> None:
+    told = ScienceWorld(EnvSettings(simplifications=simplifications)).system
+    assert all(text in told for text in true) and not any(text in told for text in [*false, "{", "|Action"])
