@@ -70,7 +70,7 @@ FINE = ["Fine."] * 3
         (row(FINE, reward=0.9), replay(0.1, 0.5, 0.8), "the recorded outcome is not reached"),
         (row(FINE, reward=0.0), replay(0.1, 0.5, 0.8), "the recorded outcome is not reached"),
         (row(FINE, reward=100), replay(0.1, 0.5, 1.0), ""),
-        (row(["Eh?"] * 3), replay(0.1, 0.5, 1.0, observed="Eh?", valid=False), ""),  # the recording has the same mistake
+        (row(["Eh?"] * 3), replay(0.1, 0.5, 1.0, observed="Eh?", valid=False), ""),  # the same mistake
         (row(["Eh?"] * 3), replay(0.1, 0.5, 0.8, observed="Uh?", valid=False), "edited after the recording, or"),
         (row([DESK] * 3), replay(0, 0, 1.0, observed=OTHER_DESK, valid=False), "an action is not understood: step 2"),
         (row(FINE[:2]), replay(0.1, 0.5, 1.0, observed="Eh?", valid=False), "an action is not understood: step 2"),

@@ -315,7 +315,10 @@ def test_missing_java_is_an_error_with_a_fix(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_recorded_data_is_imported(tmp_path: Path) -> None:
-    """The published sample, and rows that version 1.1.3 recorded with containers closed."""
+    """The published sample, and rows that version 1.1.3 recorded with containers closed.
+
+    One of these failed, with two commands that were not understood then either.
+    """
     data = Path(__file__).parents[3] / "shared" / "data"
     older = data / "scienceworld-1.1.3-stock-eto-form.json.xz"
     if not older.exists():
@@ -331,14 +334,13 @@ def test_recorded_data_is_imported(tmp_path: Path) -> None:
     done = sand("collect", "--run", run, "--from", tmp_path / "rows.json")
     assert done.returncode == 0, done.stderr
     records = {record["id"]: record for record in map(json.loads, (run / "expert.jsonl").read_text().splitlines())}
-    assert {name: record["reward"] for name, record in records.items()} == dict.fromkeys(
-        ("9_412", "22_52", "13_4", "18_8"), 1.0
-    )
+    rewards = {name: record["reward"] for name, record in records.items()}
+    assert rewards.pop("11_219") == 0.75
+    assert rewards == dict.fromkeys(("9_412", "22_52", "13_4", "18_8"), 1.0)
     assert records["9_412"]["task"] == {"name": "test-conductivity", "variation": 412}
     assert [step["observation"] != "" for step in records["9_412"]["steps"]] == [True] * 17
     made = json.loads((run / "manifests" / "collect.json").read_text())
-    assert made["left_out"] == {
-        '["11_219"]': "an action is not understood: step 7 (error finding unique referent for (bee 1))"
-    }
-    assert made["differences"]["containers closed when recorded"][0] == 3
+    assert not made["left_out"]
+    assert made["counts"]["below_the_full_score"] == 1
+    assert made["differences"]["containers closed when recorded"][0] == 4
     assert not any(first.startswith("9_412") for _, first in made["differences"].values())
