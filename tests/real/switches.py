@@ -50,9 +50,15 @@ class Player:
         known = self._game.commands(self.position)
         commands = {to_move(c) if self._game.verb == "put" else c: c for c in known}
         state = experts._state(self._game, self.position, self._feedback, sorted(commands))
-        chosen = commands.get(self._agent.act(state, 0, False, self._last) if self._last else "look", "look")
+        chosen = commands.get(self._act(state) if self._last else "look", "look")
         slip = random.random() < (self._slips if slips is None else slips)
         return random.choice(sorted(known)) if slip else chosen
+
+    def _act(self, state: Any) -> str:
+        try:
+            return str(self._agent.act(state, 0, False, self._last))
+        except IndexError:  # the handcoded expert's own mistake: nothing that it looks for is in sight
+            return "look"
 
     def take(self, command: str) -> None:
         """Execute a command."""
