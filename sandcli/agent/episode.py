@@ -6,7 +6,7 @@ from typing import NamedTuple
 from sandcli.agent.conversation import turn_messages
 from sandcli.agent.form import is_deliberation
 from sandcli.agent.turns import normalise, parse
-from sandcli.engines.base import Engine, Sampling
+from sandcli.engines.base import Sampling, Speaker
 from sandcli.envs.pool import Session
 from sandcli.errors import ContextOverflow
 from sandcli.messages import Message
@@ -43,7 +43,7 @@ def too_many(invalid: int, settings: AgentSettings) -> bool:
 
 
 async def play(
-    engine: Engine,
+    engine: Speaker,
     session: Session,
     history: list[Message],
     sampling: Callable[[int], Sampling],

@@ -36,6 +36,15 @@ def parse(text: str, form: AgentSettings = FORM) -> Turn | None:
     return Turn(thought, action.strip())
 
 
+def split_action(text: str, form: AgentSettings = FORM) -> tuple[str, str] | None:
+    """A turn up to its `Action:`, which is included, and its action; None if it cannot be read."""
+    turn = parse(text, form)
+    if turn is None:
+        return None
+    line = None if form.inline else _ACTION_LINE.search(text)
+    return text[: line.start(1) if line else text.index(_ACTION) + len(_ACTION)], turn.action
+
+
 def _split(text: str, inline: bool) -> tuple[str, str]:
     """What is before the first action, and the action."""
     if inline:

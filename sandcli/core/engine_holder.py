@@ -17,12 +17,15 @@ class EngineHolder:
         self._users = 0
         self._served: dict[Model, Engine | None] = {}
         self._changed = asyncio.Condition()
+        self._beside = AsyncExitStack()
+        self._second: dict[Model, Engine] = {}
 
     async def __aenter__(self) -> "EngineHolder":
         await self._load(self._first)
         return self
 
     async def __aexit__(self, *_: object) -> None:
+        await self._beside.aclose()
         await self._open.aclose()
 
     async def _load(self, model: Model) -> None:
@@ -35,6 +38,15 @@ class EngineHolder:
         if model not in self._served:
             self._served[model] = await self._engine.for_model(model)
         return self._served[model]
+
+    @asynccontextmanager
+    async def beside(self, model: Model) -> AsyncIterator[Engine]:
+        """An engine for a model that is needed while another is in use: the open one, or one that stays open too."""
+        async with self._changed:
+            engine = await self._serves(model)
+            if engine is None and model not in self._second:
+                self._second[model] = await self._beside.enter_async_context(self._context.engine(model))
+        yield engine or self._second[model]
 
     @asynccontextmanager
     async def for_model(self, model: Model) -> AsyncIterator[Engine]:

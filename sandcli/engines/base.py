@@ -11,7 +11,8 @@ class Sampling(NamedTuple):
     """How to draw `n` completions of one prompt.
 
     Completion i is drawn with seed `seed + i`, so a larger n extends a smaller one. `temperature` 0 is greedy.
-    `max_tokens` bounds one completion; generation ends before any of the `stop` strings.
+    `max_tokens` bounds one completion; generation ends before any of the `stop` strings. `openings` are texts with
+    which a completion might begin: see `Completion.chances`. They need a prompt that ends with the assistant's words.
     """
 
     n: int = 1
@@ -19,6 +20,7 @@ class Sampling(NamedTuple):
     max_tokens: int = 256
     seed: int = 0
     stop: tuple[str, ...] = ()
+    openings: tuple[str, ...] = ()
 
 
 def stop_at(text: str, stop: Sequence[str]) -> int | None:
@@ -39,13 +41,15 @@ class Completion(NamedTuple):
     """A generated text, without a thought at its start. `tokens` counts all generated tokens.
 
     `finish` is `length` if `max_tokens` ended it. `context` is the length of the whole conversation in tokens; 0 if it
-    is not known.
+    is not known. `chances` are the probabilities, at temperature 1, that the first token is that of each of
+    `Sampling.openings`.
     """
 
     text: str
     tokens: int
     finish: Literal["stop", "length"]
     context: int = 0
+    chances: tuple[float, ...] = ()
 
 
 class Usage(NamedTuple):
@@ -74,7 +78,18 @@ class Model(NamedTuple):
     trust_code: bool = False
 
 
-class Engine(Protocol):
+class Speaker(Protocol):
+    """What an agent says."""
+
+    async def generate(self, messages: Sequence[Message], sampling: Sampling) -> list[Completion]:
+        """Return `sampling.n` completions of a conversation.
+
+        If the last message is the assistant's, a completion continues it. Raises `ContextOverflow` if the prompt
+        leaves no room for `max_tokens`, and `MachineryError` if the engine failed.
+        """
+
+
+class Engine(Speaker, Protocol):
     """Generates text in the event loop in which it was opened.
 
     Send it many requests at once: the engine batches them.
@@ -85,13 +100,6 @@ class Engine(Protocol):
 
     cache_tokens: int | None
     """How many tokens its prefix cache holds, in all copies together; None if it has none, or if that is not known."""
-
-    async def generate(self, messages: Sequence[Message], sampling: Sampling) -> list[Completion]:
-        """Return `sampling.n` completions of a conversation.
-
-        If the last message is the assistant's, a completion continues it. Raises `ContextOverflow` if the prompt
-        leaves no room for `max_tokens`, and `MachineryError` if the engine failed.
-        """
 
     async def for_model(self, model: Model) -> "Engine | None":
         """Return this engine for another model, or None if it cannot serve that one without loading more weights.

@@ -7,6 +7,7 @@ conversation answers. The seed alone selects the reply, so a run always has the 
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from statistics import fmean
 
 import msgspec
 
@@ -43,7 +44,7 @@ class ScriptedEngine:
             ) from None
 
     async def generate(self, messages: Sequence[Message], sampling: Sampling) -> list[Completion]:
-        """Return the rule's reply for each seed."""
+        """Return the rule's reply for each seed; all its replies are equally probable."""
         text = "\n".join(message.content for message in messages)
         replies = next((rule.replies for rule in self._rules if rule.when in text), None)
         if replies is None:
@@ -51,7 +52,8 @@ class ScriptedEngine:
         chosen = [replies[(sampling.seed + i) % len(replies)] for i in range(sampling.n)]
         self._prompt += len(text.split())
         self._generated += sum(len(reply.split()) for reply in chosen)
-        return [Completion(reply, len(reply.split()), "stop") for reply in chosen]
+        chances = tuple(fmean(reply.startswith(each) for reply in replies) for each in sampling.openings)
+        return [Completion(reply, len(reply.split()), "stop", chances=chances) for reply in chosen]
 
     async def for_model(self, model: Model) -> "ScriptedEngine":
         """Return itself: the rules replace every model."""

@@ -29,7 +29,16 @@ from sandcli.engines.server_client import (
     together,
 )
 from sandcli.engines.server_pool import ServerPool
-from sandcli.engines.server_protocol import Answer, Body, Failed, LessContext, Tokens, completion_of
+from sandcli.engines.server_protocol import (
+    MOST_LIKELY,
+    Answer,
+    Body,
+    Failed,
+    LessContext,
+    Tokens,
+    chances_of,
+    completion_of,
+)
 from sandcli.engines.tokens import Prompts, load_tokenizer
 from sandcli.errors import MachineryError, PrerequisiteError
 from sandcli.messages import Message
@@ -129,9 +138,12 @@ class ServerEngine:
             raise
 
     async def generate(self, messages: Sequence[Message], sampling: Sampling) -> list[Completion]:
-        """See `Engine.generate`."""
+        """See `Engine.generate`. Of chances, it knows those of the most likely tokens; others count as 0."""
         ids = self._prompts.fitting_ids(messages, sampling.max_tokens)
         conversation = tuple(messages[:_SHARED])
+        if sampling.openings:
+            first = self._prompts.first_tokens(messages, sampling.openings)
+            sampling = sampling._replace(openings=tuple(self._prompts.text(token) for token in first))
         singles = [sampling._replace(n=1, seed=sampling.seed + number) for number in range(sampling.n)]
         return await together(self._complete(ids, single, conversation) for single in singles)
 
@@ -166,6 +178,7 @@ class ServerEngine:
             with self._pool.at_work(server):
                 answer = await self._send(server, ids, sampling)
             completion = completion_of(answer, len(ids), sampling)
+            chances = chances_of(answer, sampling.openings) if sampling.openings else ()
         except LessContext as error:
             raise self._less_context(server, error.limit) from None
         except Failed as error:
@@ -173,7 +186,12 @@ class ServerEngine:
             raise
         self._pool.succeeded(server)
         self._count(len(ids), answer.usage)
-        return completion
+        if chances is None:
+            raise PrerequisiteError(
+                f"{server.url} does not tell the probabilities of tokens (logprobs)",
+                "use a server that does, such as vLLM, or set retrieval.weight to 1",
+            )
+        return completion._replace(chances=chances)
 
     async def _send(self, server: Server, ids: list[int], sampling: Sampling) -> Answer:
         card = server.card(self._model)
@@ -186,6 +204,7 @@ class ServerEngine:
             seed=sampling.seed,
             stop=sampling.stop or msgspec.UNSET,
             stop_token_ids=self._stops,
+            logprobs=MOST_LIKELY if sampling.openings else msgspec.UNSET,
         )
         try:
             return msgspec.json.decode(await server.post("/completions", body), type=Answer)

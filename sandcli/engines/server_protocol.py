@@ -1,5 +1,8 @@
 """What is sent to `/v1/completions`, and what comes back."""
 
+import math
+from collections.abc import Sequence
+
 import msgspec
 
 from sandcli.engines.base import Completion, Sampling, stop_at, without_thought
@@ -19,11 +22,21 @@ class Body(msgspec.Struct, frozen=True, kw_only=True):
     top_k: int = -1
     min_p: float = 0.0
     repetition_penalty: float = 1.0
+    logprobs: int | msgspec.UnsetType = msgspec.UNSET
+
+
+MOST_LIKELY = 20
+"""Tokens whose probabilities are asked for: vLLM tells no more unless it is started with --max-logprobs."""
+
+
+class _Logprobs(msgspec.Struct, frozen=True):
+    top_logprobs: list[dict[str, float] | None] | None = None
 
 
 class _Choice(msgspec.Struct, frozen=True):
     text: str
     finish_reason: str | None = None
+    logprobs: _Logprobs | None = None
 
 
 class _Cached(msgspec.Struct, frozen=True):
@@ -76,3 +89,10 @@ def completion_of(answer: Answer, prompt: int, sampling: Sampling) -> Completion
     if tokens < sampling.max_tokens:
         raise LessContext(prompt + tokens)
     return Completion(without_thought(choice.text), tokens, "length", prompt + tokens)
+
+
+def chances_of(answer: Answer, tokens: Sequence[str]) -> tuple[float, ...] | None:
+    """Return the probability of each token as the first one; 0 if it is not among the most likely. None if untold."""
+    told = answer.choices[0].logprobs if answer.choices else None
+    first = told.top_logprobs[0] if told and told.top_logprobs else None
+    return tuple(math.exp(first[token]) if token in first else 0.0 for token in tokens) if first else None

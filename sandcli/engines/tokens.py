@@ -87,6 +87,16 @@ class Prompts:
             raise ContextOverflow(len(ids) + max_tokens, self._limit)
         return ids
 
+    def first_tokens(self, messages: Sequence[Message], texts: Sequence[str]) -> list[int]:
+        """Return the first token of each text, if it continues the last message, which is the assistant's."""
+        *before, last = messages
+        known = len(self.ids(messages))
+        return [self.ids([*before, last._replace(content=last.content + text)])[known] for text in texts]
+
+    def text(self, token: int) -> str:
+        """Return a token as text."""
+        return str(self._tokenizer.decode([token]))
+
     def _encode_part(self, part: str) -> "array[int]":
         return array("I", encode(self._tokenizer, part))
 

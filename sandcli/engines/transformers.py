@@ -40,9 +40,11 @@ _SHARED = 32
 class _Request:
     """A prompt, and the future of its completions."""
 
-    def __init__(self, ids: list[int], sampling: Sampling) -> None:
+    def __init__(self, ids: list[int], sampling: Sampling, openings: Sequence[int]) -> None:
         self.ids = ids
         self.sampling = sampling
+        self.openings = list(openings)
+        self.chances: tuple[float, ...] = ()
         self.tokens = torch.tensor(ids)
         self.loop = asyncio.get_running_loop()
         self.answer: asyncio.Future[list[Completion]] = self.loop.create_future()
@@ -77,7 +79,8 @@ class _Sequence:
 
     def completion(self) -> Completion:
         """Return it as the answer to the request."""
-        return Completion(without_thought(self.text), len(self.generated), self.finish, len(self.ids))
+        text, chances = without_thought(self.text), self.request.chances
+        return Completion(text, len(self.generated), self.finish, len(self.ids), chances)
 
     @property
     def missing(self) -> int:
@@ -112,7 +115,8 @@ class TransformersEngine:
         ids = self._prompts.fitting_ids(messages, sampling.max_tokens)
         if self._closing:
             raise MachineryError("engine", "the engine was closed")
-        request = _Request(ids, sampling)
+        openings = self._prompts.first_tokens(messages, sampling.openings) if sampling.openings else ()
+        request = _Request(ids, sampling, openings)
         self._arriving.put(request)
         return await request.answer
 
@@ -205,6 +209,8 @@ class TransformersEngine:
             return
         request = row.request
         self._cache.add(request.ids, row.values)
+        if request.openings:
+            request.chances = tuple(torch.softmax(logits.double(), -1)[request.openings].tolist())
         others = [_Sequence(request, n, row.values.copy(len(request.ids))) for n in range(1, request.sampling.n)]
         request.sequences = [row, *others]
         self._running += others

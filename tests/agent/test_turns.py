@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sandcli.agent.turns import Turn, has_action_line, normalise, parse, render
+from sandcli.agent.turns import Turn, has_action_line, normalise, parse, render, split_action
 from sandcli.settings import AgentSettings
 from tests.agent.texts import ACTIONS, FORMS, THOUGHTS
 
@@ -101,3 +101,18 @@ def test_normalising_twice_changes_nothing(text: str) -> None:
 )
 def test_has_action_line(text: str, holds: bool) -> None:
     assert has_action_line(text) is holds
+
+
+@pytest.mark.parametrize(
+    ("text", "inline", "split"),
+    [
+        ("Thought: I look.\nAction: Look\nAction: go", False, ("Thought: I look.\nAction:", "Look")),
+        ("Action:look", False, ("Action:", "look")),
+        ("Thought: my Action: is here\nAction: go", False, ("Thought: my Action: is here\nAction:", "go")),
+        ("Thought: now Action: go on", True, ("Thought: now Action:", "go on")),
+        ("Thought: now Action: go on", False, None),
+        ("Action:", False, None),
+    ],
+)
+def test_turn_is_split_where_its_action_begins(text: str, inline: bool, split: tuple[str, str] | None) -> None:
+    assert split_action(text, AgentSettings(inline=inline)) == split

@@ -94,16 +94,16 @@ def test_an_adapter_of_another_base_is_refused(tmp_path: Path) -> None:
         asyncio.run(opened())
 
 
-def test_an_evaluation_changes_models_when_the_last_user_is_done(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+class One(ScriptedEngine):
+    """Serves one model, and `twin` as well."""
+
+    async def for_model(self, model: Model) -> "One | None":  # type: ignore[override]
+        return self if model.name == "twin" else None
+
+
+def opening(patch: pytest.MonkeyPatch) -> list[str]:
+    """Let engines be opened without models; the list tells which were loaded and freed."""
     loaded: list[str] = []
-
-    class One(ScriptedEngine):
-        """Serves one model, and `twin` as well."""
-
-        async def for_model(self, model: Model) -> "One | None":  # type: ignore[override]
-            return self if model.name == "twin" else None
 
     @asynccontextmanager
     async def opened(_: Any, model: Model) -> Any:
@@ -111,7 +111,14 @@ def test_an_evaluation_changes_models_when_the_last_user_is_done(
         yield One([])
         loaded.append(f"{model.name} freed")
 
-    monkeypatch.setattr(Context, "engine", opened)
+    patch.setattr(Context, "engine", opened)
+    return loaded
+
+
+def test_an_evaluation_changes_models_when_the_last_user_is_done(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded = opening(monkeypatch)
     first, second, twin = (Model(Path(name), name) for name in ("first", "second", "twin"))
 
     async def task() -> None:
@@ -128,6 +135,26 @@ def test_an_evaluation_changes_models_when_the_last_user_is_done(
     assert loaded[:3] == ["first", "first freed", "second"]
     assert loaded.count("first") == 2
     assert loaded[-1] == "first freed"
+
+
+def test_a_model_beside_another_stays_open_unless_the_other_serves_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded = opening(monkeypatch)
+    first, second, twin, beside = (Model(Path(name), name) for name in ("first", "second", "twin", "beside"))
+
+    async def task() -> None:
+        async with EngineHolder(context(make_run(tmp_path / "run")), first) as holder:
+
+            async def use(model: Model, other: Model) -> None:
+                async with holder.for_model(model), holder.beside(other):
+                    await asyncio.sleep(0.01)
+
+            await asyncio.gather(use(first, beside), use(first, beside), use(first, twin))
+            await use(second, beside)
+
+    asyncio.run(task())
+    assert loaded == ["first", "beside", "first freed", "second", "beside freed", "second freed"]
 
 
 class Silent:
