@@ -109,6 +109,7 @@ _RECORDS = (
         records.Pair,
         records.Plan,
         records.GivenPlan,
+        records.Knowledge,
         records.Counterfactual,
         records.Step,
         records.Task,

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         export,
         init,
         iterate,
+        knowledge,
         pairs,
         plan,
         prefer,
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
         sft,
         synthesize,
         train,
+        wkm,
     )
     from sandcli.core.run import Run
 
@@ -43,6 +45,7 @@ __all__ = [
     "export",
     "init",
     "iterate",
+    "knowledge",
     "pairs",
     "plan",
     "prefer",
@@ -51,6 +54,7 @@ __all__ = [
     "sft",
     "synthesize",
     "train",
+    "wkm",
 ]
 
 

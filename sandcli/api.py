@@ -155,6 +155,41 @@ async def explore(
 
 
 @Verb
+async def knowledge(
+    run: RunLike,
+    *,
+    temperature: Annotated[float | None, Meta(ge=0, description="Temperature of the policy.")] = None,
+    limit: given.Limit = None,
+    engine: given.EngineKind = None,
+    cluster: given.Cluster = None,
+    seed: given.Seed = None,
+    force: given.Force = False,
+    accept_stale: given.AcceptStale = False,
+    accept_failures: given.AcceptFailures = False,
+    dry_run: given.DryRun = False,
+) -> "Summary":
+    """Let the policy write task knowledge, from the expert's and its own episodes, and state knowledge (WKM)."""
+    flags = {"plan.temperature": temperature, **common(engine, None, seed, cluster)}
+    return await do("knowledge", run, flags, limit, options(force, accept_stale, accept_failures, dry_run))
+
+
+@Verb
+async def wkm(
+    run: RunLike,
+    *,
+    limit: given.Limit = None,
+    nproc: given.Processes = None,
+    seed: given.Seed = None,
+    force: given.Force = False,
+    accept_stale: given.AcceptStale = False,
+    dry_run: given.DryRun = False,
+) -> "Summary":
+    """Train the world-knowledge model on what the policy wrote (WKM)."""
+    flags = {"trainer.nproc": nproc, **common(None, None, seed)}
+    return await do("wkm", run, flags, limit, options(force, accept_stale, False, dry_run))
+
+
+@Verb
 async def sample(
     run: RunLike,
     *,

@@ -110,10 +110,16 @@ def refuse_contradictions(settings: Settings) -> None:
 
 def _refuse_planners(settings: Settings) -> None:
     plans = settings.method.name in ("mpo", "mpo-sft")
-    if not plans and settings.eval.planner == "model":
+    makes = {"model": plans, "wkm": settings.method.name == "wkm"}
+    if not makes.get(settings.eval.planner, True):
         raise UsageError(
-            f"eval.planner is model, which is no planner if method.name is {settings.method.name}",
+            f"eval.planner is {settings.eval.planner}, which is no planner if method.name is {settings.method.name}",
             "set eval.planner to base or a folder, or leave it empty",
+        )
+    if settings.retrieval.weight < 1 and settings.eval.planner != "wkm":
+        raise UsageError(
+            f"retrieval.weight is {settings.retrieval.weight:g}, which needs knowledge, and eval.planner is not wkm",
+            "set retrieval.weight to 1, or, if method.name is wkm, eval.planner to wkm",
         )
     if plans and settings.plan.n == 1:
         raise UsageError("plan.n is 1, and mpo compares the plans of a task", "set plan.n to 2 or more (MPO: 5)")

@@ -94,7 +94,7 @@ def _trajectories(context: Context, data: str) -> Iterable[Trajectory]:
             return run.trajectories()
         case "deliberations":
             return run.deliberations()
-        case "rft" | "knowagent":
+        case "rft" | "knowagent" | "wkm":
             return Records(run.training_data(data), Trajectory)
     raise unknown_name("data", data, get_args(ExportData))
 

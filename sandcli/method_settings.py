@@ -4,20 +4,21 @@ from typing import Annotated, Literal
 
 from msgspec import Meta
 
-from sandcli.tables import SCOPE, Table
+from sandcli.tables import REFERENCE, SCOPE, Table
 
 
 class MethodSettings(Table, frozen=True, kw_only=True):
     """Which method, and which variant of it."""
 
     name: Annotated[
-        Literal["sand", "rft", "eto", "knowagent", "mpo", "mpo-sft", "early-experience"],
+        Literal["sand", "rft", "eto", "knowagent", "mpo", "mpo-sft", "early-experience", "wkm"],
         Meta(
             description="sand (the paper), or a baseline: rft, rejection-sampling fine-tuning on the policy's own "
             "successes; eto, preference optimisation (DPO) on the expert's trajectories against the policy's own; "
             "knowagent, training on the policy's shortest successes, told rules of actions; mpo, DPO of a planner on "
             "the plans that helped the policy most and least; mpo-sft, SFT of a planner on the best plans, before mpo; "
-            "early-experience, training on reflections on what the policy's own actions lead to in one step"
+            "early-experience, training on reflections on what the policy's own actions lead to in one step; wkm, "
+            "training with task knowledge, and a model that writes it"
         ),
     ] = "sand"
     without: Annotated[
@@ -47,11 +48,36 @@ class ExploreSettings(Table, frozen=True, kw_only=True):
 
 
 class PlanSettings(Table, frozen=True, kw_only=True):
-    """`sand plan`, and the plans of an evaluation (`eval.planner`)."""
+    """`sand plan` and `sand knowledge`, and the plans of an evaluation (`eval.planner`)."""
 
     n: Annotated[int, Meta(ge=1, description="plans of every training task (MPO: 5)"), SCOPE] = 5
-    temperature: Annotated[float, Meta(ge=0, description="temperature of training plans; evaluation is greedy")] = 1.0
-    max_tokens: Annotated[int, Meta(ge=1, description="longest plan, in tokens")] = 200
+    temperature: Annotated[
+        float, Meta(ge=0, description="temperature of training plans and of knowledge (WKM: 0.5); evaluation is greedy")
+    ] = 1.0
+    max_tokens: Annotated[int, Meta(ge=1, description="longest plan, or task knowledge, in tokens")] = 200
+
+
+class RetrievalSettings(Table, frozen=True, kw_only=True):
+    """What a knowledge base adds to an agent's choices in an evaluation (wkm)."""
+
+    weight: Annotated[
+        float,
+        Meta(
+            ge=0,
+            le=1,
+            description="weight of the agent's own probabilities of an action's first word; the knowledge base has the "
+            "rest. 1: it is not asked",
+        ),
+    ] = 1.0
+    neighbours: Annotated[int, Meta(ge=1, description="nearest states that are looked at (WKM: 3000)")] = 3000
+    embedding: Annotated[
+        str,
+        Meta(
+            description="model by which states are compared, a folder or a hub name: its hidden states, averaged; "
+            "empty: they are compared by their words"
+        ),
+        REFERENCE,
+    ] = ""
 
 
 class PairsSettings(Table, frozen=True, kw_only=True):

@@ -22,7 +22,7 @@ from sandcli.stages.collect import OTHER_RUN
 
 _PATHS = (
     *("model.base", "model.policy", "model.planner", "env.games", "prompts.set"),
-    *("agent.preamble", "agent.knowledge", "eval.panel", "eval.planner"),
+    *("agent.preamble", "agent.knowledge", "eval.panel", "eval.planner", "retrieval.embedding"),
 )
 _KNOWAGENT: dict[str, Scalar] = {
     "agent.knowledge": "world",
@@ -35,7 +35,23 @@ _KNOWAGENT: dict[str, Scalar] = {
 }
 _EARLY_EXPERIENCE: dict[str, Scalar] = {"sample.n": 3, "rollout.max_steps": 1}
 _NO_PATHS = {*SETS, *PUBLISHED, "world", "data"}
-_NO_PLANNERS = {("eval.planner", name) for name in ("model", "policy", "sft", "base")}
+_WKM: dict[str, Scalar] = {
+    "explore.n": 1,
+    "explore.temperature": 0.0,
+    "plan.temperature": 0.5,
+    "plan.max_tokens": 512,
+    "eval.planner": "wkm",
+    "retrieval.weight": 0.7,
+    "wkm.method": "lora",
+    "train.method": "lora",
+    "train.lora_rank": 8,
+    "train.learning_rate": 1e-4,
+    "train.epochs": 3,
+    "train.batch_size": 32,
+    "train.max_length": 2048,
+    "train.too_long": "cut",
+}
+_NO_PLANNERS = {("eval.planner", name) for name in ("model", "policy", "sft", "base", "wkm")}
 
 
 def start_run(
@@ -102,7 +118,8 @@ def with_method_defaults(given: Mapping[str, Scalar], preset: str | None = None)
     The paper switches experts on ALFWorld only. ETO plays every task once, greedily, and cuts rejected trajectories on
     ScienceWorld. KnowAgent trains adapters, beginning with the base model. MPO plays every plan five times and trains a
     planner, which the agent that is evaluated is given. Early Experience looks one step ahead, and begins with the base
-    model. Raises `UsageError` for an unknown preset.
+    model. WKM trains two adapters of the base model: the agent and a world-knowledge model. Raises `UsageError` for an
+    unknown preset.
     """
     of_preset = preset_values(preset) if preset else {}
     values = {**of_preset, **given}
@@ -119,6 +136,8 @@ def with_method_defaults(given: Mapping[str, Scalar], preset: str | None = None)
         if method == "mpo-sft":
             defaults |= {"train.learning_rate": 1e-5, "train.epochs": 3, "train.batch_size": 32}
         defaults |= {"eval.models": ["policy"], "eval.planner": "model"}
+    elif method == "wkm":
+        defaults = _WKM
     elif method == "knowagent":
         defaults = {**_KNOWAGENT, "model.policy": values.get("model.base", ModelSettings().base)}
     elif method == "early-experience":
@@ -157,7 +176,7 @@ def _must_be_of(world: str, other: Run) -> None:
 def _carried(root: Path, previous: Run, world: str | None) -> dict[str, Scalar]:
     """The previous run's own settings, with its model as the policy; one epoch, as in the paper's later iterations.
 
-    KnowAgent trains as long in every round.
+    KnowAgent and WKM train as long in every round.
     """
     previous.must_exist()
     resolved = resolve(previous.root, {}, {})
@@ -172,7 +191,7 @@ def _carried(root: Path, previous: Run, world: str | None) -> dict[str, Scalar]:
     values.pop("run.label", None)  # the new run trains another agent
     values.pop("collect.source", None)  # the new run starts from D_delib
     values["run.iteration"] = resolved.settings.run.iteration + 1
-    if resolved.settings.method.name != "knowagent":
+    if resolved.settings.method.name not in ("knowagent", "wkm"):
         values["train.epochs"] = 1
     if resolved.settings.method.name == "eto":
         values = {"prefer.beta": 0.5, "prefer.learning_rate": 5e-7} | values  # ETO's later rounds

@@ -5,9 +5,9 @@ from typing import Annotated, Literal
 
 from msgspec import Meta
 
-ExportData = Literal["expert", "deliberations", "rft", "knowagent", "pairs"]
-"""D_exp, D_delib (see `sand synthesize`), D_rft or the data of KnowAgent (see `sand explore`), or preference pairs (see
-`sand pairs`)."""
+ExportData = Literal["expert", "deliberations", "rft", "knowagent", "wkm", "pairs"]
+"""D_exp, D_delib (see `sand synthesize`), D_rft or the data of KnowAgent (see `sand explore`), that of WKM's agent (see
+`sand knowledge`), or preference pairs (see `sand pairs`)."""
 
 ExportForm = Literal["messages", "prompt-completion", "sharegpt", "preference"]
 """A row for each trajectory, in OpenAI's form or ShareGPT's; for each of the agent's turns; or, of pairs, for each."""

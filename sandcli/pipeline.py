@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from sandcli.core.artifact import StageName
-from sandcli.core.run import D_DELIB, D_KNOW, D_PLANS, D_RFT, PLAN, PREAMBLE, Run
+from sandcli.core.run import D_DELIB, D_INFORMED, D_KNOW, D_PLANS, D_RFT, D_WKM, PLAN, PREAMBLE, Run
 from sandcli.core.stage import Stage
 from sandcli.settings import Settings
 from sandcli.stages.collect import CollectStage
@@ -15,6 +15,7 @@ from sandcli.stages.counterfactual import CounterfactualStage
 from sandcli.stages.critique import CritiqueStage
 from sandcli.stages.evaluate import EvalStage
 from sandcli.stages.explore import ExploreStage
+from sandcli.stages.knowledge import KnowledgeStage
 from sandcli.stages.pairs import PairsStage
 from sandcli.stages.plan import PlanStage
 from sandcli.stages.prefer import PreferStage
@@ -23,6 +24,7 @@ from sandcli.stages.sample import SampleStage
 from sandcli.stages.sft import SftStage
 from sandcli.stages.synthesize import SynthesizeStage
 from sandcli.stages.train import TrainStage
+from sandcli.stages.wkm import WkmStage
 
 Skip = Callable[[Settings], str | None]
 """Says why a run goes without a stage; None if it does not."""
@@ -56,7 +58,7 @@ def exploring(settings: Settings) -> str | None:
     """A baseline learns from the policy's own episodes."""
     if compares_rollouts(settings):
         return f"pairs.source is {settings.pairs.source}"
-    return only("rft", "eto", "knowagent", "mpo", "mpo-sft")(settings)
+    return only("rft", "eto", "knowagent", "mpo", "mpo-sft", "wkm")(settings)
 
 
 def or_for_pairs(skip: Skip) -> Skip:
@@ -103,6 +105,8 @@ TABLE = (
     Row(SftStage, ("expert.jsonl",), ("sft",), with_a_policy),
     Row(PlanStage, ("expert.jsonl",), ("plans.jsonl",), only("mpo", "mpo-sft")),
     Row(ExploreStage, ("expert.jsonl", "sft", "plans.jsonl"), ("explored.jsonl", D_RFT, D_KNOW, D_PLANS), exploring),
+    Row(KnowledgeStage, ("expert.jsonl", "explored.jsonl", "sft"), ("knowledge.jsonl", D_INFORMED, D_WKM), only("wkm")),
+    Row(WkmStage, (D_WKM,), ("wkm",), only("wkm")),
     Row(
         SampleStage,
         ("expert.jsonl", "sft"),
@@ -130,12 +134,12 @@ TABLE = (
     Row(PairsStage, ("expert.jsonl", "explored.jsonl", "rollouts.jsonl"), ("pairs.jsonl",), only("eto", "mpo")),
     Row(
         TrainStage,
-        (D_DELIB, D_RFT, D_KNOW, D_PLANS, "sft"),
+        (D_DELIB, D_RFT, D_KNOW, D_PLANS, D_INFORMED, "sft"),
         ("model",),
-        only("sand", "rft", "knowagent", "mpo-sft", "early-experience"),
+        only("sand", "rft", "knowagent", "mpo-sft", "early-experience", "wkm"),
     ),
     Row(PreferStage, ("pairs.jsonl", "sft"), ("model",), only("eto", "mpo")),
-    Row(EvalStage, ("sft", "model"), ("eval.jsonl",), in_every_run),
+    Row(EvalStage, ("sft", "model", "wkm", "expert.jsonl", "knowledge.jsonl"), ("eval.jsonl",), in_every_run),
     Row(CounterfactualStage, ("sft", "model", "eval.jsonl"), ("counterfactuals.jsonl",), on_request),
 )
 """All stages in order. `reads` lists the most that a stage reads: ablations read less, a given policy replaces sft, and
@@ -236,5 +240,6 @@ METHODS: Mapping[str, Method] = {
     "mpo": baseline("plan", "explore", "pairs", "prefer"),
     "mpo-sft": baseline("plan", "explore", "train"),
     "early-experience": baseline("sample", "rollout", "synthesize", "train"),
+    "wkm": baseline("explore", "knowledge", "wkm", "train"),
 }
 """What `sand run` does, by `method.name`: see docs/baselines.md. A run goes without the stages that its row skips."""

@@ -193,7 +193,7 @@ def _runs_of_arm(folder: Path) -> list[Path]:
 
 def _untrained(settings: Mapping[str, Scalar]) -> bool:
     greedy = not settings.get("eval.temperature")
-    return settings.get("eval.models") == ["base"] and settings.get("eval.planner") != "model" and greedy
+    return settings.get("eval.models") == ["base"] and settings.get("eval.planner") not in ("model", "wkm") and greedy
 
 
 def flat(tables: Tables) -> dict[str, Scalar]:
@@ -208,7 +208,12 @@ def flat(tables: Tables) -> dict[str, Scalar]:
 def stages_needed(settings: Settings) -> list[StageName]:
     """The stages of a run as far as they make the models that it evaluates, and the evaluation."""
     stages = stages_of(settings)
-    by_model: dict[str, StageName] = {"sft": "sft", "policy": "sft", "model": LEARNING[settings.method.name].by}
+    by_model: dict[str, StageName] = {
+        "sft": "sft",
+        "policy": "sft",
+        "model": LEARNING[settings.method.name].by,
+        "wkm": "wkm",
+    }
     makers = [by_model[name] for name in [*settings.eval.models, settings.eval.planner] if name in by_model]
     last = max((stages.index(maker) for maker in makers if maker in stages), default=0)
     return [*stages[: last + 1], "eval"]

@@ -219,6 +219,23 @@ class Plan(Record, frozen=True, kw_only=True):
         return (*self.task.key, self.draw)
 
 
+class Knowledge(Record, frozen=True, kw_only=True):
+    """A line of knowledge.jsonl: what the policy wrote about one step of an expert trajectory.
+
+    At step 0 that is task knowledge: what helps with such a task, from a comparison with the policy's own episode. At
+    later steps it is state knowledge: where the agent stands before the expert's action.
+    """
+
+    id: str
+    step: Count
+    text: str
+    tokens: Count
+
+    @property
+    def key(self) -> Key:
+        return (self.id, self.step)
+
+
 class GivenPlan(Record, frozen=True, kw_only=True):
     """The plan that an agent was given with its task, its number among the plans of the task, and its length."""
 

@@ -16,12 +16,13 @@ from sandcli.method_settings import (
     MethodSettings,
     PairsSettings,
     PlanSettings,
+    RetrievalSettings,
     RolloutSettings,
     SampleSettings,
     SynthesizeSettings,
 )
 from sandcli.tables import COMPUTE, LONGEST, REFERENCE, SCOPE, Table
-from sandcli.training_settings import ComputeSettings, PreferSettings, TrainingSettings
+from sandcli.training_settings import ComputeSettings, PreferSettings, TrainingSettings, WkmSettings
 
 MAX_WORKERS = 32
 """Environment processes of one machine, unless more are asked for."""
@@ -237,7 +238,7 @@ class EvalSettings(Table, frozen=True, kw_only=True):
         str,
         Meta(
             description="who writes a plan for every task before it is played: model (of this iteration, if it is a "
-            "planner), base, or a folder; empty: nobody"
+            "planner), wkm (the world-knowledge model of this run), base, or a folder; empty: nobody"
         ),
         REFERENCE,
     ] = ""
@@ -291,10 +292,12 @@ class Settings(Table, frozen=True, kw_only=True):
     critique: CritiqueSettings = CritiqueSettings()
     synthesize: SynthesizeSettings = SynthesizeSettings()
     sft: TrainingSettings = TrainingSettings()
+    wkm: WkmSettings = WkmSettings()
     train: TrainingSettings = TrainingSettings()
     prefer: PreferSettings = PreferSettings()
     trainer: ComputeSettings = ComputeSettings()
     eval: EvalSettings = EvalSettings()
+    retrieval: RetrievalSettings = RetrievalSettings()
     engine: EngineSettings = EngineSettings()
     cluster: ClusterSettings = ClusterSettings()
 

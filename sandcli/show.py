@@ -18,7 +18,7 @@ from sandcli.core.context import Context
 from sandcli.core.run import D_DELIB, Run
 from sandcli.core.store import Keyed, Records
 from sandcli.errors import UsageError
-from sandcli.records import Critique, Pair, Plan, Rollout, Sample, Step, Thought, Trajectory
+from sandcli.records import Critique, Knowledge, Pair, Plan, Rollout, Sample, Step, Thought, Trajectory
 from sandcli.terminal import entry, literal, visible, whole_line
 
 R = TypeVar("R", bound=Keyed)
@@ -120,6 +120,10 @@ def _trajectory_view(run: Run, trajectory: Trajectory, full: bool) -> Iterator[R
     for plan in _records(run, "plan", Plan):
         if plan.task == trajectory.task:
             yield _panel(f"plan {plan.draw}", literal(plan.plan))
+    for written in _records(run, "knowledge", Knowledge):
+        if written.id == trajectory.id:
+            kind = f"state knowledge, step {written.step}" if written.step else "task knowledge"
+            yield _panel(kind, literal(written.text))
     for pair in _records(run, "pairs", Pair):
         if pair.id == trajectory.id:
             yield from _pair(pair, full)

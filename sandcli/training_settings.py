@@ -56,8 +56,24 @@ class PreferSettings(TrainingSettings, frozen=True, kw_only=True):
     ] = "drop"
 
 
+class WkmSettings(TrainingSettings, frozen=True, kw_only=True):
+    """`sand wkm`: the world-knowledge model. The defaults are its authors', who train an adapter."""
+
+    lora_rank: Annotated[int, Meta(ge=1, description="rank of the adapter")] = 8
+    learning_rate: Annotated[float, Meta(gt=0, description="peak of the cosine schedule (WKM: 1e-4)")] = 1e-4
+    epochs: Annotated[int, Meta(ge=1, description="passes over the conversations (WKM: 3)")] = 3
+    batch_size: Annotated[int, Meta(ge=1, description="conversations in one optimiser step (WKM: 32)")] = 32
+    max_length: Annotated[
+        int, Meta(ge=0, description="longest conversation in tokens (WKM: 2048); 0: the model's limit")
+    ] = 2048
+    too_long: Annotated[
+        Literal["drop", "cut"],
+        Meta(description="leave out longer conversations, or cut whole steps from their end"),
+    ] = "cut"
+
+
 class ComputeSettings(Table, frozen=True, kw_only=True):
-    """How `sand sft`, `train` and `prefer` compute; it does not change what they aim at."""
+    """How `sand sft`, `wkm`, `train` and `prefer` compute; it does not change what they aim at."""
 
     nproc: Annotated[
         int,

@@ -62,6 +62,13 @@ def rules() -> Rules:
             "replies": ["I want the lamp. It is dark.", "Thought: I go on.", "I see.\nAction: look"],
         },
         {
+            "when": asked("lesson"),
+            "replies": ["1. Go to the kitchen.", "", "1. Fly away."],
+        },
+        {"when": asked("state"), "replies": ["I seek a lamp.", "I have\nthe lamp.", ""]},
+        {"when": "Last action:", "replies": ["I seek a lamp."]},
+        {"when": asked("know"), "replies": ["1. Go to the kitchen."]},
+        {
             "when": "lamp in hand.",
             "replies": [
                 turn("Done.", "drop lamp"),

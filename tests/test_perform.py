@@ -10,6 +10,7 @@ import sandcli
 from sandcli.agent.conversation import training_messages
 from sandcli.cli.app import app
 from sandcli.config import resolve
+from sandcli.core.context import model_fingerprint
 from sandcli.core.run import Run
 from sandcli.core.stage import Options
 from sandcli.core.store import Records
@@ -19,6 +20,7 @@ from sandcli.engines.scripted import ScriptedEngine
 from sandcli.errors import Exit, MachineryError, PrerequisiteError, UsageError
 from sandcli.new_run import start_run
 from sandcli.perform import context_of, perform
+from sandcli.pipeline import row
 from sandcli.records import Trajectory
 from sandcli.report.diagnostics import diagnostics_of
 from sandcli.report.evaluations import read_run
@@ -26,6 +28,7 @@ from sandcli.report.rows import agent_rows
 from sandcli.stages.train import TrainStage
 from tests.helpers import artifacts, context, lines, make_run, sand, write_rules
 from tests.stages.test_explore import WITH_PATHS
+from tests.stages.test_knowledge import SURE
 from tests.trainer import Trainer
 
 
@@ -177,6 +180,23 @@ def test_mpo_goes_on_with_a_planner_that_was_fine_tuned_on_the_best_plans(
     later = resolve(tmp_path / "it2", {}, {}).settings
     assert (later.model.planner, later.model.policy, later.eval.planner) == ("../it1/model", "../it1/sft", "model")
     assert [summary.stage for summary in sandcli.iterate(tmp_path / "it2", iterations=1)][-2:] == ["prefer", "eval"]
+
+
+def test_wkm_trains_two_adapters_of_the_base_model(tmp_path: Path, words: Model, trainer: Trainer) -> None:
+    write_rules(tmp_path / "rules.json", SURE)
+    root = prepared(tmp_path / "it1", words.folder, method__name="wkm")
+    first = sandcli.iterate(root, iterations=1)
+    made = ["explore", "knowledge", "wkm", "train", "eval"]
+    assert [summary.stage for summary in first] == ["collect", "sft", *made]
+    for stage in ("wkm", "train"):
+        identity = row(stage).stage(context(root)).identity()
+        assert identity.settings["start"] == model_fingerprint(words.folder)
+    assert all(each.plan and each.model == "model" for each in Run(root).episodes())
+    assert all(summary.message.endswith("nothing to do") for summary in sandcli.iterate(root, iterations=1))
+    again = sandcli.iterate(root, iterations=2)
+    assert [summary.stage for summary in again[len(first) :]] == made
+    later = resolve(tmp_path / "it2", {}, {}).settings
+    assert (later.train.epochs, later.model.policy, later.eval.planner) == (1, "../it1/model", "wkm")
 
 
 @pytest.mark.real

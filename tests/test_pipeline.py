@@ -84,6 +84,7 @@ def test_next_run_is_numbered(root: str, after: str) -> None:
         ),
         ({"method.name": "rft"}, "sft explore train eval"),
         ({"method.name": "rft", "model.policy": "../it1/model"}, "explore train eval"),
+        ({"method.name": "wkm"}, "sft explore knowledge wkm train eval"),
         ({"method.name": "knowagent"}, "explore train eval"),
         ({"method.name": "knowagent", "model.policy": ""}, "sft explore train eval"),
     ],

@@ -78,6 +78,11 @@ def test_stages_are_those_that_make_what_is_evaluated(
     assert stages_needed(resolve(tmp_path, {}, settings).settings)[: len(stages)] == stages
 
 
+def test_world_knowledge_model_is_made_for_whoever_is_told_by_it(tmp_path: Path) -> None:
+    settings = resolve(tmp_path, {}, {"method.name": "wkm", "eval.models": ["sft"], "eval.planner": "wkm"}).settings
+    assert stages_needed(settings) == ["collect", "sft", "explore", "knowledge", "wkm", "eval"]
+
+
 def test_run_of_an_experiment_consists_of_what_the_plan_makes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sft = resolve(tmp_path, {}, {"eval.models": ["sft"]}).settings
     seed = tmp_path / "sft" / "seed3"

@@ -13,10 +13,14 @@ from sandcli.method.acceptance import rejection_reason
 from sandcli.method.knowagent import has_action_path
 from sandcli.prompts import SETS, Prompts, action_knowledge, load
 
-QUESTIONS = ("critique", "deliberate", "compare", "propose", "reflect", "think")
+QUESTIONS = ("critique", "deliberate", "compare", "propose", "reflect", "think", "lesson", "state", "know")
 
 VALUES = dict.fromkeys(
-    ("instruction", "history", "action", "observation", "rollout", "ending", "verdict", "candidates", "others"), "x"
+    (
+        *("instruction", "history", "action", "observation", "rollout", "ending", "verdict", "candidates", "others"),
+        *("expert", "expert_reward", "attempt", "reward"),
+    ),
+    "x",
 ) | {"opening": "My options: (1) x.", "first": "x"}
 
 

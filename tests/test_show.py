@@ -149,6 +149,16 @@ def test_show_prints_everything_about_a_step(tmp_path: Path) -> None:
     assert sand("show", "--run", root, "fetch_0", "--step", "9").returncode == 2
 
 
+def test_knowledge_of_a_trajectory_is_shown(tmp_path: Path) -> None:
+    root = make_run(tmp_path / "run", method__name="wkm")
+    for stage in ("collect", "explore", "knowledge"):
+        perform(stage, root, limit=2)
+    written = next(each for each in Run(root).knowledge() if each.step)
+    shown = sand("show", "--run", root, written.id)
+    assert shown.returncode == 0, shown.stderr
+    assert f"state knowledge, step {written.step}" in shown.stdout and written.text in shown.stdout
+
+
 def test_plans_and_pairs_of_a_trajectory_are_shown(tmp_path: Path) -> None:
     root = make_run(tmp_path / "run", method__name="mpo", plan__n=4, explore__n=2, model__policy="x")
     perform("collect", root, limit=3)

@@ -129,6 +129,8 @@ for _stage, _verb in (
     ("sft", api.sft),
     ("plan", api.plan),
     ("explore", api.explore),
+    ("knowledge", api.knowledge),
+    ("wkm", api.wkm),
     ("sample", api.sample),
     ("rollout", api.rollout),
     ("critique", api.critique),

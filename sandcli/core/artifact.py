@@ -33,6 +33,8 @@ StageName = Literal[
     "sft",
     "plan",
     "explore",
+    "knowledge",
+    "wkm",
     "sample",
     "rollout",
     "critique",

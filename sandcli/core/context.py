@@ -121,9 +121,14 @@ class Context:
         """The model of it."""
         return self.model(self.settings.model.planner) if self.settings.model.planner else self.base_model()
 
+    @property
+    def planner_prompt(self) -> str:
+        """The prompt of a planner, or of the world-knowledge model that stands in for one."""
+        return "know" if self.settings.eval.planner == "wkm" else "plan"
+
     def planner_question(self, instruction: str) -> list[Message]:
         """What a planner is asked about a task."""
-        return self.prompts.fill("plan", instruction=instruction)
+        return self.prompts.fill(self.planner_prompt, instruction=instruction)
 
     def base_model(self) -> Model:
         """pi_base."""
@@ -162,7 +167,8 @@ class Context:
         """
         settings = self.settings
         given = {"model.policy": settings.model.policy, "model.planner": settings.model.planner}
-        for setting, name in {**given, "eval.planner": settings.eval.planner}.items():
+        given |= {"eval.planner": settings.eval.planner, "retrieval.embedding": settings.retrieval.embedding}
+        for setting, name in given.items():
             if name and not _HUB_NAME.fullmatch(self.path(name)) and not self.scripted:
                 try:
                     self.model(name)
@@ -230,7 +236,7 @@ class Context:
 
     def _lora_rank(self) -> int:
         """The largest rank of the adapters that this run trains; 0 if it trains none."""
-        tables = (self.settings.sft, self.settings.train, self.settings.prefer)
+        tables = (self.settings.sft, self.settings.wkm, self.settings.train, self.settings.prefer)
         return max((training.lora_rank for training in tables if training.method != "full"), default=0)
 
     def engine_kind(self) -> str:

@@ -12,7 +12,18 @@ from sandcli.config import FILE
 from sandcli.core.artifact import Artifact, StageName
 from sandcli.core.store import Keyed, Records
 from sandcli.errors import PrerequisiteError
-from sandcli.records import Counterfactual, Critique, Episode, Pair, Plan, Rollout, Sample, Thought, Trajectory
+from sandcli.records import (
+    Counterfactual,
+    Critique,
+    Episode,
+    Knowledge,
+    Pair,
+    Plan,
+    Rollout,
+    Sample,
+    Thought,
+    Trajectory,
+)
 from sandcli.settings import Settings
 
 R = TypeVar("R", bound=Keyed)
@@ -28,6 +39,12 @@ D_KNOW = "knowagent.jsonl"
 
 D_PLANS = "best-plans.jsonl"
 """The best plan of each task, derived from expert.jsonl and explored.jsonl."""
+
+D_INFORMED = "informed.jsonl"
+"""The expert's trajectories with task knowledge, derived from expert.jsonl and knowledge.jsonl."""
+
+D_WKM = "wkm.jsonl"
+"""The conversations of a world-knowledge model, derived from the same files."""
 
 PREAMBLE = "preamble.json"
 """The messages before the task in the recorded data that expert.jsonl comes from; only there if the data has any."""
@@ -53,6 +70,8 @@ ARTIFACTS: Mapping[StageName, Written] = {
     "sft": Written("sft", None),
     "plan": Written("plans.jsonl", Plan),
     "explore": Written("explored.jsonl", Episode, (D_RFT, D_KNOW, D_PLANS)),
+    "knowledge": Written("knowledge.jsonl", Knowledge, (D_INFORMED, D_WKM)),
+    "wkm": Written("wkm", None),
     "sample": Written("samples.jsonl", Sample),
     "rollout": Written("rollouts.jsonl", Rollout),
     "critique": Written("critiques.jsonl", Critique),
@@ -70,6 +89,7 @@ class Learning(NamedTuple):
 
     `demonstrations`: the file is D_exp of the next iteration; otherwise D_exp stays as it is.
     `planner`: what is trained is the policy's planner, and the policy stays as it is.
+    `from_base`: the next policy is trained from the base model, not from the policy.
     """
 
     by: StageName
@@ -77,6 +97,7 @@ class Learning(NamedTuple):
     data: str
     demonstrations: bool = True
     planner: bool = False
+    from_base: bool = False
 
 
 LEARNING: Mapping[str, Learning] = {
@@ -87,6 +108,7 @@ LEARNING: Mapping[str, Learning] = {
     "eto": Learning("prefer", "pairs", "pairs.jsonl", demonstrations=False),
     "mpo": Learning("prefer", "pairs", "pairs.jsonl", demonstrations=False, planner=True),
     "mpo-sft": Learning("train", "explore", D_PLANS, demonstrations=False, planner=True),
+    "wkm": Learning("train", "knowledge", D_INFORMED, demonstrations=False, from_base=True),
 }
 """By `method.name`."""
 
@@ -149,6 +171,10 @@ class Run:
     def explored(self) -> Records[Episode]:
         """The episodes of the policy on the training tasks."""
         return self.artifact("explore").records()
+
+    def knowledge(self) -> Records[Knowledge]:
+        """What the policy wrote about the expert trajectories."""
+        return self.artifact("knowledge").records()
 
     def training_data(self, method: str) -> Path:
         """What the policy or planner is trained on. Raises `PrerequisiteError` if it is not made, or was changed."""

@@ -73,8 +73,11 @@ def warnings(evaluations: Sequence[Evaluation], rows: Sequence[AgentRow]) -> lis
     ]
 
 
-_OF_THE_AGENT = {"run.seed", "planner", "plan.max_tokens", "prompt.plan"}
-"""What agents may differ in: their plans are part of what is compared."""
+_OF_THE_AGENT = {
+    *("run.seed", "planner", "plan.max_tokens", "prompt.plan", "prompt.know", "knowledge", "experts"),
+    *("retrieval.weight", "retrieval.neighbours", "retrieval.embedding"),
+}
+"""What agents may differ in: their plans and knowledge are part of what is compared."""
 
 
 def _different_settings(evaluations: Sequence[Evaluation]) -> Iterator[str]:

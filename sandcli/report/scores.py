@@ -119,7 +119,7 @@ class Evaluation(NamedTuple):
     own_data: int = 0
     label: str = ""
     trainings: Mapping[str, Training] = MappingProxyType({})
-    method: Literal["sand", "rft", "eto", "knowagent", "mpo", "mpo-sft", "early-experience"] = "sand"
+    method: Literal["sand", "rft", "eto", "knowagent", "mpo", "mpo-sft", "early-experience", "wkm"] = "sand"
     panel: str = ""
     panel_name: str = ""
     planner: str = ""

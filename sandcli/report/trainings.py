@@ -11,11 +11,17 @@ from sandcli.tables import SCOPE, Effect
 
 _STAGES: Mapping[str, tuple[StageName, ...]] = {
     "sft": ("sft",),
-    "model": ("sft", "plan", "explore", "sample", "rollout", "critique", "synthesize", "pairs", "train", "prefer"),
+    "model": (
+        *("sft", "plan", "explore", "knowledge", "wkm", "sample", "rollout", "critique", "synthesize", "pairs"),
+        *("train", "prefer"),
+    ),
 }
 """The stages that make each model from D_exp, in order."""
 
-_TABLES = {"sft": ("run", "env", "collect", "agent"), "model": ("run", "env", "collect", "agent", "method", "prompts")}
+_TABLES = {
+    "sft": ("run", "env", "collect", "agent"),
+    "model": ("run", "env", "collect", "agent", "method", "prompts", "retrieval"),
+}
 """The tables that each model depends on, beside those of its stages."""
 
 

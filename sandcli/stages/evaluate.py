@@ -16,6 +16,7 @@ from sandcli.errors import UsageError
 from sandcli.progress import notice
 from sandcli.records import Deliberation, Episode, Key, Task, agent_name
 from sandcli.stages.evaluated import ModelsStage
+from sandcli.stages.informing import Informing
 from sandcli.stages.planning import Planning
 from sandcli.stages.playing import Trial, play_trial
 
@@ -32,12 +33,19 @@ class EvalStage(ModelsStage[Trial, Episode]):
     def depends_on(self) -> dict[str, str]:
         """The run's seed, unless the agent is greedy, and what its plans depend on, if it is given any."""
         seed = {"run.seed": str(self.context.settings.run.seed)} if self.settings.eval.temperature else {}
-        return {**seed, **(self._planning.depends_on() if self._planning else {})}
+        return seed | {name: value for part in self._parts() for name, value in part.depends_on().items()}
+
+    def _parts(self) -> list[Planning | Informing]:
+        return [part for part in (self._planning, self._informing) if part]
 
     @cached_property
     def _planning(self) -> Planning | None:
         planner = self.settings.eval.planner
         return Planning(self, self.named(planner)) if planner else None
+
+    @cached_property
+    def _informing(self) -> Informing | None:
+        return Informing(self, self.named("wkm")) if self.settings.eval.planner == "wkm" else None
 
     def units(self) -> list[Unit[Trial]]:
         """The first tasks of every split, n times for each model; `--limit` counts the tasks of a split."""
@@ -93,6 +101,8 @@ class EvalStage(ModelsStage[Trial, Episode]):
             if self._planning and (tasks := self._unplanned()):
                 notice(f"plans to write: {len(tasks)}")
                 await self._planning.write(tasks)
+            if self._informing and self._informing.active:
+                await self._informing.open(super().first_model())
             yield
 
     async def step(self, unit: Unit[Trial], earlier: Episode | None) -> Episode:
@@ -101,7 +111,7 @@ class EvalStage(ModelsStage[Trial, Episode]):
         if self._planning:
             trial = trial._replace(plan=await self._planning.of(trial.task))
         async with self.engines.for_model(self.evaluated[trial.model]) as engine:
-            episode = await play_trial(self, engine, trial, partial(self._sampling, unit.key))
+            episode = await play_trial(self, engine, trial, partial(self._sampling, unit.key), self._informing)
         return replace(episode, tokens=episode.tokens + trial.plan.tokens) if trial.plan else episode
 
     def _sampling(self, key: Key, turn: int) -> Sampling:

@@ -92,6 +92,8 @@ class ModelsStage(Stage[M, R]):
                 return self.context.scripted or self.context.made_by(LEARNING[self.context.settings.method.name].by)
             case "sft":
                 return self.context.scripted or self.context.made_by("sft")
+            case "wkm":
+                return self.context.scripted or self.context.made_by("wkm")
             case "base":
                 return self.context.base()
         return self.context.scripted or self.context.model(model)

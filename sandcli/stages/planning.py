@@ -38,7 +38,7 @@ class Planning:
         context = self._stage.context
         return {
             "planner": model_fingerprint(self.planner.folder),
-            "prompt.plan": digest(context.prompts.load("plan")),
+            f"prompt.{context.planner_prompt}": digest(context.prompts.load(context.planner_prompt)),
             "plan.max_tokens": str(context.settings.plan.max_tokens),
         }
 

@@ -9,6 +9,7 @@ from sandcli.agent.form import TURN_OPENINGS
 from sandcli.core.stage import Stage
 from sandcli.engines.base import Engine, Sampling
 from sandcli.records import Deliberation, Episode, GivenPlan, Key, Task, agent_name, episode_key
+from sandcli.stages.informing import Informing
 from sandcli.stages.inputs import preamble_too_long
 
 
@@ -29,16 +30,22 @@ class Trial(NamedTuple):
 
 
 async def play_trial(
-    stage: Stage[Any, Any], engine: Engine, trial: Trial, sampling: Callable[[int], Sampling]
+    stage: Stage[Any, Any],
+    engine: Engine,
+    trial: Trial,
+    sampling: Callable[[int], Sampling],
+    informing: Informing | None = None,
 ) -> Episode:
     """Play an episode in the stage's environments; `sampling(t)` gives the sampling of turn t."""
     settings, world = stage.settings.agent, stage.context.world
     session = await stage.pool.restore(trial.task)
+    instruction = session.reset.instruction
     try:
-        task = with_plan(session.reset.instruction, trial.plan)
+        task = with_plan(instruction, trial.plan)
         history = conversation(stage.context.preamble, task, [])
         limit, opening = world.step_limit(trial.task), TURN_OPENINGS[trial.deliberation]
-        played = await play(engine, session, history, sampling, limit, settings, opening)
+        speaker = informing.speaker(engine, instruction, trial.plan, len(history)) if informing else engine
+        played = await play(speaker, session, history, sampling, limit, settings, opening)
     finally:
         await session.close()
     if played.end == "context" and not played.steps:
@@ -47,7 +54,7 @@ async def play_trial(
         split=trial.split,
         task=trial.task,
         model=trial.model,
-        instruction=session.reset.instruction,
+        instruction=instruction,
         steps=played.steps,
         reward=session.best,
         success=session.best >= 1.0,

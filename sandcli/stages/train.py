@@ -35,7 +35,9 @@ class TrainStage(TrainingStage):
         return self.settings.train
 
     def start(self) -> Model:
-        """pi_k, or the planner."""
+        """pi_k, pi_base, or the planner."""
+        if LEARNING[self.context.settings.method.name].from_base:
+            return self.context.base_model()
         return self.context.planner_model() if trains_planner(self.context.settings) else self.context.policy_model()
 
     def data(self) -> Path:

@@ -1,4 +1,4 @@
-"""What `sft`, `train` and `prefer` share: one unit that fine-tunes a model, and resumes from its last checkpoint."""
+"""What all trainings share: one unit that fine-tunes a model, and resumes from its last checkpoint."""
 
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence, Sized

@@ -24,7 +24,7 @@ from tests.helpers import context, make_run
 from tests.trainer import Trainer
 
 JSONL: tuple[StageName, ...] = (
-    *("collect", "plan", "explore", "sample", "rollout", "critique", "synthesize", "pairs"),
+    *("collect", "plan", "explore", "knowledge", "sample", "rollout", "critique", "synthesize", "pairs"),
     *("eval", "counterfactual"),
 )
 
@@ -93,6 +93,15 @@ def test_content_setting_makes_a_stage_stale(finished: Path, field: Field, monke
         monkeypatch.setattr("tests.toyworld.ToyWorldx", _toy(), raising=False)
     if field.name == "collect.expert":
         monkeypatch.setattr(_toy(), "experts", ("gold", "goldx", "x"))
+    if field.table == "retrieval":  # an evaluation with a knowledge base reads it
+        told: dict[str, Any] = {"method__name": "wkm", "eval__planner": "wkm", "retrieval__weight": 0.5}
+        settings = context(finished, **told).settings
+        before, after = (
+            row("eval").stage(Context(Run(finished), each, 2)).identity()
+            for each in (settings, changed(field, settings))
+        )
+        assert before != after
+        return
     other = changed(field, settings)
     reader: dict[str, StageName] = {"method.without": "synthesize", "method.name": "explore"}
     if field.name in reader:  # later stages of ablations and baselines need other inputs
@@ -115,7 +124,7 @@ def test_marked_setting_makes_no_stage_stale(finished: Path, field: Field) -> No
     assert stale(finished, changed(field, context(finished).settings)) == []
 
 
-MACHINERY = tuple(f"{table}.{key}" for table in ("sft", "train", "prefer") for key in ("method", "lora_rank"))
+MACHINERY = tuple(f"{table}.{key}" for table in ("sft", "wkm", "train", "prefer") for key in ("method", "lora_rank"))
 """Read to reserve memory for adapters in the engine."""
 
 
@@ -160,6 +169,7 @@ class _WatchedTable:
         {"method__name": "eto"},
         {"method__name": "eto", "pairs__source": "rollouts"},
         {"method__name": "mpo", "eval__models": "base", "eval__planner": "base"},
+        {"method__name": "wkm"},
         {"eval__temperature": 0.5},
     ],
 )
