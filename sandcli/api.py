@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 from msgspec import Meta
 
 from sandcli import parameters as given
-from sandcli.arguments import RunLike, as_run, common, do, found, listed, options, played, rule
+from sandcli.arguments import RunLike, as_run, common, do, found, listed, options, played, rule, trained_by
 from sandcli.verb import Verb
 
 if TYPE_CHECKING:
@@ -103,13 +103,15 @@ async def sft(
     *,
     limit: given.Limit = None,
     nproc: given.Processes = None,
+    nodes: given.Nodes = None,
+    first_node: given.FirstNode = None,
     seed: given.Seed = None,
     force: given.Force = False,
     accept_stale: given.AcceptStale = False,
     dry_run: given.DryRun = False,
 ) -> "Summary":
     """Fine-tune the base model on D_exp: the policy before iteration 1."""
-    flags = {"trainer.nproc": nproc, **common(None, None, seed)}
+    flags = trained_by(nproc, nodes, first_node, seed)
     return await do("sft", run, flags, limit, options(force, accept_stale, False, dry_run))
 
 
@@ -271,13 +273,15 @@ async def train(
     *,
     limit: given.Limit = None,
     nproc: given.Processes = None,
+    nodes: given.Nodes = None,
+    first_node: given.FirstNode = None,
     seed: given.Seed = None,
     force: given.Force = False,
     accept_stale: given.AcceptStale = False,
     dry_run: given.DryRun = False,
 ) -> "Summary":
     """Fine-tune the policy on D_delib, or on the data of a baseline: the next policy."""
-    flags = {"trainer.nproc": nproc, **common(None, None, seed)}
+    flags = trained_by(nproc, nodes, first_node, seed)
     return await do("train", run, flags, limit, options(force, accept_stale, False, dry_run))
 
 
@@ -305,13 +309,15 @@ async def prefer(
     *,
     limit: given.Limit = None,
     nproc: given.Processes = None,
+    nodes: given.Nodes = None,
+    first_node: given.FirstNode = None,
     seed: given.Seed = None,
     force: given.Force = False,
     accept_stale: given.AcceptStale = False,
     dry_run: given.DryRun = False,
 ) -> "Summary":
     """Train the policy, or the planner, to prefer the better side of each pair (DPO): the next one of a baseline."""
-    flags = {"trainer.nproc": nproc, **common(None, None, seed)}
+    flags = trained_by(nproc, nodes, first_node, seed)
     return await do("prefer", run, flags, limit, options(force, accept_stale, False, dry_run))
 
 

@@ -62,6 +62,14 @@ def common(
     return {"engine.kind": engine, "run.workers": workers, "run.seed": seed, "cluster.address": cluster}
 
 
+def trained_by(
+    nproc: int | None, nodes: int | None, first_node: str | None, seed: int | None
+) -> "dict[str, Scalar | None]":
+    """The settings that all training stages share."""
+    compute = {"trainer.nproc": nproc, "trainer.nodes": nodes, "trainer.first_node": first_node}
+    return {**compute, **common(None, None, seed)}
+
+
 def listed(text: str | None) -> list[str] | None:
     """The items of a list that commas separate."""
     return [part.strip() for part in text.split(",")] if text else None

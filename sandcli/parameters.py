@@ -27,6 +27,10 @@ Processes = Annotated[
     int | None,
     Meta(ge=1, description="Processes that train together; default: one for each GPU. Not needed under torchrun."),
 ]
+Nodes = Annotated[int | None, Meta(ge=1, description="Machines that train together: start the same command on each.")]
+FirstNode = Annotated[
+    str | None, Meta(description="HOST:PORT: an address of one of several nodes, and a port that is free there.")
+]
 Seed = Annotated[int | None, Meta(description="The run's seed.")]
 Seeds = Annotated[int | None, Meta(ge=1, description="Seeds 0 to N - 1 instead of the plan's.")]
 OnlySeed = Annotated[

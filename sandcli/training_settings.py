@@ -80,6 +80,12 @@ class ComputeSettings(Table, frozen=True, kw_only=True):
         Meta(ge=0, description="processes that train together, sharing batch_size; 0: one for each GPU, 1 without any"),
         COMPUTE,
     ] = 0
+    nodes: Annotated[
+        int, Meta(ge=1, description="machines that train together, each with `nproc` processes"), COMPUTE
+    ] = 1
+    first_node: Annotated[
+        str, Meta(description="HOST:PORT: an address of one of several nodes, and a port that is free there"), COMPUTE
+    ] = ""
     shard: Annotated[
         bool,
         Meta(description="spread weights, gradients and optimiser over several GPUs (FSDP) instead of copying them"),

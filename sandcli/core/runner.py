@@ -25,11 +25,11 @@ async def run_stage(stage: Stage[P, R], options: Options, stop: Callable[[], boo
     `PrerequisiteError` if an input is missing or the artifact was made from something else.
     """
     stage.run.must_exist()
+    if options.dry_run:
+        return _forecast(stage, plan_stage(stage, options).state)
     with stage.process_group(stop) as follows:
         if follows:
             return Summary(stage.name, Exit.DONE, "", None, [])
-        if options.dry_run:
-            return _forecast(stage, plan_stage(stage, options).state)
         with stage.artifact.locked():
             return await _carry_out(stage, plan_stage(stage, options), options, stop)
 

@@ -1,26 +1,36 @@
 """What all trainings share: one unit that fine-tunes a model, and resumes from its last checkpoint."""
 
+import secrets
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 from statistics import median
 from typing import NamedTuple
 
 from sandcli.core import estimates
+from sandcli.core.manifest import versions
 from sandcli.core.stage import Metrics, Stage, State, Unit
 from sandcli.engines.base import Model
-from sandcli.errors import Interrupted, UsageError
+from sandcli.errors import Interrupted, PrerequisiteError, UsageError
+from sandcli.fields import values_with
+from sandcli.files import write_atomic
 from sandcli.messages import Message
 from sandcli.models import fingerprint, require_package
 from sandcli.progress import notice
 from sandcli.records import Key, Pair, Trajectory
 from sandcli.stages.inputs import must_hold
+from sandcli.tables import Effect
 from sandcli.training.checkpoints import complete_checkpoints
 from sandcli.training.config import NOUNS, LoggedStep, TrainingConfig, TrainingResult
 from sandcli.training.distributed import ProcessGroup, TrainingJob, describe
-from sandcli.training.processes import Processes, processes_for
+from sandcli.training.nodes import Nodes
+from sandcli.training.processes import Processes, processes_for, refuse_srun_tasks
 from sandcli.training_settings import ComputeSettings, TrainingSettings
+
+_MARK = "mark"
+"""A file in the journal by which a node knows that it is the one of the first node."""
 
 
 class Trained(NamedTuple):
@@ -42,6 +52,7 @@ class TrainingStage(Stage[Path, Trained]):
     can_use_cluster = False
     record: type[Trajectory] | type[Pair] = Trajectory
     _group: ProcessGroup
+    _nodes: Nodes | None = None
 
     @property
     @abstractmethod
@@ -91,21 +102,53 @@ class TrainingStage(Stage[Path, Trained]):
 
     @contextmanager
     def process_group(self, stop: Callable[[], bool]) -> Iterator[bool]:
-        """Under torchrun the first process leads; the others follow it through the training."""
-        with ProcessGroup() as self._group:
+        """The first of several nodes, or under torchrun the first process, leads; the others follow it."""
+        self._group = ProcessGroup()
+        if self.compute.nodes > 1:
+            self._require_packages()
+            with Nodes(self.name, self.compute.nodes, self.compute.first_node, stop) as self._nodes:
+                self._nodes.agree(self._agreed())
+                if not self._nodes.leads and (mark := self._nodes.await_begin()):
+                    self._follow(self._nodes, mark)
+                yield not self._nodes.leads
+            return
+        refuse_srun_tasks()
+        with self._group:
             if self._group.follows:
                 self._group.follow(stop)
             yield self._group.follows
+
+    def _agreed(self) -> dict[str, str]:
+        """What must be the same on all nodes."""
+        identity, compute = self.identity(), values_with(self.context.settings, ("trainer",), Effect.COMPUTE)
+        command = {"the command": f"sand {self.name} --run {self.run.root.absolute()}"}
+        processes = {"the number of processes": str(self._processes().number)}
+        parts = (command, versions(), identity.settings, identity.inputs, identity.scope, compute, processes)
+        return dict(chain.from_iterable(part.items() for part in parts))
+
+    def _follow(self, nodes: Nodes, mark: str) -> None:
+        """Take part in what the first node trains. Raises `PrerequisiteError` if this one does not see its folder."""
+        file = self.artifact.journal / _MARK
+        if not file.exists() or file.read_text() != mark:
+            raise PrerequisiteError(
+                f"{self.artifact.journal} is not there, or is another one than on the first node",
+                "put the run on a file system that all nodes share, under the same path",
+            )
+        if not self._job().launch(self._processes().number, nodes).finished:
+            raise Interrupted(self.name)
+
+    def _require_packages(self) -> None:
+        for package in ("torch", "trl", "peft"):
+            require_package(package, "training")
 
     def check(self, state: State) -> None:
         """Raise `PrerequisiteError` if training's packages are not installed.
 
         Raise `UsageError` for empty data, or more processes than a batch has records.
         """
-        for package in ("torch", "trl", "peft"):
-            require_package(package, "training")
+        self._require_packages()
         must_hold(self.data(), self.record, self.fix_empty())
-        count = self._processes().number
+        count = self._processes().number * self.compute.nodes
         if count > self.aims.batch_size:
             raise UsageError(
                 f"{count} processes cannot share batches of {self.aims.batch_size} {NOUNS[self.record]}",
@@ -123,7 +166,8 @@ class TrainingStage(Stage[Path, Trained]):
         """Train: in processes that are started now, with those that a launcher started, or alone."""
         processes = self._processes()
         notice(f"training {self.aims.method} from {self.start().folder} on {unit.payload}")
-        notice(f"processes that train: {processes.number} ({processes.why})")
+        where = f" on each of {self.compute.nodes} nodes" if self._nodes else ""
+        notice(f"processes that train{where}: {processes.number} ({processes.why})")
         result = self._fit(self._job(), processes.number)
         if not result.finished:
             raise Interrupted(self.name)
@@ -143,8 +187,12 @@ class TrainingStage(Stage[Path, Trained]):
         return TrainingJob(self.name, config, self.data(), self.limit)
 
     def _fit(self, job: TrainingJob, processes: int) -> TrainingResult:
-        if processes > 1 and self._group.size == 1:
-            return job.launch(processes)
+        if self._nodes:
+            mark = secrets.token_hex(16)
+            write_atomic(self.artifact.journal / _MARK, [mark.encode()])
+            self._nodes.begin(mark)
+        if self._nodes or (processes > 1 and self._group.size == 1):
+            return job.launch(processes, self._nodes)
         if self.compute.shard and processes == 1:
             notice("trainer.shard has no effect in one process")
         self._group.share(job)

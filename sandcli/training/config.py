@@ -62,7 +62,7 @@ class Hooks(NamedTuple):
     """How a training job reports to its caller.
 
     `sized` is called before the first step; `planned(total, done)` and `stepped()` count optimiser steps; `stop` is
-    asked after each step. `agreed` gives all processes the first one's answers to two questions: stop? save?
+    asked after each step. `agreed` tells all processes whether any of them answers yes to two questions: stop? save?
     """
 
     sized: Callable[[Size], None]

@@ -13,6 +13,7 @@ import pickle
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
@@ -25,12 +26,16 @@ from sandcli.interrupts import Interrupts
 from sandcli.progress import Bar, notice
 from sandcli.records import Pair, Trajectory
 from sandcli.training.config import Hooks, Size, TrainingConfig, TrainingResult
-from sandcli.training.processes import PATIENCE, process_count, rank, refuse_srun_tasks
+from sandcli.training.nodes import LOST, Nodes, Place
+from sandcli.training.processes import PATIENCE, process_count, rank
 
 if TYPE_CHECKING:
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
 T = TypeVar("T")
+
+_END = "end"
+"""A file that tells the processes of this machine that all nodes end."""
 
 _LAST_STEP = 600
 """Seconds that processes get for their current step and a checkpoint when they are asked to stop."""
@@ -61,23 +66,27 @@ class TrainingJob(NamedTuple):
         bar = Bar(self.label, 0, 0)
         hooks = Hooks(_report_size, bar.restart, bar.advance, stop)
         if process_count() > 1:
-            hooks = hooks._replace(agreed=_from_first)
+            hooks = hooks._replace(agreed=_of_any)
         if rank() > 0:
             return fit(self.config, self.records(), hooks._replace(sized=lambda size: None))
         with bar.display():
             return fit(self.config, self.records(), hooks)
 
-    def launch(self, processes: int) -> TrainingResult:
-        """Train in several processes on this machine. Torch's launcher starts and watches them; they handle signals."""
+    def launch(self, processes: int, nodes: Nodes | None = None) -> TrainingResult:
+        """Train in several processes on this machine, or on each of several nodes.
+
+        Torch's launcher starts and watches those of this machine; they handle signals.
+        """
         from torch.distributed.elastic.multiprocessing import SignalException
         from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
         from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
         os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // processes)))
-        if sys.platform == "linux":
+        if sys.platform == "linux" and nodes is None:
             os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # all processes are on this machine
         logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # we report it in one line
-        with tempfile.TemporaryDirectory() as folder:
+        with tempfile.TemporaryDirectory() as name:
+            folder, place = Path(name), nodes.watched_by(Path(name) / _END) if nodes else None
             config = LaunchConfig(
                 min_nodes=1,
                 max_nodes=1,
@@ -86,16 +95,21 @@ class TrainingJob(NamedTuple):
                 # The launcher unpickles what it finds here. Anybody could write to a TCP store, only we to this file.
                 rdzv_backend="c10d",
                 rdzv_configs={"store_type": "file"},
-                rdzv_endpoint=str(Path(folder) / "rendezvous"),
+                rdzv_endpoint=str(folder / "rendezvous"),
+                local_addr="127.0.0.1",
                 max_restarts=0,
                 shutdown_timeout=_LAST_STEP,
             )
             try:
-                result: TrainingResult = elastic_launch(config, _process)(self, Path(folder))[0]
+                result: TrainingResult = elastic_launch(config, _process)(self, folder, place)[0]
             except SignalException:
                 return UNFINISHED
             except ChildFailedError as error:
-                raise _reported(Path(folder)) or _died(processes, error) from error
+                if nodes and nodes.problem:
+                    raise nodes.problem from error
+                if error.get_first_failure()[1].exitcode == Exit.INTERRUPTED:  # on another node
+                    return UNFINISHED
+                raise _reported(folder) or _died(processes, error) from error
         return result
 
 
@@ -103,25 +117,44 @@ UNFINISHED = TrainingResult([], 0, Size(0, 0, 0, 0, {}), finished=False)
 """The result of a job that was interrupted in other processes."""
 
 
-def _process(job: TrainingJob, folder: Path) -> TrainingResult:
+def _process(job: TrainingJob, folder: Path, place: Place | None) -> TrainingResult:
     """Run in each process that `TrainingJob.launch` starts. If it fails it must exit, or the others wait for it."""
-    threading.Thread(target=_end_with_launcher, daemon=True).start()
+    threading.Thread(target=_end_with_launcher, args=(folder / _END,), daemon=True).start()
+    if place:
+        os.environ.update(_among_all(place))
     try:
         with Interrupts(launched=True) as interrupts:
             result = job.run(lambda: interrupts.asked)
     except SandError as error:
         write_atomic(folder / f"error-{rank():05}", [pickle.dumps((type(error), error.what, error.fix))])
         os._exit(error.exit)
+    except Exception:
+        if place:
+            time.sleep(1.5 * LOST)  # if another node is lost, this process ends here
+        raise
     if not result.finished:
         os._exit(Exit.INTERRUPTED)  # a launcher that was interrupted itself no longer takes a result
     return result
 
 
-def _end_with_launcher() -> None:
-    """Exit when the launcher is killed: its lock is gone too, so its processes must stop writing."""
+def _among_all(place: Place) -> dict[str, str]:
+    """The variables by which this process finds those of all nodes; torch's launcher knows only its own."""
+    here = int(os.environ["LOCAL_WORLD_SIZE"])
+    return {
+        "RANK": str(place.node * here + int(os.environ["LOCAL_RANK"])),
+        "WORLD_SIZE": str(place.nodes * here),
+        "MASTER_ADDR": place.host,
+        "MASTER_PORT": str(place.port),
+        "TORCHELASTIC_USE_AGENT_STORE": "True",  # the store is there
+    }
+
+
+def _end_with_launcher(end: Path) -> None:
+    """Exit when all nodes end, or when the launcher is killed: then its lock is gone too, so nobody may write."""
     launcher = multiprocessing.parent_process()
     if launcher is not None:
-        multiprocessing.connection.wait([launcher.sentinel])
+        while not multiprocessing.connection.wait([launcher.sentinel], 0.5) and not end.exists():
+            pass
         os._exit(Exit.INTERRUPTED)
 
 
@@ -160,8 +193,6 @@ class ProcessGroup:
     """
 
     def __init__(self) -> None:
-        """Raises `UsageError` if `srun` started several tasks without torchrun."""
-        refuse_srun_tasks()
         self.size = process_count()
         self._shared = False
 
@@ -200,6 +231,18 @@ def _from_first(value: T) -> T:
     box = [value]
     broadcast_object_list(box, src=0)
     return box[0]
+
+
+def _of_any(answers: tuple[bool, bool]) -> tuple[bool, bool]:
+    """For each question, whether any process answers yes."""
+    import torch
+    from accelerate import PartialState
+    from torch.distributed import ReduceOp, all_reduce
+
+    box = torch.tensor(answers, dtype=torch.int32, device=PartialState().device)
+    all_reduce(box, op=ReduceOp.MAX)
+    first, second = box.tolist()
+    return bool(first), bool(second)
 
 
 def _report_size(size: Size) -> None:

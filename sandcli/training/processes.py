@@ -45,5 +45,5 @@ def refuse_srun_tasks() -> None:
     if tasks > 1 and "WORLD_SIZE" not in os.environ:
         raise UsageError(
             f"srun started {tasks} tasks, and each of them would train alone",
-            "start one task on each node with torchrun in it, or use sand with --nproc on a single node",
+            "start one task on each node, and use --nodes and --first-node",
         )
