@@ -383,15 +383,27 @@ async def iterate(
     workers: given.Workers = None,
     cluster: given.Cluster = None,
     dry_run: given.DryRun = False,
+    gpus: Annotated[
+        int | None,
+        Meta(
+            ge=1,
+            description="With --dry-run: estimate the hours of each stage on N GPUs from earlier runs on this machine.",
+        ),
+    ] = None,
 ) -> "list[Summary]":
     """Run Algorithm 1, or a baseline: every stage of the first iteration, then the next ones, each in a new directory.
 
     Stopped at any point, the same call resumes there. The iteration after `runs/it1` goes into `runs/it2`. Ends early
     if units of a stage failed.
     """
+    from sandcli.core.stage import Options
+    from sandcli.errors import UsageError
     from sandcli.perform import Pipeline
 
-    return await Pipeline(common(engine, workers, None, cluster), iterations, until, dry_run).run(as_run(run))
+    if gpus and not dry_run:
+        raise UsageError("--gpus only estimates", "add --dry-run")
+    asked = Options(dry_run=dry_run, gpus=gpus)
+    return await Pipeline(common(engine, workers, None, cluster), iterations, until, asked).run(as_run(run))
 
 
 @Verb

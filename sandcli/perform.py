@@ -8,6 +8,7 @@ from functools import cache
 from pathlib import Path
 
 from sandcli.config import FILE, Scalar, resolve, without_password
+from sandcli.core import estimates
 from sandcli.core.artifact import StageName
 from sandcli.core.context import Context
 from sandcli.core.panel import must_play_whole_panel, playing
@@ -70,11 +71,11 @@ class _Ended(Exception):
 class Pipeline:
     """Runs a method: `iterations` runs one after the other, as far as the stage `until` in the last of them."""
 
-    def __init__(self, flags: Flags, iterations: int, until: str | None, dry_run: bool) -> None:
+    def __init__(self, flags: Flags, iterations: int, until: str | None, options: Options) -> None:
         self._flags = flags
         self._iterations = iterations
         self._until = until
-        self._options = Options(dry_run=dry_run)
+        self._options = options
         self._iteration = 1
         self._summaries: list[Summary] = []
 
@@ -109,7 +110,9 @@ class Pipeline:
         except PrerequisiteError as error:
             if not self._options.dry_run or self._summaries == []:
                 raise
-            notice(f"{name}: cannot be planned yet: {error.what}")
+            gpus = self._options.gpus
+            estimate = estimates.forecast(row(name).stage(context), gpus) if gpus else ""
+            notice(f"{name}: cannot be planned yet: {error.what}{estimate}")
             return
         self._summaries.append(summary)
         notice(summary.message)

@@ -14,7 +14,7 @@ from sandcli.core.artifact import StageName
 from sandcli.core.gate import Gate
 from sandcli.core.manifest import Spent
 from sandcli.core.run import Run
-from sandcli.engines import choose, open_engine
+from sandcli.engines import choose, devices, open_engine
 from sandcli.engines.adapters import is_adapter, weights_of
 from sandcli.engines.base import Engine, Model
 from sandcli.engines.metered import Clock, Metered
@@ -51,6 +51,8 @@ class Context:
         self.settings = settings
         self.limit = limit
         self.spent = Spent()
+        self.devices = 1
+        """GPUs that compute, 1 without any; 0 if that is not known."""
         self._capacity = 0
         self.gate = Gate()
 
@@ -223,6 +225,7 @@ class Context:
         notice(f"engine: {choice.kind} ({choice.reason}), model {model.folder}")
         opened = await open_engine(choice.kind, model, settings, self._lora_rank(), notice)
         engine = Metered(opened, Clock(), self.gate.saw)
+        self.devices = devices(choice.kind, settings)
         self._capacity = engine.capacity
         self.gate.serve(engine.cache_tokens)
         try:

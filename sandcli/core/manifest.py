@@ -43,12 +43,14 @@ class Spent(msgspec.Struct, frozen=True, kw_only=True):
     `prompt` tokens, `cached` ones among them, `untold` ones of which the engine does not say whether they were cached,
     `generated` tokens; `batch` is the mean number of sequences decoded together. The waits are summed over all units;
     `empty` counts completions without text, `replaced` the characters of models and worlds that UTF-8 cannot hold,
-    `restarts` the worker processes of the environment that were replaced, by reason.
+    `restarts` the worker processes of the environment that were replaced, by reason. `device_seconds` are `seconds`
+    times the GPUs that computed, or times 1 without any; 0 if their number is not known (servers, a cluster).
     """
 
     engine: str = ""
     units: int = 0
     seconds: float = 0.0
+    device_seconds: float = 0.0
     prompt: int = 0
     cached: int = 0
     untold: int = 0

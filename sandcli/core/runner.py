@@ -26,7 +26,7 @@ async def run_stage(stage: Stage[P, R], options: Options, stop: Callable[[], boo
     """
     stage.run.must_exist()
     if options.dry_run:
-        return _forecast(stage, plan_stage(stage, options).state)
+        return _forecast(stage, plan_stage(stage, options).state, options.gpus)
     with stage.process_group(stop) as follows:
         if follows:
             return Summary(stage.name, Exit.DONE, "", None, [])
@@ -67,14 +67,14 @@ async def _redo(stage: Stage[P, R], plan: Plan, options: Options, stop: Callable
         raise
 
 
-def _forecast(stage: Stage[P, R], state: State) -> Summary:
+def _forecast(stage: Stage[P, R], state: State, gpus: int | None) -> Summary:
     """What would be done, for a dry run."""
     if stage.artifact.record is None:
-        planned = stage.plan_text() if state.todo else ""
+        planned = stage.plan_text(gpus) if state.todo else ""
         amount = f"; {planned}" if planned else ""
     else:
         first = f"; first {unit_name(state.first)}" if state.first else ""
-        estimate = estimates.estimate(stage, state.todo) if state.todo else ""
+        estimate = estimates.estimate(stage, state.todo, gpus) if state.todo else ""
         amount = f"; {state.recorded} units recorded, {state.todo} to do{first}{estimate}"
     return Summary(stage.name, Exit.DONE, f"{stage.name}: {state.kind}{amount}", None, [], state.kind != "done")
 
@@ -115,10 +115,11 @@ async def _produce(stage: Stage[P, R], plan: Plan, options: Options, stop: Calla
     try:
         done = await _do_units(stage, journal, plan, options, stop)
         manifest.spent += stage.context.spent
-        if not uses_cluster(stage):
-            estimates.remember(stage, stage.context.spent)
+        incomplete = done.interrupted or (done.unfinished and not options.accept_failures)
+        if not uses_cluster(stage) and artifact.record is not None:  # a training notes its own speed
+            estimates.remember(stage, stage.context.spent, 0 if incomplete else len(journal))
         done.list_failures()
-        if done.interrupted or (done.unfinished and not options.accept_failures):
+        if incomplete:
             artifact.begin(manifest)
             return _unfinished(stage, done)
         _describe(manifest, stage, journal, done)
@@ -138,7 +139,8 @@ async def _do_units(
         stage.stop = stop
         in_order = longest_first if uses_cluster(stage) and stage.plays else open_units
         await units.do(in_order(stage, journal), plan.state.todo, plan.state.recorded)
-    stage.context.spent += Spent(units=units.recorded, seconds=time.monotonic() - started)
+    seconds, devices = time.monotonic() - started, 0 if uses_cluster(stage) else stage.context.devices
+    stage.context.spent += Spent(units=units.recorded, seconds=seconds, device_seconds=seconds * devices)
     return units
 
 

@@ -84,6 +84,8 @@ class Options(NamedTuple):
     accept_stale: bool = False
     accept_failures: bool = False
     dry_run: bool = False
+    gpus: int | None = None
+    """Estimate a dry run for so many GPUs instead of this machine."""
 
 
 class State(NamedTuple):
@@ -178,6 +180,10 @@ class Stage(ABC, Generic[P, R]):
         """Sequences that the engine decodes together for one unit."""
         return 1
 
+    def training(self) -> tuple[str, int]:
+        """The kind and the processes of a training, on which its speed depends; "" and 0 for all other stages."""
+        return "", 0
+
     def depends_on(self) -> dict[str, str]:
         """What else the content depends on, by name."""
         return {}
@@ -216,7 +222,7 @@ class Stage(ABC, Generic[P, R]):
     def check_stale(self, state: State) -> None:
         """Raise if what was made from something else cannot even be kept, with what to do instead."""
 
-    def plan_text(self) -> str:
+    def plan_text(self, gpus: int | None) -> str:
         """What a dry run says about the amount of work, if the number of units does not say it."""
         return ""
 

@@ -44,6 +44,15 @@ def choose(settings: EngineSettings) -> Choice:
     return Choice("transformers", "there is no GPU; --engine vllm runs vLLM on the CPU")
 
 
+def devices(kind: str, settings: EngineSettings) -> int:
+    """The GPUs that an engine computes on, 1 without any; 0 for servers of the user's, of which it is not known."""
+    if kind == "vllm":
+        from sandcli.engines.vllm_options import replicas
+
+        return replicas(settings) * settings.tensor_parallel
+    return 0 if kind == "server" else 1
+
+
 async def open_engine(
     kind: str, model: Model, settings: EngineSettings, lora_rank: int, notice: Callable[[str], None]
 ) -> Engine:

@@ -10,7 +10,7 @@ from statistics import median
 from typing import NamedTuple
 
 from sandcli.core import estimates
-from sandcli.core.manifest import versions
+from sandcli.core.manifest import Spent, versions
 from sandcli.core.stage import Metrics, Stage, State, Unit
 from sandcli.engines.base import Model
 from sandcli.errors import Interrupted, PrerequisiteError, UsageError
@@ -26,7 +26,7 @@ from sandcli.training.checkpoints import complete_checkpoints
 from sandcli.training.config import NOUNS, LoggedStep, TrainingConfig, TrainingResult
 from sandcli.training.distributed import ProcessGroup, TrainingJob, describe
 from sandcli.training.nodes import Nodes
-from sandcli.training.processes import Processes, processes_for, refuse_srun_tasks
+from sandcli.training.processes import Processes, process_count, processes_for, refuse_srun_tasks
 from sandcli.training_settings import ComputeSettings, TrainingSettings
 
 _MARK = "mark"
@@ -156,7 +156,7 @@ class TrainingStage(Stage[Path, Trained]):
             )
 
     def _processes(self) -> Processes:
-        return processes_for(self._group.size, self.compute.nproc, self.aims.batch_size)
+        return processes_for(process_count(), self.compute.nproc, self.aims.batch_size)
 
     @abstractmethod
     def fix_empty(self) -> str:
@@ -171,12 +171,15 @@ class TrainingStage(Stage[Path, Trained]):
         result = self._fit(self._job(), processes.number)
         if not result.finished:
             raise Interrupted(self.name)
-        estimates.remember_training(self, self.start(), self._how(), result.size.all_tokens, _speed(result.log))
+        if speed := _speed(result.log):
+            tokens, count = result.size.all_tokens, self.training()[1]
+            spent = Spent(units=tokens, seconds=tokens / speed, device_seconds=tokens / speed * count)
+            estimates.remember(self, spent, tokens)
         return Trained(result)
 
-    def _how(self) -> str:
-        """What the speed depends on, beside the model."""
-        return f"{self.aims.method}, processes: {self._processes().number}"
+    def training(self) -> tuple[str, int]:
+        """All weights or an adapter, and the processes of all nodes."""
+        return f"training, {self.aims.method}", self._processes().number * self.compute.nodes
 
     def _job(self) -> TrainingJob:
         preamble, compute, seed = self.preamble, self.compute, self.settings.run.seed
@@ -198,7 +201,7 @@ class TrainingStage(Stage[Path, Trained]):
         self._group.share(job)
         return job.run(self.stop)
 
-    def plan_text(self) -> str:
+    def plan_text(self, gpus: int | None) -> str:
         """What the training would take."""
         from sandcli.training.plan import plan_training
 
@@ -208,7 +211,7 @@ class TrainingStage(Stage[Path, Trained]):
         plan.must_hold_rows()
         steps, size = plan.batches.steps, plan.size
         amount = f"{describe(size)}; {steps} optimiser steps, {size.all_trained:,} tokens with loss in all of them"
-        return amount + estimates.estimate_training(self, self.start(), self._how(), size.all_tokens)
+        return amount + estimates.estimate(self, size.all_tokens, gpus)
 
     def summary(self, records: Sized) -> str:
         """Where the log is."""

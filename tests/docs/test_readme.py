@@ -21,6 +21,7 @@ NOT_RUN = {
     "vllm serve ": "needs vLLM; tests/real starts such servers",
     "ray start ": "needs several machines; tests/core/cluster does the like with several nodes on one",
     "--cluster ": "needs the cluster above",
+    "--nodes ": "needs several machines; tests/training/test_nodes.py does the like with network namespaces",
     "torchrun ": "needs several GPUs; tests/real does the like with two processes",
     "SAND_ENGINE_URLS=": "needs the servers above",
     "--nproc 8": "needs several GPUs",

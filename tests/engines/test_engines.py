@@ -238,8 +238,8 @@ def test_a_dry_run_estimates_from_earlier_work(tmp_path: Path, monkeypatch: pyte
     assert unknown.endswith(
         '8 to do; first ["fetch_0",0]; no estimate: this machine has not run a stage like it before'
     )
-    estimates.remember(built("sample", root), Spent(units=4, seconds=600, generated=1000))
-    estimates.remember(built("rollout", root), Spent(units=4, seconds=1, generated=1))
+    estimates.remember(built("sample", root), Spent(units=4, seconds=600, generated=1000), 0)
+    estimates.remember(built("rollout", root), Spent(units=4, seconds=1, generated=1), 0)
     wider = perform("sample", root, options=Options(dry_run=True), sample__n=10).message
     assert "about 4,000 generated tokens and 40 min 0 s" in wider
     told = perform("sample", root, options=Options(dry_run=True)).message

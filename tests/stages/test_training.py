@@ -9,8 +9,10 @@ from typing import Any
 
 import pytest
 
+from sandcli.core import estimates
 from sandcli.core.artifact import Artifact
 from sandcli.core.estimates import duration
+from sandcli.core.manifest import Spent
 from sandcli.core.stage import Options, Summary
 from sandcli.engines.base import Model
 from sandcli.errors import Exit, Interrupted, PrerequisiteError, UsageError
@@ -79,7 +81,8 @@ def test_time_of_interrupted_trainings_counts(run: Path, trainer: Trainer, monke
 def test_processes_of_a_launcher_count_instead_of_trainer_nproc(
     run: Path, trainer: Trainer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sandcli.training.distributed.process_count", lambda: 2)
+    for module in ("sandcli.training.distributed", "sandcli.stages.training"):
+        monkeypatch.setattr(f"{module}.process_count", lambda: 2)
     monkeypatch.setattr(ProcessGroup, "share", lambda group, session: session)
     assert sft(run, trainer__nproc=8, sft__batch_size=4).exit is Exit.DONE
 
@@ -220,3 +223,13 @@ def test_number_of_steps_belongs_to_the_identity(run: Path, trainer: Trainer) ->
     sft(run)
     with pytest.raises(PrerequisiteError, match=r"sft\.max_steps: was 0, is 7"):
         sft(run, sft__max_steps=7)
+
+
+def test_the_speed_of_a_training_is_kept_for_estimates(
+    run: Path, trainer: Trainer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(run / "cache"))
+    sft(run, trainer__nproc=2)
+    (past,) = estimates._past_runs()
+    assert past.spent == Spent(units=70, seconds=7.0, device_seconds=14.0)  # 70 tokens, 10 a second
+    assert (past.kind.engine, past.kind.processes, past.per_trajectory) == ("training, full", 2, 70)
