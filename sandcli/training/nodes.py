@@ -123,7 +123,9 @@ class Nodes:
 
     def agree(self, same: Mapping[str, str]) -> None:
         """Wait for all nodes. Raises `PrerequisiteError` for one that does not come, or that wants anything else."""
-        self._say("about/0" if self.leads else f"about/{self.node}", About(socket.gethostname(), same))
+        me = About(socket.gethostname(), same)
+        self._heard[f"about/{self.node}"] = msgspec.json.encode(me)
+        self._say(f"about/{self.node}", me)
         if not self.leads:
             return
         notice(f"waiting for {self._number - 1} more of {self._number} nodes")
@@ -166,6 +168,7 @@ class Nodes:
     def watched_by(self, file: Path) -> Place:
         """Where this node's processes are among all. If all have to end, `file` is made, which those watch."""
         self._end_file = file
+        self._tell_processes()
         return Place(self.node, self._number, self._host, self._port)
 
     def _must_go_on(self) -> None:
@@ -249,9 +252,12 @@ class Nodes:
     def _end(self, problem: Problem) -> None:
         if problem.what and self.problem is None:
             self.problem = problem.error()
-            if self._end_file is not None:
-                with contextlib.suppress(FileNotFoundError):  # the processes have ended
-                    self._end_file.touch()
+            self._tell_processes()
+
+    def _tell_processes(self) -> None:
+        if self.problem is not None and self._end_file is not None:
+            with contextlib.suppress(FileNotFoundError):  # they have ended
+                self._end_file.touch()
 
     def _say(self, key: str, value: Any) -> None:
         self._to_say.put((key, msgspec.json.encode(value)))
