@@ -153,8 +153,8 @@ def test_killed_process_is_named() -> None:
     assert error.what == "process 1 of the 2 that trained together ended with SIGKILL"
 
 
-def test_slurm_tasks_without_torchrun_are_refused(tiny: Path, tmp_path: Path) -> None:
+def test_slurm_tasks_that_would_train_alone_are_refused(tiny: Path, tmp_path: Path) -> None:
     run = run_with_data(tiny, tmp_path / "run")
     done = sand("sft", "--run", run, extra={"SLURM_STEP_NUM_TASKS": "4"})
     assert done.returncode == 2
-    assert "srun started 4 tasks" in done.stderr and "torchrun" in done.stderr
+    assert "srun started 4 tasks" in done.stderr and "--first-node" in done.stderr
