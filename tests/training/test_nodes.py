@@ -7,14 +7,14 @@ import shutil
 import signal
 import subprocess
 from collections.abc import Callable, Iterator
+from multiprocessing.context import ForkServerContext
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import pytest
 
-from tests.families import SMOLLM2, publish
 from tests.helpers import make_run, perform
-from tests.training.node import HEAVY, sand_on
+from tests.training.node import HEAVY, make_model, sand_on
 
 pytestmark = pytest.mark.real
 
@@ -47,30 +47,9 @@ def namespaces() -> Iterator[list[str]]:
             subprocess.run(["ip", "netns", "del", name], capture_output=True)
 
 
-@pytest.fixture(scope="module")
-def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model with a vocabulary of 384."""
-    import torch
-    from transformers import LlamaConfig, LlamaForCausalLM
-
-    folder = tmp_path_factory.mktemp("models") / "small"
-    config = LlamaConfig(
-        vocab_size=384,
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=1,
-        num_attention_heads=1,
-        num_key_value_heads=1,
-        max_position_embeddings=1024,
-    )
-    torch.manual_seed(0)
-    LlamaForCausalLM(config).save_pretrained(folder)
-    return publish(SMOLLM2, folder)
-
-
 def run_with_data(model: Path, folder: Path) -> Path:
-    """A run that is ready for 8 steps of `sand sft`, with a checkpoint after each."""
-    sft = {"sft__epochs": 8, "sft__batch_size": 4, "sft__learning_rate": 1e-3, "trainer__checkpoint_minutes": 0}
+    """A run that is ready for 5 steps of `sand sft`, with a checkpoint after each."""
+    sft = {"sft__epochs": 5, "sft__batch_size": 4, "sft__learning_rate": 1e-3, "trainer__checkpoint_minutes": 0}
     run = make_run(folder, model__base=str(model), **sft)
     perform("collect", run, limit=4)
     return run
@@ -80,11 +59,26 @@ def losses(run: Path) -> list[float]:
     return [json.loads(line)["loss"] for line in (run / "logs" / "sft.jsonl").read_text().splitlines()]
 
 
+def forked() -> ForkServerContext:
+    """Makes processes that have imported torch and the trainer."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(HEAVY)
+    return context
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Path:
+    """A model with a vocabulary of 384."""
+    making = forked().Process(target=make_model, args=(tmp_path / "small",))
+    making.start()
+    making.join()
+    return tmp_path / "small"
+
+
 @pytest.fixture
 def started(tmp_path: Path, namespaces: list[str]) -> Iterator[Callable[..., BaseProcess]]:
     """Starts `sand sft` on a node; see `sand_on`."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(HEAVY)
+    context = forked()
     processes: list[BaseProcess] = []
 
     def start(node: int, run: Path, *options: str, when: int = 0, what: int = signal.SIGKILL) -> BaseProcess:
@@ -128,4 +122,4 @@ def test_killed_node_is_named_and_the_same_command_resumes(
     codes, outputs = together()
     assert codes == [0, 0], outputs
     assert losses(run) == pytest.approx(losses(alone), rel=1e-4)
-    assert len(losses(run)) == 8 and losses(run)[-1] < losses(run)[0]
+    assert len(losses(run)) == 5 and losses(run)[-1] < losses(run)[0]
