@@ -1,4 +1,4 @@
-"""The settings of what generates text."""
+"""The settings of what generates text, and of the cluster that it may run on."""
 
 from typing import Annotated, Literal
 
@@ -49,3 +49,29 @@ class EngineSettings(Table, frozen=True, kw_only=True):
         float, Meta(ge=0, le=LONGEST, description="server: seconds to wait for URLs that do not answer"), COMPUTE
     ] = 60.0
     script: Annotated[str, Meta(description="scripted: the rules, a JSON file, for tests"), REFERENCE] = ""
+
+
+class ClusterSettings(Table, frozen=True, kw_only=True):
+    """Who does the units of work: this process, or crews on a Ray cluster."""
+
+    address: Annotated[
+        str,
+        Meta(
+            description="Ray cluster whose nodes do the work: auto (the one that this machine is part of), local (this "
+            "machine alone), or HOST:PORT; empty: this process does it"
+        ),
+        COMPUTE,
+    ] = ""
+    crews: Annotated[
+        int,
+        Meta(
+            ge=0,
+            description="processes that each hold an engine and environments; 0: as many as the nodes have room for",
+        ),
+        COMPUTE,
+    ] = 0
+    patience: Annotated[
+        float,
+        Meta(gt=0, le=LONGEST, description="seconds without an answer after which a crew counts as lost"),
+        COMPUTE,
+    ] = 60.0

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
-from sandcli.engine_settings import EngineSettings
+from sandcli.engine_settings import ClusterSettings, EngineSettings
 from sandcli.method_settings import (
     CritiqueSettings,
     ExploreSettings,
@@ -246,32 +246,6 @@ class EvalSettings(Table, frozen=True, kw_only=True):
         int, Meta(ge=1, description="episodes of each task; more than one needs a temperature above 0"), SCOPE
     ] = 1
     temperature: Annotated[float, Meta(ge=0, description="temperature of the agent; 0: greedy (the paper)")] = 0.0
-
-
-class ClusterSettings(Table, frozen=True, kw_only=True):
-    """Who does the units of work: this process, or crews on a Ray cluster."""
-
-    address: Annotated[
-        str,
-        Meta(
-            description="Ray cluster whose nodes do the work: auto (the one that this machine is part of), local (this "
-            "machine alone), or HOST:PORT; empty: this process does it"
-        ),
-        COMPUTE,
-    ] = ""
-    crews: Annotated[
-        int,
-        Meta(
-            ge=0,
-            description="processes that each hold an engine and environments; 0: as many as the nodes have room for",
-        ),
-        COMPUTE,
-    ] = 0
-    patience: Annotated[
-        float,
-        Meta(gt=0, le=LONGEST, description="seconds without an answer after which a crew counts as lost"),
-        COMPUTE,
-    ] = 60.0
 
 
 class Settings(Table, frozen=True, kw_only=True):

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_args
 import typer
 from msgspec import Meta
 
-from sandcli import api
+from sandcli.api import baselines, runs, stages
 from sandcli.cli.app import app
 from sandcli.cli.options import IfNeeded, Json, RunDir
 from sandcli.cli.output import command_after, context_of, print_next, print_summary
@@ -57,7 +57,7 @@ def init(
 
     chosen = {"method.name": method, "method.without": without}
     variant = [f"{name}={value}" for name, value in chosen.items() if value]
-    made = api.init(
+    made = runs.init(
         run,
         previous=previous,
         d_exp=d_exp,
@@ -125,21 +125,21 @@ def _option(name: str, hint: Any) -> Any:
 
 
 for _stage, _verb in (
-    ("collect", api.collect),
-    ("sft", api.sft),
-    ("plan", api.plan),
-    ("explore", api.explore),
-    ("knowledge", api.knowledge),
-    ("wkm", api.wkm),
-    ("sample", api.sample),
-    ("rollout", api.rollout),
-    ("critique", api.critique),
-    ("synthesize", api.synthesize),
-    ("pairs", api.pairs),
-    ("train", api.train),
-    ("prefer", api.prefer),
-    ("eval", api.evaluate),
-    ("counterfactual", api.counterfactual),
+    ("collect", stages.collect),
+    ("sft", stages.sft),
+    ("plan", baselines.plan),
+    ("explore", baselines.explore),
+    ("knowledge", baselines.knowledge),
+    ("wkm", baselines.wkm),
+    ("sample", stages.sample),
+    ("rollout", stages.rollout),
+    ("critique", stages.critique),
+    ("synthesize", stages.synthesize),
+    ("pairs", baselines.pairs),
+    ("train", stages.train),
+    ("prefer", baselines.prefer),
+    ("eval", stages.evaluate),
+    ("counterfactual", stages.counterfactual),
 ):
     app.command(_stage)(_command(_stage, _verb))  # type: ignore[arg-type]
 
@@ -149,7 +149,7 @@ def _run(run: Path, **options: Any) -> None:
     from sandcli.interrupts import Interrupts
 
     with Interrupts(), redirect_stdout(sys.stderr):
-        summaries = api.iterate(run, **options)
+        summaries = runs.iterate(run, **options)
     if summaries and summaries[-1].exit is not Exit.DONE:
         print_summary(summaries[-1], run, as_json=False)
     elif not options["dry_run"]:
@@ -169,4 +169,4 @@ def _end(first: Path, iterations: int, until: "StageName | None", **_: Any) -> N
         print_next(f"done as far as {until}", command_after(until, roots[-1]))
 
 
-app.command("run")(_with_options(_run, api.iterate, {}))
+app.command("run")(_with_options(_run, runs.iterate, {}))

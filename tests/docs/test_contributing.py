@@ -38,11 +38,11 @@ def _add_stage(package: Path) -> None:
     )
     _insert(package / "pipeline.py", "    Row(\n        SynthesizeStage", _quoted("Row(CountStage"))
     _insert(package / "pipeline.py", "from sandcli.stages.critique", "from sandcli.stages.count import CountStage")
-    api = (package / "api.py").read_text()
+    api = (package / "api" / "stages.py").read_text()
     verb = next(part for part in re.split(r"(?=^@Verb$)", api, flags=re.MULTILINE) if "def critique(" in part)
     added = verb.replace("def critique", "def count").replace('"critique"', '"count"')
-    _edit(package / "api.py", verb, verb + added)
-    _insert(package / "cli" / "stages.py", '    ("synthesize", api', '    ("count", api.count),')
+    _edit(package / "api" / "stages.py", verb, verb + added)
+    _insert(package / "cli" / "stages.py", '    ("synthesize", stages', '    ("count", stages.count),')
 
 
 def _quoted(beginning: str) -> str:

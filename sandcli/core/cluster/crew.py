@@ -18,9 +18,10 @@ from sandcli.core.executor import step
 from sandcli.core.manifest import Identity, Spent, versions
 from sandcli.core.run import Run
 from sandcli.core.stage import Stage, Unit
+from sandcli.engine_settings import ClusterSettings
 from sandcli.errors import MachineryError, PrerequisiteError, SandError
 from sandcli.interrupts import never
-from sandcli.settings import ClusterSettings, Settings
+from sandcli.settings import Settings
 
 ANSWER_EVERY = 5.0
 """A crew answers at least this often, in seconds."""
