@@ -11,7 +11,7 @@ from msgspec import Meta
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from sandcli import records
+from sandcli import episodes, records
 from sandcli.cli import app
 from sandcli.core.manifest import Identity, Manifest, Spent
 from sandcli.fields import Field, fields
@@ -104,13 +104,13 @@ def _type(field: Field) -> str:
 
 
 _RECORDS = (
-    *(records.Trajectory, records.Sample, records.Rollout, records.Critique, records.Thought, records.Episode),
+    *(records.Trajectory, records.Sample, records.Rollout, records.Critique, records.Thought, episodes.Episode),
     *(
         records.Pair,
         records.Plan,
-        records.GivenPlan,
+        episodes.GivenPlan,
         records.Knowledge,
-        records.Counterfactual,
+        episodes.Counterfactual,
         records.Step,
         records.Task,
         records.Draw,

@@ -3,8 +3,9 @@
 from collections.abc import Iterable, Sequence
 
 from sandcli.agent.turns import render
+from sandcli.episodes import GivenPlan
 from sandcli.messages import Message, as_messages
-from sandcli.records import GivenPlan, Pair, Step, Trajectory
+from sandcli.records import Pair, Step, Trajectory
 
 STOP = ("\nObservation:",)
 """Generation stops here if an agent starts to invent the world's answer."""

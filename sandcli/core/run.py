@@ -11,19 +11,9 @@ from typing import Any, NamedTuple, TypeVar
 from sandcli.config import FILE
 from sandcli.core.artifact import Artifact, StageName
 from sandcli.core.store import Keyed, Records
+from sandcli.episodes import Counterfactual, Episode
 from sandcli.errors import PrerequisiteError
-from sandcli.records import (
-    Counterfactual,
-    Critique,
-    Episode,
-    Knowledge,
-    Pair,
-    Plan,
-    Rollout,
-    Sample,
-    Thought,
-    Trajectory,
-)
+from sandcli.records import Critique, Knowledge, Pair, Plan, Rollout, Sample, Thought, Trajectory
 from sandcli.settings import Settings
 
 R = TypeVar("R", bound=Keyed)

@@ -4,9 +4,10 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from msgspec.structs import replace
 
+from sandcli.episodes import Episode
 from sandcli.messages import Message
 from sandcli.method.preferences import mean_rewards
-from sandcli.records import Episode, Step, Task, Trajectory
+from sandcli.records import Step, Task, Trajectory
 
 Ask = Callable[[str], Sequence[Message]]
 """What a planner is asked about a task, by its instruction."""

@@ -7,8 +7,9 @@ thought with its action path: `ActionPath: start -> go to -> take`.
 import re
 from collections.abc import Iterable, Iterator
 
+from sandcli.episodes import Episode
 from sandcli.method.rejection_sampling import as_trajectory, is_clean_success
-from sandcli.records import Episode, Task, Trajectory
+from sandcli.records import Task, Trajectory
 
 _PATH = re.compile(r"\s*ActionPath:\s*start\b", re.IGNORECASE)
 

@@ -10,8 +10,9 @@ from statistics import fmean
 from typing import NamedTuple
 
 from sandcli.agent.conversation import conversation, turn_messages
+from sandcli.episodes import Episode, GivenPlan
 from sandcli.messages import Message, as_said
-from sandcli.records import Episode, GivenPlan, Key, Origin, Pair, Rollout, Step, Trajectory
+from sandcli.records import Key, Origin, Pair, Rollout, Step, Trajectory
 
 
 class Continuation(NamedTuple):

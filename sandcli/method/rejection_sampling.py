@@ -6,7 +6,8 @@ A baseline, not part of the paper. Pure.
 from collections.abc import Iterable, Iterator
 
 from sandcli.agent.turns import normalise
-from sandcli.records import Episode, Task, Trajectory
+from sandcli.episodes import Episode
+from sandcli.records import Task, Trajectory
 
 Actions = tuple[str, ...]
 

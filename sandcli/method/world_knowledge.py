@@ -12,10 +12,11 @@ from msgspec.structs import replace
 
 from sandcli.agent.conversation import with_plan
 from sandcli.agent.turns import normalise
+from sandcli.episodes import GivenPlan
 from sandcli.errors import UsageError
 from sandcli.messages import Message
 from sandcli.prompts import Prompts
-from sandcli.records import GivenPlan, Knowledge, Step, Trajectory
+from sandcli.records import Knowledge, Step, Trajectory
 
 _TASK = "the task"
 

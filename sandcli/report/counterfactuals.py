@@ -4,7 +4,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from statistics import fmean
 
 from sandcli.core.run import Run
-from sandcli.records import Counterfactual, Episode, Key
+from sandcli.episodes import Counterfactual, Episode
+from sandcli.records import Key
 from sandcli.report.bands import parts_of
 from sandcli.report.estimates import Difference, bootstrap
 from sandcli.report.scores import AgentRow, Change

@@ -5,9 +5,10 @@ from collections.abc import Sequence
 
 from sandcli.agent.form import listed_options
 from sandcli.agent.turns import normalise
+from sandcli.episodes import Episode
 from sandcli.method.acceptance import conclusion
 from sandcli.method.texts import paragraphs
-from sandcli.records import Episode, Step
+from sandcli.records import Step
 from sandcli.report.estimates import share
 from sandcli.report.scores import AgentRow, Decisions, Score, suites_of
 from sandcli.report.sheets import Cell, Sheet, SheetRow

@@ -11,10 +11,11 @@ from sandcli.core.artifact import StageName
 from sandcli.core.context import model_fingerprint
 from sandcli.core.run import Run
 from sandcli.core.stage import digest_of, unit_name
+from sandcli.episodes import Episode, agent_name
 from sandcli.errors import PrerequisiteError, SandError, UsageError
 from sandcli.method.ablations import Without
 from sandcli.models import nothing_fetched
-from sandcli.records import Episode, Key, agent_name
+from sandcli.records import Key
 from sandcli.report.counterfactuals import changes_of
 from sandcli.report.decisions import decisions_of
 from sandcli.report.draws import one_a_task

@@ -15,7 +15,8 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from sandcli.records import Critique, Episode, Rollout, Sample, Thought, Trajectory, agent_name
+from sandcli.episodes import Episode, agent_name
+from sandcli.records import Critique, Rollout, Sample, Thought, Trajectory
 from sandcli.report.formats import numeric
 from sandcli.report.parts import Figure, Grid
 from sandcli.terminal import visible

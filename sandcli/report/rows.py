@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import PurePath
 from typing import NamedTuple, cast
 
-from sandcli.records import Deliberation, agent_name
+from sandcli.episodes import Deliberation, agent_name
 from sandcli.report.scores import AgentRow, Change, Evaluation, Kind, Score, Suite, split_agent
 from sandcli.terminal import visible
 

@@ -92,7 +92,7 @@ class Evaluation(NamedTuple):
     """The result of `sand eval` in one run.
 
     `run` is the run directory as the user gave it, `base` identifies the base model. `scores` are by the name of the
-    agent (see `records.agent_name`) in the run. `settings` are what the episodes depend on. `failed` counts
+    agent (see `episodes.agent_name`) in the run. `settings` are what the episodes depend on. `failed` counts
     episodes that the engine or the environment failed. `accepted` lists how the settings of episodes that were kept
     differ from today's. `trained_tasks` are the tasks of D_exp, and `own_data` counts its trajectories that were not
     recorded by others. `retrained` names models that were trained again after some of their episodes. `limit` is the

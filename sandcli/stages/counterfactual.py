@@ -15,8 +15,9 @@ from sandcli.agent.form import TURN_OPENINGS
 from sandcli.core.stage import Metrics, Skipped, State, Unit, digest_of, unit_name
 from sandcli.engines.base import Engine
 from sandcli.envs.pool import Session
+from sandcli.episodes import Counterfactual, Episode
 from sandcli.errors import PrerequisiteError, UsageError
-from sandcli.records import Counterfactual, Episode, Step
+from sandcli.records import Step
 from sandcli.stages.evaluated import ModelsStage, panel_again
 
 

@@ -12,9 +12,10 @@ from msgspec.structs import replace
 from sandcli.core.planner import open_units
 from sandcli.core.stage import Metrics, State, Unit
 from sandcli.engines.base import Model, Sampling
+from sandcli.episodes import Deliberation, Episode, agent_name
 from sandcli.errors import UsageError
 from sandcli.progress import notice
-from sandcli.records import Deliberation, Episode, Key, Task, agent_name
+from sandcli.records import Key, Task
 from sandcli.stages.evaluated import ModelsStage
 from sandcli.stages.informing import Informing
 from sandcli.stages.planning import Planning

@@ -15,11 +15,12 @@ from sandcli.agent.conversation import STOP
 from sandcli.core.run import LEARNING, trains_planner
 from sandcli.core.stage import Metrics, Stage, State, Unit
 from sandcli.engines.base import Model, Sampling
+from sandcli.episodes import Episode, GivenPlan
 from sandcli.method.best_plans import best_plans
 from sandcli.method.knowagent import shortest_successes
 from sandcli.method.rejection_sampling import d_rft, own_successes
 from sandcli.prompts import digest
-from sandcli.records import Episode, GivenPlan, Key, Task, Trajectory
+from sandcli.records import Key, Task, Trajectory
 from sandcli.stages.inputs import COLLECT_MORE, must_hold
 from sandcli.stages.playing import Trial, play_trial
 

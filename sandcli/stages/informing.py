@@ -12,12 +12,13 @@ from sandcli.agent.conversation import conversation
 from sandcli.agent.turns import parse, split_action
 from sandcli.engines.base import Completion, Engine, Model, Sampling, Speaker
 from sandcli.engines.embedding import Embed, by_model, by_words, nearest
+from sandcli.episodes import GivenPlan
 from sandcli.errors import ContextOverflow, MachineryError, PrerequisiteError
 from sandcli.messages import Message
 from sandcli.method.texts import on_one_line
 from sandcli.method.world_knowledge import Entry, entries, first_word, knowledge_preamble, known, mixed, shares
 from sandcli.models import fingerprint, locate
-from sandcli.records import GivenPlan, Step
+from sandcli.records import Step
 from sandcli.stages.evaluated import ModelsStage
 from sandcli.stages.knowledge import STATE_TOKENS
 

@@ -9,11 +9,12 @@ import msgspec
 from sandcli.core.run import D_INFORMED, D_WKM
 from sandcli.core.stage import Metrics, Skipped, Stage, State, Unit
 from sandcli.engines.base import Model, Sampling
+from sandcli.episodes import Episode
 from sandcli.errors import ContextOverflow
 from sandcli.messages import Message
 from sandcli.method.texts import format_steps, on_one_line, paragraphs
 from sandcli.method.world_knowledge import conversations, informed
-from sandcli.records import Episode, Key, Knowledge, Task, Trajectory
+from sandcli.records import Key, Knowledge, Task, Trajectory
 from sandcli.stages.inputs import COLLECT_MORE, must_hold
 
 STATE_TOKENS = 128

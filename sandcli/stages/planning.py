@@ -6,9 +6,10 @@ from typing import Any, NamedTuple
 
 from sandcli.core.context import Context, model_fingerprint
 from sandcli.engines.base import Engine, Model, Sampling
+from sandcli.episodes import GivenPlan
 from sandcli.errors import MachineryError
 from sandcli.prompts import digest
-from sandcli.records import GivenPlan, Task
+from sandcli.records import Task
 from sandcli.stages.evaluated import ModelsStage
 
 

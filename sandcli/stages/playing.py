@@ -8,7 +8,8 @@ from sandcli.agent.episode import play
 from sandcli.agent.form import TURN_OPENINGS
 from sandcli.core.stage import Stage
 from sandcli.engines.base import Engine, Sampling
-from sandcli.records import Deliberation, Episode, GivenPlan, Key, Task, agent_name, episode_key
+from sandcli.episodes import Deliberation, Episode, GivenPlan, agent_name, episode_key
+from sandcli.records import Key, Task
 from sandcli.stages.informing import Informing
 from sandcli.stages.inputs import preamble_too_long
 

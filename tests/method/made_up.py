@@ -1,6 +1,7 @@
 """A made-up expert trajectory with a detour, and rollouts that branch from it."""
 
-from sandcli.records import Episode, Rollout, Step, Task, Trajectory
+from sandcli.episodes import Episode
+from sandcli.records import Rollout, Step, Task, Trajectory
 
 DETOUR = ["go to kitchen", "look", "take lamp", "go to hall", "drop lamp"]
 SHORT = ["go to kitchen", "take lamp", "go to hall", "drop lamp"]

@@ -3,9 +3,10 @@
 from msgspec.structs import replace
 
 from sandcli.agent.conversation import training_messages
+from sandcli.episodes import Episode, GivenPlan
 from sandcli.messages import Message
 from sandcli.method.best_plans import best_plans
-from sandcli.records import Episode, GivenPlan, Task, Trajectory
+from sandcli.records import Task, Trajectory
 from tests.method.made_up import episode, trajectory
 
 PREAMBLE = [Message("system", "You plan.")]

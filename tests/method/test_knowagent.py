@@ -3,8 +3,9 @@
 import msgspec
 import pytest
 
+from sandcli.episodes import Episode
 from sandcli.method.knowagent import has_action_path, shortest_successes
-from sandcli.records import Episode, Task, Trajectory
+from sandcli.records import Task, Trajectory
 from tests.method.made_up import SHORT, episode, trajectory
 
 

@@ -5,9 +5,10 @@ from collections.abc import Sequence
 import pytest
 from msgspec.structs import replace
 
+from sandcli.episodes import Episode, GivenPlan
 from sandcli.messages import Message, Said
 from sandcli.method.preferences import pair, plan_pair, with_episode, with_rollout
-from sandcli.records import Episode, GivenPlan, Pair, Step
+from sandcli.records import Pair, Step
 from tests.method.made_up import DETOUR, SHORT, episode, rollout, trajectory
 
 

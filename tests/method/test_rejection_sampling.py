@@ -2,8 +2,8 @@
 
 import msgspec
 
+from sandcli.episodes import Episode
 from sandcli.method.rejection_sampling import d_rft, own_successes
-from sandcli.records import Episode
 from tests.method.made_up import DETOUR, SHORT, episode, steps, trajectory
 
 

@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
+from sandcli.episodes import Episode
 from sandcli.files import write_atomic
-from sandcli.records import Candidate, Critique, Draw, Episode, Rollout, Sample, Step, Task, Thought, Trajectory
+from sandcli.records import Candidate, Critique, Draw, Rollout, Sample, Step, Task, Thought, Trajectory
 from sandcli.report.page import Page, RunData, TrainingTrajectory, page_of
 from sandcli.report.parts import Figure, Grid
 from tests.helpers import make_run, perform, sand

@@ -4,7 +4,8 @@ from typing import Any
 
 import pytest
 
-from sandcli.records import Episode, Step, Task
+from sandcli.episodes import Episode
+from sandcli.records import Step, Task
 from sandcli.report.decisions import decided, decisions, decisions_of
 from sandcli.report.estimates import Estimate
 from sandcli.report.rows import agent_rows

@@ -13,7 +13,8 @@ import msgspec
 import pytest
 from rich.console import Console
 
-from sandcli.records import Candidate, Critique, Episode, Rollout, Sample, Step, Task, Thought, Trajectory
+from sandcli.episodes import Episode
+from sandcli.records import Candidate, Critique, Rollout, Sample, Step, Task, Thought, Trajectory
 from sandcli.report.build import Report, report_of, tables_as, tables_for_terminal, write_files
 from sandcli.report.critics import Critics, Opinion
 from sandcli.report.diagnostics import Diagnostics

@@ -5,7 +5,8 @@ import re
 
 from msgspec.structs import replace
 
-from sandcli.records import Deliberation, Episode, Task
+from sandcli.episodes import Deliberation, Episode
+from sandcli.records import Task
 from sandcli.report.page import Page, RunData, page_of
 
 LABELS = {"model": "SAND, iteration 1", "model, never deliberating": "SAND, iteration 1, never deliberating"}
