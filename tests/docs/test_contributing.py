@@ -31,11 +31,7 @@ def _add_stage(package: Path) -> None:
     (package / "records.py").open("a").write(f"\n\n{record}")
     _edit(package / "core" / "artifact.py", '    "critique",\n', '    "critique",\n    "count",\n')
     _insert(package / "core" / "run.py", '    "synthesize":', _quoted('"count": Written'))
-    _edit(
-        package / "core" / "run.py",
-        "from sandcli.records import (\n",
-        "from sandcli.records import (\n    WordCount,\n",
-    )
+    _insert(package / "core" / "run.py", "from sandcli.settings", "from sandcli.records import WordCount")
     _insert(package / "pipeline.py", "    Row(\n        SynthesizeStage", _quoted("Row(CountStage"))
     _insert(package / "pipeline.py", "from sandcli.stages.critique", "from sandcli.stages.count import CountStage")
     api = (package / "api" / "stages.py").read_text()
