@@ -123,9 +123,19 @@ def _fault(found: Conclusion, candidates: Sequence[str]) -> str | None:
         return "leaves out a candidate"
     if _UNLISTED.search(whole):
         return "weighs an option that is not listed"
+    if _says_it_hinders(found):
+        return "speaks against the action it chooses"
     if len(re.findall(r"[^\W\d]+", body.replace("ACTION", ""))) < _WORDS * len(candidates):
         return "does not weigh the candidates"
     return "repeats itself" if repeats(_EXPECTED.sub(r"\1", whole)) else None
+
+
+def _says_it_hinders(found: Conclusion) -> bool:
+    """Whether the body says of the action that is chosen that it would hinder the task, as the prompts put it."""
+    name = r"\s+".join(map(re.escape, (found.decision or "").split()))
+    return (
+        re.search(rf"\bwith [\"'`*]*{name}[\"'`*]*,? I would hinder the task\b", found.body, re.IGNORECASE) is not None
+    )
 
 
 def _ends(text: str) -> bool:

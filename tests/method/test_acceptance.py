@@ -18,6 +18,8 @@ GOOD = [
     'With "look" I would advance the task, because it would show the room. With "go to hall" I would advance the task, '
     'because it would lead home. With "take lamp" I would advance the task, because it would bring the lamp. '
     "So I will take lamp.",
+    'With "take lamp" I would advance the task, because it would bring the lamp. With "look" I would hinder the task, '
+    'because it would waste a step. With "go to hall" I would hinder the task as well. So I will take lamp.',
     # paragraphs and lists
     "The task asks for the lamp.\n\nTaking it is possible: take lamp.\n\nTo look adds nothing.\n\n"
     "To go to hall without it would cost a second trip.\n\nSo I will take lamp.",
@@ -71,6 +73,11 @@ BAD = [
         "To take lamp is what the task asks for, to look shows little, to go to hall leads away, and option 4 is late. "
         "So I will take lamp.",
         "weighs an option that is not listed",
+    ),
+    (
+        'With "take lamp" I would hinder the task, because it is heavy. With "look" I would advance the task, because '
+        'it would show the room. With "go to hall" I would not affect the task. So I will take lamp.',
+        "speaks against the action it chooses",
     ),
     ("(1) take lamp; (2) look; (3) go to hall. So I will take lamp.", "does not weigh the candidates"),
     ("Options: take lamp, look, go to hall. So I will take lamp.", "does not weigh the candidates"),
