@@ -217,7 +217,7 @@ class Nodes:
             self._look_for_lost()
         if _END in self._heard:
             self._end(msgspec.json.decode(self._heard[_END], type=Problem))
-        if ended and (not self.leads or len(self._gone) == len(self._known()) - 1):
+        if ended and (not self.leads or self._known().keys() - {0} <= self._gone):
             self._over.set()
 
     def _look_for_lost(self) -> None:

@@ -101,6 +101,11 @@ def test_error_of_the_first_node_ends_all(first: str) -> None:
     assert [error.what for error in errors if error] == ["the disk is full"] * 2
 
 
+def test_first_node_that_fails_before_all_have_come_ends(first: str) -> None:
+    with pytest.raises(PrerequisiteError, match="the disk is full"), Nodes("sft", 2, first, never) as node:
+        fail(node)
+
+
 def test_interrupted_training_is_no_problem_of_the_others(first: str) -> None:
     def stopped(node: Nodes) -> None:
         lead(node) if node.leads else follow(node)
