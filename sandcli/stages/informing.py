@@ -6,12 +6,11 @@ trajectories that are most like it, and that were reached by the same kind of ac
 
 from asyncio import to_thread
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sandcli.agent.conversation import conversation
 from sandcli.agent.turns import parse, split_action
 from sandcli.engines.base import Completion, Engine, Model, Sampling, Speaker
-from sandcli.engines.embedding import Embed, by_model, by_words, nearest
 from sandcli.episodes import GivenPlan
 from sandcli.errors import ContextOverflow, MachineryError, PrerequisiteError
 from sandcli.messages import Message
@@ -22,17 +21,22 @@ from sandcli.records import Step
 from sandcli.stages.evaluated import ModelsStage
 from sandcli.stages.knowledge import STATE_TOKENS
 
+if TYPE_CHECKING:
+    from sandcli.engines.embedding import Embed
+
 
 class KnowledgeBase:
     """How experts went on from the states that they reached."""
 
-    def __init__(self, found: Sequence[Entry], embed: Embed, neighbours: int) -> None:
+    def __init__(self, found: Sequence[Entry], embed: "Embed", neighbours: int) -> None:
         self.words = sorted({entry.word for entry in found})
         self._entries, self._embed, self._neighbours = found, embed, neighbours
         self._vectors = embed([entry.state for entry in found])
 
     def next_words(self, state: str, before: str) -> dict[str, float]:
         """How often each word came next in the nearest states, of those that were reached by an action `before`."""
+        from sandcli.engines.embedding import nearest
+
         rows = nearest(self._vectors, self._embed([state])[0], self._neighbours)
         return shares([self._entries[row] for row in rows], before)
 
@@ -77,6 +81,8 @@ class Informing:
 
     async def open(self, agent: Model) -> None:
         """Make the knowledge base. Raises `PrerequisiteError` if the engine does not tell probabilities."""
+        from sandcli.engines.embedding import by_model, by_words
+
         model, run = self._model(), self.stage.run
         embed = await to_thread(by_model, model.folder, model.trust_code) if model else by_words
         found = list(entries(run.trajectories(), run.knowledge()))

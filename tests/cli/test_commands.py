@@ -104,7 +104,7 @@ def test_planning_imports_nothing_heavy(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_help_does_about_the_work_of_a_bare_typer_app() -> None:
     bare, ours = calls_made(BARE), calls_made(OURS)
-    assert 100_000 < bare < ours <= 1.6 * bare  # each of our commands adds about a hundredth
+    assert 100_000 < bare < ours <= 1.65 * bare  # each of our commands adds about a hundredth
 
 
 def test_help_lists_every_command_and_the_exit_codes() -> None:
