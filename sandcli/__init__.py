@@ -9,27 +9,9 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from sandcli.api import (
-        collect,
-        counterfactual,
-        critique,
-        evaluate,
-        experiment,
-        explore,
-        export,
-        init,
-        iterate,
-        knowledge,
-        pairs,
-        plan,
-        prefer,
-        rollout,
-        sample,
-        sft,
-        synthesize,
-        train,
-        wkm,
-    )
+    from sandcli.api.baselines import explore, knowledge, pairs, plan, prefer, wkm
+    from sandcli.api.runs import experiment, export, init, iterate
+    from sandcli.api.stages import collect, counterfactual, critique, evaluate, rollout, sample, sft, synthesize, train
     from sandcli.core.run import Run
 
 __version__ = "0.2.0"
@@ -60,9 +42,11 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     """What the package offers, imported when it is first used."""
-    if name not in __all__:
-        raise AttributeError(f"module 'sandcli' has no attribute {name!r}")
-    return getattr(importlib.import_module("sandcli.core.run" if name == "Run" else "sandcli.api"), name)
+    if name in __all__:
+        for module in ("core.run", "api.stages", "api.baselines", "api.runs"):
+            if hasattr(found := importlib.import_module(f"sandcli.{module}"), name):
+                return getattr(found, name)
+    raise AttributeError(f"module 'sandcli' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:

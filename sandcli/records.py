@@ -6,6 +6,7 @@ Every record has a `key`: the unit of work it belongs to, and its place in the a
 
 import json
 import re
+from collections.abc import Iterable, Iterator
 from typing import Annotated, Literal
 
 import msgspec
@@ -37,6 +38,11 @@ def encoded(value: object) -> bytes:
         return msgspec.json.encode(value)
     except UnicodeEncodeError:
         return storable(json.dumps(msgspec.to_builtins(value), ensure_ascii=False))[0].encode()
+
+
+def as_lines(records: Iterable[object]) -> Iterator[bytes]:
+    """Records as the lines of a JSONL file."""
+    return (encoded(record) + b"\n" for record in records)
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

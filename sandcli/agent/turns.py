@@ -41,8 +41,8 @@ def split_action(text: str, form: AgentSettings = FORM) -> tuple[str, str] | Non
     turn = parse(text, form)
     if turn is None:
         return None
-    line = None if form.inline else _ACTION_LINE.search(text)
-    return text[: line.start(1) if line else text.index(_ACTION) + len(_ACTION)], turn.action
+    before, _ = _split(text, form.inline)
+    return text[: text.index(_ACTION, len(before)) + len(_ACTION)], turn.action
 
 
 def _split(text: str, inline: bool) -> tuple[str, str]:

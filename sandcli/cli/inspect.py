@@ -83,9 +83,9 @@ def export(
     ] = False,
 ) -> None:
     """Write trajectories or preference pairs to a file that other trainers can read."""
-    from sandcli import api
+    from sandcli.api.runs import export as write_rows
 
-    rows = api.export(run, file, data=data, form=form, min_reward=min_reward, only_deliberated=only_deliberated)
+    rows = write_rows(run, file, data=data, form=form, min_reward=min_reward, only_deliberated=only_deliberated)
     print_text(f"wrote {rows:,} rows to {file}")
 
 

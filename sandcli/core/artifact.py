@@ -26,7 +26,7 @@ from sandcli.errors import PrerequisiteError, SandError, UsageError
 from sandcli.files import end_with_newline, fsync_path, move_durably, write_atomic
 from sandcli.models import fingerprint
 from sandcli.progress import notice
-from sandcli.records import Failure, encoded
+from sandcli.records import Failure, as_lines, encoded
 
 StageName = Literal[
     "collect",
@@ -220,7 +220,7 @@ class Artifact(Generic[R]):
         """Replace the list of failed units."""
         path = self.note("failures.jsonl")
         if failures:
-            write_atomic(path, (encoded(failure) + b"\n" for failure in failures))
+            write_atomic(path, as_lines(failures))
         else:
             path.unlink(missing_ok=True)
 

@@ -9,8 +9,6 @@ from itertools import islice
 from pathlib import Path
 from statistics import fmean
 
-import msgspec
-
 from sandcli.agent.conversation import STOP
 from sandcli.core.run import LEARNING, trains_planner
 from sandcli.core.stage import Metrics, Stage, State, Unit
@@ -20,7 +18,7 @@ from sandcli.method.best_plans import best_plans
 from sandcli.method.knowagent import shortest_successes
 from sandcli.method.rejection_sampling import d_rft, own_successes
 from sandcli.prompts import digest
-from sandcli.records import Key, Task, Trajectory
+from sandcli.records import Key, Task, Trajectory, as_lines
 from sandcli.stages.inputs import COLLECT_MORE, must_hold
 from sandcli.stages.playing import Trial, play_trial
 
@@ -104,7 +102,7 @@ class ExploreStage(Stage[Trial, Episode]):
             made = _DATA[self._method](self.run.trajectories(), records)
         else:
             return {}
-        return {LEARNING[self._method].data: (msgspec.json.encode(trajectory) + b"\n" for trajectory in made)}
+        return {LEARNING[self._method].data: as_lines(made)}
 
     def metrics(self, records: Iterable[Episode]) -> Metrics:
         """How well the policy played, and how many of its trajectories the method learns from."""

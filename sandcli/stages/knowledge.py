@@ -4,8 +4,6 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-import msgspec
-
 from sandcli.core.run import D_INFORMED, D_WKM
 from sandcli.core.stage import Metrics, Skipped, Stage, State, Unit
 from sandcli.engines.base import Model, Sampling
@@ -14,7 +12,7 @@ from sandcli.errors import ContextOverflow
 from sandcli.messages import Message
 from sandcli.method.texts import format_steps, on_one_line, paragraphs
 from sandcli.method.world_knowledge import conversations, informed
-from sandcli.records import Key, Knowledge, Task, Trajectory
+from sandcli.records import Key, Knowledge, Task, Trajectory, as_lines
 from sandcli.stages.inputs import COLLECT_MORE, must_hold
 
 STATE_TOKENS = 128
@@ -101,7 +99,7 @@ class KnowledgeStage(Stage[Place, Knowledge]):
         written = list(records)
         made = {D_INFORMED: informed(self.run.trajectories(), written)}
         made[D_WKM] = conversations(self.run.trajectories(), written)
-        return {name: (msgspec.json.encode(each) + b"\n" for each in data) for name, data in made.items()}
+        return {name: as_lines(data) for name, data in made.items()}
 
     def metrics(self, records: Iterable[Knowledge]) -> Metrics:
         """What was written."""

@@ -7,8 +7,6 @@ actions and observations, no thoughts.
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
-import msgspec
-
 from sandcli.core.artifact import StageName
 from sandcli.core.run import D_DELIB
 from sandcli.core.stage import Metrics, Stage, State, Unit
@@ -19,7 +17,7 @@ from sandcli.method.d_delib import d_delib, undeliberated
 from sandcli.method.deliberation import Asking, FlaggedStep, deliberation_prompt
 from sandcli.method.early_experience import mixed, observed
 from sandcli.method.writing import attempt
-from sandcli.records import Thought, Trajectory
+from sandcli.records import Thought, Trajectory, as_lines
 from sandcli.stages.inputs import flagged_samples, replacements
 
 _LOOKS: tuple[StageName, ...] = ("sample", "rollout", "critique", "synthesize")
@@ -125,7 +123,7 @@ class SynthesizeStage(Stage[FlaggedStep, Thought]):
 
     def derive(self, records: Iterable[Thought]) -> dict[str, Iterable[bytes]]:
         """D_delib; with reflections (Early Experience), the experts' own trajectories as well."""
-        return {D_DELIB: (msgspec.json.encode(trajectory) + b"\n" for trajectory in self._d_delib(records))}
+        return {D_DELIB: as_lines(self._d_delib(records))}
 
     def _d_delib(self, thoughts: Iterable[Thought]) -> Iterator[Trajectory]:
         run, variant = self.run, self._variant
