@@ -197,6 +197,11 @@ def test_completion_offers_what_is_imported_later() -> None:
     subprocess.run([sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": str(REPO)}, check=True)
 
 
+def test_no_module_takes_the_name_of_a_function() -> None:
+    """Importing `sandcli.NAME` would replace the function `sandcli.NAME`."""
+    assert {path.stem for path in (REPO / "sandcli").iterdir()}.isdisjoint(sandcli.__all__)
+
+
 def test_an_error_has_no_cause_but_its_own(tmp_path: Path) -> None:
     run = sandcli.Run(make_run(tmp_path / "run"))
     with pytest.raises(PrerequisiteError) as caught:

@@ -9,7 +9,7 @@ import pytest
 
 from sandcli.engines.base import Model
 from sandcli.errors import Exit
-from sandcli.experiment import Experiment
+from sandcli.experiments import Experiment
 from sandcli.plans import Plan, flat, planned_runs, read_plan
 from sandcli.report.build import build_report
 from sandcli.report.seeds import seeded_agents

@@ -110,6 +110,6 @@ async def experiment(
     Runs share whatever is equal, such as the SFT model of a seed. Stopped at any point, the same call resumes there.
     Ends early if units of a stage failed. Returns the summary of the last stage.
     """
-    from sandcli.experiment import Experiment
+    from sandcli.experiments import Experiment
 
     return await Experiment(as_run(run).root, Path(plan), seeds, only, common(engine, workers, None)).make()

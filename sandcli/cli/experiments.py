@@ -32,7 +32,7 @@ def experiment(
     import asyncio
 
     from sandcli.errors import Exit
-    from sandcli.experiment import Experiment
+    from sandcli.experiments import Experiment
     from sandcli.interrupts import Interrupts
 
     made = Experiment(run, plan, seeds, only, common(engine, workers, None))

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from sandcli.experiment import Experiment
+from sandcli.experiments import Experiment
 from sandcli.plans import read_plan
 from tests.helpers import REPO
 

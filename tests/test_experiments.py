@@ -9,7 +9,7 @@ import pytest
 from sandcli.cli.output import command_after
 from sandcli.core.run import Run
 from sandcli.errors import PrerequisiteError, UsageError
-from sandcli.experiment import Experiment
+from sandcli.experiments import Experiment
 from sandcli.perform import context_of
 from sandcli.status import status_of
 from tests.helpers import accept_edit, contents, lines, make_run, perform, write_rules
